@@ -1,0 +1,193 @@
+"""What both sides return: learning curves per class, spectra, and the class-wise times read from them (`equations`, section 7)."""
+
+from typing import Any
+
+import numpy as np
+
+from rfdiff._pytree import static, value_type
+
+CURVE_NAMES = ("train_loss", "test_loss", "score_error")
+
+
+@value_type
+class EmpiricalSpectrum:
+    """Eigenvalues of the simulated feature second moment U, and the share each class has in each.
+
+    Args:
+        eigenvalues: (S, p) eigenvalues of U for each seed, ascending; rounding-level ones are exactly 0.
+        class_weights: (S, p, K) weight π_c (oᵀ U_c o)/(p λ) of each eigenvalue in the class-resolved density ρ_c; sums over c to 1/p
+            where λ > 0, and is 0 on zero modes.
+    """
+
+    eigenvalues: Any
+    class_weights: Any
+
+
+@value_type
+class Spectrum:
+    """Limiting spectrum of the feature second moment U, from the closed form.
+
+    Args:
+        support: (B, 2) intervals [a, b] that hold the continuous spectrum, ascending.
+        eigenvalues: (G,) grid λ that resolves every bulk.
+        density: (G,) ρ(λ), integrating to 1 together with the atoms.
+        class_density: (G, K) class-resolved ρ_c(λ); Σ_c ρ_c = ρ.
+        bulk: (G,) index of the support interval of each grid point.
+        atom_locations: (A,) places of the atoms.
+        atom_weights: (A,) their weights.
+        missing_mass: |1 - ∫ρ - Σ atoms|, the numerical error of the whole.
+    """
+
+    support: Any
+    eigenvalues: Any
+    density: Any
+    class_density: Any
+    bulk: Any
+    atom_locations: Any
+    atom_weights: Any
+    missing_mass: Any
+
+
+@value_type
+class LearningCurves:
+    """Per-class curves along training, from theory or simulation (T times, K classes, S seeds).
+
+    Losses are per coordinate: `L_c = (1/d) E‖√Δ s_A(x_t) + ξ‖²`. Score error is `E_c‖s_A - s*‖²/d = (L_c^test - L_c^*)/Δ`.
+
+    Args:
+        taus: (T,) training times, unit fixed by κ = 2Δ/ψ_p; the last may be inf (convergence).
+        train_loss, test_loss, score_error: (T, K) curves; the mean over seeds for a simulation.
+        optimal_loss: (K,) loss L_c^* of the exact score of the mixture.
+        weights: (K,) class fractions π_c.
+        kappa: rate κ of the flow, so that a mode λ relaxes in time 1/(κλ).
+        error_estimate: largest numerical error of any theory entry; NaN for a simulation.
+        train_loss_stderr, test_loss_stderr, score_error_stderr: (T, K) standard errors over seeds; zeros for theory.
+        per_seed: {"train_loss": (S, T, K), "test_loss": ..., "score_error": ...} of a simulation, else None.
+        spectrum: `EmpiricalSpectrum` of a simulation, else None.
+        source: "theory" or "simulation".
+        dimension: d of a simulation, None for theory (d → ∞).
+        dtype: floating type it was computed in.
+    """
+
+    taus: Any
+    train_loss: Any
+    test_loss: Any
+    score_error: Any
+    optimal_loss: Any
+    weights: Any
+    kappa: Any
+    error_estimate: Any
+    train_loss_stderr: Any
+    test_loss_stderr: Any
+    score_error_stderr: Any
+    per_seed: Any = None
+    spectrum: Any = None
+    source: str = static(default="theory")
+    dimension: int | None = static(default=None)
+    dtype: str = static(default="float64")
+
+    @property
+    def num_classes(self) -> int:
+        """Number K of classes."""
+        return int(np.shape(self.weights)[-1])
+
+    def total(self, name: str) -> np.ndarray:
+        """(T,) average Σ_c π_c of one of the curves over the classes.
+
+        Args:
+            name: "train_loss", "test_loss" or "score_error".
+
+        Raises:
+            ValueError: another name.
+        """
+        if name not in CURVE_NAMES:
+            raise ValueError(f"name: {name!r}; allowed: {', '.join(CURVE_NAMES)}")
+        return np.asarray(getattr(self, name)) @ np.asarray(self.weights)
+
+
+@value_type
+class ClassTimes:
+    """Class-wise training times (`equations`, section 7), each (K,), in units of τ.
+
+    Args:
+        tau_gen: generalisation: first τ at which L_c has made 1 - 1/e of its descent L_c(0) - min L_c; NaN without a descent.
+        tau_stop: early stopping: arg min of L_c; inf if L_c still falls at the end of the grid; 0 if it only rises.
+        tau_mem: memorisation: first τ at which the gap L_c - ℓ_c is half of its final value; NaN if the gap does not open.
+        tau_opt: first τ at which L_c has gone the fraction q from L_c(0) to L_c^*; inf if it never does.
+        q: that fraction.
+    """
+
+    tau_gen: Any
+    tau_stop: Any
+    tau_mem: Any
+    tau_opt: Any
+    q: float = static(default=0.5)
+
+
+def times(curves: LearningCurves, q: float = 0.5) -> ClassTimes:
+    """Class-wise generalisation, early-stopping, memorisation and near-optimality times of a set of curves.
+
+    Curves are interpolated linearly in log τ between grid points (in τ between 0 and the first), the minimum by a parabola through
+    the three lowest points. The final gap is that at the last grid point: let the grid end in inf, or well after memorisation.
+
+    Args:
+        curves: per-class curves on an increasing grid; L_c(0) = 1, the loss of A = 0.
+        q: fraction of the way to the exact score's loss that counts as learned, in (0, 1).
+
+    Returns:
+        `ClassTimes`, each (K,).
+
+    Raises:
+        ValueError: q out of range, or fewer than 3 training times.
+    """
+    if not 0 < q < 1:
+        raise ValueError(f"q: {q!r}; allowed: 0 < q < 1")
+    taus = np.asarray(curves.taus, np.float64)
+    if taus.size < 3:
+        raise ValueError(f"taus: {taus.size} training times; allowed: at least 3 to read times from")
+    test, train = np.asarray(curves.test_loss, np.float64), np.asarray(curves.train_loss, np.float64)
+    optimal = np.asarray(curves.optimal_loss, np.float64)
+    per_class = [_class_times(taus, test[:, c], train[:, c], optimal[c], q) for c in range(test.shape[1])]
+    gen, stop, mem, opt = (np.array(column) for column in zip(*per_class, strict=True))
+    return ClassTimes(gen, stop, mem, opt, q)
+
+
+def _class_times(taus: np.ndarray, test: np.ndarray, train: np.ndarray, optimal: float, q: float) -> tuple[float, float, float, float]:
+    start = 1.0
+    descent, gap = start - test, test - train
+    stop, lowest = _minimum(taus, test)
+    gen = _first_crossing(taus, descent, (1 - np.exp(-1)) * (start - lowest)) if lowest < start else np.nan
+    if not lowest < start:
+        stop = 0.0
+    mem = _first_crossing(taus, gap, gap[-1] / 2) if gap[-1] > 0 else np.nan
+    opt = _first_crossing(taus, descent, q * (start - optimal)) if optimal < start else np.nan
+    return gen, stop, mem, np.inf if np.isnan(opt) and optimal < start else opt
+
+
+def _first_crossing(taus: np.ndarray, values: np.ndarray, level: float) -> float:
+    """First τ at which `values`, 0 at τ = 0, reaches `level`; NaN if it never does."""
+    above = np.flatnonzero(values >= level)
+    if above.size == 0 or not np.isfinite(level):
+        return np.nan
+    i = int(above[0])
+    if i == 0:
+        return float(taus[0] * level / values[0]) if values[0] > 0 else float(taus[0])
+    share = (level - values[i - 1]) / (values[i] - values[i - 1])
+    if np.isinf(taus[i]):
+        return np.inf
+    if taus[i - 1] == 0:
+        return float(taus[i] * share)
+    return float(np.exp(np.log(taus[i - 1]) + share * np.log(taus[i] / taus[i - 1])))
+
+
+def _minimum(taus: np.ndarray, values: np.ndarray) -> tuple[float, float]:
+    """Place and value of the minimum, by a parabola in log τ; inf where the values still fall at the end."""
+    i = int(np.argmin(values))
+    if i == len(values) - 1 or (np.isinf(taus[-1]) and values[i] - values[-1] >= 0):
+        return np.inf, float(values[i])
+    if i == 0 or taus[i - 1] == 0 or np.isinf(taus[i + 1]):
+        return float(taus[i]), float(values[i])
+    x, y = np.log(taus[i - 1 : i + 2] / taus[i]), values[i - 1 : i + 2]
+    curvature, slope, _ = np.polyfit(x, y, 2)
+    shift = float(np.clip(-slope / (2 * curvature), x[0], x[2])) if curvature > 0 else 0.0
+    return float(taus[i] * np.exp(shift)), float(y[1] + slope * shift + curvature * shift**2)

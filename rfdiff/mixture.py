@@ -1,0 +1,225 @@
+"""Gaussian mixtures: the dimension-free law, and its realisation at a dimension d (`equations`, section 1)."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from rfdiff._pytree import is_concrete, set_field, value_type, vectorize_text
+
+WEIGHT_TOLERANCE = 1e-6
+
+
+@value_type
+class MixtureLaw:
+    """Law of a K-class Gaussian mixture as d → ∞: class fractions, joint covariance spectrum, centroid Gram matrix.
+
+    The class covariances Σ_c commute; a fraction `eigenvalue_weights[l]` of the d directions has the joint eigenvalues
+    `eigenvalues[l] = (λ_1, …, λ_K)`. Centroids enter through Q_{cc'} = μ_c·μ_{c'}/d alone.
+
+    Args:
+        weights: (K,) class fractions π_c > 0 with Σ π_c = 1.
+        eigenvalues: (L, K) joint eigenvalues ≥ 0 of the class covariances, variance per direction.
+        eigenvalue_weights: (L,) fractions of the directions > 0, summing to 1.
+        centroid_gram: (K, K) symmetric positive semi-definite Q.
+
+    Raises:
+        ValueError: naming the field, its value and the allowed range.
+    """
+
+    weights: Any
+    eigenvalues: Any
+    eigenvalue_weights: Any
+    centroid_gram: Any
+
+    def __post_init__(self) -> None:
+        for name in ("weights", "eigenvalues", "eigenvalue_weights", "centroid_gram"):
+            set_field(self, name, _as_array(name, getattr(self, name)))
+        if np.ndim(self.weights) != 1 or np.shape(self.weights)[0] < 1:
+            raise ValueError(f"weights: shape {np.shape(self.weights)}; allowed: (K,) with K >= 1")
+        k = np.shape(self.weights)[0]
+        if np.ndim(self.eigenvalues) != 2 or np.shape(self.eigenvalues)[1] != k or np.shape(self.eigenvalues)[0] < 1:
+            raise ValueError(f"eigenvalues: shape {np.shape(self.eigenvalues)}; allowed: (L, K) with K = {k}, as many as weights")
+        groups = np.shape(self.eigenvalues)[0]
+        if np.shape(self.eigenvalue_weights) != (groups,):
+            raise ValueError(
+                f"eigenvalue_weights: shape {np.shape(self.eigenvalue_weights)}; allowed: ({groups},), one for each row of eigenvalues"
+            )
+        if np.shape(self.centroid_gram) != (k, k):
+            raise ValueError(f"centroid_gram: shape {np.shape(self.centroid_gram)}; allowed: ({k}, {k}), K x K with K = {k} weights")
+        if is_concrete(self.weights, self.eigenvalues, self.eigenvalue_weights, self.centroid_gram):
+            self._check_values()
+
+    def _check_values(self) -> None:
+        for name in ("weights", "eigenvalues", "eigenvalue_weights", "centroid_gram"):
+            value = getattr(self, name)
+            if not np.all(np.isfinite(value)):
+                raise ValueError(f"{name}: {vectorize_text(np.ravel(value))} has an entry that is not finite; allowed: finite numbers")
+        for name in ("weights", "eigenvalue_weights"):
+            value = getattr(self, name)
+            if np.any(value <= 0):
+                raise ValueError(f"{name}: {vectorize_text(value)} has an entry <= 0; allowed: every entry > 0")
+            if abs(value.sum() - 1) > WEIGHT_TOLERANCE:
+                raise ValueError(f"{name}: {vectorize_text(value)} sums to {value.sum():.8g}; allowed: a sum of 1")
+            set_field(self, name, value / value.sum())
+        if np.any(self.eigenvalues < 0):
+            raise ValueError(
+                f"eigenvalues: smallest variance is {self.eigenvalues.min():.6g}; allowed: variances >= 0 (not standard deviations)"
+            )
+        gram = self.centroid_gram
+        scale = max(1.0, float(np.abs(gram).max()))
+        if np.abs(gram - gram.T).max() > 1e-9 * scale:
+            raise ValueError(f"centroid_gram: differs from its transpose by {np.abs(gram - gram.T).max():.3g}; allowed: symmetric")
+        smallest = float(np.linalg.eigvalsh(gram)[0])
+        if smallest < -1e-9 * scale:
+            raise ValueError(
+                f"centroid_gram: smallest eigenvalue is {smallest:.6g}; allowed: positive semi-definite (inner products of centroids over d)"
+            )
+
+    @classmethod
+    def isotropic(cls, weights: ArrayLike, variances: ArrayLike, centroid_gram: ArrayLike | None = None) -> "MixtureLaw":
+        """Classes with covariance σ_c² I.
+
+        Args:
+            weights: (K,) class fractions.
+            variances: (K,) variances σ_c² per coordinate (not standard deviations), ≥ 0.
+            centroid_gram: (K, K) Gram matrix μ_c·μ_{c'}/d; None for centred classes.
+
+        Raises:
+            ValueError: naming the field, its value and the allowed range.
+        """
+        k = np.size(weights) if is_concrete(weights) else jnp.shape(weights)[0]
+        variances = _as_array("variances", variances)
+        if np.shape(variances) != (k,):
+            raise ValueError(f"variances: shape {np.shape(variances)}; allowed: ({k},), one for each of the {k} weights")
+        if is_concrete(variances) and not np.all(variances >= 0):
+            raise ValueError(f"variances: {vectorize_text(variances)}; allowed: finite numbers >= 0 (variances, not standard deviations)")
+        gram = np.zeros((k, k)) if centroid_gram is None else centroid_gram
+        return cls(weights, variances[None, :], np.ones(1), gram)
+
+    @property
+    def num_classes(self) -> int:
+        """Number K of classes."""
+        return int(np.shape(self.weights)[-1])
+
+    @property
+    def variances(self) -> Any:
+        """(K,) class variances σ_c² = tr Σ_c / d."""
+        return self.eigenvalue_weights @ self.eigenvalues
+
+
+@value_type
+class GaussianMixture:
+    """A K-class Gaussian mixture in dimension d, in the joint eigenbasis of its class covariances.
+
+    Args:
+        weights: (K,) class fractions.
+        means: (K, d) centroids μ_c, of norm O(√d).
+        variances: (K, d) diagonal of each class covariance.
+    """
+
+    weights: Any
+    means: Any
+    variances: Any
+
+    @property
+    def num_classes(self) -> int:
+        """Number K of classes."""
+        return int(self.means.shape[0])
+
+    @property
+    def dimension(self) -> int:
+        """Dimension d."""
+        return int(self.means.shape[1])
+
+    @classmethod
+    def from_law(cls, law: MixtureLaw, d: int, key: jax.Array) -> "GaussianMixture":
+        """Realise a law in dimension d: exact Gram matrix, uniformly random directions of the centroids.
+
+        The d directions are shared among the eigenvalue groups by largest remainder, and the centroids lie along a random
+        orthonormal frame, so that they have no preferred position with respect to the eigenbasis.
+
+        Args:
+            law: the dimension-free law, L eigenvalue groups and K classes.
+            d: dimension, at least L and at least the rank of the Gram matrix.
+            key: JAX random key of the centroid directions.
+
+        Raises:
+            ValueError: d too small for the law.
+        """
+        gram = np.asarray(law.centroid_gram, np.float64)
+        values, vectors = np.linalg.eigh(gram)
+        rank = int(np.sum(values > 1e-12 * max(values[-1], 1e-300)))
+        groups = law.eigenvalues.shape[0]
+        if d < max(groups, rank, 1):
+            raise ValueError(f"d: {d}; allowed: at least {max(groups, rank, 1)} ({groups} eigenvalue groups, Gram matrix of rank {rank})")
+        counts = largest_remainder(law.eigenvalue_weights, d)
+        variances = np.repeat(np.asarray(law.eigenvalues), counts, axis=0).T
+        root = vectors * np.sqrt(np.maximum(values, 0))
+        directions = np.asarray(jax.random.normal(key, (d, gram.shape[0])), np.float64)
+        frame, _ = np.linalg.qr(directions) if d >= gram.shape[0] else (np.eye(d, gram.shape[0]), None)
+        means = np.sqrt(d) * root @ frame.T
+        return cls(np.asarray(law.weights), means, variances)
+
+    def sample(self, key: jax.Array, counts: tuple[int, ...], dtype: Any = None) -> tuple[jax.Array, jax.Array]:
+        """Samples of each class in class order.
+
+        Args:
+            key: JAX random key.
+            counts: K sample counts n_c (static).
+            dtype: floating type of the samples.
+
+        Returns:
+            x (n, d) with n = Σ n_c, and labels (n,).
+        """
+        labels = np.repeat(np.arange(len(counts)), counts)
+        noise = jax.random.normal(key, (len(labels), self.dimension), dtype)
+        means, stds = jnp.asarray(self.means, noise.dtype), jnp.sqrt(jnp.asarray(self.variances, noise.dtype))
+        return means[labels] + stds[labels] * noise, jnp.asarray(labels)
+
+
+def largest_remainder(weights: ArrayLike, total: int) -> np.ndarray:
+    """Integers summing to `total`, as near to `weights * total` as can be, each at least 1.
+
+    Raises:
+        ValueError: fewer units than weights.
+    """
+    shares = np.asarray(weights, np.float64) * total
+    if total < shares.size:
+        raise ValueError(f"total: {total} cannot be shared among {shares.size} weights with at least 1 each; allowed: >= {shares.size}")
+    counts = np.maximum(np.floor(shares + 1e-9).astype(int), 1)
+    while counts.sum() != total:
+        step = 1 if counts.sum() < total else -1
+        excess = np.where((counts > 1) | (step > 0), step * (shares - counts), -np.inf)
+        counts[int(np.argmax(excess))] += step
+    return counts
+
+
+def _as_array(name: str, value: Any) -> Any:
+    if not is_concrete(value):
+        return jnp.asarray(value)
+    try:
+        return np.array(value, np.float64)
+    except (TypeError, ValueError) as err:
+        raise ValueError(f"{name}: {value!r} is not an array of numbers; allowed: a rectangular array of finite numbers") from err
+
+
+def optimal_loss(weights: ArrayLike, eigenvalues: ArrayLike, t: ArrayLike) -> Any:
+    """Loss L_c^* of the exact score of the whole mixture on class c, at leading order in d.
+
+    `L_c^* = Σ_l w_l e^{-2t} λ_lc / (e^{-2t} λ_lc + Δ)`: two classes of a law are either told apart with probability → 1
+    (centroids at distance O(√d), or different spectra) or identical, and the posterior drops out either way (`equations`, section 1).
+
+    Args:
+        weights: (L,) fractions of the directions (1/d each for a realised mixture).
+        eigenvalues: (L, K) joint eigenvalues.
+        t: diffusion time.
+
+    Returns:
+        (K,) losses per coordinate, in [0, 1).
+    """
+    xp: Any = np if is_concrete(weights, eigenvalues, t) else jnp
+    signal = xp.exp(-2.0 * xp.asarray(t)) * xp.asarray(eigenvalues)
+    return xp.asarray(weights) @ (signal / (signal - xp.expm1(-2.0 * xp.asarray(t))))

@@ -1,0 +1,172 @@
+"""The question put to both sides: which mixture, which network, how much data (no dimension in it)."""
+
+import math
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomli_w
+
+from rfdiff._pytree import is_concrete, set_field, static, value_type
+from rfdiff.activation import ACTIVATIONS, Activation, as_activation
+from rfdiff.diffusion import noise_variance
+from rfdiff.mixture import MixtureLaw
+
+
+@value_type
+class Problem:
+    """A random-features denoiser trained on a Gaussian mixture at one diffusion time, in the proportional limit.
+
+    Args:
+        mixture: law of the data, K classes.
+        activation: name (tanh, erf, relu, softplus, gelu, sin), `Activation`, or a smooth function.
+        t: diffusion time > 0 of the forward process.
+        psi_p: features per dimension ψ_p = p/d > 0.
+        psi_n: samples per dimension ψ_n = n/d > 0.
+        noise_draws: noise draws m per training sample, an integer ≥ 1, or `math.inf` for the exact noise average.
+
+    Raises:
+        ValueError: naming the field, its value and the allowed range.
+    """
+
+    mixture: MixtureLaw
+    activation: Activation = static()
+    t: Any
+    psi_p: Any
+    psi_n: Any
+    noise_draws: float = static(default=math.inf)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.mixture, MixtureLaw):
+            raise ValueError(f"mixture: got {type(self.mixture).__name__}; allowed: a MixtureLaw")
+        set_field(self, "activation", as_activation(self.activation))
+        for name in ("t", "psi_p", "psi_n"):
+            set_field(self, name, _positive(name, getattr(self, name)))
+        set_field(self, "noise_draws", _draws(self.noise_draws))
+
+    @property
+    def num_classes(self) -> int:
+        """Number K of classes."""
+        return self.mixture.num_classes
+
+    @property
+    def kappa(self) -> Any:
+        """Rate κ = 2Δ/ψ_p: an eigenvalue λ of U relaxes as e^{-κτλ} in units of training time τ."""
+        return 2 * noise_variance_of(self.t) / self.psi_p
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> "Problem":
+        """Read a problem from a TOML file (the commented example is experiments/problem.toml).
+
+        Raises:
+            ValueError: not TOML; unknown, missing or malformed keys.
+            OSError: the file cannot be read.
+        """
+        try:
+            document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
+            raise ValueError(f"{path}: not a TOML file: {err}") from err
+        try:
+            return problem_from_dict(document)
+        except ValueError as err:
+            raise ValueError(f"{path}: {err}") from err
+
+    def to_toml(self) -> str:
+        """The problem as TOML text that `from_toml` reads back to the same numbers.
+
+        Raises:
+            ValueError: the activation is a user's own function, which a file cannot hold.
+        """
+        return tomli_w.dumps(problem_to_dict(self))
+
+
+def noise_variance_of(t: Any) -> Any:
+    """Δ = 1 - e^{-2t} in the number type of t: float64 for plain numbers whatever JAX's precision, traced for tracers."""
+    return -np.expm1(-2.0 * np.asarray(t, np.float64)) if is_concrete(t) else noise_variance(t)
+
+
+PROBLEM_KEYS = ("activation", "t", "psi_p", "psi_n", "noise_draws", "mixture")
+MIXTURE_KEYS = ("weights", "variances", "eigenvalues", "eigenvalue_weights", "centroid_gram")
+
+
+def problem_from_dict(document: dict[str, Any]) -> Problem:
+    """A problem from plain numbers and lists (the content of the TOML file).
+
+    Raises:
+        ValueError: unknown, missing or malformed keys.
+    """
+    _check_keys("problem", document, PROBLEM_KEYS, ("activation", "t", "psi_p", "psi_n", "mixture"))
+    table = document["mixture"]
+    if not isinstance(table, dict):
+        raise ValueError(f"mixture: got {table!r}; allowed: a table [mixture]")
+    _check_keys("mixture", table, MIXTURE_KEYS, ("weights",))
+    gram = table.get("centroid_gram")
+    if ("variances" in table) == ("eigenvalues" in table):
+        raise ValueError("mixture: give either variances (isotropic classes) or eigenvalues with eigenvalue_weights, not both or neither")
+    if "variances" in table:
+        if "eigenvalue_weights" in table:
+            raise ValueError("mixture: eigenvalue_weights goes with eigenvalues, not with variances")
+        mixture = MixtureLaw.isotropic(table["weights"], table["variances"], gram)
+    else:
+        if "eigenvalue_weights" not in table:
+            raise ValueError("mixture: eigenvalue_weights is missing; allowed: one weight for each row of eigenvalues")
+        k = np.size(table["weights"])
+        mixture = MixtureLaw(
+            table["weights"], table["eigenvalues"], table["eigenvalue_weights"], np.zeros((k, k)) if gram is None else gram
+        )
+    if not isinstance(document["activation"], str):
+        raise ValueError(f"activation: got {document['activation']!r}; allowed: one of {', '.join(ACTIVATIONS)}")
+    draws = document.get("noise_draws", math.inf)
+    return Problem(mixture, document["activation"], document["t"], document["psi_p"], document["psi_n"], draws)  # type: ignore[arg-type]
+
+
+def problem_to_dict(problem: Problem) -> dict[str, Any]:
+    """The problem as plain numbers and lists, the inverse of `problem_from_dict`.
+
+    Raises:
+        ValueError: the activation is a user's own function, which a file cannot hold.
+    """
+    name = problem.activation.name
+    if ACTIVATIONS.get(name) != problem.activation:
+        raise ValueError(f"activation: {name!r} is a user's own function and cannot be written; allowed: {', '.join(ACTIVATIONS)}")
+    law = problem.mixture
+    spectrum: dict[str, Any] = {"eigenvalues": law.eigenvalues.tolist(), "eigenvalue_weights": law.eigenvalue_weights.tolist()}
+    if law.eigenvalues.shape[0] == 1:
+        spectrum = {"variances": law.eigenvalues[0].tolist()}
+    return {
+        "activation": name,
+        "t": float(problem.t),
+        "psi_p": float(problem.psi_p),
+        "psi_n": float(problem.psi_n),
+        "noise_draws": problem.noise_draws if math.isinf(problem.noise_draws) else int(problem.noise_draws),
+        "mixture": {"weights": law.weights.tolist(), **spectrum, "centroid_gram": law.centroid_gram.tolist()},
+    }
+
+
+def _check_keys(where: str, table: dict[str, Any], allowed: tuple[str, ...], required: tuple[str, ...]) -> None:
+    unknown = sorted(set(table) - set(allowed))
+    if unknown:
+        raise ValueError(f"{where}: unknown key {unknown[0]!r}; allowed: {', '.join(allowed)}")
+    missing = [name for name in required if name not in table]
+    if missing:
+        raise ValueError(f"{where}: key {missing[0]!r} is missing; required: {', '.join(required)}")
+
+
+def _positive(name: str, value: Any) -> Any:
+    if not is_concrete(value):
+        return value
+    try:
+        number = np.float64(value) if not isinstance(value, bool | str) else None
+    except (TypeError, ValueError):
+        number = None
+    if number is None or not math.isfinite(number) or number <= 0:
+        raise ValueError(f"{name}: {value!r}; allowed: a finite number > 0")
+    return float(number)
+
+
+def _draws(value: Any) -> float:
+    number = value if isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool) else math.nan
+    if not (number >= 1 and (math.isinf(number) or number == int(number))):
+        raise ValueError(f"noise_draws: {value!r}; allowed: an integer >= 1, or inf for the exact noise average")
+    return math.inf if math.isinf(number) else int(number)

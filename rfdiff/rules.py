@@ -1,0 +1,249 @@
+"""Training rules as spectral filters: A(τ)/√p = -(1/√Δ) Vᵀ f(U) for every rule that is linear in A (`equations`, section 1).
+
+Gradient flow `dA/dτ = -d² ∇L` started from A = 0 gives f_τ(λ) = (1 - e^{-κτλ})/λ with κ = 2Δ/ψ_p, which fixes the unit of
+training time. Discrete rules with step η advance τ by η a step, so their filters tend to the flow's as η → 0. Both sides of the
+package read the filter from here: theory at complex λ on a contour, simulation at the eigenvalues of U.
+
+A rule turns the user's grid into a `clock` on the host (`schedule`), then evaluates its filter inside jit (`filter`).
+"""
+
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rfdiff._pytree import is_concrete, set_field, value_type, vectorize_text
+
+STEP_BITS = 48
+
+
+class Rule(Protocol):
+    """What theory and simulation ask of a training rule."""
+
+    def schedule(self, taus: Any, kappa: Any) -> tuple[np.ndarray, Any]:
+        """Validated training times (T,) float64, and the clock that `filter` takes."""
+        ...
+
+    def filter(self, eigenvalues: jax.Array, clock: Any, kappa: Any) -> jax.Array:
+        """f (T, *eigenvalues.shape), in the dtype of the eigenvalues."""
+        ...
+
+    def growth(self, eigenvalues: Any, kappa: Any) -> np.ndarray:
+        """Growth factor of a mode's error per unit of the clock; the rule converges on a mode where it is below 1."""
+        ...
+
+    def largest_stable_eigenvalue(self, kappa: Any) -> float:
+        """Eigenvalue of U above which the rule diverges; inf where it never does."""
+        ...
+
+
+@value_type
+class GradientFlow:
+    """Exact gradient flow, f_τ(λ) = (1 - e^{-κτλ})/λ, an entire function with f_τ(0) = κτ."""
+
+    def schedule(self, taus: Any, kappa: Any) -> tuple[np.ndarray, Any]:
+        """The training times themselves; inf is training to convergence.
+
+        Raises:
+            ValueError: taus that are not an increasing list of numbers > 0 (or 0 for the first).
+        """
+        taus = check_taus(taus)
+        return taus, taus
+
+    def filter(self, eigenvalues: jax.Array, clock: Any, kappa: Any) -> jax.Array:
+        """f_τ (T, *shape). At τ = ∞ it is 1/λ, and 0 on exact zero modes, where V has no component."""
+        lam = eigenvalues[None]
+        real = jnp.real(eigenvalues).dtype
+        taus = jnp.asarray(clock, real).reshape((-1,) + (1,) * eigenvalues.ndim)
+        kappa = jnp.asarray(kappa, real)
+        final = jnp.isinf(taus)
+        rate = kappa * jnp.where(final, 1, taus)
+        exponent = rate * lam
+        zero = exponent == 0
+        flow = rate * jnp.where(zero, 1, -jnp.expm1(-jnp.where(zero, 1, exponent)) / jnp.where(zero, 1, exponent))
+        inverse = jnp.where(lam == 0, 0, 1 / jnp.where(lam == 0, 1, lam))
+        return jnp.where(final, inverse, flow)
+
+    def growth(self, eigenvalues: Any, kappa: Any) -> np.ndarray:
+        """e^{-κ Re λ}: growth of a mode's error per unit of τ."""
+        return np.exp(-float(kappa) * np.real(eigenvalues))
+
+    def largest_stable_eigenvalue(self, kappa: Any) -> float:
+        """The flow converges on every positive eigenvalue."""
+        return np.inf
+
+
+@value_type
+class HeavyBall:
+    """Gradient descent with momentum, A_{k+1} = A_k - η d² ∇L(A_k) + β (A_k - A_{k-1}), A_{-1} = A_0 = 0; τ = kη.
+
+    In each mode `f_{k+1} = (1 + β - κηλ) f_k - β f_{k-1} + κη`, evaluated by repeated squaring of this affine map: exact at λ = 0,
+    no cancellation, and any number of steps up to 2^48 costs the same.
+
+    Args:
+        step_size: η > 0 in units of τ.
+        momentum: β in [0, 1).
+
+    Raises:
+        ValueError: a step size or momentum out of range.
+    """
+
+    step_size: Any
+    momentum: Any = 0.0
+
+    def __post_init__(self) -> None:
+        if is_concrete(self.step_size, self.momentum):
+            set_field(self, "step_size", _in_range("step_size", self.step_size, 0.0, np.inf))
+            if not (isinstance(self.momentum, int | float | np.number) and 0 <= self.momentum < 1):
+                raise ValueError(f"momentum: {self.momentum!r}; allowed: 0 <= momentum < 1")
+
+    def schedule(self, taus: Any, kappa: Any) -> tuple[np.ndarray, Any]:
+        """Times moved to the nearest whole number of steps (at least one unless τ = 0), and the step counts in binary.
+
+        Raises:
+            ValueError: malformed taus, or more than 2^48 steps (allowed beside that: inf, training to convergence).
+        """
+        taus = check_taus(taus)
+        final = np.isinf(taus)
+        steps = np.rint(np.where(final, 0, taus) / self.step_size)
+        steps = np.where((taus > 0) & (steps == 0), 1, steps)
+        if steps.max() >= 2.0**STEP_BITS:
+            raise ValueError(f"taus: {taus[~final].max():.6g} takes {steps.max():.3g} steps of {self.step_size:.3g}; allowed: < 2^48 steps")
+        bits = (steps.astype(np.int64)[:, None] >> np.arange(STEP_BITS)) & 1
+        return np.where(final, np.inf, steps * self.step_size), (bits.astype(bool), final)
+
+    def filter(self, eigenvalues: jax.Array, clock: Any, kappa: Any) -> jax.Array:
+        """f_k (T, *shape) after the clock's number of steps."""
+        bits, final = clock
+        shape = (-1,) + (1,) * eigenvalues.ndim
+        real = jnp.real(eigenvalues).dtype
+        rate = jnp.asarray(kappa * self.step_size, real)
+        beta = jnp.asarray(self.momentum, real)
+        one, zero = jnp.ones_like(eigenvalues), jnp.zeros_like(eigenvalues)
+        matrix = (1 + beta - rate * eigenvalues, -beta * one, one, zero)
+        state = (jnp.zeros((len(final), *eigenvalues.shape), eigenvalues.dtype),) * 2
+
+        def square(bit: Any, carry: Any) -> Any:
+            (a, b, c, d), (u, v), (x, y) = carry
+            take = jnp.asarray(bits)[:, bit].reshape(shape)
+            state = (jnp.where(take, a * x + b * y + u, x), jnp.where(take, c * x + d * y + v, y))
+            shift = (a * u + b * v + u, c * u + d * v + v)
+            return (a * a + b * c, (a + d) * b, (a + d) * c, d * d + b * c), shift, state
+
+        carry = (matrix, (rate * one, zero), state)
+        result = jax.lax.fori_loop(0, STEP_BITS, square, carry)[2][0]
+        inverse = jnp.where(eigenvalues == 0, 0, 1 / jnp.where(eigenvalues == 0, 1, eigenvalues))
+        return jnp.where(jnp.asarray(final).reshape(shape), inverse, result)
+
+    def growth(self, eigenvalues: Any, kappa: Any) -> np.ndarray:
+        """Largest root of ρ² - (1 + β - κηλ) ρ + β: growth of a mode's error per step."""
+        trace = 1 + self.momentum - kappa * self.step_size * np.asarray(eigenvalues, complex)
+        root = np.sqrt(trace**2 - 4 * self.momentum)
+        return np.maximum(abs(trace + root), abs(trace - root)) / 2
+
+    def largest_stable_eigenvalue(self, kappa: Any) -> float:
+        """2(1 + β)/(κη), where the largest mode starts to oscillate without decay."""
+        return float(2 * (1 + self.momentum) / (kappa * self.step_size))
+
+
+@value_type
+class GradientDescent(HeavyBall):
+    """Plain gradient descent, f(λ) = (1 - (1 - κηλ)^k)/λ after k steps of size η (units of τ), τ = kη.
+
+    Args:
+        step_size: η > 0 in units of τ.
+
+    Raises:
+        ValueError: a step size out of range.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if is_concrete(self.momentum) and self.momentum != 0:
+            raise ValueError(f"momentum: {self.momentum!r}; allowed: 0 for GradientDescent (use HeavyBall)")
+
+
+@value_type
+class Ridge:
+    """Ridge regression at convergence, f(λ) = 1/(λ + ρ): the T axis of the curves is the list of penalties.
+
+    Penalty ρ adds ρ ‖A‖²/p · (Δ/d) to the loss, i.e. ρ to every eigenvalue of U.
+
+    Args:
+        penalties: (T,) penalties ρ > 0, decreasing or increasing; the curves keep this order.
+
+    Raises:
+        ValueError: penalties that are not numbers > 0.
+    """
+
+    penalties: Any
+
+    def __post_init__(self) -> None:
+        if not is_concrete(self.penalties):
+            return
+        penalties = np.atleast_1d(np.asarray(self.penalties, np.float64))
+        if penalties.ndim != 1 or penalties.size == 0 or not np.all(np.isfinite(penalties) & (penalties > 0)):
+            raise ValueError(f"penalties: {self.penalties!r}; allowed: a list of finite numbers > 0")
+        set_field(self, "penalties", penalties)
+
+    def schedule(self, taus: Any, kappa: Any) -> tuple[np.ndarray, Any]:
+        """Equivalent training times 1/(κρ), at which gradient flow has learned the modes above ρ; the clock is the penalties.
+
+        Raises:
+            ValueError: taus given beside the penalties.
+        """
+        if taus is not None:
+            raise ValueError("taus: got a grid; allowed: None with Ridge, whose T axis is its penalties")
+        return 1 / (float(kappa) * self.penalties), self.penalties
+
+    def filter(self, eigenvalues: jax.Array, clock: Any, kappa: Any) -> jax.Array:
+        """f_ρ (T, *shape)."""
+        penalties = jnp.asarray(clock, jnp.real(eigenvalues).dtype).reshape((-1,) + (1,) * eigenvalues.ndim)
+        return 1 / (eigenvalues[None] + penalties)
+
+    def growth(self, eigenvalues: Any, kappa: Any) -> np.ndarray:
+        """0 where λ + ρ stays away from 0 for every penalty (right of -min ρ), else ∞: the filter has poles there."""
+        return np.where(np.real(eigenvalues) > -0.5 * self.penalties.min(), 0.0, np.inf)
+
+    def largest_stable_eigenvalue(self, kappa: Any) -> float:
+        """Ridge is solved at convergence and never diverges."""
+        return np.inf
+
+
+def check_stability(rule: Rule, kappa: Any, largest_eigenvalue: float) -> None:
+    """Refuse a step size at which the largest mode diverges.
+
+    Raises:
+        ValueError: naming the step size and the largest one allowed.
+    """
+    limit = rule.largest_stable_eigenvalue(kappa)
+    if largest_eigenvalue >= limit:
+        step = float(rule.step_size)  # type: ignore[attr-defined]
+        raise ValueError(
+            f"step_size: {step:.6g} diverges, because the largest eigenvalue of U is {largest_eigenvalue:.6g}; "
+            f"allowed: below {step * limit / largest_eigenvalue:.6g}"
+        )
+
+
+def check_taus(taus: Any) -> np.ndarray:
+    """Training times as a float64 array.
+
+    Raises:
+        ValueError: empty, not one-dimensional, NaN, negative, or not strictly increasing.
+    """
+    try:
+        array = np.atleast_1d(np.asarray(taus, np.float64))
+    except (TypeError, ValueError) as err:
+        raise ValueError(f"taus: {taus!r}; allowed: an increasing list of training times >= 0") from err
+    if array.ndim != 1 or array.size == 0 or np.any(np.isnan(array)) or np.any(array < 0):
+        raise ValueError(f"taus: {taus!r}; allowed: a non-empty list of training times >= 0 (inf is convergence)")
+    if np.any(np.diff(array) <= 0):
+        raise ValueError(f"taus: {vectorize_text(array)} does not increase strictly; allowed: increasing training times")
+    return array
+
+
+def _in_range(name: str, value: Any, low: float, high: float) -> float:
+    if not isinstance(value, int | float | np.number) or isinstance(value, bool) or not low < value < high:
+        raise ValueError(f"{name}: {value!r}; allowed: a finite number > {low:g}")
+    return float(value)
