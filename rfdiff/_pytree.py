@@ -5,10 +5,13 @@ leaves JAX uses internally. `value_type` rebuilds without it, so `__post_init__`
 """
 
 import dataclasses
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, dataclass_transform
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 T = TypeVar("T")
 
@@ -30,7 +33,7 @@ def value_type(cls: type[T]) -> type[T]:
         children = [(jax.tree_util.GetAttrKey(name), getattr(value, name)) for name in data]
         return children, tuple(getattr(value, name) for name in meta)
 
-    def unflatten(structure: tuple[Any, ...], leaves: tuple[Any, ...]) -> T:
+    def unflatten(structure: tuple[Any, ...], leaves: Iterable[Any]) -> T:
         value = object.__new__(cls)
         for name, item in zip(meta + data, (*structure, *leaves), strict=True):
             object.__setattr__(value, name, item)
@@ -48,6 +51,28 @@ def is_concrete(*values: Any) -> bool:
 def set_field(value: Any, name: str, item: Any) -> None:
     """Assign a field of a frozen value; for `__post_init__` only."""
     object.__setattr__(value, name, item)
+
+
+def as_number(value: Any) -> float:
+    """A real scalar as a Python float; NaN for anything else (text, booleans, lists, complex), which every range check refuses."""
+    array = np.asarray(value) if isinstance(value, int | float | np.generic | np.ndarray | jax.Array) else np.asarray(None)
+    real = array.ndim == 0 and (jnp.issubdtype(array.dtype, np.integer) or jnp.issubdtype(array.dtype, np.floating))
+    return float(array) if real else math.nan
+
+
+def as_real_array(name: str, value: Any) -> np.ndarray:
+    """An array of numbers as a float64 copy.
+
+    Raises:
+        ValueError: naming the field, if the value is ragged, or holds text, booleans or complex numbers.
+    """
+    try:
+        array = np.asarray(value)
+        if not (jnp.issubdtype(array.dtype, np.integer) or jnp.issubdtype(array.dtype, np.floating)):
+            raise TypeError(f"entries of type {array.dtype}")
+        return np.array(array, np.float64)
+    except (TypeError, ValueError) as err:
+        raise ValueError(f"{name}: {value!r} is not an array of numbers; allowed: a rectangular array of finite numbers") from err
 
 
 def vectorize_text(items: Any, render: Callable[[Any], str] = lambda x: f"{x:.6g}") -> str:

@@ -28,6 +28,7 @@ class Activation:
     kinks: tuple[float, ...] = ()
 
     def __call__(self, x: ArrayLike) -> jax.Array:
+        """σ(x), elementwise."""
         return self.function(jnp.asarray(x))
 
 
@@ -45,21 +46,34 @@ def as_activation(spec: str | Activation | Callable[[jax.Array], jax.Array]) -> 
     """The activation meant by a name, an `Activation`, or a smooth scalar function.
 
     Raises:
-        ValueError: unknown name; or a function that does not map finite numbers to finite numbers elementwise.
+        ValueError: unknown name; or a function that JAX cannot trace, or that does not map finite numbers to finite numbers elementwise.
     """
-    if isinstance(spec, Activation):
-        return spec
     if isinstance(spec, str):
         if spec not in ACTIVATIONS:
             raise ValueError(f"activation: unknown name {spec!r}; allowed: {', '.join(ACTIVATIONS)}, or a smooth function")
         return ACTIVATIONS[spec]
     if not callable(spec):
         raise ValueError(f"activation: got {spec!r}; allowed: one of {', '.join(ACTIVATIONS)}, an Activation, or a smooth function")
+    activation = spec if isinstance(spec, Activation) else Activation(getattr(spec, "__name__", "custom"), spec)
+    if activation not in ACTIVATIONS.values():
+        _probe(activation)
+    return activation
+
+
+def _probe(activation: Activation) -> None:
     probe = np.linspace(-6.0, 6.0, 7, dtype=np.float32)
+    what = f"activation: {activation.name!r}"
     try:
-        values = np.asarray(spec(jnp.asarray(probe)))
+        traced = jax.eval_shape(activation, jax.ShapeDtypeStruct(probe.shape, probe.dtype))
+        values, part = np.asarray(activation(probe)), np.asarray(activation(probe[:3]))
     except Exception as err:
-        raise ValueError(f"activation: {spec!r} fails on a JAX array of shape (7,): {err}") from err
-    if values.shape != probe.shape or not np.all(np.isfinite(values)):
-        raise ValueError(f"activation: {spec!r} must map a JAX array elementwise to finite numbers; on [-6, 6] it gave {values!r}")
-    return Activation(getattr(spec, "__name__", "custom"), spec)
+        reason = (str(err).splitlines() or [""])[0]
+        raise ValueError(f"{what} fails on a JAX array of shape (7,): {reason}; allowed: a function made of jax.numpy operations") from err
+    if traced.shape != probe.shape or traced.dtype != probe.dtype:
+        raise ValueError(
+            f"{what} maps float32 (7,) to {traced.dtype} {traced.shape}; allowed: an elementwise function that keeps the dtype"
+        )
+    if not np.all(np.isfinite(values)):
+        raise ValueError(f"{what} gives {values.tolist()} on [-6, 6]; allowed: finite values")
+    if not np.allclose(values[:3], part, rtol=1e-4, atol=1e-6):
+        raise ValueError(f"{what} gives other values for a part of an array than for the whole; allowed: an elementwise function")

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from rfdiff._pytree import static, value_type
+from rfdiff._pytree import static, value_type, vectorize_text
 
 CURVE_NAMES = ("train_loss", "test_loss", "score_error")
 
@@ -138,24 +138,34 @@ def times(curves: LearningCurves, q: float = 0.5) -> ClassTimes:
         `ClassTimes`, each (K,).
 
     Raises:
-        ValueError: q out of range, or fewer than 3 training times.
+        ValueError: q out of range, fewer than 3 training times, or a grid that does not increase (as the penalties of `Ridge` may).
     """
     if not 0 < q < 1:
         raise ValueError(f"q: {q!r}; allowed: 0 < q < 1")
     taus = np.asarray(curves.taus, np.float64)
     if taus.size < 3:
         raise ValueError(f"taus: {taus.size} training times; allowed: at least 3 to read times from")
+    if np.any(taus[1:] < taus[:-1]):
+        raise ValueError(f"taus: {vectorize_text(taus)} decreases; allowed: increasing training times (for Ridge: decreasing penalties)")
     test, train = np.asarray(curves.test_loss, np.float64), np.asarray(curves.train_loss, np.float64)
     optimal = np.asarray(curves.optimal_loss, np.float64)
-    per_class = [_class_times(taus, test[:, c], train[:, c], optimal[c], q) for c in range(test.shape[1])]
+    unknown = bool(np.isinf(taus[-1]) and np.all(np.isnan(test[-1])) and np.all(np.isfinite(test[:-1])))
+    if unknown:  # p = n m: the limit diverges, and only the final gap is lost with it
+        taus, test, train = taus[:-1], test[:-1], train[:-1]
+    noise = max(float(np.nan_to_num(curves.error_estimate)), 1e-12)
+    per_class = [_class_times(taus, test[:, c], train[:, c], optimal[c], q, noise) for c in range(test.shape[1])]
     gen, stop, mem, opt = (np.array(column) for column in zip(*per_class, strict=True))
-    return ClassTimes(gen, stop, mem, opt, q)
+    return ClassTimes(gen, stop, np.full_like(mem, np.nan) if unknown else mem, opt, q)
 
 
-def _class_times(taus: np.ndarray, test: np.ndarray, train: np.ndarray, optimal: float, q: float) -> tuple[float, float, float, float]:
+def _class_times(
+    taus: np.ndarray, test: np.ndarray, train: np.ndarray, optimal: float, q: float, noise: float
+) -> tuple[float, float, float, float]:
+    if not np.all(np.isfinite(test)) or not np.all(np.isfinite(train)):
+        return np.nan, np.nan, np.nan, np.nan  # a failed cell leaves no time that could be trusted
     start = 1.0
     descent, gap = start - test, test - train
-    stop, lowest = _minimum(taus, test)
+    stop, lowest = _minimum(taus, test, noise)
     gen = _first_crossing(taus, descent, (1 - np.exp(-1)) * (start - lowest)) if lowest < start else np.nan
     if not lowest < start:
         stop = 0.0
@@ -180,12 +190,12 @@ def _first_crossing(taus: np.ndarray, values: np.ndarray, level: float) -> float
     return float(np.exp(np.log(taus[i - 1]) + share * np.log(taus[i] / taus[i - 1])))
 
 
-def _minimum(taus: np.ndarray, values: np.ndarray) -> tuple[float, float]:
-    """Place and value of the minimum, by a parabola in log τ; inf where the values still fall at the end."""
+def _minimum(taus: np.ndarray, values: np.ndarray, noise: float) -> tuple[float, float]:
+    """Place and value of the minimum, by a parabola in log τ; inf where the values end at their lowest, to within their numerical error."""
     i = int(np.argmin(values))
-    if i == len(values) - 1 or (np.isinf(taus[-1]) and values[i] - values[-1] >= 0):
+    if i == len(values) - 1 or values[-1] - values[i] <= noise:
         return np.inf, float(values[i])
-    if i == 0 or taus[i - 1] == 0 or np.isinf(taus[i + 1]):
+    if i == 0 or taus[i - 1] == 0 or np.isinf(taus[i + 1]) or not taus[i - 1] < taus[i] < taus[i + 1]:
         return float(taus[i]), float(values[i])
     x, y = np.log(taus[i - 1 : i + 2] / taus[i]), values[i - 1 : i + 2]
     curvature, slope, _ = np.polyfit(x, y, 2)

@@ -5,9 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
+from numpy.typing import ArrayLike
 
-from rfdiff._pytree import is_concrete, set_field, value_type, vectorize_text
+from rfdiff._pytree import as_real_array, is_concrete, set_field, value_type, vectorize_text
 
 WEIGHT_TOLERANCE = 1e-6
 
@@ -63,7 +63,8 @@ class MixtureLaw:
                 raise ValueError(f"{name}: {vectorize_text(value)} has an entry <= 0; allowed: every entry > 0")
             if abs(value.sum() - 1) > WEIGHT_TOLERANCE:
                 raise ValueError(f"{name}: {vectorize_text(value)} sums to {value.sum():.8g}; allowed: a sum of 1")
-            set_field(self, name, value / value.sum())
+            if abs(value.sum() - 1) > 1e-15 * value.size:  # a normalised list is left alone, so that a file reads back to the same numbers
+                set_field(self, name, value / value.sum())
         if np.any(self.eigenvalues < 0):
             raise ValueError(
                 f"eigenvalues: smallest variance is {self.eigenvalues.min():.6g}; allowed: variances >= 0 (not standard deviations)"
@@ -75,7 +76,7 @@ class MixtureLaw:
         smallest = float(np.linalg.eigvalsh(gram)[0])
         if smallest < -1e-9 * scale:
             raise ValueError(
-                f"centroid_gram: smallest eigenvalue is {smallest:.6g}; allowed: positive semi-definite (inner products of centroids over d)"
+                f"centroid_gram: smallest eigenvalue is {smallest:.6g}; allowed: positive semi-definite (centroid inner products over d)"
             )
 
     @classmethod
@@ -90,14 +91,15 @@ class MixtureLaw:
         Raises:
             ValueError: naming the field, its value and the allowed range.
         """
-        k = np.size(weights) if is_concrete(weights) else jnp.shape(weights)[0]
-        variances = _as_array("variances", variances)
-        if np.shape(variances) != (k,):
-            raise ValueError(f"variances: shape {np.shape(variances)}; allowed: ({k},), one for each of the {k} weights")
-        if is_concrete(variances) and not np.all(variances >= 0):
-            raise ValueError(f"variances: {vectorize_text(variances)}; allowed: finite numbers >= 0 (variances, not standard deviations)")
+        weights = _as_array("weights", weights)
+        k = np.size(weights)
+        spread = _as_array("variances", variances)
+        if np.shape(spread) != (k,):
+            raise ValueError(f"variances: shape {np.shape(spread)}; allowed: ({k},), one for each of the {k} weights")
+        if is_concrete(spread) and not np.all(np.isfinite(spread) & (spread >= 0)):
+            raise ValueError(f"variances: {vectorize_text(spread)}; allowed: finite numbers >= 0 (variances, not standard deviations)")
         gram = np.zeros((k, k)) if centroid_gram is None else centroid_gram
-        return cls(weights, variances[None, :], np.ones(1), gram)
+        return cls(weights, spread[None, :], np.ones(1), gram)
 
     @property
     def num_classes(self) -> int:
@@ -118,11 +120,20 @@ class GaussianMixture:
         weights: (K,) class fractions.
         means: (K, d) centroids μ_c, of norm O(√d).
         variances: (K, d) diagonal of each class covariance.
+
+    Raises:
+        ValueError: shapes that do not fit together.
     """
 
     weights: Any
     means: Any
     variances: Any
+
+    def __post_init__(self) -> None:
+        shape = (np.size(self.weights), np.shape(self.means)[-1] if np.ndim(self.means) else 0)
+        for name in ("means", "variances"):
+            if np.shape(getattr(self, name)) != shape:
+                raise ValueError(f"{name}: shape {np.shape(getattr(self, name))}; allowed: {shape}, K classes in one dimension d")
 
     @property
     def num_classes(self) -> int:
@@ -157,10 +168,11 @@ class GaussianMixture:
             raise ValueError(f"d: {d}; allowed: at least {max(groups, rank, 1)} ({groups} eigenvalue groups, Gram matrix of rank {rank})")
         counts = largest_remainder(law.eigenvalue_weights, d)
         variances = np.repeat(np.asarray(law.eigenvalues), counts, axis=0).T
-        root = vectors * np.sqrt(np.maximum(values, 0))
-        directions = np.asarray(jax.random.normal(key, (d, gram.shape[0])), np.float64)
-        frame, _ = np.linalg.qr(directions) if d >= gram.shape[0] else (np.eye(d, gram.shape[0]), None)
-        means = np.sqrt(d) * root @ frame.T
+        used = slice(gram.shape[0] - rank, None)  # eigh sorts ascending: the non-zero eigenvalues are the last
+        directions = np.asarray(jax.random.normal(key, (d, rank), jnp.float32), np.float64)
+        frame, triangle = np.linalg.qr(directions)
+        frame = frame * np.sign(np.diagonal(triangle))  # LAPACK's sign choice alone would leave half a sphere
+        means = np.sqrt(d) * (vectors[:, used] * np.sqrt(values[used])) @ frame.T
         return cls(np.asarray(law.weights), means, variances)
 
     def sample(self, key: jax.Array, counts: tuple[int, ...], dtype: Any = None) -> tuple[jax.Array, jax.Array]:
@@ -173,7 +185,12 @@ class GaussianMixture:
 
         Returns:
             x (n, d) with n = Σ n_c, and labels (n,).
+
+        Raises:
+            ValueError: not one count >= 0 for each class.
         """
+        if len(counts) != self.num_classes or min(counts) < 0:
+            raise ValueError(f"counts: {counts!r}; allowed: {self.num_classes} integers >= 0, one for each class")
         labels = np.repeat(np.arange(len(counts)), counts)
         noise = jax.random.normal(key, (len(labels), self.dimension), dtype)
         means, stds = jnp.asarray(self.means, noise.dtype), jnp.sqrt(jnp.asarray(self.variances, noise.dtype))
@@ -198,12 +215,7 @@ def largest_remainder(weights: ArrayLike, total: int) -> np.ndarray:
 
 
 def _as_array(name: str, value: Any) -> Any:
-    if not is_concrete(value):
-        return jnp.asarray(value)
-    try:
-        return np.array(value, np.float64)
-    except (TypeError, ValueError) as err:
-        raise ValueError(f"{name}: {value!r} is not an array of numbers; allowed: a rectangular array of finite numbers") from err
+    return as_real_array(name, value) if is_concrete(value) else jnp.asarray(value)
 
 
 def optimal_loss(weights: ArrayLike, eigenvalues: ArrayLike, t: ArrayLike) -> Any:

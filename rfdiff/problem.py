@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 import tomli_w
 
-from rfdiff._pytree import is_concrete, set_field, static, value_type
-from rfdiff.activation import ACTIVATIONS, Activation, as_activation
+from rfdiff._pytree import as_number, as_real_array, is_concrete, set_field, static, value_type
+from rfdiff.activation import ACTIVATIONS, as_activation
 from rfdiff.diffusion import noise_variance
 from rfdiff.mixture import MixtureLaw
+
+LARGEST_NUMBER = 1e10  # of t, psi_p and psi_n: beyond it nothing of the limit is left to learn
+MOST_DRAWS = 10**9
 
 
 @value_type
@@ -23,15 +26,15 @@ class Problem:
         activation: name (tanh, erf, relu, softplus, gelu, sin), `Activation`, or a smooth function.
         t: diffusion time > 0 of the forward process.
         psi_p: features per dimension ψ_p = p/d > 0.
-        psi_n: samples per dimension ψ_n = n/d > 0.
-        noise_draws: noise draws m per training sample, an integer ≥ 1, or `math.inf` for the exact noise average.
+        psi_n: samples per dimension ψ_n = n/d > 0. These three are at most 10^6.
+        noise_draws: noise draws m per training sample, an integer from 1 to 10^9, or `math.inf` for the exact noise average.
 
     Raises:
         ValueError: naming the field, its value and the allowed range.
     """
 
     mixture: MixtureLaw
-    activation: Activation = static()
+    activation: Any = static()  # an Activation once built
     t: Any
     psi_p: Any
     psi_n: Any
@@ -65,7 +68,7 @@ class Problem:
         """
         try:
             document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as err:  # the last: nested too deeply
             raise ValueError(f"{path}: not a TOML file: {err}") from err
         try:
             return problem_from_dict(document)
@@ -87,6 +90,7 @@ def noise_variance_of(t: Any) -> Any:
 
 
 PROBLEM_KEYS = ("activation", "t", "psi_p", "psi_n", "noise_draws", "mixture")
+MOST_LEVELS = 8
 MIXTURE_KEYS = ("weights", "variances", "eigenvalues", "eigenvalue_weights", "centroid_gram")
 
 
@@ -96,6 +100,7 @@ def problem_from_dict(document: dict[str, Any]) -> Problem:
     Raises:
         ValueError: unknown, missing or malformed keys.
     """
+    _check_depth(document)
     _check_keys("problem", document, PROBLEM_KEYS, ("activation", "t", "psi_p", "psi_n", "mixture"))
     table = document["mixture"]
     if not isinstance(table, dict):
@@ -111,10 +116,10 @@ def problem_from_dict(document: dict[str, Any]) -> Problem:
     else:
         if "eigenvalue_weights" not in table:
             raise ValueError("mixture: eigenvalue_weights is missing; allowed: one weight for each row of eigenvalues")
-        k = np.size(table["weights"])
-        mixture = MixtureLaw(
-            table["weights"], table["eigenvalues"], table["eigenvalue_weights"], np.zeros((k, k)) if gram is None else gram
-        )
+        weights = as_real_array("weights", table["weights"])
+        if gram is None:
+            gram = np.zeros((weights.size, weights.size))
+        mixture = MixtureLaw(weights, table["eigenvalues"], table["eigenvalue_weights"], gram)
     if not isinstance(document["activation"], str):
         raise ValueError(f"activation: got {document['activation']!r}; allowed: one of {', '.join(ACTIVATIONS)}")
     draws = document.get("noise_draws", math.inf)
@@ -144,6 +149,15 @@ def problem_to_dict(problem: Problem) -> dict[str, Any]:
     }
 
 
+def _check_depth(document: dict[str, Any]) -> None:
+    """Refuse what is nested so deeply that converting or printing it could exhaust the stack."""
+    level: list[Any] = [document]
+    for _ in range(MOST_LEVELS):
+        level = [child for item in level for child in (item.values() if isinstance(item, dict) else item) if isinstance(child, dict | list)]
+    if level:
+        raise ValueError(f"problem: nested more than {MOST_LEVELS} levels deep; allowed: tables of numbers and lists")
+
+
 def _check_keys(where: str, table: dict[str, Any], allowed: tuple[str, ...], required: tuple[str, ...]) -> None:
     unknown = sorted(set(table) - set(allowed))
     if unknown:
@@ -156,17 +170,16 @@ def _check_keys(where: str, table: dict[str, Any], allowed: tuple[str, ...], req
 def _positive(name: str, value: Any) -> Any:
     if not is_concrete(value):
         return value
-    try:
-        number = np.float64(value) if not isinstance(value, bool | str) else None
-    except (TypeError, ValueError):
-        number = None
-    if number is None or not math.isfinite(number) or number <= 0:
-        raise ValueError(f"{name}: {value!r}; allowed: a finite number > 0")
-    return float(number)
+    number = as_number(value)
+    if not 0 < number <= LARGEST_NUMBER:
+        raise ValueError(f"{name}: {value!r}; allowed: a finite number > 0, at most {LARGEST_NUMBER:g}")
+    return number
 
 
 def _draws(value: Any) -> float:
-    number = value if isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool) else math.nan
-    if not (number >= 1 and (math.isinf(number) or number == int(number))):
-        raise ValueError(f"noise_draws: {value!r}; allowed: an integer >= 1, or inf for the exact noise average")
+    number = as_number(value)
+    if not (math.isinf(number) and number > 0) and not (1 <= number <= MOST_DRAWS and number == int(number)):
+        raise ValueError(
+            f"noise_draws: {value!r}; allowed: an integer >= 1, or inf for the exact noise average; at most {MOST_DRAWS:g} draws"
+        )
     return math.inf if math.isinf(number) else int(number)

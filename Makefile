@@ -1,0 +1,49 @@
+# Everything a fresh machine needs: Python >= 3.11, make, and a package index. `make help` lists the targets.
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+OUT    := out/demo
+PYTHON ?=
+
+.PHONY: help demo test lint bench clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
+
+demo: $(STAMP) ## compare theory and simulation on the example problem, and say where the figures are
+	$(BIN)/rfdiff compare experiments/problem.toml --out $(OUT) --overwrite
+	@echo "Figures and data:"; ls $(OUT)/*.png $(OUT)/*.nc | sed 's/^/  /'
+
+test: lint ## lint, type check, and the default test suite
+	$(BIN)/python -m pytest
+
+lint: $(STAMP) ## ruff and mypy alone
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+
+bench: $(STAMP) ## time the package on this machine (results in benchmarks/results)
+	@for file in $(filter-out benchmarks/harness.py,$(wildcard benchmarks/*.py)); do echo "$$file"; $(BIN)/python "$$file" || exit 1; done
+
+clean: ## remove the environment, caches and outputs
+	rm -rf $(VENV) out build dist .pytest_cache .ruff_cache .mypy_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The environment: made again when the declared or pinned packages are newer than it. PYTHON=... chooses the interpreter.
+$(STAMP): pyproject.toml constraints.txt
+	@set -e; \
+	for python in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11; do \
+	  if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	  echo "make: no Python >= 3.11 with venv found (looked for: $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11)." >&2; \
+	  echo "      Install one (on Debian also its -venv package), or name it: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; \
+	  exit 1; \
+	fi; \
+	if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+	  echo "creating $(VENV) with $$found"; rm -rf $(VENV); $$found -m venv $(VENV); \
+	fi
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $(STAMP)

@@ -1,0 +1,50 @@
+"""Fixtures that every part of the suite shares, and a guard: no test may leave a global JAX setting changed."""
+
+import os
+from collections.abc import Iterator
+from importlib.metadata import version
+
+# most of the suite's time is compilation, and this compiler backend is twice as fast at it; the flag is known to this release only
+if version("jaxlib").startswith("0.10."):
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+
+import jax
+import pytest
+
+from rfdiff.mixture import MixtureLaw
+from rfdiff.problem import Problem
+
+os.environ["MPLBACKEND"] = "agg"  # before any test, or process it starts, imports matplotlib: no window may open
+
+
+@pytest.fixture(autouse=True)
+def _unchanged_jax_settings() -> Iterator[None]:
+    """The package promises to change no global setting (its float64 work runs in a context manager)."""
+
+    before = dict(jax.config.values)  # the values in force in this thread, so that a context manager left open shows too
+    yield
+    after = dict(jax.config.values)
+    changed = {name: (before.get(name), value) for name, value in after.items() if before.get(name) != value}
+    if changed:
+        pytest.fail(f"global JAX settings were left changed: {changed}")
+
+
+@pytest.fixture
+def strict_ranks() -> Iterator[None]:
+    """JAX refuses to broadcast arrays of different rank: what the vocabulary is held to, since users call it with any shape."""
+    with jax.numpy_rank_promotion("raise"):
+        yield
+
+
+@pytest.fixture(scope="session")
+def case_a() -> Problem:
+    """Case A of the equations, section 9: tanh, two isotropic classes with centroids, noise averaged exactly."""
+    law = MixtureLaw.isotropic([0.7, 0.3], [1.5, 0.4], [[0.5, 0.1], [0.1, 1.0]])
+    return Problem(law, "tanh", t=0.1, psi_p=4.0, psi_n=3.0)
+
+
+@pytest.fixture(scope="session")
+def case_b() -> Problem:
+    """Case B of the equations, section 9: erf, two anisotropic classes, three noise draws per sample."""
+    law = MixtureLaw([0.6, 0.4], [[1.6, 0.2], [0.4, 1.2]], [0.5, 0.5], [[0.5, 0.0], [0.0, 0.5]])
+    return Problem(law, "erf", t=0.2, psi_p=2.0, psi_n=2.0, noise_draws=3)

@@ -1,0 +1,173 @@
+"""Class-wise times read from curves whose times are known, and where no time exists."""
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from rfdiff.curves import LearningCurves, times
+
+GRID = np.geomspace(0.01, 1000, 400)
+
+
+def curves(taus: Any, test: Any, train: Any, optimal: Any = 0.2, weights: Any = None) -> LearningCurves:
+    """Learning curves of one or more classes, with nothing but losses filled in."""
+    test, train = (np.asarray(x, float).reshape(len(taus), -1) for x in (test, train))
+    k, zeros = test.shape[1], np.zeros_like(test)
+    return LearningCurves(
+        taus=np.asarray(taus, float),
+        train_loss=train,
+        test_loss=test,
+        score_error=zeros,
+        optimal_loss=np.broadcast_to(np.asarray(optimal, float), (k,)),
+        weights=np.full(k, 1 / k) if weights is None else np.asarray(weights),
+        kappa=1.0,
+        error_estimate=0.0,
+        train_loss_stderr=zeros,
+        test_loss_stderr=zeros,
+        score_error_stderr=zeros,
+    )
+
+
+def overfitting(taus: np.ndarray, fast: float, slow: float) -> np.ndarray:
+    """1 - 0.6 (1 - e^{-τ/fast}) + 0.3 (1 - e^{-τ/slow}): descends, then rises."""
+    return 1 + 0.6 * np.expm1(-taus / fast) - 0.3 * np.expm1(-taus / slow)
+
+
+def overfitting_minimum(fast: float, slow: float) -> float:
+    """Where 0.6 e^{-τ/fast}/fast = 0.3 e^{-τ/slow}/slow."""
+    return math.log(2 * slow / fast) / (1 / fast - 1 / slow)
+
+
+def test_times_of_analytic_curves() -> None:
+    """Two classes, ten times apart; log-linear reading on 80 points a decade is good to 1e-4."""
+    fast, slow = 1.0, 50.0
+    test = np.stack([overfitting(GRID, fast * s, slow * s) for s in (1.0, 0.1)], axis=1)
+    gap = np.stack([0.4 * -np.expm1(-GRID / (slow * s)) for s in (1.0, 0.1)], axis=1)
+    result = times(curves(GRID, test, test - gap), q=0.25)
+    stop = overfitting_minimum(fast, slow)
+    np.testing.assert_allclose(result.tau_stop, [stop, stop / 10], rtol=1e-3)
+    np.testing.assert_allclose(result.tau_mem, [slow * math.log(2), slow * math.log(2) / 10], rtol=1e-3)
+    assert result.q == 0.25
+
+    gen_level = (1 - math.exp(-1)) * (1 - float(overfitting(np.array(stop), fast, slow)))
+    for level, got in ((gen_level, result.tau_gen), (0.25 * 0.8, result.tau_opt)):
+        assert 1 - float(overfitting(got[0], fast, slow)) == pytest.approx(level, rel=1e-4)
+        assert got[0] < stop and got[0] == pytest.approx(10 * got[1], rel=1e-3)
+
+
+def test_pure_exponentials() -> None:
+    """1 - c(1 - e^{-τ}): τ_gen = 1 when the grid sees the whole descent, τ_opt(q) = -log(1 - q (1 - L*)/c)."""
+    taus = np.append(GRID, np.inf)
+    decay = 1 + 0.8 * np.expm1(-taus)
+    result = times(curves(taus, decay, decay, optimal=0.0))
+    assert result.tau_gen[0] == pytest.approx(1.0, rel=1e-4)
+    assert result.tau_opt[0] == pytest.approx(-math.log(1 - 0.5 / 0.8), rel=1e-4)
+    assert result.tau_stop[0] == np.inf  # it falls for ever
+    assert np.isnan(result.tau_mem[0])  # train and test never part
+
+
+def test_reading_between_grid_points_is_log_linear() -> None:
+    taus = [1.0, 100.0, 10000.0]
+    read = times(curves(taus, [0.9, 0.7, 0.8], [0.9, 0.6, 0.0], optimal=0.5), q=0.4)
+    assert read.tau_opt[0] == pytest.approx(10.0)  # the level 0.8 lies half-way between 0.9 and 0.7: √(1·100)
+    assert read.tau_mem[0] == pytest.approx(100.0 ** (1 + (0.4 - 0.1) / (0.8 - 0.1)))
+    before = times(curves([2.0, 3.0, 4.0], [0.6, 0.5, 0.7], [0.2, 0.1, 0.2], optimal=0.5), q=0.4)
+    assert before.tau_opt[0] == pytest.approx(2.0 * 0.2 / 0.4)  # linear from (0, 1) to the first point
+    zero = times(curves([0.0, 2.0, 4.0, 8.0], [1.0, 0.6, 0.5, 0.7], [1.0, 0.6, 0.4, 0.2], optimal=0.5), q=0.4)
+    assert zero.tau_opt[0] == pytest.approx(1.0)
+    assert zero.tau_stop[0] == pytest.approx(4.0 * 2 ** (-1 / 6))  # vertex of the parabola through (1, 0.6), (2, 0.5), (3, 0.7) in log2 τ
+
+
+def test_minimum_is_that_of_the_parabola_in_log_time() -> None:
+    taus = np.geomspace(0.1, 1000, 9)
+    place = 0.8
+    bowl = 0.5 + 0.02 * (np.log10(taus) - place) ** 2
+    assert times(curves(taus, bowl, bowl)).tau_stop[0] == pytest.approx(10**place, rel=1e-10)
+    coarse = taus[np.argmin(bowl)]
+    assert abs(coarse / 10**place - 1) > 0.1  # the grid alone would be off
+
+
+def test_where_no_time_exists() -> None:
+    taus = [0.5, 1.0, 2.0, np.inf]
+    falling, rising, flat = [0.9, 0.7, 0.6, 0.5], [1.1, 1.2, 1.3, 1.4], [1.0, 1.0, 1.0, 1.0]
+    dipping = [0.9, 0.95, 1.0, 1.1]
+    read = times(
+        curves(taus, np.stack([falling, rising, flat, dipping], 1), np.stack([falling, falling, flat, [0.9, 0.8, 0.7, 0.6]], 1), 0.3)
+    )
+    assert read.tau_stop.tolist() == [np.inf, 0.0, 0.0, 0.5]
+    assert np.isnan(read.tau_gen).tolist() == [False, True, True, False]
+    assert np.isnan(read.tau_mem).tolist() == [True, False, True, False]
+    assert read.tau_opt.tolist()[1:] == [np.inf, np.inf, np.inf]
+    assert 0.5 < read.tau_opt[0] < 2.0 and 0 < read.tau_gen[3] < 0.5
+
+
+def test_minimum_next_to_the_ends_of_the_grid() -> None:
+    late = times(curves([1.0, 2.0, 4.0, np.inf], [0.9, 0.8, 0.5, 0.7], [0.9, 0.7, 0.4, 0.1]))
+    assert late.tau_stop[0] == 4.0  # no parabola through infinity
+    assert late.tau_mem[0] == np.inf  # half of the final gap is reached after the last finite time
+    early = times(curves([0.0, 1.0, 2.0], [1.0, 0.5, 0.9], [1.0, 0.5, 0.1]))
+    assert early.tau_stop[0] == 1.0
+    plateau = times(curves([1.0, 2.0, 4.0, 8.0, np.inf], [0.9, 0.8, 0.5, 0.5, 0.5], [0.9, 0.8, 0.5, 0.5, 0.5]))
+    assert plateau.tau_stop[0] == np.inf
+
+
+def test_never_reaching_the_exact_score_is_not_the_same_as_having_none() -> None:
+    taus = [1.0, 2.0, 4.0]
+    shallow = times(curves(taus, [0.9, 0.8, 0.9], [0.9, 0.8, 0.7], optimal=0.2), q=0.5)
+    assert shallow.tau_opt[0] == np.inf
+    exact = times(curves(taus, [0.9, 0.8, 0.9], [0.9, 0.8, 0.7], optimal=0.2), q=0.2)
+    assert exact.tau_opt[0] == pytest.approx(2**0.6)
+    unknown = times(curves(taus, [0.9, 0.8, 0.9], [0.9, 0.8, 0.7], optimal=np.nan))
+    assert np.isnan(unknown.tau_opt[0]) and np.isfinite(unknown.tau_stop[0])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("which", ["test", "train"])
+def test_a_failed_cell_leaves_no_times_for_its_class_alone(bad: float, which: str) -> None:
+    test = np.array([[0.9, 0.9], [0.8, 0.8], [0.9, 0.9]])
+    train = test - np.array([[0.0], [0.1], [0.3]])
+    (test if which == "test" else train)[1, 0] = bad
+    read = times(curves([1.0, 2.0, 4.0], test, train))
+    for value in (read.tau_gen, read.tau_stop, read.tau_mem):
+        assert np.isnan(value[0]) and np.isfinite(value[1])
+    assert np.isnan(read.tau_opt[0]) and read.tau_opt[1] == np.inf
+
+
+def test_steps_rounded_to_the_same_time_are_read() -> None:
+    """Gradient descent moves times to whole steps, so two may coincide."""
+    read = times(curves([1.0, 1.0, 2.0, 2.0, 4.0], [0.9, 0.9, 0.5, 0.5, 0.6], [0.9, 0.9, 0.5, 0.5, 0.4]))
+    assert read.tau_stop[0] == 2.0 and 1.0 < read.tau_gen[0] < 2.0
+
+
+@pytest.mark.parametrize("q", [0.0, 1.0, -0.5, 2.0, math.nan])
+def test_q_is_a_fraction(q: float) -> None:
+    with pytest.raises(ValueError, match="^q: .*allowed: 0 < q < 1"):
+        times(curves([1, 2, 3], [0.9, 0.8, 0.7], [0.9, 0.8, 0.7]), q)
+
+
+def test_grids_that_cannot_be_read() -> None:
+    with pytest.raises(ValueError, match="^taus: 2 training times; allowed: at least 3"):
+        times(curves([1, 2], [0.9, 0.8], [0.9, 0.8]))
+    with pytest.raises(ValueError, match=r"^taus: \[3, 2, 1\] decreases; allowed: increasing training times"):
+        times(curves([3, 2, 1], [0.9, 0.8, 0.7], [0.9, 0.8, 0.7]))
+
+
+def test_totals_weigh_the_classes() -> None:
+    value = curves([1, 2], [[0.9, 0.5], [0.8, 0.4]], [[0.7, 0.3], [0.6, 0.2]], weights=[0.75, 0.25])
+    np.testing.assert_allclose(value.total("test_loss"), [0.8, 0.7], rtol=1e-14)
+    np.testing.assert_allclose(value.total("train_loss"), [0.6, 0.5], rtol=1e-14)
+    assert value.num_classes == 2
+    with pytest.raises(ValueError, match="^name: 'mse'; allowed: train_loss, test_loss, score_error"):
+        value.total("mse")
+
+
+def test_curves_are_pytrees_with_their_source_as_structure() -> None:
+    value = curves([1, 2, 3], [0.9, 0.8, 0.7], [0.9, 0.8, 0.7])
+    doubled = jax.tree.map(lambda x: 2 * x, value)
+    assert doubled.source == "theory" and doubled.dimension is None and doubled.per_seed is None
+    np.testing.assert_array_equal(doubled.test_loss[:, 0], [1.8, 1.6, 1.4])
+    read = times(value)
+    assert jax.tree.map(lambda x: x, read).q == read.q == 0.5

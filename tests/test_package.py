@@ -1,0 +1,67 @@
+"""The built wheel: imports and runs from another directory, holds the package and nothing else."""
+
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(*command: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command, and show what it printed if it fails."""
+    variables = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INDEX": "1", **environment}
+    result = subprocess.run([*map(str, command)], cwd=cwd, env=variables, capture_output=True, text=True, timeout=180, check=False)
+    assert result.returncode == 0, f"{command} ended with {result.returncode}:\n{result.stdout}\n{result.stderr}"
+    return result
+
+
+def version() -> str:
+    """The version that the front door states, the one that pyproject.toml reads."""
+    (found,) = re.findall(r'^__version__ = "(.+)"$', (ROOT / "rfdiff/__init__.py").read_text(), re.MULTILINE)
+    return found
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, ROOT)
+    run(*pip, cwd=folder)
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("site")
+    run(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", target, wheel, cwd=target)
+    return target
+
+
+def test_wheel_holds_the_package_alone(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    sources = {str(path.relative_to(ROOT)) for path in (ROOT / "rfdiff").rglob("*.py")}
+    assert sources <= set(names) and "rfdiff/py.typed" in names
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"rfdiff"}
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_wheel_imports_from_another_directory(installed: Path, tmp_path: Path) -> None:
+    script = "import importlib.metadata, rfdiff, rfdiff.cli; print(rfdiff.__file__); print(importlib.metadata.version('rfdiff'))"
+    output = run(sys.executable, "-P", "-c", script, cwd=tmp_path, PYTHONPATH=str(installed)).stdout.split()
+    assert Path(output[0]).is_relative_to(installed)
+    assert output[1] == version()
+
+
+def test_command_runs_from_another_directory(installed: Path, tmp_path: Path) -> None:
+    result = run(installed / "bin" / "rfdiff", "--help", cwd=tmp_path, PYTHONPATH=str(installed))
+    for command in ("predict", "simulate", "compare", "plot"):
+        assert command in result.stdout
+
+
+def test_version_is_the_same_everywhere() -> None:
+    assert f"\nversion: {version()}\n" in (ROOT / "CITATION.cff").read_text()
