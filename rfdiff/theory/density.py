@@ -1,0 +1,241 @@
+"""Support, density and atoms of the spectrum of U, from the fixed point alone (`equations`, section 4).
+
+Bulks lie decades apart, so everything is laid out in log λ. The axis is approached from above, λ(1 + iε) with ε falling to 1e-11, each
+solution starting the next. A point is inside the support where Im g > 0, or where neurons of different types lie on both sides of it:
+the types form a connected continuum, so a gap of the true spectrum leaves all of them on one side, and any other gap is an artefact
+of their discretisation. Edges are folds of the fixed point: det(I - J) vanishes there like a square root, so its square is smooth
+across the edge and a bracketing secant finds the zero.
+"""
+
+import jax
+import numpy as np
+
+from rfdiff.curves import Spectrum
+from rfdiff.problem import Problem
+from rfdiff.theory import resolvent
+from rfdiff.theory.axis import APPROACH, CHUNK, Axis, approach, descend, polish, retry
+from rfdiff.theory.equivalent import Equivalent, equivalent
+from rfdiff.theory.neuron_types import levels
+
+INSIDE = 1e-6  # λρ above which a point belongs to the support; the approach leaves 1e-11 in a gap
+CHEBYSHEV = 48
+FLOOR = 1e-12
+SPECTRUM_RADIUS = 4.0
+
+Masses = tuple[np.ndarray, np.ndarray]  # places and weights of the atoms
+NO_ATOMS: Masses = (np.zeros(0), np.zeros(0))
+
+
+def bounds(eq: Equivalent) -> tuple[float, float]:
+    """Numbers below and above all non-zero eigenvalues, from norms of the parts of U: where a search for the support may start.
+
+    Raises:
+        ValueError: U vanishes, so there is nothing to learn from (an activation that is constant on the data).
+    """
+    w = np.asarray(eq.kind_weights)[:, None] * np.asarray(eq.class_weights)
+    gs, gn = np.asarray(eq.signal_gains)[:, None], np.asarray(eq.noise_gains)[:, None]
+    psi_p, columns = float(eq.psi_p), float(eq.psi_n) * float(eq.draws)
+    edge, alpha = (1 + np.sqrt(psi_p)) ** 2, np.max(np.asarray(eq.linear) ** 2, 0)
+    kept, carried = np.asarray(eq.kept), np.asarray(eq.carried)
+    noise, signal = float(eq.noise_variance), np.max(np.asarray(eq.eigenvalues), 0)
+    norm = alpha * edge * (gs * signal + gn * noise) + gs * kept.max(0) + gn * carried.max(0)
+    high = np.sum(w * norm * (1 + np.sqrt(psi_p / (columns * w))) ** 2)
+    fixed = float(eq.deterministic) * np.asarray(eq.class_weights)
+    high += np.sum(fixed * (alpha * edge * noise + carried.max(0)))
+    if not high > 1e-200:
+        raise ValueError("activation: its features have no linear part and no fluctuation, so U vanishes; allowed: a function that varies")
+    floor = np.min(gs[:, None] * kept + gn[:, None] * carried) * (1 - np.sqrt(psi_p / columns)) ** 2 / 10
+    low = float(np.min(carried @ fixed)) if fixed.any() else float(floor)
+    return max(low / 1.5, FLOOR * 1.1 * high), float(1.1 * high)
+
+
+def _scan(eq: Equivalent, masses: Masses, points: int) -> tuple[np.ndarray, Axis, bool]:
+    """Log grid that brackets the support, the solutions on it, and whether the support reaches 0 (to 1e-12 of its upper bound)."""
+    low, high = bounds(eq)
+    lam = np.geomspace(low, high, points)
+    axis = approach(eq, lam)
+    seen = np.flatnonzero(_inside(axis, lam, masses))
+    hard = seen.size > 0 and seen[0] == 0 and low <= 1.001 * FLOOR * high
+    if seen.size and seen[-1] - seen[0] < points // 2:
+        lam = np.geomspace(lam[max(seen[0] - 1, 0)], lam[min(seen[-1] + 1, points - 1)], points)
+        axis = approach(eq, lam)
+    return lam, axis, hard
+
+
+def _with_dips(eq: Equivalent, lam: np.ndarray, axis: Axis, hard: bool) -> tuple[np.ndarray, Axis, bool]:
+    """The scan with more points where the density dips: there a gap narrower than the spacing may hide."""
+    level = lam * axis.density
+    left, here, right = level[:-2], level[1:-1], level[2:]
+    dips = 1 + np.flatnonzero((here <= np.minimum(left, right)) & (here < 0.5 * np.maximum(left, right)) & (here > INSIDE))[: CHUNK // 8]
+    if not dips.size:
+        return lam, axis, hard
+    more = np.exp(np.linspace(np.log(lam[dips - 1]), np.log(lam[dips + 1]), 10)[1:-1]).ravel()
+    order = np.argsort(np.concatenate([lam, more]))
+    axis = jax.tree.map(lambda a, b: np.concatenate([a, b])[order], axis, approach(eq, more))
+    return np.concatenate([lam, more])[order], axis, hard
+
+
+def extent(eq: Equivalent) -> tuple[float, float]:
+    """Numbers just below and above the part of the support that carries mass; 0 below for a hard edge."""
+    lam, axis, hard = _scan(eq, NO_ATOMS, CHUNK)
+    seen = np.flatnonzero(lam * axis.density > INSIDE)
+    if not seen.size:  # bulks narrower than the spacing
+        return bounds(eq)
+    return 0.0 if hard else float(lam[max(seen[0] - 1, 0)]), float(lam[min(seen[-1] + 1, lam.size - 1)])
+
+
+def support(eq: Equivalent, masses: Masses, points: int = CHUNK) -> tuple[np.ndarray, np.ndarray, Axis]:
+    """Support intervals (B, 2) of the continuous spectrum (atoms given) in ascending order, and the scan (λ, solutions) they were found on.
+
+    An interval that reaches down to the smallest resolvable λ (1e-12 of the largest) starts at 0: a hard edge.
+    """
+    lam, axis, hard = _with_dips(eq, *_scan(eq, masses, points))
+    inside = _inside(axis, lam, masses)
+    edges = _edges(eq, lam, axis, inside, masses, np.flatnonzero(inside[1:] != inside[:-1]))
+    if inside[0]:
+        edges = np.concatenate([[0.0 if hard else lam[0]], edges])
+    if inside[-1]:
+        edges = np.concatenate([edges, [lam[-1]]])
+    return edges.reshape(-1, 2), lam, axis
+
+
+def _inside(axis: Axis, lam: np.ndarray, masses: Masses) -> np.ndarray:
+    """Where the continuous density is positive: that of the atoms, smeared by the distance from the axis, is taken away."""
+    width = APPROACH[-1] * lam
+    smeared = sum(weight * width / np.pi / ((lam - place) ** 2 + width**2) for place, weight in zip(*masses, strict=True))
+    return (lam * (axis.density - smeared) > INSIDE) | axis.straddles
+
+
+def _edges(eq: Equivalent, lam: np.ndarray, axis: Axis, inside: np.ndarray, masses: Masses, flips: np.ndarray) -> np.ndarray:
+    """Edges between scan points `flips` and `flips + 1`: a secant on the signed squared determinant, kept inside its bracket."""
+    if not flips.size:
+        return np.zeros(0)
+    into, out = np.where(inside[flips], flips, flips + 1), np.where(inside[flips], flips + 1, flips)
+    x_in, x_out = np.log(lam[into]), np.log(lam[out])
+    u_in, u_out = axis.u[into], axis.u[out]
+    last, f_last = x_in, -abs(axis.fold[into])
+    newest, f_newest = x_out, abs(axis.fold[out])
+    for _ in range(9):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            x = newest - f_newest * (newest - last) / (f_newest - f_last)
+        arrived = abs(newest - last) < 1e-9  # the next secant would divide rounding by rounding
+        outside = ~((x - x_in) * (x - x_out) < 0)
+        x = np.where(arrived, newest, np.where(outside, (x_in + x_out) / 2, x))
+        # the size of the secant's own error; nearer to a fold the solutions are too uncertain to do better
+        if np.all(abs(x - newest) * abs(newest - last) < 1e-12):
+            return np.exp(x)
+        # Newton does not cross a fold: start from both sides and keep the one that arrives
+        both = polish(eq, np.exp(np.concatenate([x, x])), np.concatenate([u_in, u_out]), 1e-14, 20)
+        pick = np.argmin(both.residual.reshape(2, -1), 0) * x.size + np.arange(x.size)
+        new = jax.tree.map(lambda leaf, pick=pick: leaf[pick], both)
+        within = _inside(new, np.exp(x), masses)
+        u_in, u_out = np.where(within[:, None], new.u, u_in), np.where(within[:, None], u_out, new.u)
+        x_in, x_out = np.where(within, x, x_in), np.where(within, x_out, x)
+        last, f_last, newest, f_newest = newest, f_newest, x, np.where(within, -1, 1) * abs(new.fold)
+    return np.exp(newest)
+
+
+def atoms(eq: Equivalent) -> Masses:
+    """Places and weights of the atoms, as residues of g.
+
+    At 0 for p > n m (no noise average), and, for centred classes with averaged noise, at Σ_c π_c s_c² for p > n + d.
+    """
+    averaged = float(eq.deterministic)
+    places = [] if averaged and float(np.min(eq.carried)) > 0 else [0.0]
+    if len(eq.type_weights) == 1 and averaged:
+        fixed = float(np.asarray(eq.carried)[0] @ np.asarray(eq.class_weights))
+        places += [fixed] if fixed > 0 else []
+    if not places:
+        return NO_ATOMS
+    place = np.repeat(places, 2)
+    distance = np.where(place > 0, place, bounds(eq)[1]) * np.tile([1e-9, 1e-8], len(places))
+    solution = resolvent.solve_jit(eq, place + 1j * distance)
+    stepped = descend(eq, place, distance / APPROACH[-1])
+    direct = np.asarray(solution.residual)
+    values = np.where(direct < stepped.residual, np.asarray(resolvent.stieltjes_of(eq, solution.point)[0]).imag / np.pi, stepped.density)
+    weights, residual = (np.pi * distance * values).reshape(-1, 2), np.minimum(direct, stepped.residual).reshape(-1, 2)
+    # an integrable singularity also gives a small number here, but one that changes with the distance
+    real = (weights[:, 0] > 1e-6) & (abs(weights[:, 1] - weights[:, 0]) < 1e-2 * weights[:, 0]) & np.all(residual < 1e-6, 1)
+    return np.array(places)[real], weights[real, 0]
+
+
+def density(eq: Equivalent, intervals: np.ndarray, num: int, scanned: np.ndarray, scan: Axis) -> tuple[np.ndarray, np.ndarray, Axis]:
+    """Grid λ (G,), bulk index (G,) and solutions on it: G ≈ num points shared by the bulks, denser towards their edges.
+
+    In the angle θ of λ = exp(mid + half cos θ) the solution is analytic across a square-root edge, with an even real part and an odd
+    imaginary part, so a bulk is solved at Chebyshev points and the grid starts from their interpolant.
+    """
+    count = len(intervals)
+    each = max(num // count, 16)
+    logs = np.log(np.maximum(intervals, FLOOR * intervals[-1, 1]))
+    mid, half = logs.mean(1)[:, None], (logs[:, 1] - logs[:, 0])[:, None] / 2
+    nodes = (np.arange(CHEBYSHEV) + 0.5) * np.pi / CHEBYSHEV
+    at = np.exp(mid + half * np.cos(nodes)).ravel()
+    coarse = retry(eq, at, polish(eq, at, _between(np.log(at), np.log(scanned), scan.u)))
+    theta = np.pi * (1 - (np.arange(each) + 0.5) / each)
+    orders = np.arange(CHEBYSHEV)
+    fit = np.cos(np.outer(orders, nodes)) * (2 - (orders == 0))[:, None] / CHEBYSHEV
+    basis = np.cos(np.outer(theta, orders)) @ fit
+    known = coarse.u.reshape(count, CHEBYSHEV, -1)
+    real = np.einsum("gc,bcn->bgn", basis, known.real)
+    imaginary = np.einsum("gc,bcn->bgn", basis, known.imag / np.sin(nodes)[:, None]) * np.sin(theta)[:, None]
+    u = real + 1j * np.maximum(imaginary, 0)
+    lam = np.exp(mid + half * np.cos(theta)).ravel()
+    return lam, np.repeat(np.arange(count), each), retry(eq, lam, polish(eq, lam, u.reshape(count * each, -1), limit=7))
+
+
+def _between(x: np.ndarray, known: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Linear interpolation of (N, U) values at known (N,) points."""
+    right = np.clip(np.searchsorted(known, x), 1, known.size - 1)
+    share = ((x - known[right - 1]) / (known[right] - known[right - 1]))[:, None]
+    return (1 - share) * values[right - 1] + share * values[right]
+
+
+def spectrum(problem: Problem, num: int = 1000) -> Spectrum:
+    """Limiting spectrum of U: support, density and class-resolved density on a grid that resolves each bulk, atoms.
+
+    ρ(λ) = Im g(λ + i0)/π and ρ_c(λ) = Im κ_c(λ + i0)/(π λ). With centroids, neurons farther than 4 standard deviations from the
+    typical one are left out: they are a few in 10^4 and stretch the support without carrying mass. Scan and neuron types are refined
+    until the missing mass is below 1e-3, or the largest number of types is reached.
+
+    Args:
+        problem: the problem, K classes.
+        num: number of grid points, shared evenly by the bulks.
+
+    Returns:
+        `Spectrum`; `missing_mass` says how far the whole is from 1.
+
+    Raises:
+        ValueError: num below 32, or an activation that is constant on the data.
+
+    Reference: `equations`, section 4; tests/theory/test_density.py.
+    """
+    if not isinstance(num, int) or num < 32:
+        raise ValueError(f"num: {num!r}; allowed: an integer >= 32")
+    with jax.enable_x64(True):
+        found = _assemble(equivalent(problem, 2, SPECTRUM_RADIUS), num, CHUNK)
+        for level in levels(problem, 2, SPECTRUM_RADIUS):
+            if found.missing_mass < 1e-3:
+                break
+            # either a bulk narrower than the scan was missed, or the neuron types are too coarse: finer in both
+            finer = _assemble(equivalent(problem, level, SPECTRUM_RADIUS), num, 8 * CHUNK)
+            found = min(found, finer, key=lambda result: result.missing_mass)
+    return found
+
+
+def _assemble(eq: Equivalent, num: int, points: int) -> Spectrum:
+    places, weights = atoms(eq)
+    intervals, scanned, scan = support(eq, (places, weights), points)
+    if not len(intervals):
+        empty = np.zeros((0, eq.linear.shape[1]))
+        return Spectrum(intervals, empty[:, 0], empty[:, 0], empty, np.zeros(0, int), places, weights, abs(1 - weights.sum()))
+    lam, bulk, axis = density(eq, intervals, num, scanned, scan)
+    bad = axis.residual > 1e-6
+    log_density = np.where(bad, np.nan, lam * axis.density)
+    # midpoint rule in the angle of the grid, where dlog λ = half sin θ dθ is smooth across square-root edges
+    each = lam.size // len(intervals)
+    sines = np.tile(np.sin(np.pi * (np.arange(each) + 0.5) / each), len(intervals))
+    logs = np.log(np.maximum(intervals, FLOOR * intervals[-1, 1]))
+    mass = np.nansum(log_density * sines * np.repeat(logs[:, 1] - logs[:, 0], each)) * np.pi / (2 * each)
+    classes = np.where(bad[:, None], np.nan, axis.class_density) / lam[:, None]
+    return Spectrum(intervals, lam, log_density / lam, classes, bulk, places, weights, float(abs(1 - mass - weights.sum())))

@@ -1,0 +1,283 @@
+"""Per-class learning curves at all training times, by contour integrals of the two-point function (`equations`, section 5)."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.stats import chi2
+
+from rfdiff.curves import LearningCurves
+from rfdiff.mixture import optimal_loss
+from rfdiff.problem import Problem, noise_variance_of
+from rfdiff.rules import GradientFlow, Ridge, Rule, check_stability
+from rfdiff.theory import resolvent
+from rfdiff.theory.contour import Contour, ellipse, integrate
+from rfdiff.theory.density import atoms, bounds, extent, support
+from rfdiff.theory.equivalent import Equivalent, equivalent
+from rfdiff.theory.neuron_types import gram_root, levels, refined_error
+from rfdiff.theory.resolvent import Point
+
+LEAST = 256  # neuron types: enough for the first two levels of two classes, which then share one program
+BLOCK_BYTES = 2**28
+SIZES = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+HALF_HEIGHTS = (np.pi / 4, 0.5, 0.3, 0.15)
+
+
+def one_trace(eq: Equivalent, p: Point) -> tuple[jax.Array, jax.Array]:
+    """t1 = (1/d) tr[Vᵀ R V_c] for the train and the test V_c, each (Z, K)."""
+    Y = jnp.einsum("l,zlab->zab", eq.group_weights, p.Y)
+    test = eq.noise_variance * jnp.einsum("za,zac->zc", p.b, Y)
+    own = jnp.einsum("s,zsk->zk", eq.kind_weights * eq.noise_gains, p.delta * p.q)
+    return own + test * p.b / eq.class_weights, test
+
+
+def two_trace(eq: Equivalent, p1: Point, p2: Point) -> tuple[jax.Array, jax.Array]:
+    """t2 = (1/d) tr[Vᵀ R(z1) U_c R(z2) V] for the train and the test U_c, each (K, Z1, Z2)."""
+    k = eq.linear.shape[1]
+    kinds = eq.kind_weights.shape[0]
+    C = resolvent.pair_features(eq, p1.r, p2.r)
+    p1 = jax.tree.map(lambda x: x[:, None], p1)
+    p2 = jax.tree.map(lambda x: x[None], p2)
+    A = resolvent.linear_map(eq, p1, p2, C)
+    batch = C.shape[:2]
+    # sources: class c of the training set excites its columns (θ' = 1/π_c), class c of the population its signal and noise weights
+    units = jnp.eye(k, dtype=C.dtype)
+    theta = jnp.concatenate([units / eq.class_weights, jnp.zeros((k, k))])
+    signal = jnp.concatenate([jnp.zeros((k, k)), units])
+    noise = jnp.concatenate([units * eq.deterministic, units])
+
+    def source(theta: jax.Array, signal: jax.Array, noise: jax.Array) -> tuple[jax.Array, jax.Array]:
+        a, b = resolvent.weights_response(eq, p1.q, p2.q, jnp.broadcast_to(-theta, (*batch, kinds, k)))
+        return a + signal, b + noise
+
+    a_source, b_source = jax.vmap(source)(theta, signal, noise)
+    still = jnp.zeros((*batch, k, k), C.dtype)
+    right = jax.vmap(lambda a, b: resolvent.pack(*resolvent.response(eq, p1, p2, C, a, b, still)[:2]))(a_source, b_source)
+    solution = jnp.linalg.solve(jnp.eye(A.shape[-1]) - A, jnp.moveaxis(right, 0, -1))
+
+    def trace(u: jax.Array, theta: jax.Array, a_source: jax.Array, b_source: jax.Array) -> jax.Array:
+        delta, H = resolvent.unpack(u, kinds, k)
+        a, b = resolvent.weights_response(eq, p1.q, p2.q, delta)
+        Y = jnp.einsum("l,...lab->...ab", eq.group_weights, resolvent.response(eq, p1, p2, C, a + a_source, b + b_source, H)[2])
+        return -_sandwich(eq, p1, p2, delta, theta, Y)
+
+    traces = jax.vmap(trace)(jnp.moveaxis(solution, -1, 0), theta, a_source, b_source)
+    return traces[:k], traces[k:]
+
+
+def _sandwich(eq: Equivalent, p1: Point, p2: Point, delta: jax.Array, theta: jax.Array, Y: jax.Array) -> jax.Array:
+    """D' + O' of `equations`, section 5: the same column twice, and two different columns joined through W."""
+    weights = eq.kind_weights[:, None] * eq.class_weights * eq.noise_gains[:, None] * p1.q * p2.q
+    same = jnp.einsum("...sk->...", weights * (delta - p1.delta * theta * p2.delta))
+    left = -jnp.einsum("...sk->...k", weights * (delta + p1.delta * theta))
+    right = -jnp.einsum("...sk->...k", weights * (delta + theta * p2.delta))
+    Y1, Y2 = (jnp.einsum("l,...lab->...ab", eq.group_weights, p.Y) for p in (p1, p2))
+    joined = (
+        jnp.einsum("...a,...ab,...b->...", left, Y2, p2.b)
+        + jnp.einsum("...a,...ab,...b->...", p1.b, Y, p2.b)
+        + jnp.einsum("...a,...ab,...b->...", p1.b, Y1, right)
+    )
+    return same + eq.noise_variance * joined
+
+
+class _Values(NamedTuple):
+    """Train and test losses (T, K), the error of half the contour, the share of V it does not enclose, the fixed point's residual."""
+
+    train: Any
+    test: Any
+    error: Any
+    missing: Any
+    residual: Any
+
+
+class _Nodes(NamedTuple):
+    """Solutions on the upper half of a contour, w f (T, Z) there, first integrals T1 (2, T, K) with errors, missing share, residual."""
+
+    point: Point
+    weighted: Any
+    first: Any
+    error: Any
+    missing: Any
+    residual: Any
+
+
+@jax.jit
+def _at_nodes(eq: Equivalent, contour: Contour, clock: Any, kappa: Any, rule: Rule) -> _Nodes:
+    nodes, weights = jnp.asarray(contour.nodes), jnp.asarray(contour.weights)
+    solution = resolvent.solve(eq, nodes)
+    weighted = rule.filter(nodes, clock, kappa) * weights
+    traces = jnp.stack(one_trace(eq, solution.point))
+    first, error = integrate(-weighted[:, None] * jnp.swapaxes(traces, 1, 2)[:, None])
+    # f = 1 gives (1/d) tr[Vᵀ V_c], which is known: what the contour leaves out shows here
+    overlap = eq.noise_variance * eq.psi_p * jnp.einsum("j,ja,a,jc->c", eq.type_weights, eq.linear, eq.class_weights, eq.linear)
+    missing = jnp.max(abs(integrate(-weights * traces[1].T)[0] / overlap - 1))
+    return _Nodes(solution.point, weighted, first, jnp.max(abs(error)), missing, jnp.max(solution.residual))
+
+
+@jax.jit
+def _over_pairs(eq: Equivalent, rows: Point, upper: Point, weighted_rows: jax.Array, weighted: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Second integrals T2 (2, T, K) over some rows z1 and all z2, with the (signed) errors of half the rows."""
+    whole = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf.conj()]), upper)
+    double = jnp.concatenate([weighted, weighted.conj()], 1)
+    traces = jnp.stack(two_trace(eq, rows, whole))
+    return integrate(weighted_rows[:, None] * jnp.einsum("skij,tj->stki", traces, double))
+
+
+def _evaluate(eq: Equivalent, contour: Contour, clock: Any, kappa: Any, rule: Rule) -> _Values:
+    """Losses from one contour; pairs in blocks of rows that keep the products of the neuron types below `BLOCK_BYTES`."""
+    at = _at_nodes(eq, contour, clock, kappa, rule)
+    rows, features = len(contour.nodes), 2 * eq.linear.shape[1] + eq.linear.shape[1] * (eq.linear.shape[1] + 1) // 2
+    row_bytes = 16 * features**2 * (eq.type_weights.size + 8 * rows)
+    block = next((b for b in range(rows, 2, -2) if rows % b == 0 and b * row_bytes <= BLOCK_BYTES), 2)
+    second, error = np.zeros(at.first.shape), np.zeros(at.first.shape)
+    for start in range(0, rows, block):
+        part = jax.tree.map(lambda leaf, start=start: leaf[start : start + block], at.point)
+        value, missed = _over_pairs(eq, part, at.point, at.weighted[:, start : start + block], at.weighted)
+        second, error = second + np.asarray(value), error + np.asarray(missed)
+    losses = 1 - 2 * np.asarray(at.first) + second
+    return _Values(losses[0], losses[1], float(2 * at.error + 2 * np.max(abs(error))), float(at.missing), float(at.residual))
+
+
+def _lay(low: float, high: float, rule: Rule, kappa: float, taus: np.ndarray, size: int | None, tolerance: float) -> tuple[Contour, int]:
+    """A contour around [low, high] on which the rule's filter does not grow, and the index of its size.
+
+    A support that starts far below 1/(κ τ_max), or below the penalty ρ, need not be resolved: there the filter is smooth, and the contour
+    may pass left of 0, between 0 and the pole at -ρ (not at τ = ∞).
+    """
+    smooth = np.min(rule.penalties) if isinstance(rule, Ridge) else 1 / (kappa * taus[-1]) if taus[-1] > 0 else 2 * high
+    shift = float(smooth) / 2 if smooth / 2 > low else 0.0
+    left = -shift / 2 if shift else low / 2
+    margin = min(1.5, math.sqrt(max(rule.largest_stable_eigenvalue(kappa) / high, 1.0001)))
+    right = margin * (high + shift) - shift
+    for half_height in HALF_HEIGHTS:
+        trial = ellipse(left, right, SIZES[-1], half_height, shift)
+        if np.all(rule.growth(trial.nodes + (0 if isinstance(rule, Ridge) else shift), kappa) <= 1 + 1e-12):
+            break
+    axis = math.log((right + shift) / (left + shift)) / 2
+    if size is None:
+        wanted = axis / min(half_height, 4 * math.log(margin)) * math.log(10 / tolerance)
+        size = next((i for i, n in enumerate(SIZES) if n >= wanted), len(SIZES) - 1)
+    return ellipse(left, right, SIZES[size], half_height, shift), size
+
+
+def _converge(
+    eq: Equivalent, span: tuple[float, float], rule: Rule, kappa: float, clock: Any, taus: np.ndarray, tol: float
+) -> tuple[_Values, float]:
+    """Values on a contour refined until its error estimate is below `tol`; with the estimate.
+
+    The trapezoid error is e^{-cN}: with half the nodes it would be the square root, up to a factor taken as 10.
+    """
+    size, last = None, np.inf
+    while True:
+        contour, size = _lay(*span, rule, kappa, taus, size, tol)
+        values = _evaluate(eq, contour, clock, kappa, rule)
+        wide = bounds(eq)[0], min(bounds(eq)[1], 0.99 * rule.largest_stable_eigenvalue(kappa))
+        if values.missing > 10 * tol and span != wide and span[0] > 0:
+            # a bulk too narrow for the scan lies outside: go around everything there can be
+            span, size = wide, None
+            continue
+        error = float(min(values.error, 10 * values.error**2)) + values.missing
+        if values.residual > 1e-9 or not np.isfinite(error):
+            error = np.inf
+        if error <= tol or size == len(SIZES) - 1 or (not error < 0.5 * last and last < np.inf):
+            return values, error
+        size, last = size + 1, error
+
+
+def learning_curves(problem: Problem, taus: Any = None, rule: Rule = GradientFlow(), tolerance: float = 1e-6) -> LearningCurves:
+    """Per-class train and test losses and score errors at all training times, in the limit d → ∞ with ψ_p, ψ_n fixed.
+
+    `L_c(τ) = 1 - 2 T1 + T2` with `T1 = -(1/2πi) ∮ f t1 dz` and `T2 = (1/2πi)² ∮∮ f f t2 dz1 dz2` (`equations`, section 5). Numbers of
+    contour nodes and neuron types are raised until two estimates, each from a rule of lower order, add up to less than `tolerance`.
+
+    Outlier eigenvalues of U of size O(p), which class means and even activations make, move no curve of the flow and are not in the
+    theory. A discrete rule must be stable for them too, with a step of order 1/d: the simulation checks it, the theory only the bulk.
+
+    Args:
+        problem: the problem, K classes.
+        taus: (T,) increasing training times ≥ 0, in the unit set by κ = 2Δ/ψ_p; the last may be inf. None with `Ridge`.
+        rule: training rule.
+        tolerance: largest absolute error wanted in any loss, between 1e-9 and 0.1.
+
+    Returns:
+        `LearningCurves`; `error_estimate` is the error reached. Where the fixed point fails, entries are NaN and the estimate inf; so
+        are the entries at τ = ∞ when the support touches 0 (p = n m), where the limit diverges.
+
+    Raises:
+        ValueError: malformed taus, tolerance, or a step size at which the rule diverges.
+
+    Reference: `equations`, section 5; tests/theory/test_dynamics.py.
+    """
+    if not (isinstance(tolerance, float | int) and 1e-9 <= tolerance <= 0.1):
+        raise ValueError(f"tolerance: {tolerance!r}; allowed: 1e-9 <= tolerance <= 0.1")
+    kappa = float(problem.kappa)
+    taus, clock = rule.schedule(taus, kappa)
+    rank = gram_root(problem.mixture.centroid_gram).shape[1]
+    tail = tolerance / 40 if rank else 0.0  # share of the neurons beyond the radius; a loss feels a few times that
+    radius = math.sqrt(chi2.isf(tail, rank)) if rank else 0.0
+    with jax.enable_x64(True):
+        span = _span(problem, rule, kappa, radius)
+        diverges = np.isinf(taus) & (span[0] == 0)
+        if diverges.all():
+            raise ValueError("taus: only inf, where the test loss diverges (p = n m); allowed: finite training times")
+        if diverges.any():
+            _, clock = rule.schedule(taus[~diverges], kappa)
+        values, error = None, np.inf
+        for level in levels(problem, 1, radius):
+            eq, before = equivalent(problem, level, radius, LEAST), values
+            values, error = _converge(eq, span, rule, kappa, clock, taus[~diverges], tolerance / 4)
+            error += 5 * tail
+            if rank and before is None:
+                error = np.inf  # one level says nothing of its own error
+            elif before is not None:
+                pairs = ((values.train, before.train), (values.test, before.test))
+                error += refined_error(problem, max(float(np.max(abs(new - old))) for new, old in pairs))
+            if error <= tolerance:
+                break
+    return _package(problem, taus, values, error, diverges)
+
+
+def _span(problem: Problem, rule: Rule, kappa: float, radius: float) -> tuple[float, float]:
+    """Numbers below and above the spectrum that carries weight; for a discrete rule, after checking that its step is stable."""
+    eq = equivalent(problem, 1, radius, LEAST)
+    low, high = extent(eq)
+    if np.isfinite(rule.largest_stable_eigenvalue(kappa)):
+        bulks, *_ = support(eq, atoms(eq))
+        high = float(bulks[-1, 1]) if len(bulks) else high
+        check_stability(rule, kappa, high)
+    return low, high
+
+
+def _package(problem: Problem, taus: np.ndarray, values: Any, error: float, diverges: np.ndarray) -> LearningCurves:
+    law = problem.mixture
+    lost = np.zeros((diverges.sum(), problem.num_classes)) * np.nan
+    train, test = (np.concatenate([loss, lost]) for loss in (values.train, values.test))
+    if not np.isfinite(error):
+        train, test = train * np.nan, test * np.nan
+    optimal = np.asarray(optimal_loss(law.eigenvalue_weights, law.eigenvalues, problem.t))
+    score = (test - optimal) / float(noise_variance_of(problem.t))
+    zeros = np.zeros_like(test)
+    return LearningCurves(taus, train, test, score, optimal, law.weights, float(problem.kappa), error, zeros, zeros, zeros, source="theory")
+
+
+def time_grid(problem: Problem, num: int = 80) -> np.ndarray:
+    """Training times (num + 1,), log-spaced from before the first mode learns to after the last one has, then inf.
+
+    From 0.05/(κ λ_max) to 30/(κ λ_min), at most 9 decades; inf is left out where the support touches 0 and the limit diverges.
+
+    Args:
+        problem: the problem.
+        num: number of finite times.
+
+    Raises:
+        ValueError: num below 3.
+    """
+    if not isinstance(num, int) or num < 3:
+        raise ValueError(f"num: {num!r}; allowed: an integer >= 3")
+    with jax.enable_x64(True):
+        low, high = extent(equivalent(problem, 1, 5.9, LEAST))
+    kappa = float(problem.kappa)
+    grid = np.geomspace(0.05 / (kappa * high), 30 / (kappa * max(low, 6e-7 * high)), num)
+    return grid if low == 0 else np.append(grid, np.inf)

@@ -1,0 +1,246 @@
+"""Gaussian equivalent of a problem: neuron types, their coefficients, and column kinds (`equations`, sections 2 and 3).
+
+Derivation in short. Given the frozen W, neuron i sees class c only through two Gaussian numbers: the clean projection
+e^{-t} w_i·x/√d, with mean e^{-t} h_c where h = (w_i·μ_1, …, w_i·μ_K)/√d ~ N(0, Q), and the noise projection √Δ w_i·ξ/√d. The
+projections of different neurons are correlated at order 1/√d, so to leading order a feature is its mean, its linear part, and two
+independent non-linear remainders:
+
+    φ_i = α0_c + α_c (e^{-t} w_i·(x - μ_c)/√d + √Δ w_i·ξ/√d) + v_c ω + s_c ω'
+
+with α0, α, v, s functions of h_i: v² is the non-linear variance that survives an average over the noise ξ, s² the one that the noise
+carries. Means α0 only make outlier eigenvalues and move no curve, so they are dropped. A network is then described by the
+distribution of h — Gaussian, of the rank of Q — which is replaced here by J quadrature nodes, the neuron types.
+
+Rotating the m noise draws of a sample so that the first axis is their mean turns the n·m columns of features into independent ones
+of two kinds: one in m carries m times the clean signal, the others none. Every formula downstream is written for a list of kinds
+with a signal gain and a noise gain; m = ∞ is one kind without noise, plus a deterministic noise term of weight π_c.
+"""
+
+import math
+from functools import lru_cache, partial
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rfdiff._pytree import value_type
+from rfdiff.activation import ACTIVATIONS, Activation
+from rfdiff.diffusion import noise_variance, signal_scale
+from rfdiff.problem import Problem, noise_variance_of
+from rfdiff.theory.neuron_types import TypeGrid, gram_root, is_odd, type_grid
+
+GAUSS_RANGE = 8.5  # e^{-8.5²/2} = 2e-16: nothing beyond matters in float64
+
+
+@value_type
+class Equivalent:
+    """Numbers that determine every prediction (J neuron types, K classes, L eigenvalue groups, S column kinds).
+
+    Args:
+        type_weights: (J,) share of the neurons of each type.
+        linear: (J, K) α_c, linear coefficient of signal and noise.
+        kept: (J, K) v_c², non-linear variance kept by the noise average.
+        carried: (J, K) s_c², non-linear variance carried by the noise.
+        class_weights: (K,) π_c.
+        eigenvalues: (L, K) e^{-2t} λ_lc, variance of the clean signal per direction.
+        group_weights: (L,) shares of the directions.
+        noise_variance: Δ.
+        psi_p, psi_n: ratios p/d and n/d.
+        kind_weights: (S,) share of each column kind in a class, w_τ/π_c.
+        signal_gains, noise_gains: (S,) gains of signal and noise in the covariance of a column of that kind.
+        draws: columns per sample, m (1 for the exact noise average).
+        deterministic: 1 if the noise is averaged exactly (m = ∞), else 0.
+    """
+
+    type_weights: Any
+    linear: Any
+    kept: Any
+    carried: Any
+    class_weights: Any
+    eigenvalues: Any
+    group_weights: Any
+    noise_variance: Any
+    psi_p: Any
+    psi_n: Any
+    kind_weights: Any
+    signal_gains: Any
+    noise_gains: Any
+    draws: Any
+    deterministic: Any
+
+
+def column_kinds(noise_draws: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, float, float]:
+    """Shares, signal gains and noise gains of the column kinds, the number of columns a sample, and the deterministic flag."""
+    if math.isinf(noise_draws):
+        return np.ones(1), np.ones(1), np.zeros(1), 1.0, 1.0
+    m = float(noise_draws)
+    if m == 1:
+        return np.ones(1), np.ones(1), np.ones(1), 1.0, 0.0
+    return np.array([1 / m, 1 - 1 / m]), np.array([m, 0.0]), np.ones(2), m, 0.0
+
+
+class GaussRule(NamedTuple):
+    """Rule for an average over g ~ N(0, 1): smooth integrands on `nodes`, kinked ones on panels of the unit interval."""
+
+    nodes: Any
+    weights: Any
+
+
+def smooth_rule(scale: float, refinement: int = 0) -> GaussRule:
+    """Trapezoid rule on [-8.5, 8.5] for σ(mean + scale g): the step shrinks as the integrand steepens.
+
+    With step h the error is e^{-2π y/(h scale)} for a pole of σ at distance y from the axis: 1e-13 for tanh at h scale = 1/3. The step
+    moves on a ladder of factors √2, so that nearby problems share array shapes and compiled code.
+    """
+    step = 2.0 ** (-math.ceil(2 * math.log2(3 * max(scale, 1.0))) / 2 - refinement / 2)
+    half = math.ceil(GAUSS_RANGE / step)
+    nodes = step * np.arange(-half, half + 1)
+    weights = np.exp(-(nodes**2) / 2)
+    return GaussRule(nodes, weights / weights.sum())
+
+
+def kinked_rule() -> GaussRule:
+    """Composite Gauss-Legendre rule on [0, 1], laid between the kinks of σ by `place`."""
+    nodes, weights = np.polynomial.legendre.leggauss(24)
+    panels = np.arange(3)[:, None]
+    return GaussRule(((nodes + 1) / 2 + panels).ravel() / 3, np.tile(weights / 6, 3))
+
+
+def place(rule: GaussRule, kinks: tuple[float, ...], mean: jax.Array, std: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Nodes g and weights (…, N) for averages of functions of σ(mean + std g), split where the argument meets a kink."""
+    nodes, weights = jnp.asarray(rule.nodes), jnp.asarray(rule.weights)
+    if not kinks:
+        return nodes, weights
+    cuts = [jnp.clip((kink - mean) / std, -GAUSS_RANGE, GAUSS_RANGE) for kink in sorted(kinks)]
+    edges = [jnp.full_like(cuts[0], -GAUSS_RANGE), *cuts, jnp.full_like(cuts[0], GAUSS_RANGE)]
+    pieces = [(low[..., None] + (high - low)[..., None] * nodes, (high - low)[..., None] * weights) for low, high in pairwise(edges)]
+    g = jnp.concatenate([piece[0] for piece in pieces], -1)
+    return g, jnp.concatenate([piece[1] for piece in pieces], -1) * jnp.exp(-(g**2) / 2) / math.sqrt(2 * math.pi)
+
+
+def coefficients(
+    activation: Activation,
+    means: jax.Array,
+    signal_std: jax.Array,
+    noise_std: jax.Array,
+    total: GaussRule,
+    inner: GaussRule,
+    outer: GaussRule,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """α_c, v_c², s_c² at every mean (`equations`, section 2), by nested one-dimensional averages.
+
+    `α = E[g σ(mean + Γ g)]/Γ` (Stein), `v² = P - α0² - α² signal²` and `s² = E σ² - P - α² Δ` with `P = E_z (E_ξ σ)²`.
+
+    Args:
+        activation: σ.
+        means: (J, K) e^{-t} h_c.
+        signal_std, noise_std: (K,) e^{-t} σ_c, and √Δ.
+        total, inner, outer: rules for the averages over the whole fluctuation, the noise alone, and the signal alone.
+
+    Returns:
+        α, v², s², each (J, K); 0 where they are below the rounding of the averages.
+    """
+    gamma = jnp.sqrt(signal_std**2 + noise_std**2)
+    g, weights = place(total, activation.kinks, means, gamma)
+    values = activation(means[..., None] + gamma[:, None] * g)
+    mean, square = (values * weights).sum(-1), (values**2 * weights).sum(-1)
+    alpha = (values * weights * g).sum(-1) / gamma
+
+    def add(kept_square: jax.Array, node: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        centre = means + signal_std * node[0]
+        g, weights = place(inner, activation.kinks, centre, noise_std)
+        averaged = (activation(centre[..., None] + noise_std * g) * weights).sum(-1)
+        return kept_square + node[1] * averaged**2, None
+
+    kept_square, _ = jax.lax.scan(add, jnp.zeros_like(means), (jnp.asarray(outer.nodes), jnp.asarray(outer.weights)))
+    kept = kept_square - mean**2 - alpha**2 * signal_std**2
+    carried = square - kept_square - alpha**2 * noise_std**2
+    # differences of numbers of the size of E σ²: below its rounding they are none
+    kept, carried = (jnp.where(x > 1e-14 * square, x, 0) for x in (kept, carried))
+    return jnp.where((alpha * gamma) ** 2 > 1e-28 * square, alpha, 0), kept, carried
+
+
+def gauss_rules(problem: Problem) -> tuple[GaussRule, GaussRule, GaussRule]:
+    """Rules for the total, noise and signal averages of a problem, fine enough for its steepest class.
+
+    Raises:
+        ValueError: an activation of the user's own that no rule resolves: it has a kink that is not declared, or is too steep.
+    """
+    noise_std = math.sqrt(float(noise_variance_of(problem.t)))
+    signal_std = math.exp(-float(problem.t)) * math.sqrt(float(np.max(problem.mixture.variances)))
+    refinement = 0
+    if problem.activation not in ACTIVATIONS.values():  # how steep those are is known
+        refinement = _refinement(problem.activation, float(f"{signal_std:.2g}"), float(f"{noise_std:.2g}"))
+    return _rules(problem.activation, signal_std, noise_std, refinement)
+
+
+def _rules(activation: Activation, signal_std: float, noise_std: float, refinement: int) -> tuple[GaussRule, GaussRule, GaussRule]:
+    if activation.kinks:
+        # the outer integrand is σ smoothed over the noise: its features are √Δ wide, whatever the kink
+        return kinked_rule(), kinked_rule(), smooth_rule(max(1.0, 2 * signal_std / noise_std), refinement)
+    scales = (math.hypot(signal_std, noise_std), noise_std, signal_std)
+    return tuple(smooth_rule(scale, refinement) for scale in scales)  # type: ignore[return-value]
+
+
+@lru_cache(maxsize=64)
+def _refinement(activation: Activation, signal_std: float, noise_std: float) -> int:
+    """Halvings (by √2) of the step after which a user's activation is averaged to 1e-9 at a few means."""
+    means = jnp.asarray([[-1.3], [0.0], [0.4], [2.1]])
+    before = None
+    for refinement in range(0, 11, 2):
+        rules = _rules(activation, signal_std, noise_std, refinement)
+        now = np.stack(coefficients(activation, means, jnp.asarray([signal_std]), jnp.asarray(noise_std), *rules))
+        if before is not None and np.max(abs(now - before)) <= 1e-9 * max(1.0, np.max(abs(now))):
+            return refinement - 2
+        before = now
+    raise ValueError(
+        f"activation: {activation.name!r} is too steep for any rule at standard deviations {signal_std:.2g} and {noise_std:.2g}; "
+        "allowed: smooth functions, or an Activation that declares its kinks"
+    )
+
+
+@partial(jax.jit, static_argnames="activation")
+def build(
+    activation: Activation, mixture: Any, t: Any, psi_p: Any, psi_n: Any, kinds: Any, root: Any, grid: TypeGrid, rules: Any
+) -> Equivalent:
+    """The Gaussian equivalent of a problem on a given grid of neuron types (float64, inside `jax.enable_x64`).
+
+    Args:
+        activation: σ.
+        mixture: the `MixtureLaw`.
+        t, psi_p, psi_n: of the problem.
+        kinds: result of `column_kinds`.
+        root: (K, rank) with root rootᵀ = Q.
+        grid: nodes of N(0, I_rank).
+        rules: result of `gauss_rules`.
+    """
+    delta, scale = noise_variance(t), signal_scale(t)
+    eigenvalues = scale**2 * jnp.asarray(mixture.eigenvalues)
+    group_weights = jnp.asarray(mixture.eigenvalue_weights)
+    means = scale * (jnp.asarray(grid.nodes) @ jnp.asarray(root).T)
+    signal_std = jnp.sqrt(group_weights @ eigenvalues)
+    alpha, kept, carried = coefficients(activation, means, signal_std, jnp.sqrt(delta), *rules)
+    shares, signal_gains, noise_gains, draws, deterministic = (jnp.asarray(x, jnp.float64) for x in kinds)
+    return Equivalent(
+        jnp.asarray(grid.weights), alpha, kept, carried, jnp.asarray(mixture.weights), eigenvalues, group_weights, delta,
+        jnp.asarray(psi_p, jnp.float64), jnp.asarray(psi_n, jnp.float64), shares, signal_gains, noise_gains, draws, deterministic,
+    )  # fmt: skip
+
+
+def equivalent(problem: Problem, level: int, radius: float, least: int = 64) -> Equivalent:
+    """The Gaussian equivalent of a problem (inside `jax.enable_x64`).
+
+    Args:
+        problem: the problem.
+        level: refinement of the neuron types; without effect for centred classes.
+        radius: standard deviations of h that are kept.
+        least: smallest number of neuron types to fill up to.
+    """
+    root = gram_root(problem.mixture.centroid_gram)
+    grid = type_grid(root, level, radius, is_odd(problem.activation), least)
+    return build(
+        problem.activation, problem.mixture, problem.t, problem.psi_p, problem.psi_n,
+        column_kinds(problem.noise_draws), root, grid, gauss_rules(problem),
+    )  # fmt: skip

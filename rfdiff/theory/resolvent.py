@@ -1,0 +1,270 @@
+"""The fixed point for R(z) = (U - z)^{-1} and its linear response: one- and two-point functions (`equations`, sections 4 and 5).
+
+Derivation in short. U is a sum of independent columns of a few kinds plus, for averaged noise, a deterministic matrix. Removing one
+column at a time (cavity) gives every column the weight Ξ = w/(1 + δ), δ the trace of R against the column's covariance; integrating
+out the d directions of W, which the neurons share, gives the K×K matrix H = ψ_p E_h[r α αᵀ] of the neurons' response and, per
+eigenvalue group, Y = H (I + M H)^{-1} with M = diag(a e^{-2t}λ + b Δ). Here a_c and b_c are the summed weights of the class's columns
+seen by signal and noise. The unknowns (δ, H) solve a closed system; all else follows.
+
+Products R(z1) X R(z2) follow from the same fixed point for the doubled matrix [[U - z1, X], [0, U - z2]]: each scalar becomes a 2×2
+upper-triangular matrix whose off-diagonal entry, the response, obeys a LINEAR system given the one-point solutions. At z1 = z2 its
+matrix is the Jacobian of the one-point fixed point, so one function (`response`) drives Newton's method and the two-point function.
+
+Shapes: Z spectral points (or Z1 × Z2 pairs), K classes, L groups, S column kinds, J neuron types, F = 2K + K(K+1)/2 features of a
+type: (v_c², s_c², α_a α_b for a ≤ b).
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rfdiff.theory.equivalent import Equivalent
+
+
+class Point(NamedTuple):
+    """One-point solution at Z spectral points, and what follows from it.
+
+    delta (Z,S,K), H (Z,K,K): the unknowns. q (Z,S,K): 1/(1+δ). a, b (Z,K): signal and noise weights. M (Z,L,K): diagonal.
+    B (Z,L,K,K): (I + M H)^{-1}. G: B M. Y: H B. r (Z,J): resolvent entry of each neuron type.
+    """
+
+    delta: jax.Array
+    H: jax.Array
+    q: jax.Array
+    a: jax.Array
+    b: jax.Array
+    M: jax.Array
+    B: jax.Array
+    G: jax.Array
+    Y: jax.Array
+    r: jax.Array
+
+
+def type_features(eq: Equivalent) -> jax.Array:
+    """(J, F) features of the neuron types whose averages close the system."""
+    rows, cols = np.triu_indices(eq.linear.shape[1])
+    return jnp.concatenate([eq.kept, eq.carried, eq.linear[:, rows] * eq.linear[:, cols]], 1)
+
+
+def _symmetric(upper: jax.Array, k: int) -> jax.Array:
+    """(…, K, K) symmetric matrix from its K(K+1)/2 upper entries."""
+    index = np.zeros((k, k), int)
+    index[np.triu_indices(k)] = np.arange(k * (k + 1) // 2)
+    return upper[..., np.maximum(index, index.T)]
+
+
+def _upper(matrix: jax.Array) -> jax.Array:
+    rows, cols = np.triu_indices(matrix.shape[-1])
+    return matrix[..., rows, cols]
+
+
+def _product(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Matrix product; for few classes as one fused sum, which a million batched 2×2 products are not."""
+    return (a[..., :, :, None] * b[..., None, :, :]).sum(-2) if a.shape[-1] <= 4 else a @ b
+
+
+def _diagonal(matrix: jax.Array) -> jax.Array:
+    return jnp.diagonal(matrix, axis1=-2, axis2=-1)
+
+
+def _columns(eq: Equivalent, Y_diagonal: jax.Array, averages: jax.Array) -> jax.Array:
+    """δ (…,S,K) from the diagonal of Y (…,L,K) and the feature averages (…,F); the same line serves values and responses."""
+    k = Y_diagonal.shape[-1]
+    signal = jnp.einsum("l,lk,...lk->...k", eq.group_weights, eq.eigenvalues, Y_diagonal) + eq.psi_p * averages[..., :k]
+    noise = eq.noise_variance * jnp.einsum("l,...lk->...k", eq.group_weights, Y_diagonal) + eq.psi_p * averages[..., k : 2 * k]
+    gains = eq.signal_gains[:, None] * signal[..., None, :] + eq.noise_gains[:, None] * noise[..., None, :]
+    return gains / (eq.draws * eq.psi_n)
+
+
+def expand(eq: Equivalent, features: jax.Array, z: jax.Array, delta: jax.Array, H: jax.Array) -> Point:
+    """Everything that follows from the unknowns at Z points."""
+    k = eq.linear.shape[1]
+    q = 1 / (1 + delta)
+    xi = eq.kind_weights[:, None] * eq.class_weights * q
+    a = jnp.einsum("s,zsk->zk", eq.signal_gains, xi)
+    b = jnp.einsum("s,zsk->zk", eq.noise_gains, xi) + eq.deterministic * eq.class_weights
+    M = a[:, None, :] * eq.eigenvalues + b[:, None, :] * eq.noise_variance
+    B = jnp.linalg.inv(jnp.eye(k) + M[..., :, None] * H[:, None])
+    G, Y = B * M[..., None, :], _product(H[:, None], B)
+    Psi = jnp.einsum("l,zlab->zab", eq.group_weights, G)
+    coefficients = jnp.concatenate([a, b, _upper(Psi) * _multiplicity(k)], 1)
+    r = 1 / (_average(coefficients, features.T) - z[:, None])
+    return Point(delta, H, q, a, b, M, B, G, Y, r)
+
+
+def _multiplicity(k: int) -> np.ndarray:
+    """How often the entry a ≤ b stands in a symmetric quadratic form: 1 on the diagonal, 2 beside it."""
+    rows, cols = np.triu_indices(k)
+    return np.where(rows == cols, 1.0, 2.0)
+
+
+def response(
+    eq: Equivalent, p1: Point, p2: Point, C: jax.Array, a: jax.Array, b: jax.Array, H: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Response (δ', H', Y') to responses a', b' (…,K) and H' (…,K,K), for points (or pairs) given by broadcasting p1 and p2.
+
+    C (…,F,F) holds E_h[r_1 r_2 features featuresᵀ]: all that the neuron types contribute, for any right-hand side.
+    """
+    k = a.shape[-1]
+    M = a[..., None, :] * eq.eigenvalues + b[..., None, :] * eq.noise_variance
+    H_ = H[..., None, :, :]
+    transpose = jnp.swapaxes(p2.B, -1, -2)
+    Psi = jnp.einsum("l,...lab->...ab", eq.group_weights, _product(p1.B * M[..., None, :], transpose) - _product(_product(p1.G, H_), p2.G))
+    quadratic = (Psi + jnp.swapaxes(Psi, -1, -2)) / 2
+    coefficients = jnp.concatenate([a, b, _upper(quadratic) * _multiplicity(k)], -1)
+    averages = -jnp.einsum("...fg,...g->...f", C, coefficients)
+    Y = _product(_product(jnp.swapaxes(p1.B, -1, -2), H_), p2.B) - _product(p1.Y * M[..., None, :], p2.Y)
+    return _columns(eq, _diagonal(Y), averages), _symmetric(eq.psi_p * averages[..., 2 * k :], k), Y
+
+
+def weights_response(eq: Equivalent, q1: jax.Array, q2: jax.Array, delta: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """a', b' (…,K) from δ' (…,S,K): Ξ' = -w δ'/((1+δ_1)(1+δ_2))."""
+    xi = -eq.kind_weights[:, None] * eq.class_weights * q1 * q2 * delta
+    return jnp.einsum("s,...sk->...k", eq.signal_gains, xi), jnp.einsum("s,...sk->...k", eq.noise_gains, xi)
+
+
+def pack(delta: jax.Array, H: jax.Array) -> jax.Array:
+    """Unknowns as one vector (…, S K + K(K+1)/2)."""
+    return jnp.concatenate([delta.reshape(*delta.shape[:-2], -1), _upper(H)], -1)
+
+
+def unpack(vector: jax.Array, kinds: int, k: int) -> tuple[jax.Array, jax.Array]:
+    """Inverse of `pack`."""
+    delta = vector[..., : kinds * k].reshape(*vector.shape[:-1], kinds, k)
+    return delta, _symmetric(vector[..., kinds * k :], k)
+
+
+def linear_map(eq: Equivalent, p1: Point, p2: Point, C: jax.Array) -> jax.Array:
+    """Matrix (…,N,N) of the response system u' = A u' + source, the same for every source."""
+    kinds, k = p1.delta.shape[-2:]
+    size = kinds * k + k * (k + 1) // 2
+
+    def column(unit: jax.Array) -> jax.Array:
+        batch = jnp.broadcast_shapes(p1.delta.shape[:-2], p2.delta.shape[:-2])
+        delta, H = unpack(jnp.broadcast_to(unit, (*batch, size)).astype(C.dtype), kinds, k)
+        a, b = weights_response(eq, p1.q, p2.q, delta)
+        return pack(*response(eq, p1, p2, C, a, b, H)[:2])
+
+    return jnp.moveaxis(jax.vmap(column)(jnp.eye(size)), 0, -1)
+
+
+def jacobian(eq: Equivalent, features: jax.Array, point: Point) -> jax.Array:
+    """Jacobian (Z,N,N) of the one-point fixed point: the response system at z1 = z2."""
+    rows, cols = np.triu_indices(features.shape[1])
+    averages = _average(point.r**2, eq.type_weights[:, None] * features[:, rows] * features[:, cols])
+    return linear_map(eq, point, point, _symmetric(averages, features.shape[1]))
+
+
+def _average(values: jax.Array, weighted: jax.Array) -> jax.Array:
+    """Complex times real matrix, as two real products (XLA would make the real one complex)."""
+    return jax.lax.complex(jnp.real(values) @ weighted, jnp.imag(values) @ weighted)
+
+
+class Solution(NamedTuple):
+    """Point at Z spectral points with its relative residual (Z,) and number of iterations."""
+
+    point: Point
+    residual: jax.Array
+    iterations: jax.Array
+
+
+class _State(NamedTuple):
+    """Best iterate so far with its image, its Newton step and its residual; the trial to evaluate next and how it was made."""
+
+    base: jax.Array
+    image: jax.Array
+    newton: jax.Array
+    residual: jax.Array
+    trial: jax.Array
+    stage: jax.Array
+    iteration: jax.Array
+
+
+FULL, QUARTER, DAMPED = 0, 1, 2
+
+
+def solve(eq: Equivalent, z: jax.Array, initial: jax.Array | None = None, tolerance: Any = 1e-13, limit: Any = 400) -> Solution:
+    """Solve the one-point fixed point at Z points of the open upper half-plane (or, from a close start, on the real axis).
+
+    A Newton step is kept when it lowers the residual and stays physical (Im r > 0 for every neuron type where Im z > 0); else a quarter
+    of it is tried, and then u ← (u + F(u))/2, which converges to the physical solution from anywhere in the upper half-plane. Points
+    that have converged are left alone; `residual` says which have not.
+    """
+    features = type_features(eq)
+    weighted = eq.type_weights[:, None] * features
+    kinds, k = eq.kind_weights.shape[0], eq.linear.shape[1]
+    upper = jnp.imag(z) > 0
+
+    def evaluate(u: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+        point = expand(eq, features, z, *unpack(u, kinds, k))
+        averages = _average(point.r, weighted)
+        H = _symmetric(eq.psi_p * averages[:, 2 * k :], k)
+        mapped = pack(_columns(eq, _diagonal(point.Y), averages), H)
+        A = jacobian(eq, features, point)
+        newton = u + jnp.linalg.solve(jnp.eye(A.shape[-1]) - A, (mapped - u)[..., None])[..., 0]
+        physical = ~upper | (jnp.all(jnp.imag(point.r) > 0, 1) & jnp.all(jnp.imag(point.delta) >= 0, (1, 2)))
+        return mapped, newton, _relative(mapped - u, u, kinds * k), physical
+
+    def step(state: _State) -> _State:
+        image, newton, residual, physical = evaluate(state.trial)
+        better = physical & (residual < 0.7 * state.residual)
+        accept = (better | (state.stage == DAMPED)) & (state.residual >= tolerance)
+        pick = accept[:, None]
+        base, image = jnp.where(pick, state.trial, state.base), jnp.where(pick, image, state.image)
+        newton = jnp.where(pick & jnp.isfinite(newton), newton - state.trial, jnp.where(pick, 0, state.newton))
+        residual = jnp.where(accept, jnp.where(physical, residual, jnp.inf), state.residual)
+        stage = jnp.where(accept, FULL, jnp.minimum(state.stage + 1, DAMPED))
+        trial = base + newton * jnp.where(stage == FULL, 1.0, 0.25)[:, None]
+        trial = jnp.where((stage == DAMPED)[:, None], (base + image) / 2, trial)
+        return _State(base, image, newton, residual, trial, stage, state.iteration + 1)
+
+    start = free_start(eq, z) if initial is None else initial
+    unknown = jnp.full(z.shape, jnp.inf)
+    first = _State(start, start, 0 * start, unknown, start, jnp.full(z.shape, DAMPED), jnp.zeros((), int))
+    final = jax.lax.while_loop(lambda s: (s.iteration < limit) & jnp.any(s.residual >= tolerance), step, first)
+    return Solution(expand(eq, features, z, *unpack(final.base, kinds, k)), final.residual, final.iteration)
+
+
+def free_start(eq: Equivalent, z: jax.Array) -> jax.Array:
+    """Unknowns of the free resolvent r = -1/z, exact as |z| → ∞."""
+    k = eq.linear.shape[1]
+    averages = (-1 / z)[:, None] * (eq.type_weights @ type_features(eq))
+    H = _symmetric(eq.psi_p * averages[:, 2 * k :], k)
+    diagonal = jnp.broadcast_to(_diagonal(H)[:, None], (len(z), eq.group_weights.shape[0], k))
+    return pack(_columns(eq, diagonal, averages), H)
+
+
+def _relative(difference: jax.Array, value: jax.Array, split: int) -> jax.Array:
+    """Largest change relative to the size of its block (δ or H)."""
+    blocks = [
+        jnp.max(abs(d), -1) / (jnp.max(abs(v), -1) + 1e-300)
+        for d, v in ((difference[:, :split], value[:, :split]), (difference[:, split:], value[:, split:]))
+    ]
+    return jnp.maximum(*blocks)
+
+
+def stieltjes_of(eq: Equivalent, point: Point) -> tuple[jax.Array, jax.Array]:
+    """g(z) = (1/p) tr R (Z,) and the class-resolved κ_c(z) = (π_c/p) tr[U_c R] (Z,K), with Σ_c κ_c = 1 + z g."""
+    g = point.r @ eq.type_weights
+    ratio = eq.draws * eq.psi_n / eq.psi_p
+    sampled = ratio * jnp.einsum("s,zsk->zk", eq.kind_weights, point.delta * point.q) * eq.class_weights
+    trace = jnp.einsum("l,zlk->zk", eq.group_weights, _diagonal(point.Y))
+    averaged = eq.noise_variance / eq.psi_p * trace + (point.r * eq.type_weights) @ eq.carried
+    return g, sampled + eq.deterministic * eq.class_weights * averaged
+
+
+def pair_features(eq: Equivalent, r1: jax.Array, r2: jax.Array) -> jax.Array:
+    """E_h[r_1 r_2 features featuresᵀ] for all pairs (Z1, Z2, F, F): matrix products over the neuron types."""
+    features = type_features(eq)
+    rows, cols = np.triu_indices(features.shape[1])
+    products = (eq.type_weights[:, None] * features[:, rows] * features[:, cols]).astype(r1.dtype)
+    return _symmetric(jnp.einsum("zj,jp,yj->zyp", r1, products, r2), features.shape[1])
+
+
+@partial(jax.jit, static_argnames=("tolerance", "limit"))
+def solve_jit(eq: Equivalent, z: jax.Array, initial: jax.Array | None = None, tolerance: float = 1e-13, limit: int = 400) -> Solution:
+    """`solve`, compiled."""
+    return solve(eq, z, initial, tolerance, limit)

@@ -1,0 +1,89 @@
+"""Stieltjes transform of the spectrum of U at given points (`equations`, section 4)."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from numpy.typing import ArrayLike
+
+from rfdiff._pytree import value_type
+from rfdiff.problem import Problem
+from rfdiff.theory import axis, resolvent
+from rfdiff.theory.equivalent import Equivalent, equivalent
+from rfdiff.theory.neuron_types import gram_root, levels, refined_error
+
+OFFSET = 1e-11  # distance from the real axis, relative to |z|, at which z = λ + i0 is evaluated
+RADIUS = 6.0
+
+
+@value_type
+class Stieltjes:
+    """Stieltjes transform at Z points.
+
+    Args:
+        value: (Z,) g(z) = (1/p) tr (U - z)^{-1}.
+        class_resolved: (Z, K) κ_c(z) = (π_c/p) tr[U_c (U - z)^{-1}], with Σ_c κ_c = 1 + z g.
+        residual: (Z,) relative residual of the fixed point.
+        status: (Z,) True where the fixed point converged; the values are NaN elsewhere.
+        error_estimate: (Z,) error of the value from the discretised neuron types; NaN where one level is all that could be computed.
+    """
+
+    value: Any
+    class_resolved: Any
+    residual: Any
+    status: Any
+    error_estimate: Any
+
+
+def stieltjes(problem: Problem, z: ArrayLike, tolerance: float = 1e-8) -> Stieltjes:
+    """Stieltjes transform g(z) = (1/p) tr (U - z)^{-1} and its class-resolved parts.
+
+    Args:
+        problem: the problem, K classes.
+        z: (Z,) complex points other than 0. A real point means z + i0: inside the support Im g/π is the density.
+        tolerance: neuron types are refined until g changes by less than this times 1 + |g| (only centroids need it).
+
+    Returns:
+        `Stieltjes`.
+
+    Raises:
+        ValueError: points that are 0 or not finite, or not a list of numbers.
+
+    Reference: `equations`, section 4; tests/theory/test_transform.py.
+    """
+    try:
+        points = np.atleast_1d(np.asarray(z, np.complex128))
+    except (TypeError, ValueError) as err:
+        raise ValueError(f"z: {z!r}; allowed: a list of complex numbers") from err
+    if points.ndim != 1 or not points.size or not np.all(np.isfinite(points)) or np.any(points == 0):
+        raise ValueError(f"z: {z!r}; allowed: a non-empty list of finite complex numbers other than 0")
+    with jax.enable_x64(True):
+        first, *finer = levels(problem, 3, RADIUS)
+        value, classes, residual = _at(equivalent(problem, first, RADIUS), points)
+        error = np.zeros(points.size)
+        for level in finer:
+            before, (value, classes, residual) = value, _at(equivalent(problem, level, RADIUS), points)
+            size = 1 + abs(value)
+            error = np.array([refined_error(problem, change) for change in abs(value - before) / size]) * size
+            if np.nanmax(error / size) <= tolerance:
+                break
+        if not finer and gram_root(problem.mixture.centroid_gram).shape[1]:
+            error = error * np.nan
+    status = residual < 1e-8
+    value, classes = np.where(status, value, np.nan), np.where(status[:, None], classes, np.nan)
+    return Stieltjes(value, classes, residual, status, np.where(status, error, np.nan))
+
+
+def _at(eq: Equivalent, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Values at each point, by conjugation from the upper half-plane; points on the positive axis are approached from above."""
+    upper = np.where(points.imag < 0, points.conj(), points)
+    on_axis = (upper.imag <= OFFSET * abs(upper)) & (upper.real > 0)
+    lifted = np.where(upper.imag <= OFFSET * abs(upper), upper.real + 1j * OFFSET * abs(upper), upper)
+    start = axis.approach(eq, np.where(on_axis, upper.real, abs(upper))).u
+    free = resolvent.solve_jit(eq, np.where(on_axis, 2j * abs(upper), lifted))
+    initial = np.where(on_axis[:, None], start, resolvent.pack(free.point.delta, free.point.H))
+    solution = resolvent.solve_jit(eq, lifted, initial, 1e-12, 100)
+    g, kappa = (np.array(x) for x in resolvent.stieltjes_of(eq, solution.point))
+    lower = points.imag < 0
+    g[lower], kappa[lower] = g[lower].conj(), kappa[lower].conj()
+    return g, kappa, np.asarray(solution.residual)
