@@ -1,0 +1,275 @@
+"""Learning curves of an ensemble of real networks: seeds in chunks, compiled once, mean and standard error (`equations`, section 6)."""
+
+import functools
+import math
+import numbers
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rfdiff._pytree import static, value_type
+from rfdiff.curves import EmpiricalSpectrum, LearningCurves
+from rfdiff.mixture import GaussianMixture, largest_remainder, optimal_loss
+from rfdiff.problem import Problem, noise_variance_of
+from rfdiff.rules import GradientFlow, Rule, check_stability
+from rfdiff.simulation.features import Sizes, clean_samples, first_layer, floating_type, sizes_at
+from rfdiff.simulation.gradient_flow import FlowResult, flow_losses
+from rfdiff.simulation.layout import Layout, chunk_size, layout_for
+from rfdiff.simulation.moments import Moments, drawn_moments, noise_averaged_moments, population_moments
+
+TRUNCATION_LIMIT = 1e-3
+
+Progress = Callable[[int, int], None]
+
+
+@value_type
+class SeedBatch:
+    """Curves of some replicas (S seeds, T times, K classes, p features): what a checkpoint keeps between chunks.
+
+    Args:
+        seeds: (S,) replica numbers r; replica r is drawn from fold_in(key, r) alone.
+        taus: (T,) training times of the rule's schedule.
+        train_loss, test_loss, score_error: (S, T, K) curves.
+        eigenvalues: (S, p) eigenvalues of U.
+        class_weights: (S, p, K) weights in the class-resolved density.
+        truncation: (S,) bound on the relative error of the exact noise and population averages.
+        optimal_loss: (K,) loss of the exact score at the realised d.
+        weights: (K,) class fractions of the problem.
+        kappa: κ = 2Δ/ψ_p.
+        dimension, dtype: as in `LearningCurves`.
+    """
+
+    seeds: Any
+    taus: Any
+    train_loss: Any
+    test_loss: Any
+    score_error: Any
+    eigenvalues: Any
+    class_weights: Any
+    truncation: Any
+    optimal_loss: Any
+    weights: Any
+    kappa: Any
+    dimension: int = static()
+    dtype: str = static()
+
+
+def learning_curves(
+    problem: Problem,
+    taus: Any,
+    d: int,
+    key: jax.Array,
+    num_seeds: int,
+    rule: Rule | None = None,
+    dtype: Any = None,
+    progress: Progress | None = None,
+) -> LearningCurves:
+    """Per-class learning curves of real networks in dimension d: mean and standard error over independent replicas.
+
+    Each replica draws centroid directions, W, samples (and noise, for finite m) of its own. Nothing is assumed Gaussian: features are
+    σ(W x/√d), and the noise average (m = ∞) and the test loss are exact up to the `truncation` that `run_seeds` bounds.
+
+    Args:
+        problem: mixture, activation, t, ψ_p, ψ_n, m.
+        taus: (T,) increasing training times ≥ 0, in the unit set by κ = 2Δ/ψ_p; inf is convergence. None with `Ridge`.
+        d: dimension.
+        key: JAX random key; replica r uses fold_in(key, r), so more seeds never change the old ones.
+        num_seeds: replicas S ≥ 1; with one the standard errors are NaN.
+        rule: training rule; None is GradientFlow().
+        dtype: float64 or float32; None is float64 on a CPU, float32 on an accelerator. The same seed is the same network in both.
+        progress: called on the host with (replicas done, replicas in all) after each chunk.
+
+    Returns:
+        `LearningCurves` with `per_seed`, `spectrum` and source "simulation".
+
+    Raises:
+        ValueError: malformed arguments; d too small; a network that does not fit in memory; a step size that diverges.
+    """
+    if not isinstance(num_seeds, numbers.Integral) or isinstance(num_seeds, bool) or num_seeds < 1:
+        raise ValueError(f"num_seeds: {num_seeds!r}; allowed: an integer >= 1")
+    return summarize([run_seeds(problem, taus, d, key, range(int(num_seeds)), rule, dtype, progress)])
+
+
+def run_seeds(
+    problem: Problem,
+    taus: Any,
+    d: int,
+    key: jax.Array,
+    seeds: Sequence[int],
+    rule: Rule | None = None,
+    dtype: Any = None,
+    progress: Progress | None = None,
+) -> SeedBatch:
+    """Curves of chosen replicas, for callers that checkpoint between batches; `summarize` puts batches together.
+
+    Args:
+        seeds: distinct replica numbers in [0, 2^32).
+        problem, taus, d, key, rule, dtype, progress: as in `learning_curves`.
+
+    Raises:
+        ValueError: as `learning_curves`; or seeds that repeat or are not such integers.
+    """
+    numbers_ = _check_seeds(seeds)
+    if progress is not None and not callable(progress):
+        raise ValueError(f"progress: {progress!r}; allowed: a function of (done, total), or None")
+    rule = GradientFlow() if rule is None else rule
+    schedule, clock = rule.schedule(taus, problem.kappa)
+    name = floating_type(dtype)
+    sizes = sizes_at(problem, d)
+    chunk = chunk_size(sizes, name, len(schedule), len(numbers_))
+    layout = layout_for(problem, sizes, name)
+    parts, truncations, done = [], [], 0
+    for start in range(0, len(numbers_), chunk):
+        group = numbers_[start : start + chunk]
+        result, truncation = _run_chunk(problem, layout, key, group, chunk, rule, clock)
+        _check_truncation(truncation, layout)
+        check_stability(rule, problem.kappa, float(result.eigenvalues.max()))
+        parts.append(result)
+        truncations.append(truncation)
+        done += len(group)
+        if progress is not None:
+            progress(done, len(numbers_))
+    flow = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+    optimal = _optimal_loss(problem, sizes)
+    return SeedBatch(
+        seeds=np.asarray(numbers_),
+        taus=schedule,
+        train_loss=flow.train_loss,
+        test_loss=flow.test_loss,
+        score_error=(flow.test_loss - optimal) / noise_variance_of(problem.t),
+        eigenvalues=flow.eigenvalues,
+        class_weights=flow.class_weights,
+        truncation=np.concatenate(truncations),
+        optimal_loss=optimal,
+        weights=np.asarray(problem.mixture.weights),
+        kappa=float(problem.kappa),
+        dimension=sizes.d,
+        dtype=name,
+    )
+
+
+def summarize(batches: Sequence[SeedBatch]) -> LearningCurves:
+    """Mean and standard error over all replicas of some batches, in the order of their seeds.
+
+    Raises:
+        ValueError: no batch; batches of different runs; a seed that occurs twice.
+    """
+    if len(batches) == 0:
+        raise ValueError("batches: none given; allowed: at least one SeedBatch")
+    first = batches[0]
+    for batch in batches[1:]:
+        same = all(np.array_equal(getattr(batch, f), getattr(first, f)) for f in ("taus", "weights", "kappa", "optimal_loss"))
+        if not same or (batch.dimension, batch.dtype) != (first.dimension, first.dtype):
+            raise ValueError(
+                f"batches: one of d = {batch.dimension} in {batch.dtype} beside one of d = {first.dimension} in {first.dtype}, or of "
+                "another problem or time grid; allowed: batches of one run"
+            )
+    seeds = np.concatenate([batch.seeds for batch in batches])
+    if len(np.unique(seeds)) != len(seeds):
+        raise ValueError(f"batches: seeds {sorted(seeds.tolist())} occur more than once; allowed: each replica once")
+    order = np.argsort(seeds)
+
+    def gather(name: str) -> np.ndarray:
+        return np.concatenate([getattr(batch, name) for batch in batches])[order]
+
+    per_seed = {name: gather(name) for name in ("train_loss", "test_loss", "score_error")}
+    means = {name: value.mean(axis=0) for name, value in per_seed.items()}
+    errors = {f"{name}_stderr": _standard_error(value) for name, value in per_seed.items()}
+    return LearningCurves(
+        taus=first.taus,
+        **means,
+        optimal_loss=first.optimal_loss,
+        weights=first.weights,
+        kappa=first.kappa,
+        error_estimate=math.nan,
+        **errors,
+        per_seed=per_seed,
+        spectrum=EmpiricalSpectrum(gather("eigenvalues"), gather("class_weights")),
+        source="simulation",
+        dimension=first.dimension,
+        dtype=first.dtype,
+    )
+
+
+def replica_moments(
+    problem: Problem, mixture: GaussianMixture, keys: tuple[jax.Array, jax.Array, jax.Array], layout: Layout
+) -> tuple[Moments, Moments]:
+    """Training and population moments of one replica; keys of the first layer, the samples and the noise. Traceable."""
+    sizes, activation, dtype = layout.sizes, problem.activation, jnp.dtype(layout.dtype)
+    W = first_layer(keys[0], sizes, dtype)
+    x = clean_samples(keys[1], mixture, sizes, dtype)
+    if sizes.draws is None:
+        train = noise_averaged_moments(W, x, problem.t, sizes, activation, layout.train_rule, layout.train_order)
+    else:
+        train = drawn_moments(W, x, problem.t, sizes, activation, keys[2])
+    return train, population_moments(W, mixture, problem.t, activation, layout.test_rule, layout.test_order)
+
+
+def replica_mixture(problem: Problem, d: int, key: jax.Array) -> tuple[GaussianMixture, tuple[jax.Array, jax.Array, jax.Array]]:
+    """Mixture at dimension d of one replica (on the host), and the keys of its first layer, samples and noise."""
+    mixture_key, *others = (jax.random.fold_in(key, part) for part in range(4))
+    return GaussianMixture.from_law(problem.mixture, d, mixture_key), (others[0], others[1], others[2])
+
+
+def _replica(problem: Problem, mixture: Any, keys: Any, rule: Rule, clock: Any, layout: Layout) -> tuple[FlowResult, jax.Array]:
+    train, test = replica_moments(problem, mixture, keys, layout)
+    result = flow_losses(train, test, layout.sizes, rule, clock, problem.kappa)
+    return result, jnp.maximum(train.truncation, test.truncation)
+
+
+def _replicas(problem: Problem, mixtures: Any, keys: Any, rule: Rule, clock: Any, layout: Layout) -> tuple[FlowResult, jax.Array]:
+    run = functools.partial(_replica, layout=layout)
+    return jax.vmap(run, in_axes=(None, 0, 0, None, None))(problem, mixtures, keys, rule, clock)
+
+
+_compiled_one = jax.jit(_replica, static_argnames="layout")
+_compiled_many = jax.jit(_replicas, static_argnames="layout")
+
+
+def _run_chunk(
+    problem: Problem, layout: Layout, key: jax.Array, group: list[int], chunk: int, rule: Rule, clock: Any
+) -> tuple[FlowResult, np.ndarray]:
+    """Results (float64, leading axis the group's seeds). A short last group is padded, so that only one shape is compiled."""
+    padded = group + group[:1] * (chunk - len(group))
+    replicas = [replica_mixture(problem, layout.sizes.d, jax.random.fold_in(key, np.uint32(r))) for r in padded]
+    with jax.enable_x64(layout.dtype == "float64"):
+        if chunk == 1:
+            result = _compiled_one(problem, *replicas[0], rule, clock, layout=layout)
+            result = jax.tree.map(lambda leaf: leaf[None], result)
+        else:
+            mixtures, keys = jax.tree.map(
+                lambda *leaves: np.stack(leaves) if isinstance(leaves[0], np.ndarray) else jnp.stack(leaves), *replicas
+            )
+            result = _compiled_many(problem, mixtures, keys, rule, clock, layout=layout)
+        return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64)[: len(group)], result)
+
+
+def _optimal_loss(problem: Problem, sizes: Sizes) -> np.ndarray:
+    counts = largest_remainder(problem.mixture.eigenvalue_weights, sizes.d)
+    return np.asarray(optimal_loss(counts / sizes.d, problem.mixture.eigenvalues, problem.t))
+
+
+def _standard_error(values: np.ndarray) -> np.ndarray:
+    if len(values) == 1:
+        return np.full(values.shape[1:], np.nan)
+    return values.std(axis=0, ddof=1) / math.sqrt(len(values))
+
+
+def _check_seeds(seeds: Sequence[int]) -> list[int]:
+    values = list(seeds)
+    good = all(isinstance(r, numbers.Integral) and not isinstance(r, bool) and 0 <= r < 2**32 for r in values)
+    if not values or not good or len(set(values)) != len(values):
+        raise ValueError(f"seeds: {values!r}; allowed: one or more distinct integers in [0, 2^32)")
+    return [int(r) for r in values]
+
+
+def _check_truncation(truncation: np.ndarray, layout: Layout) -> None:
+    worst = float(np.max(truncation))
+    if not worst <= TRUNCATION_LIMIT:
+        raise ValueError(
+            f"d: {layout.sizes.d} leaves the exact averages uncertain by {worst:.2g} (the correlations of the features are of order "
+            f"1/sqrt(d), to powers {layout.train_order} and {layout.test_order}); allowed: an error below {TRUNCATION_LIMIT:g}, a larger d"
+        )

@@ -1,0 +1,111 @@
+"""The network at finite size: frozen first layer W (p, d), features φ(x) = σ(W x/√d), and the integers behind ψ_p and ψ_n."""
+
+import numbers
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rfdiff.activation import Activation
+from rfdiff.mixture import GaussianMixture, largest_remainder
+from rfdiff.problem import Problem
+
+DTYPES = ("float32", "float64")
+LARGEST_DIMENSION = 2**31
+MOST_COLUMNS = 10**10  # noisy samples n m of a training set; more would run for months
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Sizes:
+    """Integers of a network and its training set, all static (they are shapes), compared by value so that equal sizes compile once.
+
+    Args:
+        d: dimension.
+        p: features, round(ψ_p d).
+        counts: K samples n_c of each class, each ≥ 1; their sum is n = round(ψ_n d).
+        draws: noise draws m per sample; None for the exact noise average.
+    """
+
+    d: int
+    p: int
+    counts: tuple[int, ...]
+    draws: int | None
+
+    @property
+    def n(self) -> int:
+        """Samples n = Σ_c n_c."""
+        return sum(self.counts)
+
+    @property
+    def rank(self) -> int:
+        """Largest rank of U: min(p, n m), or p when the noise is averaged exactly."""
+        return self.p if self.draws is None else min(self.p, self.n * self.draws)
+
+
+def sizes_at(problem: Problem, d: int) -> Sizes:
+    """Sizes of a problem in dimension d: p = round(ψ_p d), n = round(ψ_n d), n_c by largest remainder.
+
+    Raises:
+        ValueError: d not an integer from 1 to 2^31, too small for one feature and one sample of each class, or so large that there are
+            more than 10^10 noisy samples n m.
+    """
+    if not isinstance(d, numbers.Integral) or isinstance(d, bool) or not 1 <= d <= LARGEST_DIMENSION:
+        raise ValueError(f"d: {d!r}; allowed: an integer >= 1 and <= {LARGEST_DIMENSION}")
+    d, k = int(d), problem.num_classes
+    p, n = round(float(problem.psi_p) * d), round(float(problem.psi_n) * d)
+    if p < 1 or n < k:
+        smallest = max(0.5 / float(problem.psi_p), (k - 0.5) / float(problem.psi_n))
+        raise ValueError(
+            f"d: {d} makes p = {p} features and n = {n} samples; allowed: at least 1 feature and 1 sample of each of the {k} classes, "
+            f"d > {smallest:.4g} at psi_p = {float(problem.psi_p):.4g}, psi_n = {float(problem.psi_n):.4g}"
+        )
+    draws = None if np.isinf(problem.noise_draws) else int(problem.noise_draws)
+    columns = n * (1 if draws is None else draws)
+    if columns > MOST_COLUMNS:
+        raise ValueError(
+            f"d: {d} makes n = {n} samples, {columns:.4g} with their noise draws; allowed: at most {MOST_COLUMNS:.0e}, "
+            "a smaller d, psi_n or noise_draws"
+        )
+    counts = tuple(int(count) for count in largest_remainder(problem.mixture.weights, n))
+    return Sizes(d, p, counts, draws)
+
+
+def floating_type(dtype: Any) -> str:
+    """Name of the floating type of a simulation: None is float64 on a CPU and float32 on an accelerator.
+
+    Raises:
+        ValueError: neither float32 nor float64.
+    """
+    if dtype is None:
+        return "float64" if jax.default_backend() == "cpu" else "float32"
+    try:
+        name = np.dtype(dtype).name
+    except TypeError:
+        name = repr(dtype)
+    if name not in DTYPES:
+        raise ValueError(f"dtype: {name}; allowed: {' or '.join(DTYPES)}, or None for the default of the device")
+    return name
+
+
+def first_layer(key: jax.Array, sizes: Sizes, dtype: Any) -> jax.Array:
+    """Frozen first layer W (p, d), i.i.d. N(0, 1), rows not normalised.
+
+    Drawn in float32 whatever the dtype, so that a replica is the same network in both precisions.
+    """
+    return jax.random.normal(key, (sizes.p, sizes.d), jnp.float32).astype(dtype)
+
+
+def clean_samples(key: jax.Array, mixture: GaussianMixture, sizes: Sizes, dtype: Any) -> jax.Array:
+    """Clean training samples x (n, d) in class order; standard normals drawn in float32, then scaled and shifted in the dtype."""
+    labels = np.repeat(np.arange(len(sizes.counts)), sizes.counts)
+    means, stds = jnp.asarray(mixture.means, dtype), jnp.sqrt(jnp.asarray(mixture.variances, dtype))
+    return means[labels] + stds[labels] * jax.random.normal(key, (sizes.n, sizes.d), jnp.float32).astype(dtype)
+
+
+def feature_map(activation: Activation, W: jax.Array, x: jax.Array) -> jax.Array:
+    """Features φ(x) = σ(W x/√d) of samples x (..., d): (..., p)."""
+    projection = jnp.matmul(x, W.T, precision=jax.lax.Precision.HIGHEST)
+    return activation(projection / np.sqrt(W.shape[1]).astype(W.dtype))
