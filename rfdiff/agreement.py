@@ -1,0 +1,180 @@
+"""Where the two sides meet: simulation with its errors against theory, curve by curve and class by class.
+
+Theory is the limit d → ∞, a simulation stands at one d and deviates by `c/d + e/d² + …` beside its sampling error. Two sizes d and
+h ≈ d/2 give the first term without any tuning, `c/d = (m_h - m_d) h/(d - h)`, and what is left after taking it away,
+
+    m_d - c/d - theory = -e/(d h) + noise,   noise² = (1 + k)² se_d² + k² se_h²,   k = h/(d - h),
+
+is judged against its noise. For the second-order term the series is taken as geometric, e/d² = (c/d)²/excursion, with the excursion
+of the curve from its value 1 of the untrained network as the scale: a small network may be far from the limit, but only where its own
+finite-size term says so.
+"""
+
+from collections.abc import Callable
+from numbers import Integral
+from typing import Any
+
+import jax
+import numpy as np
+from scipy.stats import t as student
+
+from rfdiff._pytree import static, value_type
+from rfdiff.curves import LearningCurves
+from rfdiff.problem import Problem
+from rfdiff.rules import GradientFlow, Rule
+from rfdiff.simulation import learning_curves as simulated_curves
+from rfdiff.simulation.features import sizes_at
+from rfdiff.theory import learning_curves as predicted_curves
+
+COMPARED = ("train_loss", "test_loss")
+CONCLUSIVE = 0.25
+FALSE_ALARM = 0.01  # chance that a true theory is rejected, over all times, classes and curves together
+
+
+@value_type
+class Agreement:
+    """Verdict on a simulation and a prediction of the same problem (T times, K classes; dictionaries over `COMPARED` curves).
+
+    The score error is an affine function of the test loss and is judged with it.
+
+    Args:
+        theory: the prediction.
+        simulation: networks at dimension d.
+        smaller: networks at dimension h = d // 2.
+        deviation: {curve: (T, K)} simulation at d minus theory.
+        allowance: {curve: (T, K)} finite-size part c/d of that deviation, estimated from the two sizes (signed).
+        remainder: {curve: (T, K)} bound on the second-order part.
+        stderr: {curve: (T, K)} standard error of deviation - allowance.
+        standardised: {curve: (T, K)} deviation - allowance, brought towards 0 by the remainder, in standard errors; NaN where either side
+            is not finite.
+        threshold: largest |standardised| of an agreeing pair: Student's t at the number of seeds, for a false alarm in 1 % of all
+            comparisons as a whole (Bonferroni).
+        conclusive: whether the comparison has the power to reject: a theory off by `CONCLUSIVE` times the excursion of a curve would have
+            been noticed at half of the times, for each curve and class; or an entry is beyond the threshold as it is.
+        agrees: whether every entry is within the threshold, none is missing that the theory has, and the comparison is conclusive.
+    """
+
+    theory: LearningCurves
+    simulation: LearningCurves
+    smaller: LearningCurves
+    deviation: Any
+    allowance: Any
+    remainder: Any
+    stderr: Any
+    standardised: Any
+    threshold: float = static()
+    conclusive: bool = static()
+    agrees: bool = static()
+
+    @property
+    def resolution(self) -> dict[str, np.ndarray]:
+        """{curve: (K,)} median over τ of the smallest error of the theory that this comparison would have noticed."""
+        return {name: _resolution(self.threshold, self.stderr[name], self.remainder[name]) for name in self.standardised}
+
+
+def _resolution(threshold: float, stderr: np.ndarray, remainder: np.ndarray) -> np.ndarray:
+    return np.nanmedian(threshold * stderr + remainder, axis=0)
+
+
+def assess(theory: LearningCurves, simulation: LearningCurves, smaller: LearningCurves) -> Agreement:
+    """Judge curves that are there already.
+
+    Args:
+        theory: prediction (T, K).
+        simulation: curves of at least 2 seeds at dimension d, on the same grid of taus.
+        smaller: the same at a dimension between d/4 and 3d/4.
+
+    Returns:
+        `Agreement`.
+
+    Raises:
+        ValueError: grids, class counts, dimensions or seed numbers that do not fit.
+    """
+    d, h = simulation.dimension, smaller.dimension
+    if theory.source != "theory" or d is None or h is None:
+        raise ValueError("theory, simulation, smaller: allowed: one prediction and two simulations, in this order")
+    if not d / 4 <= h <= 3 * d / 4:
+        raise ValueError(f"smaller: dimension {h} beside {d}; allowed: between {d / 4:g} and {3 * d / 4:g}")
+    for name, curves in (("simulation", simulation), ("smaller", smaller)):
+        if curves.per_seed is None:
+            raise ValueError(f"{name}: holds no curves of single seeds; allowed: curves that keep them, as the simulation returns them")
+        if np.shape(curves.test_loss) != np.shape(theory.test_loss) or not np.allclose(curves.taus, theory.taus, rtol=1e-12, atol=0):
+            raise ValueError(f"{name}: its training times or classes are not those of the theory; allowed: the same grid")
+    seeds = min(len(curves.per_seed["test_loss"]) for curves in (simulation, smaller))
+    if seeds < 2:
+        raise ValueError(f"num_seeds: {seeds}; allowed: at least 2, for a standard error")
+    k = h / (d - h)
+    deviation, allowance, remainder, stderr, standardised = {}, {}, {}, {}, {}
+    lost = False
+    for name in COMPARED:
+        at_d, at_h, limit = (np.asarray(getattr(curves, name), np.float64) for curves in (simulation, smaller, theory))
+        se_d, se_h = (np.asarray(getattr(curves, f"{name}_stderr"), np.float64) for curves in (simulation, smaller))
+        deviation[name], allowance[name] = at_d - limit, k * (at_h - at_d)
+        # rounding is the last floor of a standard error: identical seeds at τ → 0 differ by nothing else
+        floor = 4 * np.finfo(simulation.dtype).eps * np.maximum(1, abs(at_d))
+        stderr[name] = np.sqrt(((1 + k) * se_d) ** 2 + (k * se_h) ** 2 + floor**2)
+        excursion = np.fmax.accumulate(abs(1 - at_d), axis=0)
+        remainder[name] = (1 + k) / k * allowance[name] ** 2 / np.maximum(excursion, floor)
+        rest = deviation[name] - allowance[name]
+        excess = np.maximum(abs(rest) - remainder[name] - np.nan_to_num(theory.error_estimate), 0)
+        standardised[name] = np.where(np.isfinite(rest), np.sign(rest) * excess / stderr[name], np.nan)
+        # where p = n m the theory diverges at τ = ∞ and says NaN; nothing else may be missing
+        lost |= bool(np.any(~np.isfinite(rest) & ~(np.isnan(limit) & np.isinf(np.asarray(theory.taus))[:, None])))
+    entries = np.concatenate([values.ravel() for values in standardised.values()])
+    count = int(np.isfinite(entries).sum())
+    threshold = float(student.isf(FALSE_ALARM / (2 * max(count, 1)), seeds - 1))
+    conclusive = count > 0
+    for name in COMPARED:
+        excursion = np.nanmax(abs(1 - np.asarray(getattr(theory, name))), axis=0)
+        conclusive &= bool(np.all(_resolution(threshold, stderr[name], remainder[name]) <= CONCLUSIVE * excursion))
+    within = count > 0 and bool(np.nanmax(abs(entries)) <= threshold)
+    conclusive |= count > 0 and not within  # whatever the power, it was enough
+    agrees = conclusive and not lost and within
+    return Agreement(theory, simulation, smaller, deviation, allowance, remainder, stderr, standardised, threshold, conclusive, agrees)
+
+
+def compare(
+    problem: Problem,
+    taus: Any,
+    d: int,
+    key: jax.Array,
+    num_seeds: int,
+    rule: Rule = GradientFlow(),
+    dtype: Any = None,
+    progress: Callable[[int, int], None] | None = None,
+    tolerance: float = 1e-6,
+) -> Agreement:
+    """Predict, simulate at dimensions d and d // 2, and judge.
+
+    Args:
+        problem: the problem, K classes.
+        taus: (T,) training times; None with `Ridge`.
+        d: dimension of the larger simulation.
+        key: JAX random key.
+        num_seeds: networks at each size, at least 2.
+        rule: training rule.
+        dtype: floating type of the simulation; None for the device's own.
+        progress: called with (done, total) seeds of both sizes together.
+        tolerance: numerical error wanted of the theory.
+
+    Returns:
+        `Agreement`.
+
+    Raises:
+        ValueError: from any of the three, before anything expensive starts where it can be known.
+    """
+    if not isinstance(num_seeds, Integral) or num_seeds < 2:
+        raise ValueError(f"num_seeds: {num_seeds!r}; allowed: an integer >= 2, for a standard error")
+    if not isinstance(d, Integral) or d < 4:
+        raise ValueError(f"d: {d!r}; allowed: an integer >= 4, so that d // 2 is a size too")
+    sizes_at(problem, d // 2)  # refuses what cannot be built before the theory is computed
+    theory = predicted_curves(problem, taus, rule=rule, tolerance=tolerance)
+    large, small = jax.random.split(key)
+    total = 2 * num_seeds
+
+    def after(offset: int) -> Callable[[int, int], None] | None:
+        return None if progress is None else lambda done, _: progress(offset + done, total)
+
+    smaller = simulated_curves(problem, taus, d // 2, small, num_seeds, rule=rule, dtype=dtype, progress=after(0))
+    simulation = simulated_curves(problem, taus, d, large, num_seeds, rule=rule, dtype=dtype, progress=after(num_seeds))
+    return assess(theory, simulation, smaller)

@@ -1,0 +1,223 @@
+"""Command line: rfdiff predict | simulate | compare | plot (`rfdiff --help`)."""
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from rfdiff import checkpoint, plots, report, simulation, store, theory
+from rfdiff.agreement import Agreement, assess
+from rfdiff.commands import Compare, Networks, Plot, Predict, Simulate, check_options, parse, read_problem, training_rule
+from rfdiff.curves import LearningCurves, times
+from rfdiff.problem import Problem
+from rfdiff.progress import progress
+from rfdiff.rules import Ridge, Rule
+from rfdiff.simulation.features import floating_type, sizes_at
+from rfdiff.simulation.layout import chunk_size
+
+AGREE, DISAGREE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit status.
+
+    Args:
+        arguments: the words after `rfdiff`; those of this process if None.
+
+    Returns:
+        0 done (and in agreement), 1 theory and simulation disagree, 2 bad input or too little memory (one line on standard error),
+        130 interrupted.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if list(arguments) == ["--version"]:
+        print(f"rfdiff {store.version_of('rfdiff')}")
+        return AGREE
+    try:
+        options = parse(arguments)
+        return plot(options) if isinstance(options, Plot) else compute(options)
+    except (ValueError, OSError) as err:
+        print(f"rfdiff: {' '.join(str(err).split())}", file=sys.stderr)
+        return BAD_INPUT
+    except (MemoryError, RuntimeError) as err:  # a RuntimeError is how JAX tells that an accelerator is out of memory
+        reason = "out of memory" if isinstance(err, MemoryError) else f"the computation failed ({type(err).__name__})"
+        print(f"rfdiff: {': '.join([reason, ' '.join(str(err).split())]).removesuffix(': ')}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt as stop:
+        print(f"rfdiff: interrupted{f'; {stop}' if str(stop) else ''}", file=sys.stderr)
+        return INTERRUPTED
+    except SystemExit as stop:  # after printing help
+        return int(stop.code or 0)
+
+
+def compute(options: Predict | Simulate | Compare) -> int:
+    """Compute what a command asks for, write it, print it.
+
+    Raises:
+        ValueError: bad input, or results that stand in the folder.
+        OSError: the folder cannot be written to.
+    """
+    start = time.monotonic()
+    rule = training_rule(options)
+    check_options(options)
+    problem = read_problem(options.problem)
+    if options.taus:
+        rule.schedule(options.taus, problem.kappa)
+    if isinstance(options, Simulate | Compare):
+        check_networks(problem, options)
+    files = ("result.nc", "curves.png", "spectrum.png") + ("agreement.png",) * isinstance(options, Compare)
+    prepare_folder(options.out, files, options.overwrite)
+    taus = None if isinstance(rule, Ridge) else np.asarray(options.taus) if options.taus else theory.time_grid(problem, num=options.points)
+    predicted = spectrum = simulated = smaller = None
+    if isinstance(options, Predict | Compare):
+        print("closed form: learning curves and spectrum", file=sys.stderr, flush=True)
+        predicted = theory.learning_curves(problem, taus, rule=rule, tolerance=options.tolerance)
+        spectrum = theory.spectrum(problem)
+    kept: list[Path] = []
+    if isinstance(options, Simulate):
+        simulated = run_networks(problem, taus, options.d, jax.random.key(options.seed), options, rule, kept)
+    if isinstance(options, Compare):
+        large, small = jax.random.split(jax.random.key(options.seed))  # as `agreement.compare`, so that both give the same networks
+        smaller = run_networks(problem, taus, options.d // 2, small, options, rule, kept)
+        simulated = run_networks(problem, taus, options.d, large, options, rule, kept)
+    result = store.Result(problem, predicted, spectrum, simulated, smaller, store.provenance(**run_record(options)))
+    store.save(result, options.out / "result.nc")
+    for folder in kept:
+        checkpoint.remove(folder)
+    status = show(result, options.out, options.q)
+    say(report.cost_line(time.monotonic() - start))
+    return status
+
+
+def plot(options: Plot) -> int:
+    """Draw the figures of a result file again.
+
+    Raises:
+        ValueError: a file that is not a whole result, or figures that stand in another folder than its own.
+        OSError: the folder cannot be written to.
+    """
+    if not 0 < options.q < 1:
+        raise ValueError(f"--q: {options.q!r}; allowed: 0 < q < 1")
+    result = store.load(options.file)
+    if result.theory is None and result.simulation is None:
+        raise ValueError(f"{options.file}: holds neither theory nor simulation, nothing to draw curves of")
+    out = options.file.parent if options.out is None else options.out
+    complete = result.theory is not None and result.simulation is not None and result.smaller is not None
+    prepare_folder(out, ("curves.png", "spectrum.png") + ("agreement.png",) * complete, options.overwrite or options.out is None)
+    return show(result, out, options.q)
+
+
+def show(result: store.Result, out: Path, q: float) -> int:
+    """Print the table and the verdict of a result, draw its figures, and say where they are.
+
+    Returns:
+        The exit status that the verdict gives.
+    """
+    say(report.times_table(result.theory, result.simulation, q))
+    agreement: Agreement | None = None
+    if result.theory is not None and result.simulation is not None and result.smaller is not None:
+        agreement = assess(result.theory, result.simulation, result.smaller)
+        say("\n".join(report.verdict_lines(agreement)))
+    reference = result.theory if result.theory is not None else result.simulation
+    marked = None if reference is None else times(reference, q)
+    figures = {"curves.png": plots.plot_curves(result.theory, result.simulation, marked)}
+    empirical = None if result.simulation is None else result.simulation.spectrum
+    if result.spectrum is not None or empirical is not None:
+        figures["spectrum.png"] = plots.plot_spectrum(result.spectrum, empirical)
+    if agreement is not None:
+        figures["agreement.png"] = plots.plot_agreement(agreement)
+    for name, figure in figures.items():
+        plots.save_figure(figure, out / name)
+    data = ["result.nc"] if (out / "result.nc").exists() else []
+    say(f"in {out}: {', '.join([*data, *figures])}")
+    return AGREE if agreement is None or agreement.agrees else DISAGREE
+
+
+def run_networks(
+    problem: Problem, taus: Any, d: int, key: jax.Array, options: Simulate | Compare, rule: Rule, kept: list[Path]
+) -> LearningCurves:
+    """Simulate the seeds of a command one by one, each kept in a checkpoint as soon as it is done.
+
+    Raises:
+        ValueError: as `simulation.run_seeds`; or a damaged checkpoint.
+        KeyboardInterrupt: with a sentence on what is kept.
+    """
+    dtype = floating_type(None if options.dtype == "default" else options.dtype)
+    folder = checkpoint.folder_for(options.out, problem, taus, d, key, rule, dtype)
+    kept.append(folder)
+    batches = {r: batch for r in range(options.seeds) if (batch := checkpoint.load_seed(folder, r)) is not None}
+    try:
+        with progress(f"simulation at d = {d}", options.seeds, len(batches)) as advance:
+            for r in range(options.seeds):
+                if r not in batches:
+                    batches[r] = simulation.run_seeds(problem, taus, d, key, [r], rule=rule, dtype=dtype)
+                    checkpoint.save_seed(folder, batches[r])
+                    advance(1)
+    except KeyboardInterrupt as stop:
+        count = sum(checkpoint.holds(folder, r) for r in range(options.seeds))  # what is on disk: the signal may fall anywhere
+        raise KeyboardInterrupt(f"{count} of {options.seeds} seeds at d = {d} are kept, the same command goes on from them") from stop
+    return simulation.summarize([batches[r] for r in range(options.seeds)])
+
+
+def check_networks(problem: Problem, options: Simulate | Compare) -> None:
+    """Refuse networks that cannot be built or do not fit in memory, before the theory is computed and the folder is made.
+
+    Raises:
+        ValueError: naming d.
+    """
+    num_times = len(options.taus or options.penalties or ()) or options.points
+    dtype = floating_type(None if options.dtype == "default" else options.dtype)
+    for d in (options.d, options.d // 2) if isinstance(options, Compare) else (options.d,):
+        chunk_size(sizes_at(problem, d), dtype, num_times, 1)
+
+
+def say(text: str) -> None:
+    """Print on standard output, whatever characters it can show."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        text = text.replace("±", "+-").encode(encoding, "replace").decode(encoding)
+    print(text)
+
+
+def prepare_folder(out: Path, files: Sequence[str], overwrite: bool) -> None:
+    """Make the folder of the results, and refuse one that holds some already or cannot be written to.
+
+    Raises:
+        ValueError: results stand there, or it is no folder that can be written to.
+    """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out: {out} is not a folder")
+    standing = [name for name in files if (out / name).exists()]
+    if standing and not overwrite:
+        raise ValueError(f"--out: {out} already holds {', '.join(standing)}; choose another folder or add --overwrite")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / f".probe.{os.getpid()}.partial"
+        probe.touch()
+        probe.unlink()
+    except OSError as err:
+        raise ValueError(f"--out: cannot write to {out} ({err.strerror or err})") from err
+
+
+def run_record(options: Predict | Simulate | Compare) -> dict[str, Any]:
+    """What a result file records of the command that made it; no paths."""
+    record: dict[str, Any] = {"command": type(options).__name__.lower(), "rule": options.rule}
+    for name in ("step_size", "momentum", "tolerance", "d", "seeds"):
+        value = getattr(options, name, None)
+        if value is not None:
+            record[name] = value
+    if options.penalties:
+        record["penalties"] = ", ".join(repr(value) for value in options.penalties)
+    if isinstance(options, Networks):
+        record["random_seed"] = options.seed
+    return record
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,217 @@
+"""The command line as data: one frozen dataclass a command, whose fields are its options, and how a line of text becomes one."""
+
+import contextlib
+import dataclasses
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from rfdiff.problem import Problem
+from rfdiff.rules import GradientDescent, GradientFlow, HeavyBall, Ridge, Rule
+from rfdiff.simulation.features import LARGEST_DIMENSION
+
+DESCRIPTION = """\
+Per-class learning curves of random-features score learning on Gaussian mixtures, simulated and in closed form.
+
+Exit status: 0 done (and theory and simulation agree), 1 they disagree, 2 bad input or too little memory, 130 interrupted.
+rfdiff --version prints the version."""
+
+Numbers = Annotated[tuple[float, ...] | None, tyro.conf.arg(metavar="NUMBER ...")]
+
+
+class UsageError(ValueError):
+    """A command line that cannot be understood, told in one line."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of every command that computes."""
+
+    problem: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="PROBLEM.toml")]
+    """Problem file; experiments/problem.toml is a commented example."""
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("rfdiff-out")
+    """Folder of result.nc and the figures; created if absent."""
+    points: int = 80
+    """Number of training times, chosen to cover learning and memorisation."""
+    taus: Numbers = None
+    """Training times of your own instead, increasing; inf is convergence."""
+    rule: Literal["gradient-flow", "gradient-descent", "heavy-ball", "ridge"] = "gradient-flow"
+    """Training rule."""
+    step_size: Annotated[float | None, tyro.conf.arg(metavar="NUMBER")] = None
+    """Step of gradient-descent and heavy-ball, in units of training time."""
+    momentum: Annotated[float | None, tyro.conf.arg(metavar="NUMBER")] = None
+    """Momentum of heavy-ball, in [0, 1)."""
+    penalties: Numbers = None
+    """Penalties of ridge, each > 0; they take the place of the training times."""
+    q: float = 0.5
+    """Fraction of the way to the exact score that counts as learned, in tau_opt(q)."""
+    overwrite: bool = False
+    """Replace results that stand in the folder."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Closed:
+    """Options of the closed form."""
+
+    tolerance: float = 1e-6
+    """Largest numerical error of a closed-form loss."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Networks:
+    """Options of the simulation."""
+
+    d: int = 100
+    """Dimension of the data; the network has psi_p d features, the training set psi_n d samples."""
+    seeds: int = 10
+    """Number of independent networks."""
+    seed: int = 0
+    """Random key; the same key gives the same networks."""
+    dtype: Literal["default", "float64", "float32"] = "default"
+    """Floating type; default is float64 on a CPU, float32 on an accelerator."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Predict(Closed, Options):
+    """Closed-form learning curves and spectrum."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Simulate(Networks, Options):
+    """Learning curves and spectrum of real networks."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Compare(Networks, Closed, Options):
+    """Both, and whether they agree (simulated again at half the dimension, for the finite-size term)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plot:
+    """Figures of a result file."""
+
+    file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
+    """A result.nc that another command wrote."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Folder of the figures; if not given that of the file, whose figures are replaced."""
+    q: float = 0.5
+    """Fraction of the way to the exact score that counts as learned, in tau_opt(q)."""
+    overwrite: bool = False
+    """Replace figures that stand in the folder given by --out."""
+
+
+Command = Predict | Simulate | Compare | Plot
+
+
+def parse(arguments: Sequence[str]) -> Command:
+    """The command that a command line means; help goes to standard output and exits.
+
+    Raises:
+        UsageError: a line that cannot be understood.
+        SystemExit: with status 0, after printing help.
+    """
+    named: tuple[Any, ...] = tuple(
+        Annotated[kind, tyro.conf.subcommand(kind.__name__.lower())] for kind in (Predict, Simulate, Compare, Plot)
+    )
+    union: Any = named[0] | named[1] | named[2] | named[3]
+    told = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(told):  # tyro draws boxes there; they are retold in one line
+            return tyro.cli(union, prog="rfdiff", description=DESCRIPTION, args=list(arguments), config=(tyro.conf.FlagCreatePairsOff,))
+    except SystemExit as stop:
+        if stop.code in (None, 0):
+            raise
+        raise UsageError(_one_line(told.getvalue())) from None
+
+
+def training_rule(options: Options) -> Rule:
+    """The rule that the options name.
+
+    Raises:
+        ValueError: an option that the rule needs is missing, or one was given that it does not take.
+    """
+    takes = {"gradient-flow": (), "gradient-descent": ("step_size",), "heavy-ball": ("step_size", "momentum"), "ridge": ("penalties",)}
+    for name in ("taus", "penalties"):
+        if getattr(options, name) == ():
+            raise ValueError(f"--{name}: given without a number; allowed: at least 3 numbers, or no --{name}")
+    given = {"step_size": options.step_size, "momentum": options.momentum, "penalties": options.penalties}
+    for name, value in given.items():
+        flag = f"--{name.replace('_', '-')}"
+        if value is None and name in takes[options.rule]:
+            raise ValueError(f"{flag}: missing; --rule {options.rule} needs it")
+        if value is not None and name not in takes[options.rule]:
+            users = " and ".join(rule for rule, names in takes.items() if name in names)
+            raise ValueError(f"{flag}: not an option of --rule {options.rule}; it goes with {users}")
+    if options.rule == "ridge" and options.taus:
+        raise ValueError("--taus: not an option of --rule ridge, whose penalties take the place of training times")
+    if options.rule == "ridge":
+        return Ridge(list(options.penalties or ()))
+    if options.rule == "heavy-ball":
+        return HeavyBall(options.step_size, options.momentum)
+    return GradientDescent(options.step_size) if options.rule == "gradient-descent" else GradientFlow()
+
+
+def check_options(options: Options) -> None:
+    """Refuse values out of range before anything is computed.
+
+    Raises:
+        ValueError: naming the option, its value and the allowed range.
+    """
+    limits: list[tuple[str, bool, str]] = [
+        ("points", 3 <= options.points <= 100_000, "3 to 100000"),
+        ("q", 0 < options.q < 1, "0 < q < 1"),
+    ]
+    if isinstance(options, Closed):
+        limits.append(("tolerance", 0 < options.tolerance < 1, "0 < tolerance < 1"))
+    if isinstance(options, Networks):
+        both = isinstance(options, Compare)
+        limits.append(
+            (
+                "d",
+                (4 if both else 1) <= options.d <= LARGEST_DIMENSION,
+                ("an integer >= 4, so that d // 2 is a size too," if both else "an integer >= 1") + f" and <= {LARGEST_DIMENSION}",
+            )
+        )
+        least = 2 if both else 1
+        limits.append(("seeds", least <= options.seeds < 2**32, f"at least {least}" + ", for a standard error" * both))
+        limits.append(("seed", 0 <= options.seed < 2**32, "0 to 2^32 - 1"))
+    for name, good, allowed in limits:
+        if not good:
+            raise ValueError(f"--{name}: {getattr(options, name)!r}; allowed: {allowed}")
+    count = len(options.penalties or ()) if options.rule == "ridge" else len(options.taus or ()) or options.points
+    if count < 3:
+        raise ValueError(f"--{'penalties' if options.rule == 'ridge' else 'taus'}: {count} given; allowed: at least 3, to read times from")
+
+
+def read_problem(path: Path) -> Problem:
+    """The problem in a file.
+
+    Raises:
+        ValueError: no such file, unreadable, or not a valid problem.
+    """
+    try:
+        return Problem.from_toml(path)
+    except OSError as err:
+        raise ValueError(f"{path}: cannot be read ({err.strerror or err})") from err
+
+
+def _one_line(box: str) -> str:
+    """The message in the box that tyro draws, without frame, title and the hints under its rules.
+
+    With a frame of line-drawing characters the title is part of it; where the terminal has none, the title is the first block.
+    """
+    blocks: list[list[str]] = [[]]
+    for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines():
+        content = line.strip().strip("│").strip()
+        if re.fullmatch(r"[─-]{4,}", content):
+            blocks.append([])
+        elif not content.startswith(("╭", "╰")):
+            blocks[-1].append(content)
+    body = blocks[0] if "╭" in box or len(blocks) == 1 else blocks[1]
+    first = body[: body.index("")] if "" in body[1:] and body[0] else body  # what follows a blank line explains how tyro parses
+    message = " ".join(" ".join(first).split()).rstrip(".")
+    return f"{message or 'cannot understand the command line'} (see rfdiff --help)"

@@ -1,0 +1,43 @@
+"""Progress of long work on standard error: a bar with its time left on a terminal, a few plain lines in a log file."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import TextIO
+
+from tqdm import tqdm
+
+LINES = 4
+
+
+@contextlib.contextmanager
+def progress(label: str, total: int, done: int = 0, unit: str = "seed", stream: TextIO | None = None) -> Iterator[Callable[[int], object]]:
+    """Report work of `total` units; the block calls `advance(n)` as units get done.
+
+    Args:
+        label: what is being done.
+        total: number of units in all.
+        done: units that an earlier, interrupted run has done already; left out of the estimate of the time left.
+        unit: name of a unit, singular.
+        stream: where to report; standard error if None. A terminal gets a bar, anything else at most `LINES` + 1 lines.
+    """
+    out: TextIO = sys.stderr if stream is None else stream
+    if out.isatty():
+        with tqdm(total=total, initial=done, desc=label, unit=unit, file=out, dynamic_ncols=True) as bar:
+            yield bar.update
+        return
+    start, state = time.monotonic(), {"done": done, "said": done * LINES // max(total, 1)}
+    resumed = f", {done} of them done before" if done else ""
+    print(f"{label}: {total} {unit}s{resumed}", file=out, flush=True)
+
+    def advance(n: int) -> None:
+        state["done"] += n
+        share = state["done"] * LINES // max(total, 1)
+        if share > state["said"]:
+            state["said"] = share
+            elapsed = time.monotonic() - start
+            left = elapsed / max(state["done"] - done, 1) * (total - state["done"])
+            print(f"{label}: {state['done']}/{total} {unit}s, {elapsed:.1f} s, about {left:.0f} s left", file=out, flush=True)
+
+    yield advance

@@ -1,0 +1,43 @@
+"""The benchmarks run: each in its `--smoke` mode, which writes nothing and prints the document it would write."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def smoke(name: str) -> dict[str, Any]:
+    command = [sys.executable, str(ROOT / "benchmarks" / name), "--smoke"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def test_exact_flow() -> None:
+    found = smoke("exact_flow.py")
+    assert found["shape"]["p"] == 64
+    assert found["ratio_best"] > 0
+
+
+@pytest.mark.slow
+def test_theory() -> None:
+    found = smoke("theory.py")
+    assert found["compiled_by_a_second_call"] == 0
+    assert found["curves_error_estimate"] <= 1e-6
+    assert found["spectrum_missing_mass"] <= 1e-3
+
+
+def test_committed_results_name_their_machine_and_spread() -> None:
+    paths = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
+    assert paths
+    for path in paths:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        assert {"benchmark", "date", "environment", "seconds"} <= set(document)
+        assert {"processor", "cores", "versions"} <= set(document["environment"])
+        for timing in document["seconds"].values():
+            assert timing["best_s"] <= timing["median_s"] <= timing["worst_s"]
