@@ -1,0 +1,74 @@
+"""Is the theory fast enough to be called in a loop? (targets: curves in 0.15 s, spectrum in 0.1 s, a fresh process in 8 s)
+
+Case A: two classes with centroids, tanh, averaged noise. Curves: train and test losses and score errors of both classes at 200 training
+times to a tolerance of 1e-6. Spectrum: 1,000 points with the support found. Cold: a fresh process from the start of the import to the
+curves, compilation included. Second call: other numbers of the same shapes; it must not compile anything.
+Run: python benchmarks/theory.py [--smoke]. With --smoke few repeats are made and nothing is written.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from typing import Any
+
+import harness
+import numpy as np
+
+from rfdiff import MixtureLaw, Problem, theory
+from rfdiff.theory import axis, dynamics, equivalent
+
+TARGETS = {"curves_warm_s": 0.15, "spectrum_warm_s": 0.1, "curves_cold_s": 8.0}
+TAUS = np.geomspace(0.1, 1e5, 200)
+COLD = """
+import time; start = time.perf_counter()
+import numpy as np
+from rfdiff import MixtureLaw, Problem, theory
+imported = time.perf_counter() - start
+law = MixtureLaw.isotropic([0.7, 0.3], [1.5, 0.4], [[0.5, 0.1], [0.1, 1.0]])
+theory.learning_curves(Problem(law, "tanh", t=0.1, psi_p=4, psi_n=3), np.geomspace(0.1, 1e5, 200))
+print(imported, time.perf_counter() - start)
+"""
+
+
+def case_a(shift: float = 0.0) -> Problem:
+    """Case A, or a neighbour of it with other numbers."""
+    law = MixtureLaw.isotropic([0.7 - shift, 0.3 + shift], [1.5 + shift, 0.4], [[0.5 + shift, 0.1], [0.1, 1.0]])
+    return Problem(law, "tanh", t=0.1 + shift / 10, psi_p=4 + shift, psi_n=3)
+
+
+def compiled() -> int:
+    """Programs compiled so far by the jitted parts of the theory."""
+    return sum(f._cache_size() for f in (dynamics._at_nodes, dynamics._over_pairs, axis._descend, axis._polish, equivalent.build))
+
+
+def cold(repeats: int) -> dict[str, Any]:
+    """Seconds of fresh processes: import alone, and up to the curves."""
+    runs = [subprocess.run([sys.executable, "-c", COLD], capture_output=True, text=True, check=True).stdout.split() for _ in range(repeats)]
+    imported, total = (sorted(float(run[i]) for run in runs) for i in (0, 1))
+    return {"import_best_s": imported[0], "best_s": total[0], "median_s": float(np.median(total)), "worst_s": total[-1], "repeats": repeats}
+
+
+def run(repeats: int, cold_repeats: int) -> dict[str, Any]:
+    """All timings, and the errors that came with them."""
+    curves = harness.measure(lambda: theory.learning_curves(case_a(), TAUS), repeats)
+    spectrum = harness.measure(lambda: theory.spectrum(case_a()), repeats)
+    before = compiled()
+    theory.learning_curves(case_a(0.01), TAUS)
+    theory.spectrum(case_a(0.01))
+    return {
+        "seconds": {"curves_warm": curves, "spectrum_warm": spectrum, "curves_cold": cold(cold_repeats)},
+        "targets_s": TARGETS,
+        "curves_error_estimate": theory.learning_curves(case_a(), TAUS).error_estimate,
+        "spectrum_missing_mass": theory.spectrum(case_a()).missing_mass,
+        "compiled_by_a_second_call": compiled() - before,
+    }
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--smoke", action="store_true", help="few repeats, nothing written")
+    if parser.parse_args().smoke:
+        print(json.dumps(run(repeats=1, cold_repeats=1), indent=2))
+    else:
+        harness.write("theory", run(repeats=15, cold_repeats=3))
