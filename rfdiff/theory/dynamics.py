@@ -21,6 +21,7 @@ from rfdiff.theory.resolvent import Point
 
 LEAST = 256  # neuron types: enough for the first two levels of two classes, which then share one program
 BLOCK_BYTES = 2**28
+RESIDUAL = 1e-9  # of the fixed point, relative, above which a node has failed
 SIZES = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 HALF_HEIGHTS = (np.pi / 4, 0.5, 0.3, 0.15)
 
@@ -104,9 +105,9 @@ class _Nodes(NamedTuple):
 
 
 @jax.jit
-def _at_nodes(eq: Equivalent, contour: Contour, clock: Any, kappa: Any, rule: Rule) -> _Nodes:
+def _at_nodes(eq: Equivalent, contour: Contour, clock: Any, kappa: Any, rule: Rule, initial: Any = None) -> _Nodes:
     nodes, weights = jnp.asarray(contour.nodes), jnp.asarray(contour.weights)
-    solution = resolvent.solve(eq, nodes)
+    solution = resolvent.solve(eq, nodes, initial)
     weighted = rule.filter(nodes, clock, kappa) * weights
     traces = jnp.stack(one_trace(eq, solution.point))
     first, error = integrate(-weighted[:, None] * jnp.swapaxes(traces, 1, 2)[:, None])
@@ -128,6 +129,13 @@ def _over_pairs(eq: Equivalent, rows: Point, upper: Point, weighted_rows: jax.Ar
 def _evaluate(eq: Equivalent, contour: Contour, clock: Any, kappa: Any, rule: Rule) -> _Values:
     """Losses from one contour; pairs in blocks of rows that keep the products of the neuron types below `BLOCK_BYTES`."""
     at = _at_nodes(eq, contour, clock, kappa, rule)
+    if at.residual > RESIDUAL:
+        # near p = n m the smallest nodes are out of reach of the free resolvent: approach each from far out along its ray
+        u = None
+        for scale in 10.0 ** np.arange(6, -1, -1):
+            p = resolvent.solve_jit(eq, contour.nodes * scale, u, 1e-10, 60).point
+            u = resolvent.pack(p.delta, p.H)
+        at = _at_nodes(eq, contour, clock, kappa, rule, u)
     rows, features = len(contour.nodes), 2 * eq.linear.shape[1] + eq.linear.shape[1] * (eq.linear.shape[1] + 1) // 2
     row_bytes = 16 * features**2 * (eq.type_weights.size + 8 * rows)
     block = next((b for b in range(rows, 2, -2) if rows % b == 0 and b * row_bytes <= BLOCK_BYTES), 2)
@@ -179,7 +187,7 @@ def _converge(
             span, size = wide, None
             continue
         error = float(min(values.error, 10 * values.error**2)) + values.missing
-        if values.residual > 1e-9 or not np.isfinite(error):
+        if values.residual > RESIDUAL or not np.isfinite(error):
             error = np.inf
         if error <= tol or size == len(SIZES) - 1 or (not error < 0.5 * last and last < np.inf):
             return values, error

@@ -48,7 +48,8 @@ def simulated(name: str) -> tuple[LearningCurves, LearningCurves]:
     """Networks at D and D/2, the same for all siblings."""
     large, small = jax.random.split(jax.random.key(11))
     run = functools.partial(simulation.learning_curves, PROBLEMS[name], TAUS)
-    return run(D, large, SEEDS), run(D // 2, small, SEEDS)
+    seeds = 40 if name == "mixed" else SEEDS  # its class of two very different variances fluctuates more
+    return run(D, large, seeds), run(D // 2, small, seeds)
 
 
 @functools.cache

@@ -173,6 +173,14 @@ def test_identical_classes_at_one_centroid(case_a: Problem) -> None:
     assert np.max(abs(curves.test_loss[:, :1] - centred.test_loss)) > 1e-2, "the centroid is not without effect"
 
 
+def test_long_training_at_interpolation_is_resolved() -> None:
+    """At p = n m the support touches 0; the train loss falls on, the test loss grows like a power of τ, and all of it is finite."""
+    curves = learning_curves(one_class(1, psi_p=2.0, psi_n=2.0), [10.0, 1e3, 1e5, 1e7], tolerance=1e-4)
+    assert curves.error_estimate <= 1e-4
+    assert np.all(np.diff(curves.train_loss[:, 0]) < 0)
+    assert np.all(np.diff(curves.test_loss[:, 0]) > 0)
+
+
 def test_relabelling_permutes_the_curves() -> None:
     straight = learning_curves(two_classes(), TAUS)
     reversed_ = learning_curves(two_classes(mixture=MixtureLaw.isotropic([0.35, 0.65], [0.5, 1.4])), TAUS)
