@@ -95,6 +95,13 @@ def expand(eq: Equivalent, features: jax.Array, z: jax.Array, delta: jax.Array, 
     return Point(delta, H, q, a, b, M, B, G, Y, r)
 
 
+def image(eq: Equivalent, features: jax.Array, point: Point) -> jax.Array:
+    """Unknowns (Z, N) that the resolvent entries of a point give back, packed; at the solution they are its own."""
+    k = eq.linear.shape[1]
+    averages = _average(point.r, eq.type_weights[:, None] * features)
+    return pack(_columns(eq, _diagonal(point.Y), averages), _symmetric(eq.psi_p * averages[:, 2 * k :], k))
+
+
 def _multiplicity(k: int) -> np.ndarray:
     """How often the entry a ≤ b stands in a symmetric quadratic form: 1 on the diagonal, 2 beside it."""
     rows, cols = np.triu_indices(k)
@@ -194,15 +201,12 @@ def solve(eq: Equivalent, z: jax.Array, initial: jax.Array | None = None, tolera
     that have converged are left alone; `residual` says which have not.
     """
     features = type_features(eq)
-    weighted = eq.type_weights[:, None] * features
     kinds, k = eq.kind_weights.shape[0], eq.linear.shape[1]
     upper = jnp.imag(z) > 0
 
     def evaluate(u: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
         point = expand(eq, features, z, *unpack(u, kinds, k))
-        averages = _average(point.r, weighted)
-        H = _symmetric(eq.psi_p * averages[:, 2 * k :], k)
-        mapped = pack(_columns(eq, _diagonal(point.Y), averages), H)
+        mapped = image(eq, features, point)
         A = jacobian(eq, features, point)
         newton = u + jnp.linalg.solve(jnp.eye(A.shape[-1]) - A, (mapped - u)[..., None])[..., 0]
         physical = ~upper | (jnp.all(jnp.imag(point.r) > 0, 1) & jnp.all(jnp.imag(point.delta) >= 0, (1, 2)))
