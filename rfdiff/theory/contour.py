@@ -9,11 +9,13 @@ Nodes come in conjugate pairs off the axis, θ_j = 2π (j + ½)/N, so only the u
 two rules differ by the first neglected Fourier coefficient, which stands in the imaginary part and costs nothing to read.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from rfdiff._pytree import is_concrete
 
 HALF_HEIGHT = np.pi / 4
 
@@ -21,24 +23,25 @@ HALF_HEIGHT = np.pi / 4
 class Contour(NamedTuple):
     """Upper half (N/2) of a counter-clockwise contour: nodes z, and weights dz/(2πi)."""
 
-    nodes: np.ndarray
-    weights: np.ndarray
+    nodes: Any
+    weights: Any
 
 
-def ellipse(low: float, high: float, size: int, half_height: float = HALF_HEIGHT, shift: float = 0.0) -> Contour:
+def ellipse(low: Any, high: Any, size: int, half_height: float = HALF_HEIGHT, shift: float = 0.0) -> Contour:
     """Contour of `size` nodes that crosses the real axis at `low` and `high`.
 
     Args:
-        low, high: crossings, -shift < low < high.
+        low, high: crossings, -shift < low < high; they may be traced.
         size: number N of nodes on the whole contour, even.
         half_height: of the ellipse in w, below π/2.
         shift: z = e^w - shift; positive to let the contour pass left of 0.
     """
-    left, right = np.log(low + shift), np.log(high + shift)
+    xp: Any = np if is_concrete(low, high) else jnp
+    left, right = xp.log(low + shift), xp.log(high + shift)
     theta = 2 * np.pi * (np.arange(size // 2) + 0.5) / size
     w = (left + right) / 2 + (right - left) / 2 * np.cos(theta) + 1j * half_height * np.sin(theta)
     slope = -(right - left) / 2 * np.sin(theta) + 1j * half_height * np.cos(theta)
-    return Contour(np.exp(w) - shift, np.exp(w) * slope / (1j * size))
+    return Contour(xp.exp(w) - shift, xp.exp(w) * slope / (1j * size))
 
 
 def integrate(weighted: jax.Array) -> tuple[jax.Array, jax.Array]:

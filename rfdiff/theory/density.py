@@ -8,6 +8,7 @@ across the edge and a bracketing secant finds the zero.
 """
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from rfdiff.curves import Spectrum
@@ -32,21 +33,25 @@ def bounds(eq: Equivalent) -> tuple[float, float]:
     Raises:
         ValueError: U vanishes, so there is nothing to learn from (an activation that is constant on the data).
     """
-    w = np.asarray(eq.kind_weights)[:, None] * np.asarray(eq.class_weights)
-    gs, gn = np.asarray(eq.signal_gains)[:, None], np.asarray(eq.noise_gains)[:, None]
-    psi_p, columns = float(eq.psi_p), float(eq.psi_n) * float(eq.draws)
-    edge, alpha = (1 + np.sqrt(psi_p)) ** 2, np.max(np.asarray(eq.linear) ** 2, 0)
-    kept, carried = np.asarray(eq.kept), np.asarray(eq.carried)
-    noise, signal = float(eq.noise_variance), np.max(np.asarray(eq.eigenvalues), 0)
-    norm = alpha * edge * (gs * signal + gn * noise) + gs * kept.max(0) + gn * carried.max(0)
-    high = np.sum(w * norm * (1 + np.sqrt(psi_p / (columns * w))) ** 2)
-    fixed = float(eq.deterministic) * np.asarray(eq.class_weights)
-    high += np.sum(fixed * (alpha * edge * noise + carried.max(0)))
+    low, high = (float(x) for x in outer_bounds(eq))
     if not high > 1e-200:
         raise ValueError("activation: its features have no linear part and no fluctuation, so U vanishes; allowed: a function that varies")
-    floor = np.min(gs[:, None] * kept + gn[:, None] * carried) * (1 - np.sqrt(psi_p / columns)) ** 2 / 10
-    low = float(np.min(carried @ fixed)) if fixed.any() else float(floor)
-    return max(low / 1.5, FLOOR * 1.1 * high), float(1.1 * high)
+    return low, high
+
+
+@jax.jit
+def outer_bounds(eq: Equivalent) -> tuple[jax.Array, jax.Array]:
+    """`bounds` as a traceable function; a high bound of 0 says that U vanishes."""
+    w, gs, gn = eq.kind_weights[:, None] * eq.class_weights, eq.signal_gains[:, None], eq.noise_gains[:, None]
+    columns = eq.psi_n * eq.draws
+    edge, alpha = (1 + jnp.sqrt(eq.psi_p)) ** 2, jnp.max(eq.linear**2, 0)
+    norm = alpha * edge * (gs * jnp.max(eq.eigenvalues, 0) + gn * eq.noise_variance) + gs * eq.kept.max(0) + gn * eq.carried.max(0)
+    fixed = eq.deterministic * eq.class_weights
+    high = jnp.sum(w * norm * (1 + jnp.sqrt(eq.psi_p / (columns * w))) ** 2)
+    high = 1.1 * (high + jnp.sum(fixed * (alpha * edge * eq.noise_variance + eq.carried.max(0))))
+    floor = jnp.min(gs[:, None] * eq.kept + gn[:, None] * eq.carried) * (1 - jnp.sqrt(eq.psi_p / columns)) ** 2 / 10
+    low = jnp.where(eq.deterministic > 0, jnp.min(eq.carried @ fixed), floor)
+    return jnp.maximum(low / 1.5, FLOOR * high), high
 
 
 def _scan(eq: Equivalent, masses: Masses, points: int) -> tuple[np.ndarray, Axis, bool]:

@@ -36,13 +36,16 @@ def one_trace(eq: Equivalent, p: Point) -> tuple[jax.Array, jax.Array]:
 
 def two_trace(eq: Equivalent, p1: Point, p2: Point) -> tuple[jax.Array, jax.Array]:
     """t2 = (1/d) tr[Vᵀ R(z1) U_c R(z2) V] for the train and the test U_c, each (K, Z1, Z2)."""
+    C = resolvent.pair_features(eq, p1.r, p2.r)
+    return two_trace_of_pairs(eq, jax.tree.map(lambda x: x[:, None], p1), jax.tree.map(lambda x: x[None], p2), C)
+
+
+def two_trace_of_pairs(eq: Equivalent, p1: Point, p2: Point, C: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`two_trace` (K, …) for pairs given by broadcasting p1 and p2, with their feature averages C (…, F, F)."""
     k = eq.linear.shape[1]
     kinds = eq.kind_weights.shape[0]
-    C = resolvent.pair_features(eq, p1.r, p2.r)
-    p1 = jax.tree.map(lambda x: x[:, None], p1)
-    p2 = jax.tree.map(lambda x: x[None], p2)
     A = resolvent.linear_map(eq, p1, p2, C)
-    batch = C.shape[:2]
+    batch = C.shape[:-2]
     # sources: class c of the training set excites its columns (θ' = 1/π_c), class c of the population its signal and noise weights
     units = jnp.eye(k, dtype=C.dtype)
     theta = jnp.concatenate([units / eq.class_weights, jnp.zeros((k, k))])

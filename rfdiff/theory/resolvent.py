@@ -160,9 +160,7 @@ def linear_map(eq: Equivalent, p1: Point, p2: Point, C: jax.Array) -> jax.Array:
 
 def jacobian(eq: Equivalent, features: jax.Array, point: Point) -> jax.Array:
     """Jacobian (Z,N,N) of the one-point fixed point: the response system at z1 = z2."""
-    rows, cols = np.triu_indices(features.shape[1])
-    averages = _average(point.r**2, eq.type_weights[:, None] * features[:, rows] * features[:, cols])
-    return linear_map(eq, point, point, _symmetric(averages, features.shape[1]))
+    return linear_map(eq, point, point, feature_averages(eq, point.r**2))
 
 
 def _average(values: jax.Array, weighted: jax.Array) -> jax.Array:
@@ -258,6 +256,13 @@ def stieltjes_of(eq: Equivalent, point: Point) -> tuple[jax.Array, jax.Array]:
     trace = jnp.einsum("l,zlk->zk", eq.group_weights, _diagonal(point.Y))
     averaged = eq.noise_variance / eq.psi_p * trace + (point.r * eq.type_weights) @ eq.carried
     return g, sampled + eq.deterministic * eq.class_weights * averaged
+
+
+def feature_averages(eq: Equivalent, products: jax.Array) -> jax.Array:
+    """E_h[values features featuresᵀ] (Z, F, F) for values (Z, J) of the neuron types, such as r_1 r_2 of Z pairs."""
+    features = type_features(eq)
+    rows, cols = np.triu_indices(features.shape[1])
+    return _symmetric(_average(products, eq.type_weights[:, None] * features[:, rows] * features[:, cols]), features.shape[1])
 
 
 def pair_features(eq: Equivalent, r1: jax.Array, r2: jax.Array) -> jax.Array:

@@ -1,0 +1,195 @@
+"""Maps of class-wise times over two numbers of a problem: thousands of closed forms under vmap, none of them fatal.
+
+All cells share one compiled program: the same numbers of contour nodes, neuron types and quadrature nodes, fine enough for the hardest
+cell. Each cell lays its own contour around norm bounds of U, which are wider than the support but need no search. Cells whose error
+estimate is too large are done again with more nodes; what still fails is marked and left NaN.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike
+
+from rfdiff._pytree import static, value_type, vectorize_text
+from rfdiff.curves import ClassTimes
+from rfdiff.parameters import set_parameter
+from rfdiff.problem import Problem
+from rfdiff.theory.contour import HALF_HEIGHT, ellipse
+from rfdiff.theory.density import outer_bounds
+from rfdiff.theory.dynamics import RESIDUAL
+from rfdiff.theory.equivalent import build, column_kinds, gauss_rules
+from rfdiff.theory.neuron_types import TypeGrid, gram_root, is_odd, type_grid
+from rfdiff.theory.planning import optimal_and_rate
+from rfdiff.theory.quadratic import solve_kernel
+from rfdiff.theory.resolvent import free_start
+from rfdiff.theory.timing import class_times
+
+NODES = (48, 64, 96, 128, 192, 256, 384)
+CHUNK = 64  # cells between two reports of progress
+CACHE_BYTES = 2**25  # cells are batched inside a chunk so that their pairs of nodes stay in the processor's cache
+LEVEL, RADIUS = 2, 5.5
+PROBES = (0.1, 1.0, 10.0, 100.0, 1000.0)
+MOST_CELLS = 10**6
+
+Progress = Callable[[int, int], None]
+
+
+@value_type
+class PhaseMap:
+    """Class-wise times over two numbers of a problem (A × B cells, K classes).
+
+    Args:
+        first, second: (A,) and (B,) values of the two axes.
+        times: `ClassTimes` of arrays (A, B, K); NaN in failed cells (and where a time does not exist: see `ClassTimes`).
+        error_estimate: (A, B) numerical error of the losses the times are read from.
+        failed: (A, B) whether the fixed point or the contour failed: the error is above the tolerance at the largest number of nodes.
+        names: the names of the two axes.
+    """
+
+    first: Any
+    second: Any
+    times: ClassTimes
+    error_estimate: Any
+    failed: Any
+    names: tuple[str, str] = static()
+
+
+def phase_map(
+    problem: Problem, axes: Mapping[str, ArrayLike], q: float = 0.5, tolerance: float = 1e-4, progress: Progress | None = None
+) -> PhaseMap:
+    """τ_gen, τ_stop, τ_mem and τ_opt(q) of every class over two numbers of a problem.
+
+    Args:
+        problem: what the axes do not vary.
+        axes: two names of `rfdiff.parameters` with their values; every cell must be a valid problem.
+        q: fraction of the way to the exact score's loss that counts as learned, in τ_opt.
+        tolerance: largest error of a loss in a cell that counts as computed.
+        progress: called on the host with (cells done, cells in all) after each chunk.
+
+    Returns:
+        `PhaseMap`.
+
+    Raises:
+        ValueError: not two axes; an unknown name; a value for which there is no problem; malformed q or tolerance.
+
+    Reference: `equations`, section 7; tests/theory/test_maps.py.
+    """
+    names, values = _check(axes, q, tolerance)
+    cells = [
+        set_parameter(set_parameter(problem, names[0], float(a)), names[1], float(b)) for a in values[0] for b in values[1]
+    ]  # every one is validated here, before anything is computed
+    with jax.enable_x64(True):
+        found = _run(cells, q, tolerance, progress)
+    shape = (len(values[0]), len(values[1]))
+    times, error, failed = jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), found)
+    return PhaseMap(values[0], values[1], times, error, failed, names)
+
+
+def _check(axes: Mapping[str, ArrayLike], q: float, tolerance: float) -> tuple[tuple[str, str], list[np.ndarray]]:
+    if len(axes) != 2:
+        raise ValueError(f"axes: {', '.join(axes) or 'none'}; allowed: two names, each with its values")
+    if not 0 < q < 1:
+        raise ValueError(f"q: {q!r}; allowed: 0 < q < 1")
+    if not 1e-9 <= tolerance <= 0.1:
+        raise ValueError(f"tolerance: {tolerance!r}; allowed: 1e-9 <= tolerance <= 0.1")
+    values = [np.atleast_1d(np.asarray(v, np.float64)) for v in axes.values()]
+    for name, v in zip(axes, values, strict=True):
+        if v.ndim != 1 or not v.size or not np.all(np.isfinite(v)) or np.any(np.diff(v) <= 0):
+            raise ValueError(f"axes: {name} = {vectorize_text(np.ravel(v))}; allowed: finite values that increase")
+    if values[0].size * values[1].size > MOST_CELLS:
+        raise ValueError(f"axes: {values[0].size} x {values[1].size} cells; allowed: at most {MOST_CELLS:g}")
+    first, second = axes
+    return (first, second), values
+
+
+def _run(cells: list[Problem], q: float, tolerance: float, progress: Progress | None) -> tuple[ClassTimes, np.ndarray, np.ndarray]:
+    """Times, errors and failures of all cells; those that miss the tolerance once more with more nodes, as long as there are any."""
+    roots, grid, rules = _shared(cells)
+    stacked = jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf, np.float64) for leaf in leaves]), *cells)
+    kinds = column_kinds(cells[0].noise_draws)
+    low, high = (np.asarray(x) for x in _bounds(stacked, roots, grid, rules, kinds))
+    # a trapezoid rule converges as e^{-N η}: the cell with the longest contour needs most, and the bounds are wider than the support
+    wanted = np.max(np.log(3 * high / low)) / 2 / HALF_HEIGHT * math.log(10 / tolerance)
+    result: Any = None
+    todo = np.arange(len(cells))
+    for size in [n for n in NODES if n >= min(0.8 * wanted, NODES[-1])]:
+        part = _in_chunks(stacked, roots, todo, grid, rules, kinds, size, q, progress if result is None else None)
+        if result is None:
+            result = part
+        else:
+            better = part[1] < result[1][todo]
+            for old, new in zip(jax.tree.leaves(result), jax.tree.leaves(part), strict=True):
+                old[todo[better]] = new[better]
+        todo = np.flatnonzero(~(result[1] <= tolerance))
+        if not todo.size:
+            break
+    times, error = result
+    failed = ~(error <= tolerance)
+    times = jax.tree.map(lambda leaf: np.where(failed[:, None], np.nan, leaf), times)
+    return times, error, failed
+
+
+def _shared(cells: list[Problem]) -> tuple[np.ndarray, TypeGrid, Any]:
+    """Roots (C, K, rank) of all Gram matrices, and the neuron types and quadrature rules that are fine enough for every cell."""
+    roots = [gram_root(cell.mixture.centroid_gram) for cell in cells]
+    rank = max(root.shape[1] for root in roots)
+    padded = np.stack([np.pad(root, ((0, 0), (0, rank - root.shape[1]))) for root in roots])
+    longest = padded[int(np.argmax([np.linalg.norm(root) for root in roots]))] if rank else padded[0]
+    if rank and np.linalg.matrix_rank(longest) < rank:
+        longest = next(root for root in padded if np.linalg.matrix_rank(root) == rank)
+    grid = type_grid(longest, LEVEL, RADIUS, is_odd(cells[0].activation), 16)
+    steepest = max(range(len(cells)), key=lambda i: math.exp(-cells[i].t) * math.sqrt(np.max(cells[i].mixture.variances)))
+    noisiest = min(range(len(cells)), key=lambda i: cells[i].t)
+    candidates = [gauss_rules(cells[i]) for i in {steepest, noisiest}]
+    rules = tuple(max(options, key=lambda rule: rule.nodes.size) for options in zip(*candidates, strict=True))
+    return padded, grid, rules
+
+
+@jax.jit
+def _bounds(stacked: Problem, roots: Any, grid: TypeGrid, rules: Any, kinds: Any) -> tuple[jax.Array, jax.Array]:
+    """Norm bounds (C,) of the spectra of all cells."""
+    return jax.lax.map(lambda cell: outer_bounds(_equivalent(*cell, grid, rules, kinds)), (stacked, roots), batch_size=64)
+
+
+def _equivalent(problem: Problem, root: jax.Array, grid: TypeGrid, rules: Any, kinds: Any) -> Any:
+    return build(problem.activation, problem.mixture, problem.t, problem.psi_p, problem.psi_n, kinds, root, grid, rules)
+
+
+@partial(jax.jit, static_argnames=("size", "q"))
+def _cells(stacked: Problem, roots: Any, grid: TypeGrid, rules: Any, kinds: Any, size: int, q: float) -> tuple[ClassTimes, jax.Array]:
+    """Times (C, K) and errors (C,) of a chunk of cells."""
+    k = roots.shape[1]
+    pair_bytes = 16 * (10 * (2 * k + k * (k + 1) // 2) ** 2 + grid.weights.size)
+    batch = max(1, min(CHUNK, 2 ** int(math.log2(max(1, CACHE_BYTES / (size**2 / 4 * pair_bytes))))))
+
+    def one(cell: tuple[Problem, jax.Array]) -> tuple[ClassTimes, jax.Array]:
+        eq = _equivalent(*cell, grid, rules, kinds)
+        low, high = outer_bounds(eq)
+        contour = ellipse(low / 2, 1.5 * high, size)
+        optimal, kappa = optimal_and_rate(cell[0])
+        kernel = solve_kernel(eq, contour, free_start(eq, contour.nodes), optimal, kappa, jnp.inf)
+        probes = jnp.append(jnp.asarray(PROBES) / (kappa * high), jnp.inf)
+        error = jnp.where(kernel.residual < RESIDUAL, kernel.error(probes), jnp.inf)
+        return class_times(kernel, q), jnp.where(jnp.isfinite(error), error, jnp.inf)
+
+    return jax.lax.map(one, (stacked, roots), batch_size=batch)
+
+
+def _in_chunks(
+    stacked: Problem, roots: np.ndarray, which: np.ndarray, grid: TypeGrid, rules: Any, kinds: Any, size: int, q: float, progress: Any
+) -> tuple[ClassTimes, np.ndarray]:
+    """`_cells` of some cells in chunks of one shape, the last one filled up with copies."""
+    parts = []
+    for start in range(0, len(which), CHUNK):
+        some = which[start : start + CHUNK]
+        filled = np.resize(some, CHUNK)
+        part = _cells(jax.tree.map(lambda leaf, i=filled: leaf[i], stacked), roots[filled], grid, rules, kinds, size=size, q=q)
+        parts.append(jax.tree.map(lambda leaf, some=some: np.asarray(leaf)[: some.size], part))
+        if progress is not None:
+            progress(min(start + CHUNK, len(which)), len(which))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
