@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rfdiff._pytree import as_real_array, is_concrete, set_field, value_type, vectorize_text
+from rfdiff._pytree import as_real_array, is_concrete, set_field, static, value_type, vectorize_text
+from rfdiff.covariances import check_gram, class_moments, law_fields, symmetric_roots
 
 WEIGHT_TOLERANCE = 1e-6
 
@@ -16,14 +17,18 @@ WEIGHT_TOLERANCE = 1e-6
 class MixtureLaw:
     """Law of a K-class Gaussian mixture as d → ∞: class fractions, joint covariance spectrum, centroid Gram matrix.
 
-    The class covariances Σ_c commute; a fraction `eigenvalue_weights[l]` of the d directions has the joint eigenvalues
-    `eigenvalues[l] = (λ_1, …, λ_K)`. Centroids enter through Q_{cc'} = μ_c·μ_{c'}/d alone.
+    A fraction `eigenvalue_weights[l]` of the d directions has the joint eigenvalues `eigenvalues[l] = (λ_1, …, λ_K)` of the class
+    covariances. Centroids enter through Q_{cc'} = μ_c·μ_{c'}/d alone. A law built by `from_covariances` or `fit` keeps its matrices,
+    which need not commute, and belongs to their dimension.
 
     Args:
         weights: (K,) class fractions π_c > 0 with Σ π_c = 1.
-        eigenvalues: (L, K) joint eigenvalues ≥ 0 of the class covariances, variance per direction.
+        eigenvalues: (L, K) joint eigenvalues ≥ 0, variance per direction; not commuting: (d, K), each class's own, descending.
         eigenvalue_weights: (L,) fractions of the directions > 0, summing to 1.
         centroid_gram: (K, K) symmetric positive semi-definite Q.
+        covariances: (K, d, d) Σ_c of a law that was built from them, else None.
+        centroids: (K, d) μ_c of such a law, else None.
+        commuting: whether `eigenvalues` are joint.
 
     Raises:
         ValueError: naming the field, its value and the allowed range.
@@ -33,10 +38,15 @@ class MixtureLaw:
     eigenvalues: Any
     eigenvalue_weights: Any
     centroid_gram: Any
+    covariances: Any = None
+    centroids: Any = None
+    commuting: bool = static(default=True)
 
     def __post_init__(self) -> None:
         for name in ("weights", "eigenvalues", "eigenvalue_weights", "centroid_gram"):
             set_field(self, name, _as_array(name, getattr(self, name)))
+        if (self.covariances is None) != (self.centroids is None) or (self.covariances is None and not self.commuting):
+            raise ValueError("covariances: given without centroids, or commuting=False without them; allowed: build with from_covariances")
         if np.ndim(self.weights) != 1 or np.shape(self.weights)[0] < 1:
             raise ValueError(f"weights: shape {np.shape(self.weights)}; allowed: (K,) with K >= 1")
         k = np.shape(self.weights)[0]
@@ -69,15 +79,7 @@ class MixtureLaw:
             raise ValueError(
                 f"eigenvalues: smallest variance is {self.eigenvalues.min():.6g}; allowed: variances >= 0 (not standard deviations)"
             )
-        gram = self.centroid_gram
-        scale = max(1.0, float(np.abs(gram).max()))
-        if np.abs(gram - gram.T).max() > 1e-9 * scale:
-            raise ValueError(f"centroid_gram: differs from its transpose by {np.abs(gram - gram.T).max():.3g}; allowed: symmetric")
-        smallest = float(np.linalg.eigvalsh(gram)[0])
-        if smallest < -1e-9 * scale:
-            raise ValueError(
-                f"centroid_gram: smallest eigenvalue is {smallest:.6g}; allowed: positive semi-definite (centroid inner products over d)"
-            )
+        check_gram(self.centroid_gram)
 
     @classmethod
     def isotropic(cls, weights: ArrayLike, variances: ArrayLike, centroid_gram: ArrayLike | None = None) -> "MixtureLaw":
@@ -101,6 +103,42 @@ class MixtureLaw:
         gram = np.zeros((k, k)) if centroid_gram is None else centroid_gram
         return cls(weights, spread[None, :], np.ones(1), gram)
 
+    @classmethod
+    def from_covariances(cls, weights: ArrayLike, covariances: ArrayLike, centroids: ArrayLike | None = None) -> "MixtureLaw":
+        """Classes with given covariance matrices, which need not commute, and centroids.
+
+        Matrices that commute to rounding are diagonalised together. The theory takes the matrices as representative of the limit
+        d → ∞; a simulation realises exactly this mixture, at this dimension only.
+
+        Args:
+            weights: (K,) class fractions.
+            covariances: (K, d, d) symmetric positive semi-definite Σ_c.
+            centroids: (K, d) μ_c, of norm O(√d); None for centred classes.
+
+        Raises:
+            ValueError: naming the field, its value and the allowed range.
+        """
+        return cls(*law_fields(weights, covariances, centroids))
+
+    @classmethod
+    def fit(
+        cls, samples: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None, shrinkage: str | float = "ledoit-wolf"
+    ) -> "MixtureLaw":
+        """Law with the empirical means and shrunk empirical covariances `(1 - ρ) S_c + ρ (tr S_c/d) I` of labelled samples.
+
+        S_c averages the outer products of the n_c deviations from the class mean; ρ as in `rfdiff.covariances.ledoit_wolf`, or given.
+
+        Args:
+            samples: (n, ...) images or vectors, flattened to (n, d).
+            labels: (n,) class labels; classes are the distinct ones in ascending order.
+            weights: (K,) class fractions; None for the fractions of the labels.
+            shrinkage: "ledoit-wolf", or a number ρ with 0 ≤ ρ < 1.
+
+        Raises:
+            ValueError: naming the argument, its value and the allowed range.
+        """
+        return cls.from_covariances(*class_moments(samples, labels, weights, shrinkage))
+
     @property
     def num_classes(self) -> int:
         """Number K of classes."""
@@ -111,15 +149,21 @@ class MixtureLaw:
         """(K,) class variances σ_c² = tr Σ_c / d."""
         return self.eigenvalue_weights @ self.eigenvalues
 
+    @property
+    def dimension(self) -> int | None:
+        """Dimension d of the covariances that the law was built from; None for a law without a dimension."""
+        return None if self.covariances is None else int(np.shape(self.covariances)[-1])
+
 
 @value_type
 class GaussianMixture:
-    """A K-class Gaussian mixture in dimension d, in the joint eigenbasis of its class covariances.
+    """A K-class Gaussian mixture in dimension d; without `factors`, in the joint eigenbasis of its class covariances.
 
     Args:
         weights: (K,) class fractions.
         means: (K, d) centroids μ_c, of norm O(√d).
         variances: (K, d) diagonal of each class covariance.
+        factors: (K, d, d) symmetric F_c with Σ_c = F_c F_cᵀ, or None where the covariances are diagonal.
 
     Raises:
         ValueError: shapes that do not fit together.
@@ -128,12 +172,15 @@ class GaussianMixture:
     weights: Any
     means: Any
     variances: Any
+    factors: Any = None
 
     def __post_init__(self) -> None:
         shape = (np.size(self.weights), np.shape(self.means)[-1] if np.ndim(self.means) else 0)
         for name in ("means", "variances"):
             if np.shape(getattr(self, name)) != shape:
                 raise ValueError(f"{name}: shape {np.shape(getattr(self, name))}; allowed: {shape}, K classes in one dimension d")
+        if self.factors is not None and np.shape(self.factors) != (*shape, shape[1]):
+            raise ValueError(f"factors: shape {np.shape(self.factors)}; allowed: {(*shape, shape[1])}, a square matrix for each class")
 
     @property
     def num_classes(self) -> int:
@@ -150,16 +197,21 @@ class GaussianMixture:
         """Realise a law in dimension d: exact Gram matrix, uniformly random directions of the centroids.
 
         The d directions are shared among the eigenvalue groups by largest remainder, and the centroids lie along a random
-        orthonormal frame, so that they have no preferred position with respect to the eigenbasis.
+        orthonormal frame. A law built from covariances is realised as it is, by its own matrices and centroids.
 
         Args:
-            law: the dimension-free law, L eigenvalue groups and K classes.
-            d: dimension, at least L and at least the rank of the Gram matrix.
+            law: the law, L eigenvalue groups and K classes.
+            d: dimension, at least L and at least the rank of the Gram matrix; the law's own if it was built from covariances.
             key: JAX random key of the centroid directions.
 
         Raises:
-            ValueError: d too small for the law.
+            ValueError: d too small for the law, or another than that of its covariances.
         """
+        if law.covariances is not None:
+            if d != law.dimension:
+                raise ValueError(f"d: {d}; allowed: {law.dimension}, the dimension of the covariances that the law was built from")
+            matrices = np.asarray(law.covariances)
+            return cls(np.asarray(law.weights), law.centroids, np.einsum("kaa->ka", matrices), symmetric_roots(matrices))
         gram = np.asarray(law.centroid_gram, np.float64)
         values, vectors = np.linalg.eigh(gram)
         rank = int(np.sum(values > 1e-12 * max(values[-1], 1e-300)))
@@ -192,9 +244,20 @@ class GaussianMixture:
         if len(counts) != self.num_classes or min(counts) < 0:
             raise ValueError(f"counts: {counts!r}; allowed: {self.num_classes} integers >= 0, one for each class")
         labels = np.repeat(np.arange(len(counts)), counts)
-        noise = jax.random.normal(key, (len(labels), self.dimension), dtype)
-        means, stds = jnp.asarray(self.means, noise.dtype), jnp.sqrt(jnp.asarray(self.variances, noise.dtype))
-        return means[labels] + stds[labels] * noise, jnp.asarray(labels)
+        return self.place(jax.random.normal(key, (len(labels), self.dimension), dtype), counts), jnp.asarray(labels)
+
+    def place(self, noise: jax.Array, counts: tuple[int, ...]) -> jax.Array:
+        """Samples (n, d) in class order, μ_c + Σ_c^{1/2} g, from standard normals g (n, d) and the K static counts n_c."""
+        labels = np.repeat(np.arange(len(counts)), counts)
+        means = jnp.asarray(self.means, noise.dtype)
+        if self.factors is None:
+            return means[labels] + jnp.sqrt(jnp.asarray(self.variances, noise.dtype))[labels] * noise
+        factors, stops = jnp.asarray(self.factors, noise.dtype), np.cumsum(counts)
+        own = [
+            jnp.matmul(noise[stop - count : stop], factors[c], precision=jax.lax.Precision.HIGHEST)
+            for c, (stop, count) in enumerate(zip(stops, counts, strict=True))
+        ]
+        return means[labels] + jnp.concatenate(own)
 
 
 def largest_remainder(weights: ArrayLike, total: int) -> np.ndarray:

@@ -79,7 +79,7 @@ class Problem:
         """The problem as TOML text that `from_toml` reads back to the same numbers.
 
         Raises:
-            ValueError: the activation is a user's own function, which a file cannot hold.
+            ValueError: the activation is a user's own function, or the law was built from covariances: neither fits into a text file.
         """
         return tomli_w.dumps(problem_to_dict(self))
 
@@ -130,12 +130,17 @@ def problem_to_dict(problem: Problem) -> dict[str, Any]:
     """The problem as plain numbers and lists, the inverse of `problem_from_dict`.
 
     Raises:
-        ValueError: the activation is a user's own function, which a file cannot hold.
+        ValueError: the activation is a user's own function, or the law was built from covariances: neither fits into a text file.
     """
     name = problem.activation.name
     if ACTIVATIONS.get(name) != problem.activation:
         raise ValueError(f"activation: {name!r} is a user's own function and cannot be written; allowed: {', '.join(ACTIVATIONS)}")
     law = problem.mixture
+    if law.covariances is not None:
+        d = law.dimension
+        raise ValueError(
+            f"mixture: has covariances of {d} x {d} numbers, which a TOML file does not hold; allowed: a result file (rfdiff.store)"
+        )
     spectrum: dict[str, Any] = {"eigenvalues": law.eigenvalues.tolist(), "eigenvalue_weights": law.eigenvalue_weights.tolist()}
     if law.eigenvalues.shape[0] == 1:
         spectrum = {"variances": law.eigenvalues[0].tolist()}

@@ -1,7 +1,8 @@
 """Labelled results on disk: one NetCDF file a result, written whole or not at all, readable with xarray alone.
 
 Layout: `/` holds attributes only (format, problem as TOML, versions, platform, date, random seed, rule); the groups `/theory`,
-`/simulation`, `/smaller` (the simulation at half the dimension) hold learning curves and `/spectrum` the limiting spectrum of U.
+`/simulation`, `/smaller` (the simulation at half the dimension) hold learning curves and `/spectrum` the limiting spectrum of U. A law
+built from covariances stands in the group `/mixture` with its matrices; the problem's text then holds their traces only.
 Groups that were not computed are absent. `xr.open_dataset(path, group="theory")` or `xr.open_datatree(path)` opens it anywhere.
 """
 
@@ -19,10 +20,11 @@ import xarray as xr
 
 from rfdiff._files import replacing
 from rfdiff.curves import CURVE_NAMES, EmpiricalSpectrum, LearningCurves, Spectrum
+from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem, problem_from_dict
 
 FORMAT = "rfdiff result"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # of files with a group /mixture; the others are written as version 1, which older readers know
 CURVE_GROUPS = ("theory", "simulation", "smaller")
 RESERVED = ("format", "format_version", "problem")
 
@@ -88,6 +90,11 @@ _SPECTRUM: dict[str, _Field] = {
     "atom_weights": _Field(("atom",), "weight of the atom"),
     "missing_mass": _Field((), "numerical error of the total mass of the density and the atoms"),
 }
+_MIXTURE: dict[str, _Field] = {
+    "weights": _Field(("class",), "class fraction"),
+    "covariances": _Field(("class", "row", "column"), "covariance of the class"),
+    "centroids": _Field(("class", "row"), "mean of the class"),
+}
 
 
 def provenance(**entries: Any) -> dict[str, Any]:
@@ -128,6 +135,8 @@ def save(result: Result, path: str | Path) -> Path:
         curves = getattr(result, name)
         if curves is not None:
             groups[f"/{name}"] = _curves_dataset(curves)
+    if result.problem.mixture.covariances is not None:
+        groups["/mixture"] = _with_class_axis(_dataset(result.problem.mixture, _MIXTURE))
     if result.spectrum is not None:
         groups["/spectrum"] = _with_class_axis(_dataset(result.spectrum, _SPECTRUM))
     with replacing(path) as temporary:
@@ -175,6 +184,8 @@ def _result_from(groups: dict[str, xr.Dataset], root: dict[str, Any]) -> Result:
         raise ValueError("has no attribute 'problem'") from err
     except RecursionError as err:
         raise ValueError("attribute problem is not a problem: nested too deeply") from err
+    if "mixture" in groups:
+        problem = with_mixture(problem, MixtureLaw.from_covariances(**_values(groups["mixture"], _MIXTURE, "mixture")))
     curves = {name: _curves_from(groups[name], name) for name in CURVE_GROUPS if name in groups}
     for name, value in curves.items():
         if value.num_classes != problem.num_classes:
@@ -188,7 +199,15 @@ def _root_attributes(result: Result) -> dict[str, Any]:
     for name, value in result.metadata.items():
         if name in RESERVED or isinstance(value, bool) or not isinstance(value, str | int | float):
             raise ValueError(f"metadata: {name} = {value!r}; allowed: text and numbers, under other names than {', '.join(RESERVED)}")
-    return {"format": FORMAT, "format_version": FORMAT_VERSION, "problem": result.problem.to_toml(), **result.metadata}
+    problem, law = result.problem, result.problem.mixture
+    whole = law.covariances is None
+    text = problem if whole else with_mixture(problem, MixtureLaw.isotropic(law.weights, law.variances, law.centroid_gram))
+    return {"format": FORMAT, "format_version": 1 if whole else FORMAT_VERSION, "problem": text.to_toml(), **result.metadata}
+
+
+def with_mixture(problem: Problem, mixture: MixtureLaw) -> Problem:
+    """The problem with another mixture law."""
+    return Problem(mixture, problem.activation, problem.t, problem.psi_p, problem.psi_n, problem.noise_draws)
 
 
 def _curves_dataset(curves: LearningCurves) -> xr.Dataset:

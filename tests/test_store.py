@@ -16,6 +16,7 @@ import xarray as xr
 
 from rfdiff import store
 from rfdiff._files import replacing
+from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
 from tests import synthetic
 
@@ -179,7 +180,7 @@ ONE_CLASS = BAD_PROBLEM.replace("cos", "tanh")
     [
         (change_attribute("format", "something else"), "is not an rfdiff result"),
         (change_attribute("format", None), r"is not an rfdiff result \(attribute format is None"),
-        (change_attribute("format_version", store.FORMAT_VERSION + 1), "has format version 2, newer than 1.*upgrade rfdiff"),
+        (change_attribute("format_version", store.FORMAT_VERSION + 1), "has format version 3, newer than 2.*upgrade rfdiff"),
         (change_attribute("format_version", "one"), "format_version is 'one'; allowed: an integer"),
         (change_attribute("problem", None), "has no attribute 'problem'"),
         (change_attribute("problem", "t = = 1"), "result.nc: Invalid value"),
@@ -280,3 +281,20 @@ def test_missing_folder_and_fresh_permissions(tmp_path: Path) -> None:
         temporary.write_bytes(b"x")
     (tmp_path / "b").write_bytes(b"x")
     assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+def test_round_trip_of_a_law_built_from_covariances(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    roots = rng.standard_normal((2, 12, 12))
+    law = MixtureLaw.from_covariances([0.7, 0.3], roots @ np.swapaxes(roots, 1, 2), rng.standard_normal((2, 12)))
+    problem = store.with_mixture(synthetic.problem(), law)
+    found = store.load(store.save(store.Result(problem), tmp_path / "dense.nc")).problem
+    assert_identical(found, problem)
+    with xr.open_datatree(tmp_path / "dense.nc") as tree:
+        assert tree.attrs["format_version"] == 2 and tree["mixture"]["covariances"].dims == ("class", "row", "column")
+        np.testing.assert_allclose(Problem.from_toml(_text(tmp_path, tree.attrs["problem"])).mixture.variances, law.variances)
+
+
+def _text(folder: Path, text: str) -> Path:
+    (folder / "problem.toml").write_text(text)
+    return folder / "problem.toml"

@@ -100,9 +100,7 @@ def first_layer(key: jax.Array, sizes: Sizes, dtype: Any) -> jax.Array:
 
 def clean_samples(key: jax.Array, mixture: GaussianMixture, sizes: Sizes, dtype: Any) -> jax.Array:
     """Clean training samples x (n, d) in class order; standard normals drawn in float32, then scaled and shifted in the dtype."""
-    labels = np.repeat(np.arange(len(sizes.counts)), sizes.counts)
-    means, stds = jnp.asarray(mixture.means, dtype), jnp.sqrt(jnp.asarray(mixture.variances, dtype))
-    return means[labels] + stds[labels] * jax.random.normal(key, (sizes.n, sizes.d), jnp.float32).astype(dtype)
+    return mixture.place(jax.random.normal(key, (sizes.n, sizes.d), jnp.float32).astype(dtype), sizes.counts)
 
 
 def feature_map(activation: Activation, W: jax.Array, x: jax.Array) -> jax.Array:

@@ -138,7 +138,11 @@ def population_moments(
     means, variances = jnp.asarray(mixture.means, dtype), jnp.asarray(mixture.variances, dtype)
     U, V, bounds = [], [], []
     for c in range(mixture.num_classes):
-        covariance = product(W * (scale * scale * variances[c] + delta), W.T) / d
+        if mixture.factors is None:
+            covariance = product(W * (scale * scale * variances[c] + delta), W.T) / d
+        else:
+            signal = scale * product(W, jnp.asarray(mixture.factors[c], dtype))
+            covariance = (product(signal, signal.T) + delta * product(W, W.T)) / d
         std = jnp.sqrt(jnp.diagonal(covariance))
         correlation = covariance / (std[:, None] * std[None, :])
         mean = scale / np.sqrt(d).astype(dtype) * product(W, means[c])
