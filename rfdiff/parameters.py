@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from rfdiff._pytree import is_concrete
 from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
 
@@ -69,9 +70,12 @@ def set_parameter(problem: Problem, name: str, value: Any) -> Problem:
         return _with(problem, weights=unit * value + rest * (1 - value))
     if kind == "centroid_norm":
         factor = (1 - unit) + unit * (value / _scalable(name, law.centroid_gram[c, c])) ** 0.5
-        return _with(problem, centroid_gram=law.centroid_gram * factor[:, None] * factor)
+        fields = {"centroid_gram": law.centroid_gram * factor[:, None] * factor}
+        return _with(problem, **fields, **({} if law.centroids is None else {"centroids": law.centroids * factor[:, None]}))
     target = value * law.variances[1] if kind == "variance_ratio" else value
-    return _with(problem, eigenvalues=law.eigenvalues * ((1 - unit) + unit * (target / _scalable(name, law.variances[c]))))
+    factor = (1 - unit) + unit * (target / _scalable(name, law.variances[c]))
+    matrices = {} if law.covariances is None else {"covariances": law.covariances * factor[:, None, None]}
+    return _with(problem, eigenvalues=law.eigenvalues * factor, **matrices)
 
 
 def parameter_names(problem: Problem) -> list[str]:
@@ -98,7 +102,7 @@ def _split(problem: Problem, name: str) -> tuple[str, int]:
 
 
 def _scalable(name: str, present: Any) -> Any:
-    if np.ndim(present) == 0 and not present > 0:
+    if is_concrete(present) and not present > 0:
         raise ValueError(f"parameter: {name} is {float(present):g} in the problem and cannot be scaled; allowed: a problem where it is > 0")
     return present
 

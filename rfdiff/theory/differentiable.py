@@ -60,7 +60,8 @@ def plan_curves(
         if span[0] == 0 and np.isinf(wanted).any():
             raise ValueError("taus: inf, where the test loss diverges (p = n m); allowed: finite training times")
         shown = dynamics.time_grid(problem, 40) if taus is None and isinstance(rule, GradientFlow) else wanted
-        before, plan, error = None, None, np.inf
+        before, error = None, np.inf
+        plan: Any = None
         for level in levels(problem, 1, radius):
             parts = type_parts(problem, level, radius, dynamics.LEAST if rank else 1, gram_derivatives)
             plan, losses, error = _refine_contour(problem, parts, span, rule, kappa, shown, tolerance / 4)

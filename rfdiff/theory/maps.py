@@ -24,7 +24,7 @@ from rfdiff.theory.density import outer_bounds
 from rfdiff.theory.dynamics import RESIDUAL
 from rfdiff.theory.equivalent import build, column_kinds, gauss_rules
 from rfdiff.theory.neuron_types import TypeGrid, gram_root, is_odd, type_grid
-from rfdiff.theory.planning import optimal_and_rate
+from rfdiff.theory.planning import optimal_and_rate, require_commuting
 from rfdiff.theory.quadratic import solve_kernel
 from rfdiff.theory.resolvent import free_start
 from rfdiff.theory.timing import class_times
@@ -75,11 +75,13 @@ def phase_map(
         `PhaseMap`.
 
     Raises:
-        ValueError: not two axes; an unknown name; a value for which there is no problem; malformed q or tolerance.
+        ValueError: not two axes; an unknown name; a value for which there is no problem; malformed q or tolerance; covariances that do not
+            commute.
 
     Reference: `equations`, section 7; tests/theory/test_maps.py.
     """
     names, values = _check(axes, q, tolerance)
+    require_commuting(problem)
     cells = [
         set_parameter(set_parameter(problem, names[0], float(a)), names[1], float(b)) for a in values[0] for b in values[1]
     ]  # every one is validated here, before anything is computed
@@ -153,7 +155,7 @@ def _shared(cells: list[Problem]) -> tuple[np.ndarray, TypeGrid, Any]:
 @jax.jit
 def _bounds(stacked: Problem, roots: Any, grid: TypeGrid, rules: Any, kinds: Any) -> tuple[jax.Array, jax.Array]:
     """Norm bounds (C,) of the spectra of all cells."""
-    return jax.lax.map(lambda cell: outer_bounds(_equivalent(*cell, grid, rules, kinds)), (stacked, roots), batch_size=64)
+    return jax.lax.map(lambda cell: outer_bounds(_equivalent(cell[0], cell[1], grid, rules, kinds)), (stacked, roots), batch_size=64)
 
 
 def _equivalent(problem: Problem, root: jax.Array, grid: TypeGrid, rules: Any, kinds: Any) -> Any:

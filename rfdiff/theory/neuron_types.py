@@ -1,7 +1,7 @@
 """Neuron types: quadrature nodes for h ~ N(0, Q), what a neuron sees of the class centroids (`equations`, section 2)."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.stats import norm, qmc
@@ -18,8 +18,8 @@ SOBOL_LEVELS = 4
 class TypeGrid(NamedTuple):
     """Quadrature nodes (J, rank) and weights (J,) of a standard normal vector; J = 1 and rank 0 for centred classes."""
 
-    nodes: np.ndarray
-    weights: np.ndarray
+    nodes: Any
+    weights: Any
 
 
 def lattice_grid(rank: int, step: float, radius: float, odd: bool = False) -> TypeGrid:

@@ -114,8 +114,9 @@ def equivalent_on(problem: Problem, plan: Plan) -> Equivalent:
     """The Gaussian equivalent of a problem on a plan's neuron types; traceable and differentiable in every number of the problem.
 
     Raises:
-        ValueError: the numbers of the problem are traced in single precision.
+        ValueError: the numbers of the problem are traced in single precision, or its covariances do not commute.
     """
+    require_commuting(problem)
     for leaf in jax.tree.leaves(problem):
         if isinstance(leaf, jax.core.Tracer) and leaf.dtype != jnp.float64:
             raise ValueError(
@@ -134,6 +135,19 @@ def equivalent_on(problem: Problem, plan: Plan) -> Equivalent:
         problem.activation, problem.mixture, problem.t, problem.psi_p, problem.psi_n,
         column_kinds(problem.noise_draws), root, TypeGrid(nodes, weights), plan.rules,
     )  # fmt: skip
+
+
+def require_commuting(problem: Problem) -> None:
+    """Refuse class covariances that do not commute: their curves are computed matrix by matrix, outside the compiled functions.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if not problem.mixture.commuting:
+        raise ValueError(
+            "mixture: its class covariances do not commute; allowed here: jointly diagonal ones (theory.learning_curves takes both; "
+            "derivatives and maps need commuting ones)"
+        )
 
 
 def optimal_and_rate(problem: Problem) -> tuple[jax.Array, jax.Array]:

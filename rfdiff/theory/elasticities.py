@@ -52,7 +52,7 @@ def sensitivity(problem: Problem, q: float = 0.5, tolerance: float = 1e-7) -> Ti
     Raises:
         ValueError: malformed q or tolerance; p = n m, where the curves have no limit.
 
-    Reference: `equations`, section 7; tests/theory/test_sensitivity.py.
+    Reference: `equations`, section 7; tests/theory/test_elasticities.py.
     """
     if not 0 < q < 1:
         raise ValueError(f"q: {q!r}; allowed: 0 < q < 1")
@@ -65,9 +65,8 @@ def sensitivity(problem: Problem, q: float = 0.5, tolerance: float = 1e-7) -> Ti
     known = jax.tree.map(lambda time: np.isfinite(time) & (time > 0), times)
 
     def where_known(slopes: ClassTimes, read: Any) -> ClassTimes:
-        return jax.tree.map(
-            lambda good, slope: np.where(good.reshape((-1,) + (1,) * (read(slope).ndim - 1)), read(slope), np.nan), known, slopes
-        )
+        values = jax.tree.map(read, slopes)
+        return jax.tree.map(lambda good, value: np.where(np.reshape(good, (-1,) + (1,) * (value.ndim - 1)), value, np.nan), known, values)
 
     elasticities = {name: where_known(by_log, lambda slope, i=i: slope[:, i]) for i, name in enumerate(names)}
     by_gram = where_known(by_gram, lambda slope: (slope + np.swapaxes(slope, 1, 2)) / 2)
@@ -94,5 +93,6 @@ def _derivatives(problem: Problem, plan: Plan, logs: Any, gram: Any, names: tupl
 
 def _transposed(slopes: ClassTimes) -> tuple[Any, Any]:
     """A `ClassTimes` of pairs as a pair of `ClassTimes`."""
-    parts = [ClassTimes(*(getattr(slopes, name)[i] for name in ("tau_gen", "tau_stop", "tau_mem", "tau_opt")), slopes.q) for i in range(2)]
-    return parts[0], parts[1]
+    names = ("tau_gen", "tau_stop", "tau_mem", "tau_opt")
+    first, second = ({name: getattr(slopes, name)[i] for name in names} for i in range(2))
+    return ClassTimes(**first, q=slopes.q), ClassTimes(**second, q=slopes.q)
