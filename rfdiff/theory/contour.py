@@ -27,7 +27,7 @@ class Contour(NamedTuple):
     weights: Any
 
 
-def ellipse(low: Any, high: Any, size: int, half_height: float = HALF_HEIGHT, shift: float = 0.0) -> Contour:
+def ellipse(low: Any, high: Any, size: int, half_height: float = HALF_HEIGHT, shift: Any = 0.0) -> Contour:
     """Contour of `size` nodes that crosses the real axis at `low` and `high`.
 
     Args:

@@ -95,12 +95,11 @@ def _refine_contour(
 def _with_start(problem: Problem, plan: Plan) -> Plan:
     """The plan with the fixed point's solution of its own problem as the start, found along rays from far out where it is hard to reach."""
     eq = equivalent_on(problem, plan)
-    solution, u = resolvent.solve_jit(eq, plan.nodes), None
+    solution = resolvent.solve_jit(eq, plan.nodes)
+    start = resolvent.pack(solution.point.delta, solution.point.H)
     if np.max(np.asarray(solution.residual)) > dynamics.RESIDUAL:
-        for scale in 10.0 ** np.arange(6, -1, -1):
-            solution = resolvent.solve_jit(eq, plan.nodes * scale, u, 1e-10, 60)
-            u = resolvent.pack(solution.point.delta, solution.point.H)
-    return dataclasses.replace(plan, start=resolvent.pack(solution.point.delta, solution.point.H))
+        start = jax.jit(resolvent.approach_along_rays)(eq, plan.nodes)
+    return dataclasses.replace(plan, start=start)
 
 
 def plan_points(problem: Problem, z: ArrayLike, gram_derivatives: bool = True, level: int = 3) -> Plan:

@@ -52,7 +52,7 @@ def sensitivity(problem: Problem, q: float = 0.5, tolerance: float = 1e-7) -> Ti
     Raises:
         ValueError: malformed q or tolerance; p = n m, where the curves have no limit.
 
-    Reference: `equations`, section 7; tests/theory/test_elasticities.py.
+    Reference: `equations`, section 7; tests/theory/test_timing.py.
     """
     if not 0 < q < 1:
         raise ValueError(f"q: {q!r}; allowed: 0 < q < 1")

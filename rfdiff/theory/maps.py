@@ -8,7 +8,7 @@ estimate is too large are done again with more nodes; what still fails is marked
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,10 +26,13 @@ from rfdiff.theory.equivalent import build, column_kinds, gauss_rules
 from rfdiff.theory.neuron_types import TypeGrid, gram_root, is_odd, type_grid
 from rfdiff.theory.planning import optimal_and_rate, require_commuting
 from rfdiff.theory.quadratic import solve_kernel
-from rfdiff.theory.resolvent import free_start
+from rfdiff.theory.resolvent import approach_along_rays, free_start
 from rfdiff.theory.timing import class_times
 
-NODES = (48, 64, 96, 128, 192, 256, 384)
+NODES = (48, 64, 96, 144, 224, 384)
+FEW = 0.05  # share of the cells below which a number of nodes is not worth a program of its own
+HARD = 1e-9  # lower bound of the spectrum, relative to the upper, below which the contour passes left of 0 instead
+ATTEMPTS = 3
 CHUNK = 64  # cells between two reports of progress
 CACHE_BYTES = 2**25  # cells are batched inside a chunk so that their pairs of nodes stay in the processor's cache
 LEVEL, RADIUS = 2, 5.5
@@ -109,35 +112,67 @@ def _check(axes: Mapping[str, ArrayLike], q: float, tolerance: float) -> tuple[t
     return (first, second), values
 
 
+class _Setting(NamedTuple):
+    """What all cells share: roots of their Gram matrices (C, K, rank), neuron types, quadrature rules, column kinds."""
+
+    roots: Any
+    grid: TypeGrid
+    rules: Any
+    kinds: Any
+
+
 def _run(cells: list[Problem], q: float, tolerance: float, progress: Progress | None) -> tuple[ClassTimes, np.ndarray, np.ndarray]:
-    """Times, errors and failures of all cells; those that miss the tolerance once more with more nodes, as long as there are any."""
-    roots, grid, rules = _shared(cells)
+    """Times, errors and failures of all cells; those that miss the tolerance are done again, with care and more nodes."""
+    setting = _setting(cells)
     stacked = jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf, np.float64) for leaf in leaves]), *cells)
-    kinds = column_kinds(cells[0].noise_draws)
-    low, high = (np.asarray(x) for x in _bounds(stacked, roots, grid, rules, kinds))
-    # a trapezoid rule converges as e^{-N η}: the cell with the longest contour needs most, and the bounds are wider than the support
-    wanted = np.max(np.log(3 * high / low)) / 2 / HALF_HEIGHT * math.log(10 / tolerance)
+    low, high = (np.asarray(x) for x in _bounds(stacked, setting))
+    sizes = _sizes(np.maximum(low, HARD * high), high, tolerance)
     result: Any = None
     todo = np.arange(len(cells))
-    for size in [n for n in NODES if n >= min(0.8 * wanted, NODES[-1])]:
-        part = _in_chunks(stacked, roots, todo, grid, rules, kinds, size, q, progress if result is None else None)
-        if result is None:
-            result = part
-        else:
-            better = part[1] < result[1][todo]
+    for attempt in range(ATTEMPTS):
+        done, parts = 0, []
+        for size in np.unique(sizes[todo]):
+            group = todo[sizes[todo] == size]
+            tell = None if progress is None or attempt else partial(_advance, progress, done, len(cells))
+            parts.append((group, _in_chunks(stacked, setting, group, NODES[size], q, attempt > 0, tell)))
+            done += group.size
+        if not attempt:
+            order = np.argsort(np.concatenate([group for group, _ in parts]))
+            result = jax.tree.map(lambda *leaves, order=order: np.concatenate(leaves)[order], *(part for _, part in parts))
+        for group, part in parts:
+            better = part[1] < result[1][group]
             for old, new in zip(jax.tree.leaves(result), jax.tree.leaves(part), strict=True):
-                old[todo[better]] = new[better]
-        todo = np.flatnonzero(~(result[1] <= tolerance))
+                old[group[better]] = new[better]
+        todo = todo[~(result[1][todo] <= tolerance)]
         if not todo.size:
             break
+        missed = np.isfinite(result[1][todo])  # else the fixed point failed: the same nodes, with care
+        sizes[todo] = np.minimum(sizes[todo] + missed, len(NODES) - 1)
     times, error = result
     failed = ~(error <= tolerance)
-    times = jax.tree.map(lambda leaf: np.where(failed[:, None], np.nan, leaf), times)
-    return times, error, failed
+    return jax.tree.map(lambda leaf: np.where(failed[:, None], np.nan, leaf), times), error, failed
 
 
-def _shared(cells: list[Problem]) -> tuple[np.ndarray, TypeGrid, Any]:
-    """Roots (C, K, rank) of all Gram matrices, and the neuron types and quadrature rules that are fine enough for every cell."""
+def _advance(progress: Progress, before: int, total: int, done: int) -> None:
+    progress(before + done, total)
+
+
+def _sizes(low: np.ndarray, high: np.ndarray, tolerance: float) -> np.ndarray:
+    """Index in `NODES` for each cell: the trapezoid rule converges as e^{-N η}, and the bounds are wider than the support.
+
+    Numbers of nodes that few cells need are rounded up to one that others need, since each compiles a program.
+    """
+    wanted = 0.8 * np.log(3 * high / low) / 2 / HALF_HEIGHT * math.log(10 / tolerance)
+    sizes = np.minimum(np.searchsorted(NODES, wanted), len(NODES) - 1)
+    for size in range(len(NODES) - 1):
+        above = sizes[sizes > size]
+        if above.size and np.count_nonzero(sizes == size) < FEW * sizes.size:
+            sizes[sizes == size] = above.min()
+    return sizes
+
+
+def _setting(cells: list[Problem]) -> _Setting:
+    """Neuron types and quadrature rules that are fine enough for every cell."""
     roots = [gram_root(cell.mixture.centroid_gram) for cell in cells]
     rank = max(root.shape[1] for root in roots)
     padded = np.stack([np.pad(root, ((0, 0), (0, rank - root.shape[1]))) for root in roots])
@@ -149,49 +184,55 @@ def _shared(cells: list[Problem]) -> tuple[np.ndarray, TypeGrid, Any]:
     noisiest = min(range(len(cells)), key=lambda i: cells[i].t)
     candidates = [gauss_rules(cells[i]) for i in {steepest, noisiest}]
     rules = tuple(max(options, key=lambda rule: rule.nodes.size) for options in zip(*candidates, strict=True))
-    return padded, grid, rules
+    return _Setting(padded, grid, rules, column_kinds(cells[0].noise_draws))
 
 
 @jax.jit
-def _bounds(stacked: Problem, roots: Any, grid: TypeGrid, rules: Any, kinds: Any) -> tuple[jax.Array, jax.Array]:
+def _bounds(stacked: Problem, setting: _Setting) -> tuple[jax.Array, jax.Array]:
     """Norm bounds (C,) of the spectra of all cells."""
-    return jax.lax.map(lambda cell: outer_bounds(_equivalent(cell[0], cell[1], grid, rules, kinds)), (stacked, roots), batch_size=64)
+    return jax.lax.map(lambda cell: outer_bounds(_equivalent(cell[0], cell[1], setting)), (stacked, setting.roots), batch_size=CHUNK)
 
 
-def _equivalent(problem: Problem, root: jax.Array, grid: TypeGrid, rules: Any, kinds: Any) -> Any:
-    return build(problem.activation, problem.mixture, problem.t, problem.psi_p, problem.psi_n, kinds, root, grid, rules)
+def _equivalent(problem: Problem, root: jax.Array, setting: _Setting) -> Any:
+    return build(
+        problem.activation, problem.mixture, problem.t, problem.psi_p, problem.psi_n, setting.kinds, root, setting.grid, setting.rules
+    )
 
 
-@partial(jax.jit, static_argnames=("size", "q"))
-def _cells(stacked: Problem, roots: Any, grid: TypeGrid, rules: Any, kinds: Any, size: int, q: float) -> tuple[ClassTimes, jax.Array]:
-    """Times (C, K) and errors (C,) of a chunk of cells."""
-    k = roots.shape[1]
-    pair_bytes = 16 * (10 * (2 * k + k * (k + 1) // 2) ** 2 + grid.weights.size)
+@partial(jax.jit, static_argnames=("size", "q", "careful"))
+def _cells(stacked: Problem, setting: _Setting, size: int, q: float, careful: bool) -> tuple[ClassTimes, jax.Array]:
+    """Times (C, K) and errors (C,) of a chunk of cells; careful: every node is approached from far out along its ray."""
+    k = setting.roots.shape[1]
+    pair_bytes = 16 * (10 * (2 * k + k * (k + 1) // 2) ** 2 + setting.grid.weights.size)
     batch = max(1, min(CHUNK, 2 ** int(math.log2(max(1, CACHE_BYTES / (size**2 / 4 * pair_bytes))))))
 
     def one(cell: tuple[Problem, jax.Array]) -> tuple[ClassTimes, jax.Array]:
-        eq = _equivalent(*cell, grid, rules, kinds)
+        eq = _equivalent(*cell, setting)
         low, high = outer_bounds(eq)
-        contour = ellipse(low / 2, 1.5 * high, size)
+        hard = low < HARD * high  # p = n m: finite times only
+        shift = jnp.where(hard, HARD * high, 0)
+        contour = ellipse(jnp.where(hard, -shift / 2, low / 2), 1.5 * high, size, shift=shift)
         optimal, kappa = optimal_and_rate(cell[0])
-        kernel = solve_kernel(eq, contour, free_start(eq, contour.nodes), optimal, kappa, jnp.inf)
-        probes = jnp.append(jnp.asarray(PROBES) / (kappa * high), jnp.inf)
-        error = jnp.where(kernel.residual < RESIDUAL, kernel.error(probes), jnp.inf)
+        latest = jnp.where(hard, 1 / (kappa * jnp.where(hard, shift, 1)), jnp.inf)
+        start = approach_along_rays(eq, contour.nodes) if careful else free_start(eq, contour.nodes)
+        kernel = solve_kernel(eq, contour, start, optimal, kappa, latest)
+        error = jnp.where(kernel.residual < RESIDUAL, kernel.error(jnp.append(jnp.asarray(PROBES) / (kappa * high), latest)), jnp.inf)
         return class_times(kernel, q), jnp.where(jnp.isfinite(error), error, jnp.inf)
 
-    return jax.lax.map(one, (stacked, roots), batch_size=batch)
+    return jax.lax.map(one, (stacked, setting.roots), batch_size=batch)
 
 
 def _in_chunks(
-    stacked: Problem, roots: np.ndarray, which: np.ndarray, grid: TypeGrid, rules: Any, kinds: Any, size: int, q: float, progress: Any
+    stacked: Problem, setting: _Setting, which: np.ndarray, size: int, q: float, careful: bool, tell: Callable[[int], None] | None
 ) -> tuple[ClassTimes, np.ndarray]:
     """`_cells` of some cells in chunks of one shape, the last one filled up with copies."""
     parts = []
     for start in range(0, len(which), CHUNK):
         some = which[start : start + CHUNK]
         filled = np.resize(some, CHUNK)
-        part = _cells(jax.tree.map(lambda leaf, i=filled: leaf[i], stacked), roots[filled], grid, rules, kinds, size=size, q=q)
+        chunk = setting._replace(roots=setting.roots[filled])
+        part = _cells(jax.tree.map(lambda leaf, i=filled: leaf[i], stacked), chunk, size=size, q=q, careful=careful)
         parts.append(jax.tree.map(lambda leaf, some=some: np.asarray(leaf)[: some.size], part))
-        if progress is not None:
-            progress(min(start + CHUNK, len(which)), len(which))
+        if tell is not None:
+            tell(min(start + CHUNK, len(which)))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)

@@ -239,6 +239,17 @@ def free_start(eq: Equivalent, z: jax.Array) -> jax.Array:
     return pack(_columns(eq, diagonal, averages), H)
 
 
+def approach_along_rays(eq: Equivalent, z: jax.Array) -> jax.Array:
+    """Unknowns at Z points that the free resolvent does not reach (near p = n m): each from 10^6 z inwards along its ray."""
+
+    def nearer(u: jax.Array, scale: jax.Array) -> tuple[jax.Array, None]:
+        solution = solve(eq, z * scale, u, 1e-10, 60)
+        return pack(solution.point.delta, solution.point.H), None
+
+    scales = 10.0 ** jnp.arange(6, -1, -1)
+    return jax.lax.scan(nearer, free_start(eq, z * scales[0]), scales)[0]
+
+
 def _relative(difference: jax.Array, value: jax.Array, split: int) -> jax.Array:
     """Largest change relative to the size of its block (δ or H)."""
     blocks = [

@@ -1,0 +1,219 @@
+"""The theory as a function of the problem: equal to the adaptive theory, and its derivatives equal to differences of that."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rfdiff import theory
+from rfdiff.mixture import MixtureLaw
+from rfdiff.problem import Problem
+from rfdiff.rules import GradientDescent, Ridge
+from rfdiff.theory import implicit
+from tests.tolerances import rejects
+
+TAUS = np.array([3.0, 100.0, np.inf])
+
+
+def centred() -> Problem:
+    """Two anisotropic centred classes: one neuron type, every direction of the Gram matrix outside its range."""
+    law = MixtureLaw([0.7, 0.3], [[1.6, 0.2], [0.4, 1.2]], [0.4, 0.6], np.zeros((2, 2)))
+    return Problem(law, "tanh", t=0.1, psi_p=4.0, psi_n=3.0)
+
+
+def stack(losses: Any) -> Any:
+    return jnp.stack(losses)
+
+
+def curves(problem: Problem) -> np.ndarray:
+    """Train and test losses (2, T, K) of the adaptive theory."""
+    found = theory.learning_curves(problem, TAUS, tolerance=1e-9)
+    return np.stack([found.train_loss, found.test_loss])
+
+
+def with_fields(problem: Problem, **fields: Any) -> Problem:
+    """Fields replaced without validation: a difference quotient may leave Σπ_c = 1."""
+    names = {f.name for f in dataclasses.fields(problem)}
+    law = jax.tree.map(lambda leaf: leaf, problem.mixture)
+    for name, value in fields.items():
+        if name not in names:
+            object.__setattr__(law, name, value)
+    return dataclasses.replace(problem, mixture=law, **{name: value for name, value in fields.items() if name in names})
+
+
+def slope(function: Callable[[float], np.ndarray], step: float, one_sided: bool = False) -> np.ndarray:
+    """Derivative at 0 by differences of fourth order."""
+    if one_sided:
+        points = [function(i * step) for i in range(5)]
+        return (-25 * points[0] + 48 * points[1] - 36 * points[2] + 16 * points[3] - 3 * points[4]) / (12 * step)
+    return (8 * (function(step) - function(-step)) - (function(2 * step) - function(-2 * step))) / (12 * step)
+
+
+def assert_slopes(exact: np.ndarray, differences: np.ndarray, relative: float = 1e-5) -> None:
+    """Relative to the largest derivative of the same curve over the times: a derivative may pass through 0."""
+    scale = np.max(abs(differences), axis=1, keepdims=True)
+    assert np.all(scale > 1e-7)
+    assert np.max(abs(exact - differences) / scale) < relative
+
+
+@pytest.fixture(scope="module")
+def found() -> Any:
+    """Losses (2, T, K) of the centred problem, their estimated error, and their Jacobian: one compilation for all."""
+    problem = centred()
+    plan = theory.plan_curves(problem, TAUS, tolerance=1e-8)
+
+    def losses(p: Problem) -> Any:
+        kernel = theory.curve_kernel(p, plan)
+        value = stack(kernel.losses(TAUS))
+        return value, (value, kernel.error(TAUS))
+
+    with jax.enable_x64(True):
+        jacobian, (value, error) = jax.jit(jax.jacrev(losses, has_aux=True))(problem)
+    return np.asarray(value), float(error), jacobian
+
+
+@pytest.fixture(scope="module")
+def jacobian(found: Any) -> Any:
+    return found[2]
+
+
+def test_kernel_gives_the_learning_curves(found: Any) -> None:
+    np.testing.assert_allclose(found[0], curves(centred()), atol=2e-8)
+    assert found[1] < 1e-8
+
+
+@pytest.mark.parametrize("name", ["t", "psi_p", "psi_n"])
+def test_derivative_in_a_number_of_the_problem(jacobian: Any, name: str) -> None:
+    at = getattr(centred(), name)
+    differences = slope(lambda h: curves(with_fields(centred(), **{name: at + h})), 2e-3 * at)
+    assert_slopes(np.asarray(getattr(jacobian, name)), differences)
+
+
+@pytest.mark.parametrize(
+    ("name", "index"), [("weights", (1,)), ("eigenvalues", (0, 1)), ("eigenvalues", (1, 0)), ("eigenvalue_weights", (0,))]
+)
+def test_derivative_in_the_mixture(jacobian: Any, name: str, index: tuple[int, ...]) -> None:
+    field = np.asarray(getattr(centred().mixture, name))
+    unit = np.zeros_like(field)
+    unit[index] = 1
+    differences = slope(lambda h: curves(with_fields(centred(), **{name: field + h * unit})), 1e-3)
+    exact = np.asarray(getattr(jacobian.mixture, name))[(..., *index)]
+    assert_slopes(exact, differences)
+    rejects(lambda: assert_slopes(1.001 * exact, differences))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", [np.diag([1.0, 0.0]), np.array([[1.0, -0.6], [-0.6, 1.0]])], ids=["one norm", "an angle too"])
+def test_derivative_where_the_gram_matrix_has_no_width(jacobian: Any, change: np.ndarray) -> None:
+    """Centred classes that start to separate: a one-sided difference of the theory with real centroids."""
+    differences = slope(lambda h: curves(with_fields(centred(), centroid_gram=h * change)), 4e-3, one_sided=True)
+    exact = np.einsum("stkab,ab->stk", np.asarray(jacobian.mixture.centroid_gram), change)
+    assert_slopes(exact, differences, 5e-5)  # what the difference itself is good for
+    rejects(lambda: assert_slopes(1.001 * exact, differences, 5e-5))
+
+
+def test_derivative_of_a_density() -> None:
+    lam = np.array([1.0, 2.0])
+    problem = centred()
+    plan = theory.plan_points(problem, lam)
+
+    def density_of(psi_n: Any) -> Any:
+        density = jnp.imag(theory.transform_at(dataclasses.replace(problem, psi_n=psi_n), plan)[0]) / jnp.pi
+        return density, density
+
+    def at(psi_n: float) -> np.ndarray:
+        return theory.stieltjes(with_fields(problem, psi_n=psi_n), lam).value.imag / np.pi
+
+    with jax.enable_x64(True):
+        jacobian, density = jax.jit(jax.jacfwd(density_of, has_aux=True))(3.0)
+    np.testing.assert_allclose(density, at(3.0), rtol=1e-8)
+    assert np.all(np.asarray(density) > 0.01)
+    np.testing.assert_allclose(jacobian, slope(lambda h: at(3.0 + h), 2e-3), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_no_iteration_is_differentiated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiled gradient needs the same memory whatever the number of iterations that are allowed."""
+    problem = centred()
+    plan = theory.plan_points(problem, np.array([1.0 + 0.5j]))
+
+    def temporary_bytes(iterations: int) -> int:
+        monkeypatch.setattr(implicit, "ITERATIONS", iterations)
+        with jax.enable_x64(True):
+            gradient = jax.jit(jax.grad(lambda p: jnp.real(theory.transform_at(p, plan)[0][0])))
+            return gradient.lower(problem).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporary_bytes(500) <= temporary_bytes(5)
+
+
+def test_single_precision_is_refused() -> None:
+    problem = centred()
+    plan = theory.plan_points(problem, np.array([1.0 + 0.5j]))
+    with pytest.raises(ValueError, match=r"problem: traced in float32; allowed: float64"):
+        jax.grad(lambda p: jnp.real(theory.transform_at(p, plan)[0][0]))(problem)
+
+
+def test_refusals() -> None:
+    with pytest.raises(ValueError, match="tolerance: 1; allowed"):
+        theory.plan_curves(centred(), TAUS, tolerance=1)
+    with pytest.raises(ValueError, match="taus: inf, where the test loss diverges"):
+        theory.plan_curves(dataclasses.replace(centred(), psi_p=3.0, noise_draws=1), [1.0, np.inf])
+    for z in ([0.0], [-1.0], [1 - 1j], [np.nan]):
+        with pytest.raises(ValueError, match=r"z: .*allowed: finite points"):
+            theory.plan_points(centred(), z)
+
+
+def test_covariances_that_do_not_commute_are_refused() -> None:
+    covariances = np.stack([np.diag([1.0, 3.0]), np.array([[2.0, 0.5], [0.5, 1.0]])])
+    problem = Problem(MixtureLaw.from_covariances([0.5, 0.5], covariances), "tanh", t=0.1, psi_p=4.0, psi_n=3.0)
+    plan = theory.plan_points(centred(), np.array([1.0 + 0.5j]))
+    with pytest.raises(ValueError, match="covariances do not commute"):
+        theory.transform_at(problem, plan)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", [GradientDescent(0.05), Ridge([0.3, 0.01])], ids=["gradient descent", "ridge"])
+def test_other_rules(rule: Any, case_b: Problem) -> None:
+    taus = None if isinstance(rule, Ridge) else np.array([1.0, 10.0, 100.0])
+    plan = theory.plan_curves(case_b, taus, rule=rule, gram_derivatives=False)
+    with jax.enable_x64(True):
+        train, test = jax.jit(theory.curve_kernel)(case_b, plan).losses(taus, rule)
+    found = theory.learning_curves(case_b, taus, rule=rule)
+    np.testing.assert_allclose(train, found.train_loss, atol=2e-6)
+    np.testing.assert_allclose(test, found.test_loss, atol=2e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["case_a", "case_b"])
+def test_derivatives_with_centroids(case: str, request: pytest.FixtureRequest) -> None:
+    """With neuron types: in the Gram matrix, whose root is moved, a width, and a number of the problem; second derivatives too."""
+    problem: Problem = request.getfixturevalue(case)
+    plan = theory.plan_curves(problem, TAUS, tolerance=1e-8)
+    with jax.enable_x64(True):
+        jac = jax.jit(jax.jacrev(lambda p: stack(theory.curve_kernel(p, plan).losses(TAUS))))(problem)
+    gram = np.asarray(problem.mixture.centroid_gram)
+    for change in (np.diag([0.0, 1.0]), np.array([[0.0, 0.5], [0.5, 0.0]])):
+        differences = slope(lambda h, change=change: curves(with_fields(problem, centroid_gram=gram + h * change)), 1e-2)
+        exact = np.einsum("stkab,ab->stk", np.asarray(jac.mixture.centroid_gram), change)
+        scale = np.max(abs(differences))
+        assert np.max(abs(exact - differences)) < 1e-5 * scale
+    assert_slopes(np.asarray(jac.t), slope(lambda h: curves(with_fields(problem, t=problem.t + h)), 1e-3))
+
+
+@pytest.mark.slow
+def test_second_derivative() -> None:
+    problem = centred()
+    plan = theory.plan_curves(problem, TAUS, tolerance=1e-8)
+
+    def loss(psi_n: Any) -> Any:
+        return theory.curve_kernel(dataclasses.replace(problem, psi_n=psi_n), plan).losses(TAUS)[1][1, 0]
+
+    with jax.enable_x64(True):
+        first, second = jax.jit(jax.grad(loss)), jax.jit(jax.grad(jax.grad(loss)))
+        exact, difference = float(second(3.0)), float(first(3.0 + 1e-4) - first(3.0 - 1e-4)) / 2e-4
+    assert abs(exact) > 1e-4
+    assert exact == pytest.approx(difference, rel=1e-5)

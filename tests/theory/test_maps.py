@@ -1,0 +1,109 @@
+"""Maps of times: every cell is the problem's own, failures stay in their cells, a second map compiles nothing."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rfdiff import theory
+from rfdiff.curves import times
+from rfdiff.mixture import MixtureLaw
+from rfdiff.parameters import set_parameter
+from rfdiff.problem import Problem
+from rfdiff.theory import maps
+
+NAMES = ("tau_gen", "tau_stop", "tau_mem", "tau_opt")
+
+
+def centred() -> Problem:
+    return Problem(MixtureLaw.isotropic([0.5, 0.5], [1.0, 1.0]), "tanh", t=0.1, psi_p=8.0, psi_n=4.0)
+
+
+def on_a_grid(problem: Problem) -> Any:
+    return times(theory.learning_curves(problem, theory.time_grid(problem, 800)))
+
+
+def cell(problem: Problem, found: Any, i: int, j: int) -> Problem:
+    return set_parameter(set_parameter(problem, found.names[0], found.first[i]), found.names[1], found.second[j])
+
+
+def assert_cell(found: Any, problem: Problem, i: int, j: int) -> None:
+    expected = on_a_grid(cell(problem, found, i, j))
+    for name in NAMES:
+        np.testing.assert_allclose(getattr(found.times, name)[i, j], getattr(expected, name), rtol=2e-3, err_msg=f"{name} at {i}, {j}")
+
+
+def test_cells_are_the_problems_own_and_nothing_compiles_twice() -> None:
+    seen: list[tuple[int, int]] = []
+    axes = {"variance_ratio": [0.4, 1.0, 3.0], "weight_0": [0.2, 0.5, 0.9]}
+    found = theory.phase_map(centred(), axes, progress=lambda done, total: seen.append((done, total)))
+    assert found.names == ("variance_ratio", "weight_0")
+    assert seen[-1] == (9, 9)
+    assert not found.failed.any()
+    assert np.all(found.error_estimate < 1e-4)
+    for i, j in ((0, 0), (2, 1), (1, 2)):
+        assert_cell(found, centred(), i, j)
+    assert not np.allclose(found.times.tau_gen[0, 0], found.times.tau_gen[2, 2], rtol=0.1)
+    # equal classes at equal weight: one curve
+    np.testing.assert_allclose(found.times.tau_mem[1, 1, 0], found.times.tau_mem[1, 1, 1], rtol=1e-9)
+    compiled = maps._cells._cache_size()
+    theory.phase_map(centred(), {"variance_ratio": [0.5, 1.1, 2.5], "weight_0": [0.3, 0.6, 0.8]})
+    assert maps._cells._cache_size() == compiled
+
+
+def test_a_failed_cell_is_marked_and_harms_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A contour's error is made to look large in one cell: it stays NaN, with its error, and the others keep their times."""
+    whole = theory.phase_map(centred(), {"variance_ratio": [0.4, 1.0, 3.0], "weight_0": [0.2, 0.5, 0.9]})
+    true = maps._in_chunks
+
+    def spoiled(stacked: Any, setting: Any, which: np.ndarray, *rest: Any) -> Any:
+        found, error = true(stacked, setting, which, *rest)
+        return found, np.where(which == 4, np.inf, error)
+
+    monkeypatch.setattr(maps, "_in_chunks", spoiled)
+    monkeypatch.setattr(maps, "ATTEMPTS", 1)
+    found = theory.phase_map(centred(), {"variance_ratio": [0.4, 1.0, 3.0], "weight_0": [0.2, 0.5, 0.9]})
+    assert found.failed.sum() == 1 and found.failed[1, 1]
+    assert np.isinf(found.error_estimate[1, 1])
+    assert np.all(np.isnan(found.times.tau_gen[1, 1]))
+    others = ~found.failed
+    np.testing.assert_array_equal(found.times.tau_mem[others], whole.times.tau_mem[others])
+
+
+@pytest.mark.slow
+def test_the_edge_p_equals_nm() -> None:
+    """Where the limit diverges the memorisation time is unknown, and all else stays known; the fixed point needs care there."""
+    problem = Problem(MixtureLaw.isotropic([0.6, 0.4], [1.5, 0.5]), "tanh", t=0.1, psi_p=8.0, psi_n=4.0, noise_draws=1)
+    found = theory.phase_map(problem, {"psi_p": [2.0, 4.0, 16.0], "psi_n": [2.0, 8.0]}, tolerance=1e-3)
+    assert not found.failed.any()
+    assert np.all(np.isnan(found.times.tau_mem[0, 0]))
+    assert np.all(np.isfinite(found.times.tau_stop[0, 0]))
+    np.testing.assert_allclose(found.times.tau_stop[0, 0], on_a_grid(cell(problem, found, 0, 0)).tau_stop, rtol=2e-3)
+    assert_cell(found, problem, 2, 1)
+
+
+@pytest.mark.slow
+def test_centroids(case_a: Problem) -> None:
+    found = theory.phase_map(case_a, {"centroid_norm_1": [0.1, 1.0], "variance_1": [0.4, 1.5]})
+    assert not found.failed.any()
+    for i in range(2):
+        for j in range(2):
+            assert_cell(found, case_a, i, j)
+
+
+@pytest.mark.parametrize(
+    ("axes", "keywords", "message"),
+    [
+        ({"t": [0.1]}, {}, "axes: t; allowed: two names"),
+        ({"t": [0.1], "sigma": [1.0]}, {}, "parameter: 'sigma'; allowed"),
+        ({"t": [0.2, 0.1], "psi_n": [1.0]}, {}, r"axes: t = \[0.2, 0.1\]; allowed: finite values that increase"),
+        ({"t": [0.1], "psi_n": [np.nan]}, {}, r"axes: psi_n = \[nan\]; allowed"),
+        ({"t": [0.1], "weight_0": [0.5, 1.0]}, {}, "weights: .* has an entry <= 0"),
+        ({"t": [0.1], "psi_n": [1.0]}, {"q": 0}, "q: 0; allowed: 0 < q < 1"),
+        ({"t": [0.1], "psi_n": [1.0]}, {"tolerance": 1.0}, "tolerance: 1.0; allowed"),
+        ({"t": np.linspace(0.1, 1, 2000), "psi_n": np.linspace(1, 2, 2000)}, {}, "axes: 2000 x 2000 cells; allowed: at most 1e"),
+    ],
+)
+def test_refused(axes: Any, keywords: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        theory.phase_map(centred(), axes, **keywords)
