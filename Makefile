@@ -4,9 +4,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 OUT    := out/demo
+CLAIMS := $(patsubst experiments/%/run.py,%,$(sort $(wildcard experiments/*/run.py)))
 PYTHON ?=
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint smoke experiments bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -23,6 +24,13 @@ lint: $(STAMP) ## ruff and mypy alone
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
+
+smoke: $(STAMP) ## every experiment in its small version, which must satisfy the criterion of its claim
+	@for name in $(CLAIMS); do echo "$$name"; $(BIN)/python -m experiments.$$name.run --smoke --out out/smoke/$$name || exit 1; done
+
+experiments: $(STAMP) ## regenerate the results, figures and README numbers of all experiments
+	@for name in $(CLAIMS); do echo "$$name"; $(BIN)/python -m experiments.$$name.run || exit 1; done
+	$(BIN)/python -m experiments.harness
 
 bench: $(STAMP) ## time the package on this machine (results in benchmarks/results)
 	@for file in $(filter-out benchmarks/harness.py,$(wildcard benchmarks/*.py)); do echo "$$file"; $(BIN)/python "$$file" || exit 1; done

@@ -7,7 +7,20 @@ from collections.abc import Iterator, Mapping, Set
 PACKAGE = "rfdiff"
 VOCABULARY = ("_pytree", "diffusion", "activation", "covariances", "mixture", "problem", "parameters", "rules", "curves")
 TOOLS = ("_files", "progress")  # know nothing of the physics; anything above the vocabulary may use them
-UPPER = ("theory", "simulation", "backward", "images", "agreement", "plots", "store", "checkpoint", "sweep", "report", "commands")
+UPPER = (
+    "theory",
+    "simulation",
+    "backward",
+    "images",
+    "agreement",
+    "plots",
+    "store",
+    "datasets",
+    "checkpoint",
+    "sweep",
+    "report",
+    "commands",
+)
 OPTIONAL_EXTRAS = {"flax", "orbax"}
 GLOBAL_SWITCHES = re.compile(
     r"\bconfig\.update\(|\bconfig\.jax_\w+\s*=[^=]|os\.environ\[[^]]*\]\s*=[^=]|os\.putenv|os\.environ\.(setdefault|update)"
@@ -33,6 +46,7 @@ def allowed_imports(module: str) -> set[str]:
         "plots": set(),
         "agreement": {"theory", "simulation"},
         "store": {"agreement"},
+        "datasets": {"store"},
         "checkpoint": {"simulation"},
         "sweep": {"theory", "simulation", "agreement", "store", "checkpoint"},
         "report": {"agreement"},

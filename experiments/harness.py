@@ -1,0 +1,238 @@
+"""What every experiment shares: command line, cells that survive Ctrl-C, result file, figure, numbers of the README, and the check.
+
+An experiment is a folder with a `run.py` of four functions:
+
+    compute(smoke, cells) -> xarray.Dataset   the numbers; long work goes through `cells(label, function, arguments)`
+    table(dataset) -> str                     Markdown table of the README
+    verdict(dataset) -> [(statement, bool)]   what the claim says, in sentences that the numbers may break
+    draw(dataset) -> Figure                   theory and simulation on the same axes
+
+`python -m experiments.NAME.run` computes, writes result.nc and figure.png, and rewrites the numbers in the README between
+`<!-- numbers -->` and `<!-- /numbers -->`. They come from the result file alone, and `--check` holds them against it.
+"""
+
+import argparse
+import hashlib
+import importlib
+import json
+import shutil
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from rfdiff._files import replacing
+from rfdiff.datasets import load_dataset, save_dataset
+from rfdiff.plots import save_figure
+from rfdiff.progress import progress
+
+HOME = Path(__file__).resolve().parent
+OPEN, CLOSE = "<!-- numbers -->", "<!-- /numbers -->"
+Cell = dict[str, Any]
+
+
+class Cells:
+    """Runs cells in order, reports progress and time left, and keeps every finished cell until the result is written.
+
+    A kept cell is found again by its label, its argument and the source text of the experiment and of rfdiff: a changed source
+    computes anew.
+
+    Args:
+        folder: where finished cells are kept.
+        source: source files that a cell's result depends on.
+    """
+
+    def __init__(self, folder: Path, source: Sequence[Path]) -> None:
+        self.folder, self.seconds = folder, 0.0
+        self._stamp = hashlib.sha256(b"\0".join(path.read_bytes() for path in source)).hexdigest()
+
+    def __call__(self, label: str, function: Callable[[Any], Cell], arguments: Sequence[Any]) -> list[Cell]:
+        """`[function(argument) for argument in arguments]`, resumable.
+
+        Args:
+            label: what is being done; distinct for distinct functions of an experiment.
+            function: takes one argument, returns named arrays.
+            arguments: plain data (numbers, text, lists), as JSON holds it; tuples arrive as they were given.
+
+        Raises:
+            ValueError: a damaged kept cell; an argument that JSON does not hold.
+        """
+        try:
+            keys = [json.dumps([self._stamp, label, argument]) for argument in arguments]
+        except TypeError as err:
+            raise ValueError(f"arguments: {err}; allowed: plain numbers, text, lists and tuples") from err
+        paths = [self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz" for key in keys]
+        done = sum(path.is_file() for path in paths)
+        found = []
+        with progress(label, len(paths), done, unit="cell") as advance:
+            for path, argument in zip(paths, arguments, strict=True):
+                cell = _load_cell(path) if path.is_file() else None
+                if cell is None:
+                    start = time.perf_counter()
+                    cell = {name: np.asarray(value) for name, value in function(argument).items()}
+                    cell["seconds"] = np.asarray(time.perf_counter() - start)
+                    _save_cell(path, cell)
+                    advance(1)
+                self.seconds += float(cell.pop("seconds"))
+                found.append(cell)
+        return found
+
+
+def stack(cells: Sequence[Cell], name: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """One named array of all cells, (number of cells, ...), or with `shape` in place of that first axis."""
+    values = np.stack([cell[name] for cell in cells])
+    return values if shape is None else values.reshape(*shape, *values.shape[1:])
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main(experiment: Any, arguments: Sequence[str] | None = None) -> int:
+    """Run the command line of an experiment.
+
+    Args:
+        experiment: its module.
+        arguments: the command line, that of the process if None.
+
+    Returns:
+        Exit status: 0 the claim's criterion holds, 1 it does not (or `--check` found something), 2 bad input, 130 interrupted.
+    """
+    parser = argparse.ArgumentParser(description=experiment.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--smoke", action="store_true", help="a small version that satisfies the same criterion within seconds")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of result.nc and figure.png; the experiment's own if not given")
+    parser.add_argument("--check", action="store_true", help="compute nothing: hold result.nc and README.md against the claim")
+    options = parser.parse_args(arguments)
+    home = folder(experiment)
+    out = home if options.out is None else options.out
+    if options.smoke and out.resolve() == home:
+        print("--smoke: would replace the full result; give another folder with --out", file=sys.stderr)
+        return 2
+    try:
+        if options.check:
+            faults = check(experiment, out)
+            print("\n".join(faults) or f"{out}: the criterion holds" + " and the README is up to date" * (out.resolve() == home))
+            return 1 if faults else 0
+        return _run(experiment, out, options.smoke)
+    except (ValueError, OSError) as err:
+        print(f"{experiment.__name__}: {err}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: finished cells are kept, and the same command goes on from there", file=sys.stderr)
+        return 130
+
+
+def folder(experiment: Any) -> Path:
+    """Folder of an experiment's module."""
+    return Path(experiment.__file__).resolve().parent
+
+
+def experiments() -> dict[str, Any]:
+    """Modules of all experiments by the names of their folders."""
+    names = sorted(path.parent.name for path in HOME.glob("*/run.py"))
+    return {name: importlib.import_module(f"experiments.{name}.run") for name in names}
+
+
+def numbers(experiment: Any, dataset: xr.Dataset) -> str:
+    """What stands between the markers of a README: table, verdict, cost and versions, from the result alone."""
+    said = [f"- {'holds' if good else 'DOES NOT HOLD'}: {statement}" for statement, good in experiment.verdict(dataset)]
+    at = dataset.attrs
+    made = f"{at['seconds'] / 60:.1f} minutes, rfdiff {at['rfdiff_version']}, jax {at['jax_version']}, {at['system']}, {at['date'][:10]}"
+    return "\n".join([experiment.table(dataset).strip(), "", *said, "", f"Computed in {made}."])
+
+
+def with_numbers(text: str, block: str) -> str:
+    """A README with the block between its markers.
+
+    Raises:
+        ValueError: not exactly one pair of markers.
+    """
+    if text.count(OPEN) != 1 or text.count(CLOSE) != 1 or text.index(OPEN) > text.index(CLOSE):
+        raise ValueError(f"README: needs {OPEN} and, after it, {CLOSE}, each once")
+    return f"{text[: text.index(OPEN)]}{OPEN}\n{block}\n{text[text.index(CLOSE) :]}"
+
+
+def check(experiment: Any, out: Path | None = None) -> list[str]:
+    """Faults of a standing result: a broken criterion, and in the experiment's own folder a smoke result or a README that differs.
+
+    Raises:
+        ValueError: no result, or a damaged one.
+    """
+    home = folder(experiment)
+    out = home if out is None else out
+    dataset = load_dataset(out / "result.nc")
+    faults = [f"{out.name}: does not hold: {statement}" for statement, good in experiment.verdict(dataset) if not good]
+    if not experiment.verdict(dataset):
+        faults.append(f"{out.name}: the verdict is empty")
+    if not (out / "figure.png").is_file():
+        faults.append(f"{out.name}: no figure.png")
+    if out.resolve() == home:
+        if dataset.attrs.get("smoke"):
+            faults.append(f"{out.name}: result.nc is a smoke result")
+        text = (home / "README.md").read_text(encoding="utf-8")
+        if with_numbers(text, numbers(experiment, dataset)) != text:
+            faults.append(f"{out.name}: numbers in README.md are not those of result.nc; run the experiment again")
+    return faults
+
+
+def index() -> str:
+    """Table of all experiments: claim (first paragraph of run.py) and minutes."""
+    rows = []
+    for name, experiment in experiments().items():
+        claim = " ".join((experiment.__doc__ or "").strip().split("\n\n")[0].split())
+        seconds = load_dataset(HOME / name / "result.nc").attrs["seconds"]
+        rows.append([f"[{name}]({name}/README.md)", claim, f"{seconds / 60:.1f}"])
+    return markdown(["experiment", "claim", "minutes"], rows)
+
+
+def _run(experiment: Any, out: Path, smoke: bool) -> int:
+    home = folder(experiment)
+    out.mkdir(parents=True, exist_ok=True)
+    own = out.resolve() == home
+    if own:
+        with_numbers((home / "README.md").read_text(encoding="utf-8"), "")  # before anything expensive: the markers are there
+    package = HOME.parent / "rfdiff"
+    cells = Cells(out / "cells.partial", [Path(experiment.__file__), *sorted(package.rglob("*.py"))])
+    dataset = experiment.compute(smoke, cells)
+    path = save_dataset(dataset, out / "result.nc", smoke=int(smoke), seconds=cells.seconds, experiment=home.name)
+    if cells.folder.exists():
+        shutil.rmtree(cells.folder)
+    dataset = load_dataset(path)
+    save_figure(experiment.draw(dataset), out / "figure.png")
+    block = numbers(experiment, dataset)
+    print(block)
+    if own:
+        _write_block(home / "README.md", block)
+    print(f"written: {path}, {out / 'figure.png'}" + f", {home / 'README.md'}" * own)
+    return 0 if all(good for _, good in experiment.verdict(dataset)) else 1
+
+
+def _write_block(path: Path, block: str) -> None:
+    text = with_numbers(path.read_text(encoding="utf-8"), block)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _save_cell(path: Path, cell: Cell) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary, open(temporary, "wb") as handle:
+        np.savez(handle, allow_pickle=False, **cell)
+
+
+def _load_cell(path: Path) -> Cell:
+    try:
+        with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as err:
+        raise ValueError(f"{path}: damaged cell ({err}); delete it to compute it again") from err
+
+
+if __name__ == "__main__":
+    _write_block(HOME / "README.md", index())
