@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rfdiff.theory.directions import Directions, Scalars, products
+from rfdiff.theory.directions import Directions, Scalars, own_products
 from rfdiff.theory.equivalent import Equivalent
 from rfdiff.theory.resolvent import Point
 
@@ -28,7 +28,7 @@ NEWTON_TOLERANCE = 1e-12
 class Solved(NamedTuple):
     """One-point solutions at Z points: what `resolvent` calls a point (Y as averages over the directions), and what pairs need."""
 
-    point: Point
+    point: Any  # a Point of numpy arrays
     scalars: Scalars
     nodes: list[tuple[Array, ...]]
     traces: Array
@@ -146,7 +146,7 @@ def _evaluate(system: System, z: complex, u: Array) -> _Trial:
 
 
 def _newton_step(system: System, trial: _Trial) -> Array:
-    own = products(system.directions, [trial.node], [trial.node])[:, :1]
+    own = own_products(system.directions, trial.node)[None, None]
     D, _ = system.directions.response(trial.scalars, trial.scalars, (trial.traces, trial.traces), own)
     E = _total_response(system, _feature_products(system, trial.r, trial.r), D)
     A = system.gains @ E[0, 0] @ _weights_map(system, trial.q, trial.q)[0]
@@ -192,12 +192,12 @@ def solve(system: System, z: Array, start: Array, done: Done | None = None, tole
     scalars = Scalars(*(np.concatenate(parts) for parts in zip(*(trial.scalars for trial in trials), strict=True)))
     q, r = (np.concatenate([getattr(trial, name) for trial in trials]) for name in ("q", "r"))
     none = np.zeros((count, 1, k))
-    point = Point(
+    fields: tuple[Any, ...] = (
         u[:, : kinds * k].reshape(count, kinds, k), system.directions.matrix(scalars.h), q, scalars.a, scalars.b,
         none, none, none, Y[:, None], r,
     )  # fmt: skip
     traces = np.concatenate([trial.traces for trial in trials])
-    return Solved(point, scalars, [trial.node for trial in trials], traces, np.array([trial.residual for trial in trials]))
+    return Solved(Point(*fields), scalars, [trial.node for trial in trials], traces, np.array([trial.residual for trial in trials]))
 
 
 def start_from(system: System, delta: Any, H: Any) -> Array:

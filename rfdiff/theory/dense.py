@@ -7,6 +7,7 @@ and widened again until f = 1 on the contour gives the known (1/d) tr[Vᵀ V_c])
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -85,7 +86,7 @@ def spectra(dense: Dense, problem: Problem) -> Equivalent:
     return Equivalent(**fields)
 
 
-def solve(dense: Dense, z: np.ndarray, start: tuple[np.ndarray, np.ndarray] | None, work: Work) -> closure.Solved:
+def solve(dense: Dense, z: np.ndarray, start: Any, work: Work) -> closure.Solved:
     """One-point solutions at Z points of the upper half-plane, from those of the surrogate, or from (δ, H) given.
 
     Raises:
@@ -102,7 +103,7 @@ def second_traces(dense: Dense, solved: closure.Solved, work: Work) -> jax.Array
     """t2 (2, K, Z, 2Z): train and test, for all pairs of points with points and their conjugates (`equations`, section 5)."""
     system, count = dense.system, len(solved.nodes)
     k, eq = system.shape[1], system.eq
-    gamma = products(system.directions, solved.nodes, solved.nodes, work.advance)
+    gamma = products(system.directions, solved.nodes, work.advance)
     units, zeros = np.eye(k), np.zeros((k, k))
     theta = np.concatenate([units / eq.class_weights, zeros])
     signal, noise = np.concatenate([zeros, units]), np.concatenate([units * eq.deterministic, units])

@@ -109,8 +109,9 @@ class Directions(Protocol):
     `edge` the entries over the tail, so that (1/d) tr[E_i(z1) E_j(z2)] is the product of left and right, plus that of the edges.
     """
 
-    matrices: Matrices
-    noise_variance: float
+    @property
+    def matrices(self) -> Matrices:
+        """The covariances in their working basis."""
 
     @property
     def pairs(self) -> tuple[tuple[int, int], ...]:
@@ -158,30 +159,47 @@ class Directions(Protocol):
 ROWS_ELEMENTS = 2**14
 
 
-def products(
-    directions: Directions, first: list[tuple[np.ndarray, ...]], second: list[tuple[np.ndarray, ...]], done: Callable[[int], None] = id
-) -> np.ndarray:
-    """(Z1, 2 Z2, base, base) of (1/d) tr[E_i(z1) E_j(z2)] for z2 in the upper half-plane and then conjugated.
+def own_products(directions: Directions, node: tuple[np.ndarray, ...]) -> np.ndarray:
+    """(base, base) of (1/d) tr[E_i E_j] at one point: sums that are limited by memory, for which threads only cost."""
+    r, d = directions.matrices.core.shape[1], directions.matrices.dimension
+    total, edge = np.zeros(len(directions.pairs), complex), directions.edge(node)
+    step = max(1, ROWS_ELEMENTS // max(r, 1))
+    for rows in [*_slices(r, step), None]:
+        left, right = (edge, edge) if rows is None else (directions.left(node, rows), directions.right(node, rows))
+        total += [np.einsum("x,x->", left[i], right[j]) for i, j in directions.pairs]
+    return directions.fill(total / d)
 
-    Real and imaginary parts are stacked, so that one real product serves both halves; rows of the core are taken a few at a time, and
-    `done` is told how many.
+
+def _slices(size: int, step: int) -> list[slice]:
+    return [slice(start, min(start + step, size)) for start in range(0, size, step)]
+
+
+def products(directions: Directions, nodes: list[tuple[np.ndarray, ...]], done: Callable[[int], None]) -> np.ndarray:
+    """(Z, 2Z, base, base) of (1/d) tr[E_i(z1) E_j(z2)] for z2 at the points of the upper half-plane and at their conjugates.
+
+    Real and imaginary parts are stacked, so that one real product serves both halves; tr[E_i(z1) E_j(z2)] = tr[E_j(z2) E_i(z1)] leaves
+    half of the pairs. Rows of the core are taken a few at a time, and `done` is told how many.
     """
     r, d = directions.matrices.core.shape[1], directions.matrices.dimension
-    z1, z2, pairs = len(first), len(second), directions.pairs
-    total = np.zeros((len(pairs), 2 * z1, 2 * z2))
-    step = max(1, ROWS_ELEMENTS // max(r, 1))
+    pairs, count = directions.pairs, len(nodes)
+    total = {pair: np.zeros((2 * count, 2 * count)) for pair in pairs}
+    once = [(i, j) for i, j in pairs if i <= j or (j, i) not in total]
 
-    def add(left: np.ndarray, right: np.ndarray) -> None:
-        left, right = (np.concatenate([x.real, x.imag]) for x in (left, right))
-        for number, (i, j) in enumerate(pairs):
-            total[number] += left[:, i] @ right[:, j].T
+    def add(left: list[np.ndarray], right: list[np.ndarray]) -> None:
+        stacked = (np.stack(side, 1) for side in (left, right))
+        one, two = (np.concatenate([x.real, x.imag], 1) for x in stacked)
+        for i, j in once:
+            total[i, j] += one[i] @ two[j].T
 
-    for start in range(0, r, step):
-        rows = slice(start, min(start + step, r))
-        add(np.stack([directions.left(node, rows) for node in first]), np.stack([directions.right(node, rows) for node in second]))
+    for rows in _slices(r, max(1, ROWS_ELEMENTS // max(r, 1))):
+        add([directions.left(node, rows) for node in nodes], [directions.right(node, rows) for node in nodes])
         done(rows.stop - rows.start)
-    if d > r:
-        add(np.stack([directions.edge(node) for node in first]), np.stack([directions.edge(node) for node in second]))
-    rr, ri, ir, ii = total[:, :z1, :z2], total[:, :z1, z2:], total[:, z1:, :z2], total[:, z1:, z2:]
+    edges = [directions.edge(node) for node in nodes]
+    add(edges, edges)
+    for i, j in pairs:
+        if (i, j) not in once:
+            total[i, j] = total[j, i].T
+    parts = np.stack([total[pair] for pair in pairs])
+    rr, ri, ir, ii = parts[:, :count, :count], parts[:, :count, count:], parts[:, count:, :count], parts[:, count:, count:]
     both = np.concatenate([rr - ii + 1j * (ri + ir), rr + ii + 1j * (ir - ri)], 2) / d
     return directions.fill(np.moveaxis(both, 0, -1))

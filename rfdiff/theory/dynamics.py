@@ -144,8 +144,8 @@ def _converge(
     tol: float,
     evaluate: Callable[..., _Values] | None = None,
     widening: float = np.inf,
-) -> tuple[_Values, float]:
-    """Values on a contour refined until its error estimate is below `tol`; with the estimate.
+) -> tuple[_Values, float, tuple[float, float]]:
+    """Values on a contour refined until its error estimate is below `tol`; with the estimate, and what the contour goes around.
 
     The trapezoid error is e^{-cN}: with half the nodes it would be the square root, up to a factor taken as 10.
     """
@@ -163,7 +163,7 @@ def _converge(
         if values.residual > RESIDUAL or not np.isfinite(error):
             error = np.inf
         if error <= tol or size == len(SIZES) - 1 or (not error < 0.5 * last and last < np.inf):
-            return values, error
+            return values, error, span
         size, last = size + 1, error
 
 
@@ -218,11 +218,12 @@ def learning_curves(
             raise ValueError("taus: only inf, where the test loss diverges (p = n m); allowed: finite training times")
         if diverges.any():
             _, clock = rule.schedule(taus[~diverges], kappa)
-        converge = partial(_converge, rule=rule, kappa=kappa, clock=clock, taus=taus[~diverges], tol=tolerance / 4)
+        widening = np.inf if near is problem else 2.0  # where every node costs a matrix, in steps
+        converge = partial(_converge, rule=rule, kappa=kappa, clock=clock, taus=taus[~diverges], tol=tolerance / 4, widening=widening)
         values, error = None, np.inf
         for level in levels(near, 1, radius):
             eq, before = equivalent(near, level, radius, LEAST), values
-            values, own = converge(eq, span)
+            values, own, span = converge(eq, span)
             error = own + 5 * tail
             if rank and before is None:
                 error = np.inf  # one level says nothing of its own error
@@ -246,9 +247,7 @@ def _with_matrices(
     ready = dense.prepare(problem, near, tolerance)
     stable = converge.keywords["rule"].largest_stable_eigenvalue(converge.keywords["kappa"])
     wider = span[0] / dense.WIDENING, min(span[1] * dense.WIDENING, max(math.sqrt(stable) * math.sqrt(span[1]), span[1]))
-    values, error = converge(
-        dense.spectra(ready, problem), wider, evaluate=partial(_evaluate_dense, ready, work), widening=dense.WIDENING**2
-    )
+    values, error, _ = converge(dense.spectra(ready, problem), wider, evaluate=partial(_evaluate_dense, ready, work))
     return values, error + ready.neglected
 
 
