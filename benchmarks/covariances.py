@@ -84,4 +84,4 @@ if __name__ == "__main__":
     elif arguments.smoke:
         print(json.dumps(run(d=40, repeats=1), indent=2))
     else:
-        harness.write("covariances", run(d=784, repeats=2))
+        harness.write("covariances", run(d=784, repeats=1))

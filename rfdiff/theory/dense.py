@@ -93,10 +93,14 @@ def solve(dense: Dense, z: np.ndarray, start: Any, work: Work) -> closure.Solved
         ValueError: more memory is needed than the machine has.
     """
     check_memory(dense, len(z))
+    work.expect(len(z) + dense.system.directions.matrices.core.shape[1])  # the points, and the rows of their products
     if start is None:
         near = resolvent.solve_jit(dense.near, z)
         start = np.asarray(near.point.delta), np.asarray(near.point.H)
     return closure.solve(dense.system, z, closure.start_from(dense.system, *start), work.advance)
+
+
+_sandwich = jax.jit(sandwich)
 
 
 def second_traces(dense: Dense, solved: closure.Solved, work: Work) -> jax.Array:
@@ -116,14 +120,9 @@ def second_traces(dense: Dense, solved: closure.Solved, work: Work) -> jax.Array
         rows = slice(start, min(start + block, count))
         found = closure.responses(system, solved, rows, gamma[rows], theta, signal, noise)
         part = jax.tree.map(lambda leaf, rows=rows: leaf[rows, None, None], solved.point)
-        pieces.append(-sandwich(eq, part, whole, jnp.asarray(found.delta), jnp.asarray(theta[:, None]), jnp.asarray(found.Y)))
+        pieces.append(-_sandwich(eq, part, whole, jnp.asarray(found.delta), jnp.asarray(theta[:, None]), jnp.asarray(found.Y)))
     traces = jnp.moveaxis(jnp.concatenate(pieces), -1, 0)
     return traces.reshape(2, k, count, 2 * count)
-
-
-def units(dense: Dense, count: int) -> int:
-    """Units of work of a contour of `count` points: its points, and the rows of their products."""
-    return count + dense.system.directions.matrices.core.shape[1]
 
 
 def check_memory(dense: Dense, count: int) -> None:

@@ -104,10 +104,9 @@ def _evaluate(eq: Equivalent, contour: Contour, clock: Any, kappa: Any, rule: Ru
 
 def _evaluate_dense(ready: dense.Dense, work: dense.Work, contour: Contour, clock: Any, kappa: Any, rule: Rule) -> _Values:
     """`_evaluate` where the covariances do not commute."""
-    work.expect(dense.units(ready, len(contour.nodes)))
     solved = dense.solve(ready, contour.nodes, None, work)
     at = _first_integrals(ready.system.eq, contour, solved.point, solved.residual, clock, kappa, rule)
-    second, error = _second_integrals(dense.second_traces(ready, solved, work), at.weighted, at.weighted)
+    second, error = jax.jit(_second_integrals)(dense.second_traces(ready, solved, work), at.weighted, at.weighted)
     losses = 1 - 2 * np.asarray(at.first) + np.asarray(second)
     return _Values(losses[0], losses[1], float(2 * at.error + 2 * np.max(abs(error))), float(at.missing), float(at.residual))
 
@@ -220,24 +219,30 @@ def learning_curves(
             _, clock = rule.schedule(taus[~diverges], kappa)
         widening = np.inf if near is problem else 2.0  # where every node costs a matrix, in steps
         converge = partial(_converge, rule=rule, kappa=kappa, clock=clock, taus=taus[~diverges], tol=tolerance / 4, widening=widening)
-        values, error = None, np.inf
-        for level in levels(near, 1, radius):
-            eq, before = equivalent(near, level, radius, LEAST), values
-            values, own, span = converge(eq, span)
-            error = own + 5 * tail
-            if rank and before is None:
-                error = np.inf  # one level says nothing of its own error
-            elif before is not None:
-                pairs = ((values.train, before.train), (values.test, before.test))
-                error += refined_error(near, max(float(np.max(abs(new - old))) for new, old in pairs))
-            if error <= tolerance:
-                break
+        values, error, types, span, eq = _over_levels(near, radius, span, converge, tolerance, tail)
         if near is not problem:
-            values, exact = _with_matrices(problem, eq, span, converge, tolerance, dense.Work(progress))
-            error += exact - own
+            values, error = _with_matrices(problem, eq, span, converge, tolerance, dense.Work(progress))
+        error += types
     if progress is not None:
         progress(1, 1)
     return _package(problem, taus, values, error, diverges)
+
+
+def _over_levels(problem: Problem, radius: float, span: Any, converge: Any, tolerance: float, tail: float) -> tuple[Any, ...]:
+    """Values, errors of contour and neuron types, what the contour goes around, and the equivalent, refined until `tolerance` is met."""
+    values, error, types = None, np.inf, np.inf
+    for level in levels(problem, 1, radius):
+        eq, before = equivalent(problem, level, radius, LEAST), values
+        values, error, span = converge(eq, span)
+        types = 5 * tail
+        if radius and before is None:
+            types = np.inf  # one level says nothing of its own error
+        elif before is not None:
+            pairs = ((values.train, before.train), (values.test, before.test))
+            types += refined_error(problem, max(float(np.max(abs(new - old))) for new, old in pairs))
+        if error + types <= tolerance:
+            break
+    return values, error, types, span, eq
 
 
 def _with_matrices(
