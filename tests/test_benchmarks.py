@@ -32,6 +32,13 @@ def test_theory() -> None:
     assert found["spectrum_missing_mass"] <= 1e-3
 
 
+@pytest.mark.slow
+def test_covariances() -> None:
+    found = smoke("covariances.py")
+    for case in found["cases"].values():
+        assert case["error_estimate"] <= found["tolerance"] and case["progress_reports"] > 16
+
+
 def test_committed_results_name_their_machine_and_spread() -> None:
     paths = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
     assert paths

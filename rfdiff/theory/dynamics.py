@@ -1,6 +1,8 @@
 """Per-class learning curves at all training times, by contour integrals of the two-point function (`equations`, section 5)."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -12,78 +14,19 @@ from rfdiff.curves import LearningCurves
 from rfdiff.mixture import optimal_loss
 from rfdiff.problem import Problem, noise_variance_of
 from rfdiff.rules import GradientFlow, Ridge, Rule, check_stability
-from rfdiff.theory import resolvent
+from rfdiff.theory import dense, resolvent
 from rfdiff.theory.contour import Contour, ellipse, integrate
 from rfdiff.theory.density import atoms, bounds, extent, support
 from rfdiff.theory.equivalent import Equivalent, equivalent
 from rfdiff.theory.neuron_types import gram_root, levels, refined_error
 from rfdiff.theory.resolvent import Point
+from rfdiff.theory.traces import one_trace, two_trace
 
 LEAST = 256  # neuron types: enough for the first two levels of two classes, which then share one program
 BLOCK_BYTES = 2**28
 RESIDUAL = 1e-9  # of the fixed point, relative, above which a node has failed
 SIZES = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 HALF_HEIGHTS = (np.pi / 4, 0.5, 0.3, 0.15)
-
-
-def one_trace(eq: Equivalent, p: Point) -> tuple[jax.Array, jax.Array]:
-    """t1 = (1/d) tr[Vᵀ R V_c] for the train and the test V_c, each (Z, K)."""
-    Y = jnp.einsum("l,zlab->zab", eq.group_weights, p.Y)
-    test = eq.noise_variance * jnp.einsum("za,zac->zc", p.b, Y)
-    own = jnp.einsum("s,zsk->zk", eq.kind_weights * eq.noise_gains, p.delta * p.q)
-    return own + test * p.b / eq.class_weights, test
-
-
-def two_trace(eq: Equivalent, p1: Point, p2: Point) -> tuple[jax.Array, jax.Array]:
-    """t2 = (1/d) tr[Vᵀ R(z1) U_c R(z2) V] for the train and the test U_c, each (K, Z1, Z2)."""
-    C = resolvent.pair_features(eq, p1.r, p2.r)
-    return two_trace_of_pairs(eq, jax.tree.map(lambda x: x[:, None], p1), jax.tree.map(lambda x: x[None], p2), C)
-
-
-def two_trace_of_pairs(eq: Equivalent, p1: Point, p2: Point, C: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """`two_trace` (K, …) for pairs given by broadcasting p1 and p2, with their feature averages C (…, F, F)."""
-    k = eq.linear.shape[1]
-    kinds = eq.kind_weights.shape[0]
-    A = resolvent.linear_map(eq, p1, p2, C)
-    batch = C.shape[:-2]
-    # sources: class c of the training set excites its columns (θ' = 1/π_c), class c of the population its signal and noise weights
-    units = jnp.eye(k, dtype=C.dtype)
-    theta = jnp.concatenate([units / eq.class_weights, jnp.zeros((k, k))])
-    signal = jnp.concatenate([jnp.zeros((k, k)), units])
-    noise = jnp.concatenate([units * eq.deterministic, units])
-
-    def source(theta: jax.Array, signal: jax.Array, noise: jax.Array) -> tuple[jax.Array, jax.Array]:
-        a, b = resolvent.weights_response(eq, p1.q, p2.q, jnp.broadcast_to(-theta, (*batch, kinds, k)))
-        return a + signal, b + noise
-
-    a_source, b_source = jax.vmap(source)(theta, signal, noise)
-    still = jnp.zeros((*batch, k, k), C.dtype)
-    right = jax.vmap(lambda a, b: resolvent.pack(*resolvent.response(eq, p1, p2, C, a, b, still)[:2]))(a_source, b_source)
-    solution = jnp.linalg.solve(jnp.eye(A.shape[-1]) - A, jnp.moveaxis(right, 0, -1))
-
-    def trace(u: jax.Array, theta: jax.Array, a_source: jax.Array, b_source: jax.Array) -> jax.Array:
-        delta, H = resolvent.unpack(u, kinds, k)
-        a, b = resolvent.weights_response(eq, p1.q, p2.q, delta)
-        Y = jnp.einsum("l,...lab->...ab", eq.group_weights, resolvent.response(eq, p1, p2, C, a + a_source, b + b_source, H)[2])
-        return -_sandwich(eq, p1, p2, delta, theta, Y)
-
-    traces = jax.vmap(trace)(jnp.moveaxis(solution, -1, 0), theta, a_source, b_source)
-    return traces[:k], traces[k:]
-
-
-def _sandwich(eq: Equivalent, p1: Point, p2: Point, delta: jax.Array, theta: jax.Array, Y: jax.Array) -> jax.Array:
-    """D' + O' of `equations`, section 5: the same column twice, and two different columns joined through W."""
-    weights = eq.kind_weights[:, None] * eq.class_weights * eq.noise_gains[:, None] * p1.q * p2.q
-    same = jnp.einsum("...sk->...", weights * (delta - p1.delta * theta * p2.delta))
-    left = -jnp.einsum("...sk->...k", weights * (delta + p1.delta * theta))
-    right = -jnp.einsum("...sk->...k", weights * (delta + theta * p2.delta))
-    Y1, Y2 = (jnp.einsum("l,...lab->...ab", eq.group_weights, p.Y) for p in (p1, p2))
-    joined = (
-        jnp.einsum("...a,...ab,...b->...", left, Y2, p2.b)
-        + jnp.einsum("...a,...ab,...b->...", p1.b, Y, p2.b)
-        + jnp.einsum("...a,...ab,...b->...", p1.b, Y1, right)
-    )
-    return same + eq.noise_variance * joined
 
 
 class _Values(NamedTuple):
@@ -109,23 +52,31 @@ class _Nodes(NamedTuple):
 
 @jax.jit
 def _at_nodes(eq: Equivalent, contour: Contour, clock: Any, kappa: Any, rule: Rule, initial: Any = None) -> _Nodes:
+    solution = resolvent.solve(eq, jnp.asarray(contour.nodes), initial)
+    return _first_integrals(eq, contour, solution.point, solution.residual, clock, kappa, rule)
+
+
+@jax.jit
+def _first_integrals(eq: Equivalent, contour: Contour, point: Point, residual: Any, clock: Any, kappa: Any, rule: Rule) -> _Nodes:
     nodes, weights = jnp.asarray(contour.nodes), jnp.asarray(contour.weights)
-    solution = resolvent.solve(eq, nodes, initial)
     weighted = rule.filter(nodes, clock, kappa) * weights
-    traces = jnp.stack(one_trace(eq, solution.point))
+    traces = jnp.stack(one_trace(eq, point))
     first, error = integrate(-weighted[:, None] * jnp.swapaxes(traces, 1, 2)[:, None])
     # f = 1 gives (1/d) tr[Vᵀ V_c], which is known: what the contour leaves out shows here
     overlap = eq.noise_variance * eq.psi_p * jnp.einsum("j,ja,a,jc->c", eq.type_weights, eq.linear, eq.class_weights, eq.linear)
     missing = jnp.max(abs(integrate(-weights * traces[1].T)[0] / overlap - 1))
-    return _Nodes(solution.point, weighted, first, jnp.max(abs(error)), missing, jnp.max(solution.residual))
+    return _Nodes(point, weighted, first, jnp.max(abs(error)), missing, jnp.max(residual))
 
 
 @jax.jit
 def _over_pairs(eq: Equivalent, rows: Point, upper: Point, weighted_rows: jax.Array, weighted: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Second integrals T2 (2, T, K) over some rows z1 and all z2, with the (signed) errors of half the rows."""
     whole = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf.conj()]), upper)
+    return _second_integrals(jnp.stack(two_trace(eq, rows, whole)), weighted_rows, weighted)
+
+
+def _second_integrals(traces: jax.Array, weighted_rows: jax.Array, weighted: jax.Array) -> tuple[jax.Array, jax.Array]:
     double = jnp.concatenate([weighted, weighted.conj()], 1)
-    traces = jnp.stack(two_trace(eq, rows, whole))
     return integrate(weighted_rows[:, None] * jnp.einsum("skij,tj->stki", traces, double))
 
 
@@ -148,6 +99,15 @@ def _evaluate(eq: Equivalent, contour: Contour, clock: Any, kappa: Any, rule: Ru
         value, missed = _over_pairs(eq, part, at.point, at.weighted[:, start : start + block], at.weighted)
         second, error = second + np.asarray(value), error + np.asarray(missed)
     losses = 1 - 2 * np.asarray(at.first) + second
+    return _Values(losses[0], losses[1], float(2 * at.error + 2 * np.max(abs(error))), float(at.missing), float(at.residual))
+
+
+def _evaluate_dense(ready: dense.Dense, work: dense.Work, contour: Contour, clock: Any, kappa: Any, rule: Rule) -> _Values:
+    """`_evaluate` where the covariances do not commute."""
+    solved = dense.solve(ready, contour.nodes, None, work)
+    at = _first_integrals(ready.system.eq, contour, solved.point, solved.residual, clock, kappa, rule)
+    second, error = jax.jit(_second_integrals)(dense.second_traces(ready, solved, work), at.weighted, at.weighted)
+    losses = 1 - 2 * np.asarray(at.first) + np.asarray(second)
     return _Values(losses[0], losses[1], float(2 * at.error + 2 * np.max(abs(error))), float(at.missing), float(at.residual))
 
 
@@ -174,30 +134,45 @@ def _lay(low: float, high: float, rule: Rule, kappa: float, taus: np.ndarray, si
 
 
 def _converge(
-    eq: Equivalent, span: tuple[float, float], rule: Rule, kappa: float, clock: Any, taus: np.ndarray, tol: float
-) -> tuple[_Values, float]:
-    """Values on a contour refined until its error estimate is below `tol`; with the estimate.
+    eq: Equivalent,
+    span: tuple[float, float],
+    rule: Rule,
+    kappa: float,
+    clock: Any,
+    taus: np.ndarray,
+    tol: float,
+    evaluate: Callable[..., _Values] | None = None,
+    widening: float = np.inf,
+) -> tuple[_Values, float, tuple[float, float]]:
+    """Values on a contour refined until its error estimate is below `tol`; with the estimate, and what the contour goes around.
 
     The trapezoid error is e^{-cN}: with half the nodes it would be the square root, up to a factor taken as 10.
     """
     size, last = None, np.inf
+    evaluate = partial(_evaluate, eq) if evaluate is None else evaluate
     while True:
         contour, size = _lay(*span, rule, kappa, taus, size, tol)
-        values = _evaluate(eq, contour, clock, kappa, rule)
+        values = evaluate(contour, clock, kappa, rule)
         wide = bounds(eq)[0], min(bounds(eq)[1], 0.99 * rule.largest_stable_eigenvalue(kappa))
         if values.missing > 10 * tol and span != wide and span[0] > 0:
             # a bulk too narrow for the scan lies outside: go around everything there can be
-            span, size = wide, None
+            span, size = (max(wide[0], span[0] / widening), min(wide[1], span[1] * widening)), None
             continue
         error = float(min(values.error, 10 * values.error**2)) + values.missing
         if values.residual > RESIDUAL or not np.isfinite(error):
             error = np.inf
         if error <= tol or size == len(SIZES) - 1 or (not error < 0.5 * last and last < np.inf):
-            return values, error
+            return values, error, span
         size, last = size + 1, error
 
 
-def learning_curves(problem: Problem, taus: Any = None, rule: Rule = GradientFlow(), tolerance: float = 1e-6) -> LearningCurves:
+def learning_curves(
+    problem: Problem,
+    taus: Any = None,
+    rule: Rule = GradientFlow(),
+    tolerance: float = 1e-6,
+    progress: dense.Progress | None = None,
+) -> LearningCurves:
     """Per-class train and test losses and score errors at all training times, in the limit d → ∞ with ψ_p, ψ_n fixed.
 
     `L_c(τ) = 1 - 2 T1 + T2` with `T1 = -(1/2πi) ∮ f t1 dz` and `T2 = (1/2πi)² ∮∮ f f t2 dz1 dz2` (`equations`, section 5). Numbers of
@@ -206,48 +181,79 @@ def learning_curves(problem: Problem, taus: Any = None, rule: Rule = GradientFlo
     Outlier eigenvalues of U of size O(p), which class means and even activations make, move no curve of the flow and are not in the
     theory. A discrete rule must be stable for them too, with a step of order 1/d: the simulation checks it, the theory only the bulk.
 
+    Covariances that do not commute cost a matrix per contour node, of d rows for two classes or centred ones and (K - 1) d for more, less
+    where the spectra decay; a looser tolerance makes them smaller and fewer.
+
     Args:
         problem: the problem, K classes.
         taus: (T,) increasing training times ≥ 0, in the unit set by κ = 2Δ/ψ_p; the last may be inf. None with `Ridge`.
         rule: training rule.
         tolerance: largest absolute error wanted in any loss, between 1e-9 and 0.1.
+        progress: called with (units of work done, expected so far) where the covariances do not commute, and with (1, 1) at the end.
 
     Returns:
         `LearningCurves`; `error_estimate` is the error reached. Where the fixed point fails, entries are NaN and the estimate inf; so
         are the entries at τ = ∞ when the support touches 0 (p = n m), where the limit diverges.
 
     Raises:
-        ValueError: malformed taus, tolerance, or a step size at which the rule diverges.
+        ValueError: malformed taus, tolerance or progress; a step size at which the rule diverges; matrices that do not fit in memory.
 
     Reference: `equations`, section 5; tests/theory/test_dynamics.py.
     """
     if not (isinstance(tolerance, float | int) and 1e-9 <= tolerance <= 0.1):
         raise ValueError(f"tolerance: {tolerance!r}; allowed: 1e-9 <= tolerance <= 0.1")
+    if progress is not None and not callable(progress):
+        raise ValueError(f"progress: {progress!r}; allowed: a function of (done, total), or None")
     kappa = float(problem.kappa)
     taus, clock = rule.schedule(taus, kappa)
     rank = gram_root(problem.mixture.centroid_gram).shape[1]
     tail = tolerance / 40 if rank else 0.0  # share of the neurons beyond the radius; a loss feels a few times that
     radius = math.sqrt(chi2.isf(tail, rank)) if rank else 0.0
     with jax.enable_x64(True):
-        span = _span(problem, rule, kappa, radius)
+        near = dense.surrogate(problem)
+        span = _span(near, rule, kappa, radius)
         diverges = np.isinf(taus) & (span[0] == 0)
         if diverges.all():
             raise ValueError("taus: only inf, where the test loss diverges (p = n m); allowed: finite training times")
         if diverges.any():
             _, clock = rule.schedule(taus[~diverges], kappa)
-        values, error = None, np.inf
-        for level in levels(problem, 1, radius):
-            eq, before = equivalent(problem, level, radius, LEAST), values
-            values, error = _converge(eq, span, rule, kappa, clock, taus[~diverges], tolerance / 4)
-            error += 5 * tail
-            if rank and before is None:
-                error = np.inf  # one level says nothing of its own error
-            elif before is not None:
-                pairs = ((values.train, before.train), (values.test, before.test))
-                error += refined_error(problem, max(float(np.max(abs(new - old))) for new, old in pairs))
-            if error <= tolerance:
-                break
+        widening = np.inf if near is problem else 2.0  # where every node costs a matrix, in steps
+        converge = partial(_converge, rule=rule, kappa=kappa, clock=clock, taus=taus[~diverges], tol=tolerance / 4, widening=widening)
+        values, error, types, span, eq = _over_levels(near, radius, span, converge, tolerance, tail)
+        if near is not problem:
+            values, error = _with_matrices(problem, eq, span, converge, tolerance, dense.Work(progress))
+        error += types
+    if progress is not None:
+        progress(1, 1)
     return _package(problem, taus, values, error, diverges)
+
+
+def _over_levels(problem: Problem, radius: float, span: Any, converge: Any, tolerance: float, tail: float) -> tuple[Any, ...]:
+    """Values, errors of contour and neuron types, what the contour goes around, and the equivalent, refined until `tolerance` is met."""
+    values, error, types = None, np.inf, np.inf
+    for level in levels(problem, 1, radius):
+        eq, before = equivalent(problem, level, radius, LEAST), values
+        values, error, span = converge(eq, span)
+        types = 5 * tail
+        if radius and before is None:
+            types = np.inf  # one level says nothing of its own error
+        elif before is not None:
+            pairs = ((values.train, before.train), (values.test, before.test))
+            types += refined_error(problem, max(float(np.max(abs(new - old))) for new, old in pairs))
+        if error + types <= tolerance:
+            break
+    return values, error, types, span, eq
+
+
+def _with_matrices(
+    problem: Problem, near: Equivalent, span: tuple[float, float], converge: Any, tolerance: float, work: dense.Work
+) -> tuple[_Values, float]:
+    """Values with the covariances as they are, and the error of contour and core, from those of the surrogate's neuron types."""
+    ready = dense.prepare(problem, near, tolerance)
+    stable = converge.keywords["rule"].largest_stable_eigenvalue(converge.keywords["kappa"])
+    wider = span[0] / dense.WIDENING, min(span[1] * dense.WIDENING, max(math.sqrt(stable) * math.sqrt(span[1]), span[1]))
+    values, error, _ = converge(dense.spectra(ready, problem), wider, evaluate=partial(_evaluate_dense, ready, work))
+    return values, error + ready.neglected
 
 
 def _span(problem: Problem, rule: Rule, kappa: float, radius: float) -> tuple[float, float]:
@@ -288,7 +294,7 @@ def time_grid(problem: Problem, num: int = 80) -> np.ndarray:
     if not isinstance(num, int) or num < 3:
         raise ValueError(f"num: {num!r}; allowed: an integer >= 3")
     with jax.enable_x64(True):
-        low, high = extent(equivalent(problem, 1, 5.9, LEAST))
+        low, high = extent(equivalent(dense.surrogate(problem), 1, 5.9, LEAST))
     kappa = float(problem.kappa)
     grid = np.geomspace(0.05 / (kappa * high), 30 / (kappa * max(low, 6e-7 * high)), num)
     return grid if low == 0 else np.append(grid, np.inf)

@@ -237,7 +237,15 @@ def equivalent(problem: Problem, level: int, radius: float, least: int = 64) -> 
         level: refinement of the neuron types; without effect for centred classes.
         radius: standard deviations of h that are kept.
         least: smallest number of neuron types to fill up to.
+
+    Raises:
+        ValueError: class covariances that do not commute and so have no joint eigenvalues.
     """
+    if not problem.mixture.commuting:
+        raise ValueError(
+            "mixture: its class covariances do not commute; allowed here: a law with joint eigenvalues "
+            "(theory.learning_curves, theory.time_grid and theory.stieltjes take matrices; Im g/pi is the density)"
+        )
     root = gram_root(problem.mixture.centroid_gram)
     grid = type_grid(root, level, radius, is_odd(problem.activation), least)
     return build(

@@ -19,9 +19,9 @@ from rfdiff._pytree import is_concrete, value_type
 from rfdiff.rules import GradientFlow, Rule
 from rfdiff.theory import implicit, resolvent
 from rfdiff.theory.contour import Contour
-from rfdiff.theory.dynamics import one_trace, two_trace_of_pairs
 from rfdiff.theory.equivalent import Equivalent
 from rfdiff.theory.resolvent import Point
+from rfdiff.theory.traces import one_trace, two_trace_of_pairs
 
 
 @value_type

@@ -8,12 +8,13 @@ from numpy.typing import ArrayLike
 
 from rfdiff._pytree import value_type
 from rfdiff.problem import Problem
-from rfdiff.theory import axis, resolvent
+from rfdiff.theory import axis, dense, resolvent
 from rfdiff.theory.equivalent import Equivalent, equivalent
 from rfdiff.theory.neuron_types import gram_root, levels, refined_error
 
 OFFSET = 1e-11  # distance from the real axis, relative to |z|, at which z = λ + i0 is evaluated
 RADIUS = 6.0
+STAGE = 0.1  # of the distance from the axis, from one stage to the next
 
 
 @value_type
@@ -58,17 +59,22 @@ def stieltjes(problem: Problem, z: ArrayLike, tolerance: float = 1e-8) -> Stielt
     if points.ndim != 1 or not points.size or not np.all(np.isfinite(points)) or np.any(points == 0):
         raise ValueError(f"z: {z!r}; allowed: a non-empty list of finite complex numbers other than 0")
     with jax.enable_x64(True):
-        first, *finer = levels(problem, 3, RADIUS)
-        value, classes, residual = _at(equivalent(problem, first, RADIUS), points)
+        near = dense.surrogate(problem)
+        first, *finer = levels(near, 3, RADIUS)
+        level, (value, classes, residual) = first, _at(equivalent(near, first, RADIUS), points)
         error = np.zeros(points.size)
         for level in finer:
-            before, (value, classes, residual) = value, _at(equivalent(problem, level, RADIUS), points)
+            before, (value, classes, residual) = value, _at(equivalent(near, level, RADIUS), points)
             size = 1 + abs(value)
             error = np.array([refined_error(problem, change) for change in abs(value - before) / size]) * size
             if np.nanmax(error / size) <= tolerance:
                 break
         if not finer and gram_root(problem.mixture.centroid_gram).shape[1]:
             error = error * np.nan
+        if near is not problem:
+            ready = dense.prepare(problem, equivalent(near, level, RADIUS), tolerance)
+            value, classes, residual = _with_matrices(ready, points)
+            error = error + ready.neglected
     status = residual < 1e-8
     value, classes = np.where(status, value, np.nan), np.where(status[:, None], classes, np.nan)
     return Stieltjes(value, classes, residual, status, np.where(status, error, np.nan))
@@ -76,9 +82,8 @@ def stieltjes(problem: Problem, z: ArrayLike, tolerance: float = 1e-8) -> Stielt
 
 def _at(eq: Equivalent, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Values at each point, by conjugation from the upper half-plane; points on the positive axis are approached from above."""
-    upper = np.where(points.imag < 0, points.conj(), points)
+    upper, lifted = _lifted(points)
     on_axis = (upper.imag <= OFFSET * abs(upper)) & (upper.real > 0)
-    lifted = np.where(upper.imag <= OFFSET * abs(upper), upper.real + 1j * OFFSET * abs(upper), upper)
     start = axis.approach(eq, np.where(on_axis, upper.real, abs(upper))).u
     free = resolvent.solve_jit(eq, np.where(on_axis, 2j * abs(upper), lifted))
     initial = np.where(on_axis[:, None], start, resolvent.pack(free.point.delta, free.point.H))
@@ -87,3 +92,30 @@ def _at(eq: Equivalent, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.
     lower = points.imag < 0
     g[lower], kappa[lower] = g[lower].conj(), kappa[lower].conj()
     return g, kappa, np.asarray(solution.residual)
+
+
+def _lifted(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Points mirrored into the upper half-plane, and those lifted off the axis."""
+    upper = np.where(points.imag < 0, points.conj(), points)
+    return upper, np.where(upper.imag <= OFFSET * abs(upper), upper.real + 1j * OFFSET * abs(upper), upper)
+
+
+def _with_matrices(ready: dense.Dense, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`_at` where the covariances do not commute: from far above each point down to it, every stage from the one before."""
+    _, lifted = _lifted(points)
+    g, kappa = np.zeros(points.size, complex), np.zeros((points.size, ready.system.shape[1]), complex)
+    residual = np.zeros(points.size)
+    for i, z in enumerate(lifted):  # one at a time: each keeps a matrix
+        start, distance = None, abs(z)
+        while True:
+            stage = z.real + 1j * max(distance, z.imag)
+            solved = dense.solve(ready, np.array([stage]), start, dense.Work(None))
+            start = solved.point.delta, solved.point.H
+            if stage == z:
+                break
+            distance *= STAGE
+        values = resolvent.stieltjes_of(ready.system.eq, solved.point)
+        g[i], kappa[i], residual[i] = np.asarray(values[0])[0], np.asarray(values[1])[0], solved.residual[0]
+    lower = points.imag < 0
+    g[lower], kappa[lower] = g[lower].conj(), kappa[lower].conj()
+    return g, kappa, residual

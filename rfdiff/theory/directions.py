@@ -1,0 +1,205 @@
+"""The d directions of W where class covariances do not commute: traces of d×d blocks (`equations`, sections 4 and 5).
+
+Everything the directions contribute derives from the K×K blocks of G = (I + MH)^{-1} M, M = diag(M_c), M_c = a_c S_c + b_c Δ,
+S_c = e^{-2t} Σ_c: with scalars alone as coefficients,
+
+    Y = H - HGH,    B = I - GH,    Bᵀ = I - HG,    S_a Y_ab = ((GH)_ab - b_a Δ Y_ab)/a_a,    S_a (Bᵀ)_ab = (G_ab - b_a Δ (Bᵀ)_ab)/a_a.
+
+So the response to (a', b', H') needs, for two spectral points, only the K⁴ numbers Γ = (1/d) tr[G_ab(z1) G_cd(z2)], and these are for all
+pairs at once matrix products of flattened blocks. One class is eliminated in its own eigenbasis, where W = M_1 (I + H_11 M_1)^{-1} is
+diagonal: the others leave (K-1)d × (K-1)d equations, one d×d matrix for two classes,
+
+    Q = (M^{-1} + H_ij - H_i1 W H_1j)^{-1},    G_ij = Q_ij,    G_1j = -Σ_i W H_1i Q_ij,    G_11 = W + Σ_ij W H_1i Q_ij H_j1 W.
+
+Centred classes have one neuron type, H = h ααᵀ, and need one d×d matrix for any K, X = (1/h + Σ_c α_c² M_c)^{-1}: there the base are the
+products S_c X.
+
+In the eigenbasis of Σ_c π_c Σ_c the last directions couple weakly to the others where the spectra decay (images). Beyond a core of r
+directions the off-diagonal elements are left out, and each of these directions is a tail entry with K eigenvalues of its own; what this
+costs is of second order in them (`neglected`).
+
+Shapes: Z points, K classes, r core directions, F = 2K + N responses (signal and noise of each class, N entries of H).
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+
+class Matrices(NamedTuple):
+    """e^{-2t} Σ_c in a working basis: core (K, r, r) with class 0 diagonal, tail (K, d - r) diagonal, estimate of what is left out."""
+
+    core: np.ndarray
+    tail: np.ndarray
+    neglected: float
+
+    @property
+    def dimension(self) -> int:
+        """Number d of directions."""
+        return self.core.shape[1] + self.tail.shape[1]
+
+
+def working_basis(covariances: np.ndarray, weights: np.ndarray, signal: float, noise_variance: float, tolerance: float) -> Matrices:
+    """Core and tail of the matrices e^{-2t} Σ_c such that the neglected coupling is below `tolerance`.
+
+    The coupling is `(1/d) Σ_c Σ_ij S_ij²/((S_ii + Δ)(S_jj + Δ))` over the off-diagonal elements left out: the size of the second-order
+    change of (1/d) log det(I + MH), from which all traces derive.
+
+    Args:
+        covariances: (K, d, d) Σ_c.
+        weights: (K,) π_c.
+        signal: e^{-2t}.
+        noise_variance: Δ.
+        tolerance: largest coupling left out; 0 keeps every direction in the core.
+    """
+    d = covariances.shape[1]
+    _, basis = np.linalg.eigh(-np.einsum("k,kab->ab", weights, covariances))
+    rotated = signal * (basis.T @ covariances @ basis)
+    diagonal = np.einsum("kaa->ka", rotated)
+    scale = 1 / (diagonal + noise_variance)
+    coupling = np.einsum("kab,kab,ka,kb->ab", rotated, rotated, scale, scale, optimize=True) / d
+    coupling[np.arange(d), np.arange(d)] = 0
+    inside = np.cumsum(np.cumsum(coupling, 0), 1).diagonal()  # of the leading blocks
+    left_out = np.maximum(inside[-1] - np.concatenate([[0.0], inside]), 0)
+    r = int(np.argmax(left_out <= tolerance * (1 - 1e-9))) if tolerance > 0 and left_out.min() <= tolerance else d
+    core = rotated[:, :r, :r]
+    _, own = np.linalg.eigh(core[0])
+    core = own.T @ core @ own
+    core[0] = np.diag(np.diagonal(core[0]))
+    return Matrices(core, diagonal[:, r:].copy(), float(left_out[r]) if r < d else 0.0)
+
+
+def aligned_eigenvalues(covariances: np.ndarray, weights: np.ndarray, groups: int = 24) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues (L, K) and weights (L,) of the nearest commuting law: diagonals in the eigenbasis of Σ_c π_c Σ_c, in few groups.
+
+    The class variances are kept. It starts Newton's method, brackets the support and measures how fine the neuron types must be.
+    """
+    d = covariances.shape[1]
+    _, basis = np.linalg.eigh(-np.einsum("k,kab->ab", weights, covariances))
+    diagonal = np.einsum("ai,kab,bi->ik", basis, covariances, basis, optimize=True)
+    if d <= groups:
+        return np.maximum(diagonal, 0), np.full(d, 1 / d)
+    single = groups // 3
+    starts = np.unique(np.concatenate([np.arange(single), np.geomspace(single, d, groups - single + 1).astype(int)[:-1]]))
+    counts = np.diff(np.append(starts, d))
+    return np.maximum(np.add.reduceat(diagonal, starts, axis=0) / counts[:, None], 0), counts / d
+
+
+class Scalars(NamedTuple):
+    """Numbers of Z points: signal and noise weights a, b (Z, K), and the entries h (Z, N) of H."""
+
+    a: np.ndarray
+    b: np.ndarray
+    h: np.ndarray
+
+    def at(self, rows: slice) -> "Scalars":
+        """Some of the points."""
+        return Scalars(self.a[rows], self.b[rows], self.h[rows])
+
+    def with_conjugates(self) -> "Scalars":
+        """The points and their complex conjugates, (2Z, …)."""
+        return Scalars(*(np.concatenate([x, x.conj()]) for x in self))
+
+
+class Directions(Protocol):
+    """What the closed system needs to know of the directions; `blocks.ManyTypes` and `blocks.OneType` provide it.
+
+    Base matrices E_i are kept as the arrays of a node; `left` and `right` are rows of E_i and of E_iᵀ, flattened, over the core, and
+    `edge` the entries over the tail, so that (1/d) tr[E_i(z1) E_j(z2)] is the product of left and right, plus that of the edges.
+    """
+
+    @property
+    def matrices(self) -> Matrices:
+        """The covariances in their working basis."""
+
+    @property
+    def pairs(self) -> tuple[tuple[int, int], ...]:
+        """Pairs (i, j) whose products determine all others."""
+
+    def node_bytes(self) -> int:
+        """Memory of a node."""
+
+    def features(self, linear: np.ndarray) -> np.ndarray:
+        """(J, N) products of linear coefficients that multiply the entries of Ψ in 1/r."""
+
+    def entries(self, H: np.ndarray) -> np.ndarray:
+        """(Z, N) unknown entries of H (Z, K, K)."""
+
+    def matrix(self, h: np.ndarray) -> np.ndarray:
+        """(Z, K, K) matrix H of its entries."""
+
+    def node(self, a: np.ndarray, b: np.ndarray, h: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Arrays of one point."""
+
+    def traces(self, node: tuple[np.ndarray, ...]) -> np.ndarray:
+        """(1/d) tr E_i."""
+
+    def left(self, node: tuple[np.ndarray, ...], rows: slice) -> np.ndarray:
+        """(base, rows r) elements of E_i."""
+
+    def right(self, node: tuple[np.ndarray, ...], rows: slice) -> np.ndarray:
+        """(base, rows r) elements of E_iᵀ."""
+
+    def edge(self, node: tuple[np.ndarray, ...]) -> np.ndarray:
+        """(base, d - r) tail entries of E_i."""
+
+    def fill(self, products: np.ndarray) -> np.ndarray:
+        """(…, base, base) from the products (…, pairs) of `pairs`."""
+
+    def averages(self, points: Scalars, traces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(Z, F) values of (1/d) tr[S_c Y_cc], (1/d) tr Y_cc, Ψ; and (1/d) tr Y_ab (Z, K, K)."""
+
+    def response(
+        self, first: Scalars, second: Scalars, traces: tuple[np.ndarray, np.ndarray], products: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Responses (Z1, Z2, F, F) of those values, and (Z1, Z2, K, K, F) of (1/d) tr Y_ab, to (a', b', H')."""
+
+
+ROWS_ELEMENTS = 2**14
+
+
+def own_products(directions: Directions, node: tuple[np.ndarray, ...]) -> np.ndarray:
+    """(base, base) of (1/d) tr[E_i E_j] at one point: sums that are limited by memory, for which threads only cost."""
+    r, d = directions.matrices.core.shape[1], directions.matrices.dimension
+    total, edge = np.zeros(len(directions.pairs), complex), directions.edge(node)
+    step = max(1, ROWS_ELEMENTS // max(r, 1))
+    for rows in [*_slices(r, step), None]:
+        left, right = (edge, edge) if rows is None else (directions.left(node, rows), directions.right(node, rows))
+        total += [np.einsum("x,x->", left[i], right[j]) for i, j in directions.pairs]
+    return directions.fill(total / d)
+
+
+def _slices(size: int, step: int) -> list[slice]:
+    return [slice(start, min(start + step, size)) for start in range(0, size, step)]
+
+
+def products(directions: Directions, nodes: list[tuple[np.ndarray, ...]], done: Callable[[int], None]) -> np.ndarray:
+    """(Z, 2Z, base, base) of (1/d) tr[E_i(z1) E_j(z2)] for z2 at the points of the upper half-plane and at their conjugates.
+
+    Real and imaginary parts are stacked, so that one real product serves both halves; tr[E_i(z1) E_j(z2)] = tr[E_j(z2) E_i(z1)] leaves
+    half of the pairs. Rows of the core are taken a few at a time, and `done` is told how many.
+    """
+    r, d = directions.matrices.core.shape[1], directions.matrices.dimension
+    pairs, count = directions.pairs, len(nodes)
+    total = {pair: np.zeros((2 * count, 2 * count)) for pair in pairs}
+    once = [(i, j) for i, j in pairs if i <= j or (j, i) not in total]
+
+    def add(left: list[np.ndarray], right: list[np.ndarray]) -> None:
+        stacked = (np.stack(side, 1) for side in (left, right))
+        one, two = (np.concatenate([x.real, x.imag], 1) for x in stacked)
+        for i, j in once:
+            total[i, j] += one[i] @ two[j].T
+
+    for rows in _slices(r, max(1, ROWS_ELEMENTS // max(r, 1))):
+        add([directions.left(node, rows) for node in nodes], [directions.right(node, rows) for node in nodes])
+        done(rows.stop - rows.start)
+    edges = [directions.edge(node) for node in nodes]
+    add(edges, edges)
+    for i, j in pairs:
+        if (i, j) not in once:
+            total[i, j] = total[j, i].T
+    parts = np.stack([total[pair] for pair in pairs])
+    rr, ri, ir, ii = parts[:, :count, :count], parts[:, :count, count:], parts[:, count:, :count], parts[:, count:, count:]
+    both = np.concatenate([rr - ii + 1j * (ri + ir), rr + ii + 1j * (ir - ri)], 2) / d
+    return directions.fill(np.moveaxis(both, 0, -1))

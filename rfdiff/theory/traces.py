@@ -1,0 +1,68 @@
+"""Traces that the learning curves integrate: (1/d) tr[Vᵀ R V_c] and (1/d) tr[Vᵀ R U_c R V] (`equations`, section 5)."""
+
+import jax
+import jax.numpy as jnp
+
+from rfdiff.theory import resolvent
+from rfdiff.theory.equivalent import Equivalent
+from rfdiff.theory.resolvent import Point
+
+
+def one_trace(eq: Equivalent, p: Point) -> tuple[jax.Array, jax.Array]:
+    """t1 = (1/d) tr[Vᵀ R V_c] for the train and the test V_c, each (Z, K)."""
+    Y = jnp.einsum("l,zlab->zab", eq.group_weights, p.Y)
+    test = eq.noise_variance * jnp.einsum("za,zac->zc", p.b, Y)
+    own = jnp.einsum("s,zsk->zk", eq.kind_weights * eq.noise_gains, p.delta * p.q)
+    return own + test * p.b / eq.class_weights, test
+
+
+def two_trace(eq: Equivalent, p1: Point, p2: Point) -> tuple[jax.Array, jax.Array]:
+    """t2 = (1/d) tr[Vᵀ R(z1) U_c R(z2) V] for the train and the test U_c, each (K, Z1, Z2)."""
+    C = resolvent.pair_features(eq, p1.r, p2.r)
+    return two_trace_of_pairs(eq, jax.tree.map(lambda x: x[:, None], p1), jax.tree.map(lambda x: x[None], p2), C)
+
+
+def two_trace_of_pairs(eq: Equivalent, p1: Point, p2: Point, C: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`two_trace` (K, …) for pairs given by broadcasting p1 and p2, with their feature averages C (…, F, F)."""
+    k = eq.linear.shape[1]
+    kinds = eq.kind_weights.shape[0]
+    A = resolvent.linear_map(eq, p1, p2, C)
+    batch = C.shape[:-2]
+    # sources: class c of the training set excites its columns (θ' = 1/π_c), class c of the population its signal and noise weights
+    units = jnp.eye(k, dtype=C.dtype)
+    theta = jnp.concatenate([units / eq.class_weights, jnp.zeros((k, k))])
+    signal = jnp.concatenate([jnp.zeros((k, k)), units])
+    noise = jnp.concatenate([units * eq.deterministic, units])
+
+    def source(theta: jax.Array, signal: jax.Array, noise: jax.Array) -> tuple[jax.Array, jax.Array]:
+        a, b = resolvent.weights_response(eq, p1.q, p2.q, jnp.broadcast_to(-theta, (*batch, kinds, k)))
+        return a + signal, b + noise
+
+    a_source, b_source = jax.vmap(source)(theta, signal, noise)
+    still = jnp.zeros((*batch, k, k), C.dtype)
+    right = jax.vmap(lambda a, b: resolvent.pack(*resolvent.response(eq, p1, p2, C, a, b, still)[:2]))(a_source, b_source)
+    solution = jnp.linalg.solve(jnp.eye(A.shape[-1]) - A, jnp.moveaxis(right, 0, -1))
+
+    def trace(u: jax.Array, theta: jax.Array, a_source: jax.Array, b_source: jax.Array) -> jax.Array:
+        delta, H = resolvent.unpack(u, kinds, k)
+        a, b = resolvent.weights_response(eq, p1.q, p2.q, delta)
+        Y = jnp.einsum("l,...lab->...ab", eq.group_weights, resolvent.response(eq, p1, p2, C, a + a_source, b + b_source, H)[2])
+        return -sandwich(eq, p1, p2, delta, theta, Y)
+
+    traces = jax.vmap(trace)(jnp.moveaxis(solution, -1, 0), theta, a_source, b_source)
+    return traces[:k], traces[k:]
+
+
+def sandwich(eq: Equivalent, p1: Point, p2: Point, delta: jax.Array, theta: jax.Array, Y: jax.Array) -> jax.Array:
+    """D' + O' of `equations`, section 5: the same column twice, and two different columns joined through W."""
+    weights = eq.kind_weights[:, None] * eq.class_weights * eq.noise_gains[:, None] * p1.q * p2.q
+    same = jnp.einsum("...sk->...", weights * (delta - p1.delta * theta * p2.delta))
+    left = -jnp.einsum("...sk->...k", weights * (delta + p1.delta * theta))
+    right = -jnp.einsum("...sk->...k", weights * (delta + theta * p2.delta))
+    Y1, Y2 = (jnp.einsum("l,...lab->...ab", eq.group_weights, p.Y) for p in (p1, p2))
+    joined = (
+        jnp.einsum("...a,...ab,...b->...", left, Y2, p2.b)
+        + jnp.einsum("...a,...ab,...b->...", p1.b, Y, p2.b)
+        + jnp.einsum("...a,...ab,...b->...", p1.b, Y1, right)
+    )
+    return same + eq.noise_variance * joined
