@@ -46,9 +46,10 @@ def test_cells_are_the_problems_own_and_nothing_compiles_twice() -> None:
     assert not np.allclose(found.times.tau_gen[0, 0], found.times.tau_gen[2, 2], rtol=0.1)
     # equal classes at equal weight: one curve
     np.testing.assert_allclose(found.times.tau_mem[1, 1, 0], found.times.tau_mem[1, 1, 1], rtol=1e-9)
-    compiled = maps._cells._cache_size()
+    programs: Any = maps._cells
+    compiled = programs._cache_size()
     theory.phase_map(centred(), {"variance_ratio": [0.5, 1.1, 2.5], "weight_0": [0.3, 0.6, 0.8]})
-    assert maps._cells._cache_size() == compiled
+    assert programs._cache_size() == compiled
 
 
 def test_a_failed_cell_is_marked_and_harms_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
