@@ -115,6 +115,9 @@ def draw(data: xr.Dataset) -> Figure:
                            label=rf"{LABELS['tau_gen']}, networks, d = {data.attrs['d']}")  # fmt: skip
     panels[0].axhline(1, color="0.5", linewidth=0.8)
     panels[0].set(xscale="log", yscale="log", xlabel="ratio of class 0 to class 1", ylabel=r"$\tau_0/\tau_1$")
+    panels[0].minorticks_off()
+    panels[0].set_xticks([1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8], ["1/8", "1/4", "1/2", "1", "2", "4", "8"])
+    panels[0].set_yticks([0.25, 0.5, 1, 2, 4], ["1/4", "1/2", "1", "2", "4"])
     panels[0].set_title(rf"orthogonal centroids, $|\mu|^2/d$ = {data['norm'].values[-1]:g}, $\sigma^2$ = 1 else", fontsize=9)
     panels[0].legend(fontsize=7)
     for values, ratio, style in zip(data["angle"].values, data["angle_ratio"].values, ("-", "--"), strict=True):
