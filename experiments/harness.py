@@ -109,6 +109,7 @@ def main(experiment: Any, arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--smoke", action="store_true", help="a small version that satisfies the same criterion within seconds")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of result.nc and figure.png; the experiment's own if not given")
     parser.add_argument("--check", action="store_true", help="compute nothing: hold result.nc and README.md against the claim")
+    parser.add_argument("--redraw", action="store_true", help="compute nothing: figure.png and README numbers again from result.nc")
     options = parser.parse_args(arguments)
     home = folder(experiment)
     out = home if options.out is None else options.out
@@ -120,6 +121,8 @@ def main(experiment: Any, arguments: Sequence[str] | None = None) -> int:
             faults = check(experiment, out)
             print("\n".join(faults) or f"{out}: the criterion holds" + " and the README is up to date" * (out.resolve() == home))
             return 1 if faults else 0
+        if options.redraw:
+            return _present(experiment, out)
         return _run(experiment, out, options.smoke)
     except (ValueError, OSError) as err:
         print(f"{experiment.__name__}: {err}", file=sys.stderr)
@@ -195,22 +198,27 @@ def index() -> str:
 def _run(experiment: Any, out: Path, smoke: bool) -> int:
     home = folder(experiment)
     out.mkdir(parents=True, exist_ok=True)
-    own = out.resolve() == home
-    if own:
+    if out.resolve() == home:
         with_numbers((home / "README.md").read_text(encoding="utf-8"), "")  # before anything expensive: the markers are there
     package = HOME.parent / "rfdiff"
     cells = Cells(out / "cells.partial", [Path(experiment.__file__), *sorted(package.rglob("*.py"))])
     dataset = experiment.compute(smoke, cells)
-    path = save_dataset(dataset, out / "result.nc", smoke=int(smoke), seconds=cells.seconds, experiment=home.name)
+    save_dataset(dataset, out / "result.nc", smoke=int(smoke), seconds=cells.seconds, experiment=home.name)
     if cells.folder.exists():
         shutil.rmtree(cells.folder)
-    dataset = load_dataset(path)
+    return _present(experiment, out)
+
+
+def _present(experiment: Any, out: Path) -> int:
+    """Figure, README numbers and exit status, from the result file alone."""
+    dataset = load_dataset(out / "result.nc")
+    own = out.resolve() == folder(experiment)
     save_figure(experiment.draw(dataset), out / "figure.png")
     block = numbers(experiment, dataset)
     print(block)
     if own:
-        _write_block(home / "README.md", block)
-    print(f"written: {path}, {out / 'figure.png'}" + f", {home / 'README.md'}" * own)
+        _write_block(out / "README.md", block)
+    print(f"written: result.nc, figure.png{', README.md' * own} in {out}")
     return 0 if all(good for _, good in experiment.verdict(dataset)) else 1
 
 

@@ -104,7 +104,8 @@ def test_check_finds_what_is_stale_or_broken(example: Example, capsys: pytest.Ca
     faults = " ".join(harness.check(example))
     assert "does not hold: squares are not negative" in faults and "no figure.png" in faults
     assert harness.main(example, ["--check"]) == 1
-    assert harness.main(example, []) == 1
+    assert harness.main(example, ["--redraw"]) == 1
+    assert (home / "figure.png").is_file() and example.calls == [1, 2, 3]
     assert "DOES NOT HOLD" in (home / "README.md").read_text()
     example.verdict = lambda dataset: []  # type: ignore[method-assign]
     assert "the verdict is empty" in " ".join(harness.check(example))
