@@ -14,12 +14,13 @@ import numpy as np
 from rfdiff.curves import Spectrum
 from rfdiff.problem import Problem
 from rfdiff.theory import resolvent
-from rfdiff.theory.axis import APPROACH, CHUNK, Axis, approach, descend, polish, retry
+from rfdiff.theory.axis import APPROACH, CHUNK, FEW, Axis, approach, descend, polish, retry
 from rfdiff.theory.equivalent import Equivalent, equivalent
 from rfdiff.theory.neuron_types import levels
 
 INSIDE = 1e-6  # λρ above which a point belongs to the support; the approach leaves 1e-11 in a gap
 CHEBYSHEV = 48
+FEW_CLASSES = 4
 FLOOR = 1e-12
 SPECTRUM_RADIUS = 4.0
 
@@ -81,8 +82,11 @@ def _with_dips(eq: Equivalent, lam: np.ndarray, axis: Axis, hard: bool) -> tuple
 
 
 def extent(eq: Equivalent) -> tuple[float, float]:
-    """Numbers just below and above the part of the support that carries mass; 0 below for a hard edge."""
-    lam, axis, hard = _scan(eq, NO_ATOMS, CHUNK)
+    """Numbers just below and above the part of the support that carries mass; 0 below for a hard edge.
+
+    With many classes, where every point is dear, a coarser scan finds numbers that are a little farther out.
+    """
+    lam, axis, hard = _scan(eq, NO_ATOMS, CHUNK if eq.linear.shape[1] <= FEW_CLASSES else FEW)
     seen = np.flatnonzero(lam * axis.density > INSIDE)
     if not seen.size:  # bulks narrower than the spacing
         return bounds(eq)

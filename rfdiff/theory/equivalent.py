@@ -229,7 +229,7 @@ def build(
     )  # fmt: skip
 
 
-def equivalent(problem: Problem, level: int, radius: float, least: int = 64) -> Equivalent:
+def equivalent(problem: Problem, level: int, radius: float, least: int = 64, scramble: int = 0) -> Equivalent:
     """The Gaussian equivalent of a problem (inside `jax.enable_x64`).
 
     Args:
@@ -237,6 +237,7 @@ def equivalent(problem: Problem, level: int, radius: float, least: int = 64) -> 
         level: refinement of the neuron types; without effect for centred classes.
         radius: standard deviations of h that are kept.
         least: smallest number of neuron types to fill up to.
+        scramble: which of the independent point sets, for Gram matrices of rank above 3.
 
     Raises:
         ValueError: class covariances that do not commute and so have no joint eigenvalues.
@@ -247,7 +248,7 @@ def equivalent(problem: Problem, level: int, radius: float, least: int = 64) -> 
             "(theory.learning_curves, theory.time_grid and theory.stieltjes take matrices; Im g/pi is the density)"
         )
     root = gram_root(problem.mixture.centroid_gram)
-    grid = type_grid(root, level, radius, is_odd(problem.activation), least)
+    grid = type_grid(root, level, radius, is_odd(problem.activation), least, scramble)
     return build(
         problem.activation, problem.mixture, problem.t, problem.psi_p, problem.psi_n,
         column_kinds(problem.noise_draws), root, grid, gauss_rules(problem),

@@ -189,6 +189,7 @@ class _State(NamedTuple):
 
 
 FULL, QUARTER, DAMPED = 0, 1, 2
+MANY_FEATURES = 16
 
 
 def solve(eq: Equivalent, z: jax.Array, initial: jax.Array | None = None, tolerance: Any = 1e-13, limit: Any = 400) -> Solution:
@@ -279,6 +280,9 @@ def feature_averages(eq: Equivalent, products: jax.Array) -> jax.Array:
 def pair_features(eq: Equivalent, r1: jax.Array, r2: jax.Array) -> jax.Array:
     """E_h[r_1 r_2 features featuresᵀ] for all pairs (Z1, Z2, F, F): matrix products over the neuron types."""
     features = type_features(eq)
+    if features.shape[1] > MANY_FEATURES:  # real products cost half the complex ones, which pays from here on
+        averages = feature_averages(eq, (r1[:, None] * r2).reshape(-1, r1.shape[1]))
+        return averages.reshape(r1.shape[0], r2.shape[0], *averages.shape[1:])
     rows, cols = np.triu_indices(features.shape[1])
     products = (eq.type_weights[:, None] * features[:, rows] * features[:, cols]).astype(r1.dtype)
     return _symmetric(jnp.einsum("zj,jp,yj->zyp", r1, products, r2), features.shape[1])
