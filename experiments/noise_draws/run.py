@@ -57,9 +57,9 @@ def simulate(argument: tuple[int, float, int, int]) -> dict[str, Any]:
 
 def compute(smoke: bool, cells: harness.Cells) -> xr.Dataset:
     """Theory on a fine grid of ψ_p that holds every n m/d, simulation on a coarse one."""
-    draws = [1, 2, 0] if smoke else DRAWS
-    psi_p = [0.5, 1.0, 1.5, 2.0, 2.5, 4.0, 8.0] if smoke else [round(0.5 * 2 ** (k / 6), 12) for k in range(34)]
-    sim_psi_p = [1.0, 2.0, 4.0] if smoke else [1.0, 2.0, 4.0, 8.0]
+    draws = [1, 0] if smoke else DRAWS
+    psi_p = [1.0, 2.0, 2.5, 4.0] if smoke else [round(0.5 * 2 ** (k / 6), 12) for k in range(34)]
+    sim_psi_p = [CURVES_AT] if smoke else [1.0, 2.0, 4.0, 8.0]
     d, seeds = (16, 20) if smoke else (32, 24)
     lines = cells("noise_draws, theory", predict, [(m, p) for m in draws for p in psi_p])
     points = cells("noise_draws, simulation", simulate, [(m, p, d, seeds) for m in draws for p in sim_psi_p])
@@ -122,7 +122,7 @@ def verdict(data: xr.Dataset) -> list[tuple[str, bool]]:
         )
         falls = all(np.all(np.diff(limit[psi_p > PSI_N * m]) < 0) for limit in limits)
         said.append((f"m = {m}: beyond it the test loss of both classes falls with every step in ψ_p", falls))
-        if PSI_N * m < points[-1]:
+        if points[0] < PSI_N * m < points[-1]:
             simulated = data["sim_test"].sel(draws=m, sim_tau=LATE).values
             found = [_peak(points, simulated[:, c]) for c in range(data.sizes["class"])]
             said.append((f"m = {m}: so do networks at τ = 10⁴, on their coarser grid", np.allclose(found, PSI_N * m)))
@@ -139,8 +139,8 @@ def verdict(data: xr.Dataset) -> list[tuple[str, bool]]:
     count = data["worst"].size
     said.append(
         (
-            f"networks agree with the theory: {count - outside} of {count} cells within the threshold (false alarm 1 %), at most one not",
-            outside <= 1,
+            f"networks agree with the theory: {count - outside} of {count} cells within the threshold (false alarm 1 %), at most one in ten not",
+            outside <= count // 10,
         )
     )
     return said
