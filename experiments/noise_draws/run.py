@@ -139,7 +139,7 @@ def verdict(data: xr.Dataset) -> list[tuple[str, bool]]:
     count = data["worst"].size
     said.append(
         (
-            f"networks agree with the theory: {count - outside} of {count} cells within the threshold (false alarm 1 %), all but one in ten",
+            f"networks agree with the theory: {count - outside} of {count} cells within a threshold of 1 % alarm: all but one in ten",
             outside <= count // 10,
         )
     )
