@@ -338,7 +338,7 @@ def _span(problem: Problem, rule: Rule, kappa: float, radius: float) -> tuple[fl
     eq = equivalent(problem, 1 if problem.num_classes <= FEW_CLASSES else 0, radius, LEAST)
     low, high = extent(eq)
     if float(eq.deterministic) and low > 0:
-        # neurons of large h put bands too narrow for a scan below the support, down to this bound: a contour that cuts them converges slowly
+        # neurons of large h put bands below the support, too narrow for a scan: a contour that cuts them converges slowly
         low = min(low, 1.5 * bounds(eq)[0])
     if np.isfinite(rule.largest_stable_eigenvalue(kappa)):
         bulks, *_ = support(eq, atoms(eq))
