@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 
 from rfdiff import plots
 from rfdiff.curves import LearningCurves, times
+from rfdiff.plots import curve_figures
 from tests import synthetic
 
 K = 2
@@ -99,7 +100,7 @@ def test_zero_and_infinite_times_stand_apart_behind_breaks(figure: Figure) -> No
     losses = figure.axes[0]
     marks = [line for line in losses.lines if line.get_marker() == "_"]
     ends = {(float(xs(line)[0]), float(ys(line)[0])) for line in marks}
-    axis = plots._TimeAxis([taus])
+    axis = curve_figures._TimeAxis([taus])
     for name in ("train_loss", "test_loss"):
         values = np.asarray(getattr(theory, name))
         assert {(axis.zero, values[0, 0]), (axis.limit, values[-1, 0]), (axis.limit, values[-1, 1])} <= ends

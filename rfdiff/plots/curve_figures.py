@@ -1,4 +1,4 @@
-"""Every figure, and the only import of matplotlib: free-standing figures, no global state, drawn without a display.
+"""Figures of curves, spectra and agreement: free-standing, no global state, drawn without a display.
 
 Class colours are the colour-blind safe set of Okabe and Ito. Training time is on a logarithmic axis; its ends τ = 0 and τ = ∞ stand
 apart behind a break, since no logarithm holds them.

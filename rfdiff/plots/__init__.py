@@ -1,0 +1,16 @@
+"""Every figure, and the only import of matplotlib: free-standing figures, no global state, drawn without a display."""
+
+from rfdiff.plots.curve_figures import (
+    MARKERS,
+    OKABE_ITO,
+    class_colors,
+    plot_agreement,
+    plot_curves,
+    plot_spectrum,
+    save_figure,
+)
+from rfdiff.plots.time_figures import plot_phase_map, plot_times
+
+__all__ = [
+    "MARKERS", "OKABE_ITO", "class_colors", "plot_agreement", "plot_curves", "plot_phase_map", "plot_spectrum", "plot_times", "save_figure",
+]  # fmt: skip
