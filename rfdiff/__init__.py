@@ -11,12 +11,13 @@ from rfdiff.curves import ClassTimes, EmpiricalSpectrum, LearningCurves, Spectru
 from rfdiff.mixture import GaussianMixture, MixtureLaw
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientDescent, GradientFlow, HeavyBall, Ridge
+from rfdiff.samples import Samples
 from rfdiff.store import Result, load, save
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Activation", "Agreement", "ClassTimes", "EmpiricalSpectrum", "GaussianMixture", "GradientDescent", "GradientFlow", "HeavyBall",
-    "LearningCurves", "MixtureLaw", "Problem", "Result", "Ridge", "Spectrum", "assess", "compare", "load", "save", "simulation",
-    "theory", "times",
+    "LearningCurves", "MixtureLaw", "Problem", "Result", "Ridge", "Samples", "Spectrum", "assess", "compare", "load", "save",
+    "simulation", "theory", "times",
 ]  # fmt: skip

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Set
 
 PACKAGE = "rfdiff"
-VOCABULARY = ("_pytree", "diffusion", "activation", "covariances", "mixture", "problem", "parameters", "rules", "curves")
+VOCABULARY = ("_pytree", "diffusion", "activation", "covariances", "samples", "mixture", "problem", "parameters", "rules", "curves")
 TOOLS = ("_files", "progress")  # know nothing of the physics; anything above the vocabulary may use them
 UPPER = (
     "theory",

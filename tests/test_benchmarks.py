@@ -39,6 +39,16 @@ def test_covariances() -> None:
         assert case["error_estimate"] <= found["tolerance"] and case["progress_reports"] > 16
 
 
+@pytest.mark.slow
+def test_maps() -> None:
+    found = smoke("maps.py")
+    assert found["map"]["failed"] == 0 and found["map"]["programs_compiled_when_warm"] == 0
+    assert found["map"]["worst_error_of_the_others"] <= 1e-4
+    assert 0 < found["many_classes"]["error_estimate"] <= found["many_classes"]["tolerance"]
+    assert found["sensitivity_error_estimate"] <= 1e-7
+    assert set(found["seconds"]) == {"map", "many_classes", "sensitivity"}
+
+
 def test_committed_results_name_their_machine_and_spread() -> None:
     paths = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
     assert paths

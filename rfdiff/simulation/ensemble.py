@@ -1,5 +1,6 @@
 """Learning curves of an ensemble of real networks: seeds in chunks, compiled once, mean and standard error (`equations`, section 6)."""
 
+import dataclasses
 import functools
 import math
 import numbers
@@ -15,14 +16,17 @@ from rfdiff.curves import EmpiricalSpectrum, LearningCurves
 from rfdiff.mixture import GaussianMixture, largest_remainder, optimal_loss
 from rfdiff.problem import Problem, noise_variance_of
 from rfdiff.rules import GradientFlow, Rule, check_stability
+from rfdiff.samples import Samples
 from rfdiff.simulation.features import Sizes, clean_samples, first_layer, floating_type, sizes_at
 from rfdiff.simulation.gradient_flow import FlowResult, flow_losses
 from rfdiff.simulation.layout import Layout, chunk_size, layout_for
 from rfdiff.simulation.moments import Moments, drawn_moments, noise_averaged_moments, population_moments
+from rfdiff.simulation.split import Split, draw_split, held_out_counts
 
 TRUNCATION_LIMIT = 1e-3
 
 Progress = Callable[[int, int], None]
+Keys = tuple[jax.Array, jax.Array, jax.Array]  # of the first layer, the samples and the noise
 
 
 @value_type
@@ -36,7 +40,7 @@ class SeedBatch:
         eigenvalues: (S, p) eigenvalues of U.
         class_weights: (S, p, K) weights in the class-resolved density.
         truncation: (S,) bound on the relative error of the exact noise and population averages.
-        optimal_loss: (K,) loss of the exact score at the realised d.
+        optimal_loss: (K,) loss of the exact score of the problem's mixture at the realised d.
         weights: (K,) class fractions of the problem.
         kappa: κ = 2Δ/ψ_p.
         dimension, dtype: as in `LearningCurves`.
@@ -66,11 +70,18 @@ def learning_curves(
     rule: Rule | None = None,
     dtype: Any = None,
     progress: Progress | None = None,
+    data: Samples | None = None,
 ) -> LearningCurves:
     """Per-class learning curves of real networks in dimension d: mean and standard error over independent replicas.
 
     Each replica draws centroid directions, W, samples (and noise, for finite m) of its own. Nothing is assumed Gaussian: features are
     σ(W x/√d), and the noise average (m = ∞) and the test loss are exact up to the `truncation` that `run_seeds` bounds.
+
+    With `data`, each replica draws n_c training samples of class c from the data set in place of the mixture, without replacement,
+    and its test loss is that on other samples of the class, averaged over their noise exactly. The problem's mixture then gives the
+    class fractions, and the loss of *its* exact score as `optimal_loss`: the score of real data is not known, so that
+    `score_error` is the excess over the best loss on the mixture, and negative where the network does better than that. Replicas share
+    the data set, and the standard errors leave out that another data set would give other samples.
 
     Args:
         problem: mixture, activation, t, ψ_p, ψ_n, m.
@@ -81,16 +92,18 @@ def learning_curves(
         rule: training rule; None is GradientFlow().
         dtype: float64 or float32; None is float64 on a CPU, float32 on an accelerator. The same seed is the same network in both.
         progress: called on the host with (replicas done, replicas in all) after each chunk.
+        data: labelled samples of dimension d, classes in the order of the mixture's; None for draws of the mixture.
 
     Returns:
         `LearningCurves` with `per_seed`, `spectrum` and source "simulation".
 
     Raises:
-        ValueError: malformed arguments; d too small; a network that does not fit in memory; a step size that diverges.
+        ValueError: malformed arguments; d too small; a network that does not fit in memory; a step size that diverges; data of another
+            dimension or other classes than the problem's, or with too few samples of a class.
     """
     if not isinstance(num_seeds, numbers.Integral) or isinstance(num_seeds, bool) or num_seeds < 1:
         raise ValueError(f"num_seeds: {num_seeds!r}; allowed: an integer >= 1")
-    return summarize([run_seeds(problem, taus, d, key, range(int(num_seeds)), rule, dtype, progress)])
+    return summarize([run_seeds(problem, taus, d, key, range(int(num_seeds)), rule, dtype, progress, data)])
 
 
 def run_seeds(
@@ -102,12 +115,13 @@ def run_seeds(
     rule: Rule | None = None,
     dtype: Any = None,
     progress: Progress | None = None,
+    data: Samples | None = None,
 ) -> SeedBatch:
     """Curves of chosen replicas, for callers that checkpoint between batches; `summarize` puts batches together.
 
     Args:
         seeds: distinct replica numbers in [0, 2^32).
-        problem, taus, d, key, rule, dtype, progress: as in `learning_curves`.
+        problem, taus, d, key, rule, dtype, progress, data: as in `learning_curves`.
 
     Raises:
         ValueError: as `learning_curves`; or seeds that repeat or are not such integers.
@@ -119,12 +133,13 @@ def run_seeds(
     schedule, clock = rule.schedule(taus, problem.kappa)
     name = floating_type(dtype)
     sizes = sizes_at(problem, d)
-    chunk = chunk_size(sizes, name, len(schedule), len(numbers_))
-    layout = layout_for(problem, sizes, name)
+    held_out = () if data is None else held_out_counts(data, problem, sizes)
+    chunk = chunk_size(sizes, name, len(schedule), len(numbers_), held_out)
+    layout = layout_for(problem, sizes, name, held_out)
     parts, truncations, done = [], [], 0
     for start in range(0, len(numbers_), chunk):
         group = numbers_[start : start + chunk]
-        result, truncation = _run_chunk(problem, layout, key, group, chunk, rule, clock)
+        result, truncation = _run_chunk(problem, data, layout, key, group, chunk, rule, clock)
         _check_truncation(truncation, layout)
         check_stability(rule, problem.kappa, float(result.eigenvalues.max()))
         parts.append(result)
@@ -194,35 +209,42 @@ def summarize(batches: Sequence[SeedBatch]) -> LearningCurves:
     )
 
 
-def replica_moments(
-    problem: Problem, mixture: GaussianMixture, keys: tuple[jax.Array, jax.Array, jax.Array], layout: Layout
-) -> tuple[Moments, Moments]:
-    """Training and population moments of one replica; keys of the first layer, the samples and the noise. Traceable."""
+def replica_moments(problem: Problem, source: GaussianMixture | Split, keys: Keys, layout: Layout) -> tuple[Moments, Moments]:
+    """Training moments and those of the population, or of the held-out samples, of one replica. Traceable."""
     sizes, activation, dtype = layout.sizes, problem.activation, jnp.dtype(layout.dtype)
     W = first_layer(keys[0], sizes, dtype)
-    x = clean_samples(keys[1], mixture, sizes, dtype)
+    x = clean_samples(keys[1], source, sizes, dtype) if isinstance(source, GaussianMixture) else jnp.asarray(source.train, dtype)
     if sizes.draws is None:
         train = noise_averaged_moments(W, x, problem.t, sizes, activation, layout.train_rule, layout.train_order)
     else:
         train = drawn_moments(W, x, problem.t, sizes, activation, keys[2])
-    return train, population_moments(W, mixture, problem.t, activation, layout.test_rule, layout.test_order)
+    if isinstance(source, GaussianMixture):
+        return train, population_moments(W, source, problem.t, activation, layout.test_rule, layout.test_order)
+    tested, held = jnp.asarray(source.test, dtype), dataclasses.replace(sizes, counts=layout.held_out)
+    return train, noise_averaged_moments(W, tested, problem.t, held, activation, layout.test_rule, layout.test_order)
 
 
-def replica_mixture(problem: Problem, d: int, key: jax.Array) -> tuple[GaussianMixture, tuple[jax.Array, jax.Array, jax.Array]]:
+def replica_mixture(problem: Problem, d: int, key: jax.Array) -> tuple[GaussianMixture, Keys]:
     """Mixture at dimension d of one replica (on the host), and the keys of its first layer, samples and noise."""
     mixture_key, *others = (jax.random.fold_in(key, part) for part in range(4))
     return GaussianMixture.from_law(problem.mixture, d, mixture_key), (others[0], others[1], others[2])
 
 
-def _replica(problem: Problem, mixture: Any, keys: Any, rule: Rule, clock: Any, layout: Layout) -> tuple[FlowResult, jax.Array]:
-    train, test = replica_moments(problem, mixture, keys, layout)
+def replica_split(data: Samples, layout: Layout, key: jax.Array) -> tuple[Split, Keys]:
+    """Training and held-out samples of one replica (on the host), and its keys, as those of `replica_mixture`: the same first layer."""
+    W_key, samples_key, noise_key = (jax.random.fold_in(key, part) for part in range(1, 4))
+    return draw_split(data, layout.sizes, layout.held_out, samples_key), (W_key, samples_key, noise_key)
+
+
+def _replica(problem: Problem, source: Any, keys: Any, rule: Rule, clock: Any, layout: Layout) -> tuple[FlowResult, jax.Array]:
+    train, test = replica_moments(problem, source, keys, layout)
     result = flow_losses(train, test, layout.sizes, rule, clock, problem.kappa)
     return result, jnp.maximum(train.truncation, test.truncation)
 
 
-def _replicas(problem: Problem, mixtures: Any, keys: Any, rule: Rule, clock: Any, layout: Layout) -> tuple[FlowResult, jax.Array]:
+def _replicas(problem: Problem, sources: Any, keys: Any, rule: Rule, clock: Any, layout: Layout) -> tuple[FlowResult, jax.Array]:
     run = functools.partial(_replica, layout=layout)
-    return jax.vmap(run, in_axes=(None, 0, 0, None, None))(problem, mixtures, keys, rule, clock)
+    return jax.vmap(run, in_axes=(None, 0, 0, None, None))(problem, sources, keys, rule, clock)
 
 
 _compiled_one = jax.jit(_replica, static_argnames="layout")
@@ -230,20 +252,23 @@ _compiled_many = jax.jit(_replicas, static_argnames="layout")
 
 
 def _run_chunk(
-    problem: Problem, layout: Layout, key: jax.Array, group: list[int], chunk: int, rule: Rule, clock: Any
+    problem: Problem, data: Samples | None, layout: Layout, key: jax.Array, group: list[int], chunk: int, rule: Rule, clock: Any
 ) -> tuple[FlowResult, np.ndarray]:
     """Results (float64, leading axis the group's seeds). A short last group is padded, so that only one shape is compiled."""
     padded = group + group[:1] * (chunk - len(group))
-    replicas = [replica_mixture(problem, layout.sizes.d, jax.random.fold_in(key, np.uint32(r))) for r in padded]
+    own = [jax.random.fold_in(key, np.uint32(r)) for r in padded]
+    replicas: list[tuple[Any, Keys]] = [
+        replica_mixture(problem, layout.sizes.d, k) if data is None else replica_split(data, layout, k) for k in own
+    ]
     with jax.enable_x64(layout.dtype == "float64"):
         if chunk == 1:
             result = _compiled_one(problem, *replicas[0], rule, clock, layout=layout)
             result = jax.tree.map(lambda leaf: leaf[None], result)
         else:
-            mixtures, keys = jax.tree.map(
+            sources, keys = jax.tree.map(
                 lambda *leaves: np.stack(leaves) if isinstance(leaves[0], np.ndarray) else jnp.stack(leaves), *replicas
             )
-            result = _compiled_many(problem, mixtures, keys, rule, clock, layout=layout)
+            result = _compiled_many(problem, sources, keys, rule, clock, layout=layout)
         return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64)[: len(group)], result)
 
 

@@ -97,7 +97,7 @@ def _evaluate(eq: Equivalent, contour: Contour, clock: Any, kappa: Any, rule: Ru
     if at.residual > RESIDUAL:
         # near p = n m the smallest nodes are out of reach of the free resolvent: approach each from far out along its ray
         u = None
-        for scale in 10.0 ** np.arange(6, -1, -1):
+        for scale in resolvent.RAY:
             p = resolvent.solve_jit(eq, contour.nodes * scale, u, 1e-10, 60).point
             u = resolvent.pack(p.delta, p.H)
         at = _at_nodes(eq, contour, clock, kappa, rule, u)

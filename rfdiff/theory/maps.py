@@ -2,7 +2,7 @@
 
 All cells share one compiled program: the same numbers of contour nodes, neuron types and quadrature nodes, fine enough for the hardest
 cell. Each cell lays its own contour around norm bounds of U, which are wider than the support but need no search. Cells whose error
-estimate is too large are done again with more nodes; what still fails is marked and left NaN.
+estimate is too large are done again with more nodes, those whose fixed point failed with care; what still fails is marked and left NaN.
 """
 
 import math
@@ -50,7 +50,7 @@ class PhaseMap:
         first, second: (A,) and (B,) values of the two axes.
         times: `ClassTimes` of arrays (A, B, K); NaN in failed cells (and where a time does not exist: see `ClassTimes`).
         error_estimate: (A, B) numerical error of the losses the times are read from.
-        failed: (A, B) whether the fixed point or the contour failed: the error is above the tolerance at the largest number of nodes.
+        failed: (A, B) whether the fixed point or the contour failed: the error stayed above the tolerance when done again.
         names: the names of the two axes.
     """
 
@@ -122,19 +122,19 @@ class _Setting(NamedTuple):
 
 
 def _run(cells: list[Problem], q: float, tolerance: float, progress: Progress | None) -> tuple[ClassTimes, np.ndarray, np.ndarray]:
-    """Times, errors and failures of all cells; those that miss the tolerance are done again, with care and more nodes."""
+    """Times, errors and failures of all cells; those that miss the tolerance are done again, with more nodes or with care."""
     setting = _setting(cells)
     stacked = jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf, np.float64) for leaf in leaves]), *cells)
     low, high = (np.asarray(x) for x in _bounds(stacked, setting))
     sizes = _sizes(np.maximum(low, HARD * high), high, tolerance)
     result: Any = None
-    todo = np.arange(len(cells))
+    todo, careful = np.arange(len(cells)), np.zeros(len(cells), bool)
     for attempt in range(ATTEMPTS):
         done, parts = 0, []
-        for size in np.unique(sizes[todo]):
-            group = todo[sizes[todo] == size]
+        for size, care in sorted(set(zip(sizes[todo].tolist(), careful[todo].tolist(), strict=True))):
+            group = todo[(sizes[todo] == size) & (careful[todo] == care)]
             tell = None if progress is None or attempt else partial(_advance, progress, done, len(cells))
-            parts.append((group, _in_chunks(stacked, setting, group, NODES[size], q, attempt > 0, tell)))
+            parts.append((group, _in_chunks(stacked, setting, group, NODES[size], q, care, tell)))
             done += group.size
         if not attempt:
             order = np.argsort(np.concatenate([group for group, _ in parts]))
@@ -148,6 +148,7 @@ def _run(cells: list[Problem], q: float, tolerance: float, progress: Progress | 
             break
         missed = np.isfinite(result[1][todo])  # else the fixed point failed: the same nodes, with care
         sizes[todo] = np.minimum(sizes[todo] + missed, len(NODES) - 1)
+        careful[todo] |= ~missed
     times, error = result
     failed = ~(error <= tolerance)
     return jax.tree.map(lambda leaf: np.where(failed[:, None], np.nan, leaf), times), error, failed

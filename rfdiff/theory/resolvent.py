@@ -240,6 +240,10 @@ def free_start(eq: Equivalent, z: jax.Array) -> jax.Array:
     return pack(_columns(eq, diagonal, averages), H)
 
 
+# a stage of a whole decade leaves nodes near the axis in a cycle of damped steps
+RAY = 10.0 ** np.arange(6, -0.25, -0.5)
+
+
 def approach_along_rays(eq: Equivalent, z: jax.Array) -> jax.Array:
     """Unknowns at Z points that the free resolvent does not reach (near p = n m): each from 10^6 z inwards along its ray."""
 
@@ -247,7 +251,7 @@ def approach_along_rays(eq: Equivalent, z: jax.Array) -> jax.Array:
         solution = solve(eq, z * scale, u, 1e-10, 60)
         return pack(solution.point.delta, solution.point.H), None
 
-    scales = 10.0 ** jnp.arange(6, -1, -1)
+    scales = jnp.asarray(RAY)
     return jax.lax.scan(nearer, free_start(eq, z * scales[0]), scales)[0]
 
 

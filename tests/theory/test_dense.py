@@ -16,6 +16,8 @@ from rfdiff.theory import closure, dense, dynamics, learning_curves, spectrum, s
 from rfdiff.theory.contour import ellipse
 from rfdiff.theory.directions import working_basis
 from rfdiff.theory.equivalent import equivalent
+from rfdiff.theory.traces import one_trace
+from tests.theory import by_blocks
 from tests.tolerances import assert_within, rejects
 
 TAUS = np.array([0.3, 1, 3, 10, 30, 100, 1000, 10000])
@@ -234,3 +236,39 @@ def test_training_times_of_matrices() -> None:
     grid = time_grid(problem(subspaces(24)), 10)
     curves = learning_curves(problem(subspaces(24)), grid, tolerance=1e-3)
     assert curves.test_loss[0].max() > 0.98 and np.isinf(grid[-1]) and curves.error_estimate <= 1e-3
+
+
+PAIRS = np.array([0.05 + 0.04j, 1 + 2j, 20 + 5j])
+BRUTE = [(3, True, math.inf), (2, False, 3)]
+NAIVE = [*BRUTE, *(pytest.param(*case, marks=slow) for case in ALL if case[0] > 1 and case not in BRUTE)]
+
+
+@pytest.mark.parametrize(("k", "moved", "draws"), NAIVE)
+def test_traces_by_brute_force(k: int, moved: bool, draws: float) -> None:
+    """t1 and t2 of full Kd×Kd blocks, doubled for two points and iterated plainly by code that shares nothing with the package."""
+    covariances, means = matrices(k), centroids(k) * moved
+    net = by_blocks.network(np.array(WEIGHTS[k]), covariances, means, 0.2, 2.0, 1.5, draws)
+    one, two = (side.ravel() for side in np.meshgrid(PAIRS, np.concatenate([PAIRS, PAIRS.conj()]), indexing="ij"))
+    expected = np.stack([by_blocks.two_trace(net, one, two, source) for source in by_blocks.sources(net)])
+    question = problem(forced(k, covariances, means), draws)
+    with jax.enable_x64(True):
+        ready = dense.prepare(question, equivalent(dense.surrogate(question), 5, 6.5, 64), 0.0)
+        solved = dense.solve(ready, PAIRS, None, dense.Work(None))
+        first = np.stack(one_trace(ready.system.eq, solved.point))
+        second = np.asarray(dense.second_traces(ready, solved, dense.Work(None))).reshape(2 * k, -1)
+    np.testing.assert_allclose(np.swapaxes(first, 1, 2), by_blocks.one_traces(net, PAIRS), rtol=1e-8)
+    np.testing.assert_allclose(second, expected, rtol=1e-8)
+    rejects(lambda: np.testing.assert_allclose(second[::-1], expected, rtol=1e-3))
+
+
+@slow
+@pytest.mark.parametrize(("k", "draws"), [(2, 3), (3, math.inf)])
+def test_learning_curves_by_brute_force(k: int, draws: float) -> None:
+    """On a contour of its own around all there is, without neuron types: the curves to the error they state."""
+    law = forced(k, matrices(k), centroids(k) * 0)
+    found = learning_curves(problem(law, draws), TAUS, tolerance=1e-4)
+    net = by_blocks.network(np.array(WEIGHTS[k]), matrices(k), centroids(k) * 0, 0.2, 2.0, 1.5, draws)
+    contour = ellipse(5e-3, 40.0, 40)
+    brute = by_blocks.losses(net, TAUS, contour.nodes, contour.weights)
+    assert found.error_estimate <= 1e-4
+    close(np.stack([found.train_loss, found.test_loss]), brute, 5e-4)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rfdiff import theory
-from rfdiff.curves import times
+from rfdiff.curves import ClassTimes, times
 from rfdiff.mixture import MixtureLaw
 from rfdiff.parameters import set_parameter
 from rfdiff.problem import Problem
@@ -69,6 +69,31 @@ def test_a_failed_cell_is_marked_and_harms_no_other(monkeypatch: pytest.MonkeyPa
     assert np.all(np.isnan(found.times.tau_gen[1, 1]))
     others = ~found.failed
     np.testing.assert_array_equal(found.times.tau_mem[others], whole.times.tau_mem[others])
+
+
+def test_cells_are_done_again_with_what_they_lack(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More nodes where the contour was too coarse, the same with care where the fixed point failed; the rest is left alone."""
+    calls: list[tuple[list[int], int, bool]] = []
+
+    def pretended(stacked: Any, setting: Any, which: np.ndarray, size: int, q: float, careful: bool, tell: Any) -> Any:
+        calls.append((which.tolist(), size, careful))
+        coarse, lost = (which == 1) & (size == calls[0][1]), (which == 2) & (not careful)
+        made_up = dict.fromkeys(NAMES, np.full((which.size, 2), float(size)))
+        return ClassTimes(**made_up, q=q), np.where(lost, np.inf, np.where(coarse, 1e-3, 1e-6))
+
+    monkeypatch.setattr(maps, "_in_chunks", pretended)
+    found = theory.phase_map(centred(), {"variance_ratio": [0.9, 1.0], "weight_0": [0.4, 0.5]})
+    first = calls[0][1]
+    assert sorted(calls[1:]) == [([1], maps.NODES[maps.NODES.index(first) + 1], False), ([2], first, True)]
+    assert calls[0] == ([0, 1, 2, 3], first, False) and not found.failed.any()
+    assert found.times.tau_gen[0, 1, 0] > found.times.tau_gen[0, 0, 0]
+
+
+@pytest.mark.slow
+def test_a_cell_that_needs_more_nodes() -> None:
+    found = theory.phase_map(centred(), {"variance_ratio": [1.0, 10.0], "weight_0": [0.5, 0.95]})
+    assert not found.failed.any() and found.error_estimate.max() <= 1e-4
+    assert_cell(found, centred(), 1, 1)
 
 
 @pytest.mark.slow

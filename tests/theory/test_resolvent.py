@@ -8,9 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rfdiff.mixture import MixtureLaw
+from rfdiff.problem import Problem
 from rfdiff.theory import resolvent
+from rfdiff.theory.contour import ellipse
+from rfdiff.theory.density import outer_bounds
 from rfdiff.theory.dynamics import one_trace, two_trace
-from rfdiff.theory.equivalent import Equivalent, column_kinds
+from rfdiff.theory.equivalent import Equivalent, column_kinds, equivalent
 from tests.tolerances import rejects
 
 GROUPS, TYPES = 2, 5
@@ -162,3 +166,16 @@ def test_responses_are_derivatives(k: int, m: float) -> None:
     step = 1e-6
     numeric = np.stack([(image(u + step * e) - image(u - step * e)) / (2 * step) for e in np.eye(u.size)], 1)
     np.testing.assert_allclose(A, numeric, rtol=1e-6, atol=1e-7 * abs(numeric).max())
+
+
+def test_rays_reach_nodes_near_the_axis() -> None:
+    """A wide spectrum whose lowest part belongs to few samples: stages of whole decades end in a cycle at the node nearest to it."""
+    law = MixtureLaw.isotropic([0.95, 0.05], [10.0, 1.0])
+    with jax.enable_x64(True):
+        eq = equivalent(Problem(law, "tanh", t=0.1, psi_p=8.0, psi_n=4.0), 1, 6.0)
+        low, high = (float(x) for x in outer_bounds(eq))
+        nodes = jnp.asarray(ellipse(low / 2, 1.5 * high, 64).nodes)
+        far = jax.jit(resolvent.approach_along_rays)(eq, nodes)
+        reached, free = (resolvent.solve_jit(eq, nodes, start) for start in (far, None))
+        assert np.max(reached.residual) < 1e-12
+        np.testing.assert_allclose(reached.point.H, free.point.H, rtol=1e-9)
