@@ -174,6 +174,26 @@ def test_an_interrupted_map_goes_on_and_equals_an_uninterrupted_one(
         assert np.array_equal(resumed[name].values, variable.values, equal_nan=variable.dtype.kind == "f"), name
 
 
+def test_cells_that_are_done_again_are_counted_once(mapped: types.SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error of the first chunk is made to look large: its cells are done again (here with the same nodes, to compile nothing)."""
+    sizes: list[int] = []
+    real: Any = maps._cells
+
+    def cells(*arguments: Any, size: int, **options: Any) -> Any:
+        sizes.append(size)
+        found, error = real(*arguments, size=sizes[0], **options)
+        return found, error + (len(sizes) == 1)
+
+    monkeypatch.setattr(maps, "_cells", cells)
+    kept: dict[str, Any] = {}
+    problem = Problem.from_toml(mapped.problem)
+    found = theory.phase_map(problem, AXES, kept=kept)
+    assert len(sizes) == len(kept) == 4 and sizes[3] > sizes[0]
+    assert maps.cells_kept(kept) == CELLS
+    stored = load_dataset(mapped.out / map_command.FILE)
+    np.testing.assert_array_equal(found.times.tau_gen, stored.time.sel(quantity="tau_gen"))
+
+
 def test_another_map_finds_no_chunks_of_this_one(tmp_path: Path) -> None:
     problem = synthetic.problem()
     given: dict[str, Any] = {"problem": problem, "axes": AXES, "q": 0.5, "tolerance": 1e-4}

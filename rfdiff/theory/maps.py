@@ -120,8 +120,8 @@ def problem_at(problem: Problem, point: Mapping[str, float]) -> Problem:
 
 
 def cells_kept(kept: Kept) -> int:
-    """Number of cells that are in kept chunks, those done again not counted twice."""
-    return sum(kept[name]["error"].size for name in kept if name.startswith("first-"))
+    """Number of cells that are in kept chunks; those done again are not counted twice."""
+    return len({cell for name in kept for cell in kept[name]["cells"].tolist()})
 
 
 def _check(axes: Mapping[str, ArrayLike], q: float, tolerance: float) -> tuple[tuple[str, str], list[np.ndarray]]:
@@ -268,13 +268,13 @@ def _in_chunks(
     parts = []
     for start in range(0, len(which), CHUNK):
         some = which[start : start + CHUNK]
-        name = f"{'again' if careful else 'first'}-{hashlib.sha256(repr((size, some.tolist())).encode()).hexdigest()[:16]}"
+        name = f"chunk-{hashlib.sha256(repr((size, careful, some.tolist())).encode()).hexdigest()[:16]}"
         if name not in kept:
             filled = np.resize(some, CHUNK)
             chunk = setting._replace(roots=setting.roots[filled])
             times, error = _cells(jax.tree.map(lambda leaf, i=filled: leaf[i], stacked), chunk, size=size, q=q, careful=careful)
             arrays = {**{time: getattr(times, time) for time in TIMES}, "error": error}
-            kept[name] = {key: np.asarray(value)[: some.size] for key, value in arrays.items()}
+            kept[name] = {"cells": some, **{key: np.asarray(value)[: some.size] for key, value in arrays.items()}}
         parts.append(kept[name])
         if tell is not None:
             tell(min(start + CHUNK, len(which)))

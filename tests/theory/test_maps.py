@@ -75,7 +75,7 @@ def test_cells_are_done_again_with_what_they_lack(monkeypatch: pytest.MonkeyPatc
     """More nodes where the contour was too coarse, the same with care where the fixed point failed; the rest is left alone."""
     calls: list[tuple[list[int], int, bool]] = []
 
-    def pretended(stacked: Any, setting: Any, which: np.ndarray, size: int, q: float, careful: bool, tell: Any) -> Any:
+    def pretended(stacked: Any, setting: Any, which: np.ndarray, size: int, q: float, careful: bool, *_: Any) -> Any:
         calls.append((which.tolist(), size, careful))
         coarse, lost = (which == 1) & (size == calls[0][1]), (which == 2) & (not careful)
         made_up = dict.fromkeys(NAMES, np.full((which.size, 2), float(size)))
