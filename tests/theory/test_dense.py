@@ -273,13 +273,12 @@ def test_traces_by_brute_force(k: int, moved: bool, draws: float) -> None:
 
 
 @slow
-@pytest.mark.parametrize(("k", "draws"), [(2, 3), (3, math.inf)])
-def test_learning_curves_by_brute_force(k: int, draws: float) -> None:
-    """On a contour of its own around all there is, without neuron types: the curves to the error they state."""
-    law = forced(k, matrices(k), centroids(k) * 0)
-    found = learning_curves(problem(law, draws), TAUS, tolerance=1e-4)
-    net = by_blocks.network(np.array(WEIGHTS[k]), matrices(k), centroids(k) * 0, 0.2, 2.0, 1.5, draws)
-    contour = ellipse(5e-3, 40.0, 40)
-    brute = by_blocks.losses(net, TAUS, contour.nodes, contour.weights)
-    assert found.error_estimate <= 1e-4
-    close(np.stack([found.train_loss, found.test_loss]), brute, 5e-4)
+@pytest.mark.parametrize("draws", [3, math.inf])
+def test_losses_by_brute_force(draws: float) -> None:
+    """Both integrals and the training rule, on the same contour."""
+    covariances, means = matrices(2), np.zeros((2, 6))
+    net = by_blocks.network(np.array(WEIGHTS[2]), covariances, means, 0.2, 2.0, 1.5, draws)
+    taus = TAUS * 0.3 / (2 * net.delta / net.psi_p)  # `integrals` sets the rate
+    brute = by_blocks.losses(net, taus, CONTOUR.nodes, CONTOUR.weights)
+    close(integrals(problem(forced(2, covariances, means), draws)), brute)
+    rejects(lambda: close(integrals(problem(forced(2, covariances[::-1], means), draws)), brute, 1e-4))
