@@ -43,7 +43,7 @@ def centroids(k: int, d: int = 6) -> np.ndarray:
 def forced(k: int, covariances: np.ndarray, means: np.ndarray) -> MixtureLaw:
     """The law with its matrices kept apart even if they commute."""
     law = MixtureLaw.from_covariances(WEIGHTS[k], covariances, means)
-    own = np.linalg.eigvalsh(covariances)[:, ::-1].T
+    own = np.maximum(np.linalg.eigvalsh(covariances)[:, ::-1].T, 0)
     d = len(own)
     return MixtureLaw(law.weights, own, np.full(d, 1 / d), law.centroid_gram, covariances, law.centroids, commuting=False)
 
@@ -194,6 +194,17 @@ def test_stieltjes_transform_of_drawn_networks() -> None:
 
     matches(found.value)
     rejects(lambda: matches(0.9 * found.value))
+
+
+def test_classes_of_low_rank_and_without_variance() -> None:
+    """The δ of a class that does not vary is 0 up to the sign of rounding; it is also the limit of small variance."""
+    rng = np.random.default_rng(0)
+    roots = rng.standard_normal((2, 6, 3)) / np.sqrt(3)
+    covariances = np.concatenate([roots @ np.swapaxes(roots, 1, 2), np.zeros((1, 6, 6))])
+    limit = covariances + np.array([0, 0, 1e-8])[:, None, None] * np.eye(6)
+    still, nearly = (integrals(problem(forced(3, each, centroids(3)))) for each in (covariances, limit))
+    close(still, nearly, 1e-6)
+    rejects(lambda: close(still, integrals(problem(forced(3, covariances + 0.1 * np.eye(6), centroids(3)))), 1e-3))
 
 
 def test_what_cannot_be_done_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
