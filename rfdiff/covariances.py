@@ -91,7 +91,7 @@ def joint_eigenvalues(covariances: np.ndarray) -> tuple[np.ndarray, np.ndarray] 
     k, d, _ = covariances.shape
     sizes = np.sqrt(np.einsum("kab,kab->k", covariances, covariances))
     sizes = np.where(sizes > 0, sizes, 1)
-    mix = np.sqrt(2 + np.arange(k)) % 1 + 0.3
+    mix = (np.arange(k) * (np.sqrt(5) - 1) / 2) % 1 + 0.3  # no two alike: P and I - P must not add up to I
     _, basis = np.linalg.eigh(np.einsum("k,kab->ab", mix / sizes, covariances))
     rotated = basis.T @ covariances @ basis
     values = np.einsum("kaa->ak", rotated).copy()
@@ -145,7 +145,7 @@ def class_moments(
 
     Raises:
         ValueError: samples that are not finite numbers or are constant in a class; labels that do not match; fewer than 2 samples in a
-            class; an unknown shrinkage.
+            class; more than 4096 classes; an unknown shrinkage.
     """
     x = as_real_array("samples", samples)
     if x.ndim < 2 or x.size == 0:
@@ -156,10 +156,19 @@ def class_moments(
     marks = np.asarray(labels)
     if marks.shape != x.shape[:1]:
         raise ValueError(f"labels: shape {marks.shape}; allowed: ({x.shape[0]},), one for each sample")
-    classes, members = np.unique(marks, return_inverse=True)
+    if np.any(marks != marks):
+        raise ValueError(f"labels: entry {int(np.flatnonzero(marks != marks)[0])} is not a number; allowed: numbers or text")
+    try:
+        classes, members = np.unique(marks, return_inverse=True)
+    except TypeError as err:
+        raise ValueError(f"labels: cannot be put in order ({err}); allowed: numbers or text, not both") from err
     counts = np.bincount(members)
-    if counts.min() < 2 or classes.size > MOST_CLASSES:
-        raise ValueError(f"labels: class {classes[counts.argmin()]!r} has {counts.min()} samples; allowed: at least 2 in every class")
+    if counts.min() < 2:
+        raise ValueError(
+            f"labels: class {classes.tolist()[counts.argmin()]!r} has {counts.min()} samples; allowed: at least 2 in every class"
+        )
+    if classes.size > MOST_CLASSES:
+        raise ValueError(f"labels: {classes.size} classes; allowed: at most {MOST_CLASSES}")
     fixed = None if shrinkage == "ledoit-wolf" else as_number(shrinkage)
     if fixed is not None and not 0 <= fixed < 1:
         raise ValueError(f"shrinkage: {shrinkage!r}; allowed: 'ledoit-wolf', or a number 0 <= shrinkage < 1")
@@ -176,7 +185,7 @@ def class_moments(
         empirical = own.T @ own / len(own)
         scale = float(np.trace(empirical)) / x.shape[1]
         if not scale > 1e-24 * float(np.mean(means[c] ** 2)):
-            raise ValueError(f"samples: those of class {classes[c]!r} are all the same; allowed: samples that vary")
+            raise ValueError(f"samples: those of class {classes.tolist()[c]!r} are all the same; allowed: samples that vary")
         rho = ledoit_wolf(own) if fixed is None else fixed
         covariances[c] = (1 - rho) * empirical + rho * scale * np.eye(x.shape[1])
     return share, covariances, means

@@ -130,7 +130,7 @@ class MixtureLaw:
 
         Args:
             samples: (n, ...) images or vectors, flattened to (n, d).
-            labels: (n,) class labels; classes are the distinct ones in ascending order.
+            labels: (n,) class labels, numbers or text; classes are the distinct ones in ascending order.
             weights: (K,) class fractions; None for the fractions of the labels.
             shrinkage: "ledoit-wolf", or a number ρ with 0 ≤ ρ < 1.
 

@@ -60,6 +60,11 @@ def test_commuting_matrices_are_diagonalised_together() -> None:
     same = MixtureLaw.from_covariances([1.0], matrices[:1])
     assert same.commuting and same.eigenvalues.shape == (3, 1)
     assert MixtureLaw.from_covariances(WEIGHTS, np.zeros((2, 3, 3))).eigenvalues.tolist() == [[0, 0]]
+    for c in range(1, 10):  # projections on complementary spaces, in any two places among classes that do not tell them apart
+        split = np.stack([np.eye(8)] * 10)
+        split[0], split[c] = (q * np.repeat(ends, 4) @ q.T for ends in ([1, 0], [0, 1]))
+        for first in range(10):
+            assert MixtureLaw.from_covariances(np.full(10, 0.1), np.roll(split, first, 0)).eigenvalues.shape == (2, 10)
     slightly = matrices.copy()
     slightly[0, 0, 1] = slightly[0, 1, 0] = slightly[0, 0, 1] + 1e-6
     assert joint_eigenvalues(slightly) is None
@@ -182,7 +187,9 @@ def test_fit_shrinks_few_samples_more() -> None:
         ({"samples": np.where(np.eye(4) > 0, np.nan, 1.0)}, "^samples: row 0 is not finite"),
         ({"samples": np.array([[1.0, 2], [1, 2], [3, 4], [5, 7]])}, "^samples: those of class .*0.* are all the same"),
         ({"labels": [0, 0, 1]}, r"^labels: shape \(3,\); allowed: \(4,\)"),
-        ({"labels": [0, 0, 0, 1]}, "^labels: class .*1.* has 1 samples; allowed: at least 2"),
+        ({"labels": [0, 0, 0, 1]}, "^labels: class 1 has 1 samples; allowed: at least 2"),
+        ({"labels": [0.0, 0.0, math.nan, math.nan]}, "^labels: entry 2 is not a number; allowed: numbers or text"),
+        ({"labels": [0, 0, 1, None]}, "^labels: cannot be put in order .*allowed: numbers or text, not both"),
         ({"shrinkage": 1.0}, "^shrinkage: 1.0; allowed: 'ledoit-wolf', or a number"),
         ({"shrinkage": "oas"}, "^shrinkage: 'oas'"),
         ({"shrinkage": math.nan}, "^shrinkage: nan"),

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rfdiff._pytree import static, value_type, vectorize_text
+from rfdiff._pytree import as_real_array, static, value_type, vectorize_text
 from rfdiff.curves import ClassTimes
 from rfdiff.parameters import get_parameter, set_parameter
 from rfdiff.problem import Problem
@@ -52,7 +52,8 @@ class PhaseMap:
     Args:
         first, second: (A,) and (B,) values of the two axes.
         times: `ClassTimes` of arrays (A, B, K); NaN in failed cells (and where a time does not exist: see `ClassTimes`).
-        error_estimate: (A, B) numerical error of the losses the times are read from.
+        error_estimate: (A, B) numerical error of the losses the times are read from: that of the contour. Neuron types are one fixed set
+            for all cells; with a Gram matrix of rank above 3 they add a few 1e-4, which is not in it.
         failed: (A, B) whether the fixed point or the contour failed: the error stayed above the tolerance when done again.
         names: the names of the two axes.
     """
@@ -125,16 +126,16 @@ def cells_kept(kept: Kept) -> int:
 
 
 def _check(axes: Mapping[str, ArrayLike], q: float, tolerance: float) -> tuple[tuple[str, str], list[np.ndarray]]:
-    if len(axes) != 2:
-        raise ValueError(f"axes: {', '.join(axes) or 'none'}; allowed: two names, each with its values")
+    if not isinstance(axes, Mapping) or len(axes) != 2:
+        raise ValueError(f"axes: {', '.join(map(str, axes)) or 'none'}; allowed: a mapping of two names to their values")
     if not 0 < q < 1:
         raise ValueError(f"q: {q!r}; allowed: 0 < q < 1")
     if not 1e-9 <= tolerance <= 0.1:
         raise ValueError(f"tolerance: {tolerance!r}; allowed: 1e-9 <= tolerance <= 0.1")
-    values = [np.atleast_1d(np.asarray(v, np.float64)) for v in axes.values()]
+    values = [np.atleast_1d(as_real_array(f"axes: {name}", v)) for name, v in axes.items()]
     for name, v in zip(axes, values, strict=True):
         if v.ndim != 1 or not v.size or not np.all(np.isfinite(v)) or np.any(np.diff(v) <= 0):
-            raise ValueError(f"axes: {name} = {vectorize_text(np.ravel(v))}; allowed: finite values that increase")
+            raise ValueError(f"axes: {name} = {vectorize_text(np.ravel(v))}; allowed: a list of finite values that increase")
     if values[0].size * values[1].size > MOST_CELLS:
         raise ValueError(f"axes: {values[0].size} x {values[1].size} cells; allowed: at most {MOST_CELLS:g}")
     first, second = axes

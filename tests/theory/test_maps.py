@@ -120,9 +120,12 @@ def test_centroids(case_a: Problem) -> None:
 @pytest.mark.parametrize(
     ("axes", "keywords", "message"),
     [
-        ({"t": [0.1]}, {}, "axes: t; allowed: two names"),
+        ({"t": [0.1]}, {}, "axes: t; allowed: a mapping of two names"),
+        (["t", "psi_n"], {}, "axes: t, psi_n; allowed: a mapping"),
+        ({"t": ["a"], "psi_n": [1.0]}, {}, r"axes: t: \['a'\] is not an array of numbers"),
+        ({"t": [[0.1, 0.2]], "psi_n": [1.0]}, {}, "axes: t = .*allowed: a list of finite values that increase"),
         ({"t": [0.1], "sigma": [1.0]}, {}, "parameter: 'sigma'; allowed"),
-        ({"t": [0.2, 0.1], "psi_n": [1.0]}, {}, r"axes: t = \[0.2, 0.1\]; allowed: finite values that increase"),
+        ({"t": [0.2, 0.1], "psi_n": [1.0]}, {}, r"axes: t = \[0.2, 0.1\]; allowed: a list of finite values that increase"),
         ({"t": [0.1], "psi_n": [np.nan]}, {}, r"axes: psi_n = \[nan\]; allowed"),
         ({"t": [0.1], "weight_0": [0.5, 1.0]}, {}, "weights: .* has an entry <= 0"),
         ({"t": [0.1], "psi_n": [1.0]}, {"q": 0}, "q: 0; allowed: 0 < q < 1"),
