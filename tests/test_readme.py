@@ -61,15 +61,27 @@ def make_targets() -> set[str]:
     return set(line.split())
 
 
-def test_python_blocks_run(readme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of them in order, in one namespace, as a reader would type them, in an empty directory that holds the experiments."""
-    code = blocks(readme, "python")
-    assert code, "the README shows no Python"
-    (tmp_path / "experiments").symlink_to(ROOT / "experiments")
-    monkeypatch.chdir(tmp_path)
+def run_blocks(code: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks in order, in one namespace, as a reader would type them, in an empty directory that holds the experiments."""
+    (folder / "experiments").symlink_to(ROOT / "experiments")
+    monkeypatch.chdir(folder)
     namespace: dict[str, object] = {"__name__": "readme"}
     for i, block in enumerate(code):
         exec(compile(block, f"README.md, Python block {i + 1}", "exec"), namespace)
+
+
+def test_python_blocks_run(readme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = blocks(readme, "python")
+    assert code, "the README shows no Python"
+    run_blocks(code, tmp_path, monkeypatch)
+
+
+@pytest.mark.slow
+def test_long_python_blocks_run(readme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those marked `py` take most of a minute to compile; they go on from the others."""
+    code = blocks(readme, "python", "py")
+    assert len(code) > len(blocks(readme, "python"))
+    run_blocks(code, tmp_path, monkeypatch)
 
 
 def placeholders(text: str) -> list[str]:
