@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfdiff._pytree import value_type
+from rfdiff._pytree import as_number, value_type
 from rfdiff.curves import ClassTimes
 from rfdiff.parameters import get_parameter, parameter_names, set_parameter
 from rfdiff.problem import Problem
@@ -54,7 +54,7 @@ def sensitivity(problem: Problem, q: float = 0.5, tolerance: float = 1e-7) -> Ti
 
     Reference: `equations`, section 7; tests/theory/test_timing.py.
     """
-    if not 0 < q < 1:
+    if not 0 < as_number(q) < 1:
         raise ValueError(f"q: {q!r}; allowed: 0 < q < 1")
     names = tuple(parameter_names(problem))
     plan = plan_curves(problem, tolerance=tolerance)

@@ -1,8 +1,10 @@
 """Class-wise times without a grid: those of a fine grid, and their derivatives."""
 
+import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -14,6 +16,7 @@ from rfdiff.problem import Problem
 from tests.tolerances import rejects
 
 NAMES = ("tau_gen", "tau_stop", "tau_mem", "tau_opt")
+ONE_CLASS = Problem(MixtureLaw.isotropic([1.0], [0.8]), "erf", t=0.2, psi_p=3.0, psi_n=2.0)
 
 
 def on_a_grid(problem: Problem, q: float = 0.5) -> ClassTimes:
@@ -25,9 +28,34 @@ def assert_same(exact: ClassTimes, gridded: ClassTimes, relative: float) -> None
         np.testing.assert_allclose(getattr(exact, name), getattr(gridded, name), rtol=relative, err_msg=name)
 
 
+def test_derivatives_of_the_times_of_one_class() -> None:
+    """d τ along t, ψ_p, ψ_n and σ² against central differences of the same program's times, with that of another number rejected."""
+    plan = theory.plan_curves(ONE_CLASS, tolerance=1e-3, gram_derivatives=False)
+
+    def found(numbers: jax.Array) -> Any:
+        t, psi_p, psi_n, variance = numbers
+        law = dataclasses.replace(ONE_CLASS.mixture, eigenvalues=variance[None, None])
+        problem = dataclasses.replace(ONE_CLASS, mixture=law, t=t, psi_p=psi_p, psi_n=psi_n)
+        times = theory.class_times(theory.curve_kernel(problem, plan), 0.3)
+        return jnp.stack([getattr(times, name)[0] for name in NAMES])
+
+    with jax.enable_x64(True):
+        moved = jax.jit(lambda at, direction: jax.jvp(found, (at,), (direction,)))
+        at, slopes = np.array([0.2, 3.0, 2.0, 0.8]), []
+        for direction in np.eye(4):
+            exact = np.asarray(moved(at, direction)[1])
+            high, low = (np.asarray(moved(at + sign * 1e-4 * at * direction, direction)[0]) for sign in (1, -1))
+            difference = (high - low) / (2e-4 * (at @ direction))
+            assert np.all(np.isfinite(exact)) and np.any(exact != 0)
+            np.testing.assert_allclose(exact, difference, rtol=1e-5, atol=1e-7 * np.max(abs(exact)))
+            slopes.append(exact)
+    rejects(lambda: np.testing.assert_allclose(slopes[1], slopes[2], rtol=1e-2))
+
+
+@pytest.mark.slow
 def test_times_of_one_class_and_their_derivatives() -> None:
     """Against the gridded times, and d log τ / d log θ of every parameter against differences of them, with a wrong one rejected."""
-    problem = Problem(MixtureLaw.isotropic([1.0], [0.8]), "erf", t=0.2, psi_p=3.0, psi_n=2.0)
+    problem = ONE_CLASS
     found = theory.sensitivity(problem, q=0.3)
     assert_same(found.times, on_a_grid(problem, 0.3), 2e-5)
     assert set(found.elasticities) == set(parameter_names(problem)) == {"t", "psi_p", "psi_n", "variance_0"}
@@ -81,4 +109,6 @@ def test_elasticities_with_centroids(case_a: Problem) -> None:
 
 def test_malformed_q() -> None:
     with pytest.raises(ValueError, match="q: 1; allowed: 0 < q < 1"):
-        theory.sensitivity(Problem(MixtureLaw.isotropic([1.0], [0.8]), "erf", t=0.2, psi_p=3.0, psi_n=2.0), q=1)
+        theory.sensitivity(ONE_CLASS, q=1)
+    with pytest.raises(ValueError, match="q: 'x'; allowed: 0 < q < 1"):
+        theory.sensitivity(ONE_CLASS, q="x")  # type: ignore[arg-type]
