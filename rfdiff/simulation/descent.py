@@ -146,10 +146,12 @@ def descend(
         state = start(training, recipe, optimizer)
         keep: Callable[[State], None] | None = None
         if checkpoint is not None:
-            parts = {"problem": (problem, problem.noise_draws), "activation": problem.activation, "dimension": sizes.d, "key": key,
-                     "seed": number, "data": data, "dtype": name, "optimizer": (probed.fingerprint, checkpoint.label), "step_size": tau,
-                     "log_steps": logged, "noise": recipe.noise, "batch_size": recipe.batch, "stop": repr(stop),
-                     "chunk": recipe.chunk}  # fmt: skip
+            parts = {
+                "problem": (problem, problem.noise_draws), "activation": problem.activation, "dimension": sizes.d, "key": key,
+                "seed": number, "data": (data, held_out), "dtype": name, "optimizer": (probed.fingerprint, checkpoint.label),
+                "step_size": tau, "log_steps": logged, "noise": recipe.noise, "batch_size": recipe.batch, "stop": repr(stop),
+                "chunk": recipe.chunk,
+            }  # fmt: skip
             folder, mine = checkpoint.folder / f"seed-{number}", identity(parts)
             state, keep = load_state(folder, state, mine) or state, functools.partial(save_state, folder, own=mine)
         state = _trained(run, state, keep, 0.0 if checkpoint is None else checkpoint.seconds, progress)

@@ -11,11 +11,12 @@ import numpy as np
 from rfdiff.diffusion import noise_variance, signal_scale
 from rfdiff.problem import Problem
 from rfdiff.simulation.descent_loop import Recipe, StopWhen, is_integer, log_spaced
-from rfdiff.simulation.ensemble import replica_moments
+from rfdiff.simulation.ensemble import Keys, replica_moments
 from rfdiff.simulation.features import Sizes, clean_samples, first_layer
 from rfdiff.simulation.gradient_flow import mixed
 from rfdiff.simulation.layout import Layout, available_bytes, chunk_size, replica_bytes
 from rfdiff.simulation.loss_gradient import Training, fresh_noise
+from rfdiff.simulation.moments import Moments
 
 NOISES = ("average", "fixed", "fresh")
 MOST_STEPS = 2**31 - 1
@@ -86,25 +87,37 @@ def check_memory(sizes: Sizes, dtype: str, measurements: int, recipe: Recipe, he
         )
 
 
-@functools.partial(jax.jit, static_argnames=("layout", "sampled"))
 def prepared_replica(
-    problem: Problem, source: Any, keys: Any, batch_key: jax.Array, log_steps: Any, layout: Layout, sampled: bool
+    problem: Problem, source: Any, keys: Keys, batch_key: jax.Array, log_steps: Any, layout: Layout, sampled: bool
 ) -> tuple[Training, jax.Array]:
-    """The replica's moments; and W, samples and stored noise, if batches are to be made of them."""
-    sizes, dtype = layout.sizes, jnp.dtype(layout.dtype)
-    train, test = replica_moments(problem, source, keys, layout)
-    shares = [np.asarray(count / sizes.n, dtype) for count in sizes.counts]
-    U, V = mixed(shares, train.U), mixed(shares, train.V)
-    samples = noise = None
-    if sampled:
-        x = jnp.asarray(source.train, dtype) if layout.held_out else clean_samples(keys[1], source, sizes, dtype)
-        samples = (first_layer(keys[0], sizes, dtype), x)
-        if sizes.draws is not None:
-            drawn = jax.lax.map(lambda r: fresh_noise(keys[2], r, (sizes.n, sizes.d), dtype), jnp.arange(sizes.draws))
-            noise = drawn.reshape(sizes.draws * sizes.n, sizes.d)
+    """A replica's training, and the bound on the error of its exact averages; with its samples, if batches are to be made of them."""
+    (U, V), train, test = _moments(problem, source, keys, layout=layout)
+    samples, noise = _drawn(source, keys, layout=layout) if sampled else (None, None)
+    dtype = jnp.dtype(layout.dtype)
     training = Training(
-        U, V, train, test, samples, noise, (keys[2], batch_key), jnp.asarray(problem.kappa, dtype),
-        signal_scale(problem.t).astype(dtype), jnp.sqrt(noise_variance(problem.t)).astype(dtype),
-        jnp.asarray(problem.mixture.weights, dtype), log_steps,
+        U, V, train, test, samples, noise, (keys[2], batch_key),
+        jnp.asarray(problem.kappa, dtype), jnp.asarray(signal_scale(problem.t), dtype),
+        jnp.sqrt(jnp.asarray(noise_variance(problem.t), dtype)), jnp.asarray(problem.mixture.weights, dtype), jnp.asarray(log_steps),
     )  # fmt: skip
     return training, jnp.maximum(train.truncation, test.truncation)
+
+
+@functools.partial(jax.jit, static_argnames="layout")
+def _moments(problem: Problem, source: Any, keys: Keys, layout: Layout) -> tuple[tuple[jax.Array, jax.Array], Moments, Moments]:
+    """U and V of the whole training set, and the moments of each class."""
+    sizes = layout.sizes
+    train, test = replica_moments(problem, source, keys, layout)
+    shares = [np.asarray(count / sizes.n, layout.dtype) for count in sizes.counts]
+    return (mixed(shares, train.U), mixed(shares, train.V)), train, test
+
+
+@functools.partial(jax.jit, static_argnames="layout")
+def _drawn(source: Any, keys: Keys, layout: Layout) -> tuple[tuple[jax.Array, jax.Array], jax.Array | None]:
+    """W and the clean samples, and the stored noise if there is any, as `replica_moments` draws them."""
+    sizes, dtype = layout.sizes, jnp.dtype(layout.dtype)
+    x = jnp.asarray(source.train, dtype) if layout.held_out else clean_samples(keys[1], source, sizes, dtype)
+    samples = (first_layer(keys[0], sizes, dtype), x)
+    if sizes.draws is None:
+        return samples, None
+    noise = jax.lax.map(lambda r: fresh_noise(keys[2], r, (sizes.n, sizes.d), dtype), jnp.arange(sizes.draws))
+    return samples, noise.reshape(sizes.draws * sizes.n, sizes.d)
