@@ -15,7 +15,7 @@ from rfdiff._pytree import is_concrete
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientDescent, HeavyBall
 from rfdiff.samples import Samples
-from rfdiff.simulation import StopWhen, descend, descent_loop, descent_setup, loss_gradient, pool, run_seeds
+from rfdiff.simulation import StopWhen, descent_loop, descent_setup, ensemble, loss_gradient, pool, run_seeds
 from rfdiff.simulation.descent_loop import Recipe, advance, start
 from rfdiff.simulation.descent_setup import prepared_replica, recipe_for
 from rfdiff.simulation.ensemble import replica_mixture
@@ -61,24 +61,24 @@ def test_small_steps_land_on_the_flow_at_first_order() -> None:
     sizes = np.array([0.4, 0.2, 0.1, 0.05])
     flow = run_seeds(AVERAGED, [HORIZON], D, KEY, [SEED])
 
-    def errors(optimizer: Any) -> tuple[np.ndarray, np.ndarray]:
+    def errors(optimizer: Any, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(η, class) deviations of train and test loss from the flow."""
         runs = [run(optimizer=optimizer(s), num_steps=round(HORIZON / s), log_steps=[0], step_size=float(s)).batch for s in sizes]
         return tuple(  # type: ignore[return-value]
             np.array([getattr(r, name)[0, -1] - getattr(flow, name)[0, 0] for r in runs]) for name in ("train_loss", "test_loss")
         )
 
-    def first_order(values: np.ndarray) -> None:
+    def first_order(sizes: np.ndarray, values: np.ndarray) -> None:
         for error in values.T:
             assert 0.95 < loglog_slope(sizes, error) < 1.05 and abs(error[-1]) < 2e-3
 
-    train, test = errors(optax.sgd)
-    first_order(train)
-    first_order(test)
+    train, test = errors(optax.sgd, sizes)
+    first_order(sizes, train)
+    first_order(sizes, test)
     # twice the gradient, hidden from the check that an optimiser's step is the one named by a memory that it does not use
-    doubled = errors(lambda s: optax.chain(optax.trace(0.0), optax.scale(-2 * s)))
-    rejects(lambda: first_order(doubled[0]))
-    rejects(lambda: first_order(doubled[1]))
+    doubled = errors(lambda s: optax.chain(optax.trace(0.0), optax.scale(-2 * s)), sizes[2:])
+    rejects(lambda: first_order(sizes[2:], doubled[0]))
+    rejects(lambda: first_order(sizes[2:], doubled[1]))
 
 
 def test_gradient_is_that_of_the_loss() -> None:
@@ -163,7 +163,7 @@ def test_noisy_training_stays_near_the_flow_for_small_steps(problem: Problem, op
 
     near(SMALL, 0.02)
     rejects(lambda: near(SGD, 0.5))  # noise of the gradients at larger steps
-    assert np.all(flow.test_loss[0, 1] < 0.97 * flow.test_loss[0, 0])
+    assert np.all(flow.train_loss[0, 1] < 0.9 * flow.train_loss[0, 0])  # it is still on its way
 
 
 def test_fresh_noise_trains_on_the_averaged_loss_in_expectation() -> None:
@@ -217,9 +217,10 @@ def test_logged_steps_and_readout() -> None:
     every = run()
     assert every.steps[0] == 1 and 45 <= len(every.steps) <= 60 and every.steps[-1] == STEPS
     assert np.array_equal(every.readout, result.readout)
-    train, test = losses(result.readout, replica(AVERAGED))
-    np.testing.assert_allclose(result.batch.train_loss[0, -1], train, rtol=1e-5)  # computed in single precision here
-    np.testing.assert_allclose(result.batch.test_loss[0, -1], test, rtol=1e-5)
+    with jax.enable_x64(True):
+        train, test = losses(jnp.asarray(result.readout), replica(AVERAGED))
+    np.testing.assert_allclose(result.batch.train_loss[0, -1], train, rtol=1e-12)
+    np.testing.assert_allclose(result.batch.test_loss[0, -1], test, rtol=1e-12)
     curves = result.curves
     assert (curves.source, curves.dimension, curves.dtype, curves.spectrum) == ("simulation", D, "float64", None)
 
@@ -268,7 +269,7 @@ def test_training_on_a_data_set() -> None:
 @pytest.mark.parametrize("class_index", [0, None])
 def test_early_stop(class_index: int | None) -> None:
     whole = run(num_steps=3000)
-    test = whole.batch.test_loss[0] @ np.array([0.7, 0.3]) if class_index is None else whole.batch.test_loss[0, class_index]
+    test = whole.batch.test_loss[0] @ np.array([0.7, 0.3]) if class_index is None else whole.batch.test_loss[0, :, class_index]
     best = int(np.argmin(test))
     assert best + 4 < len(test)
     stopped = run(num_steps=3000, stop=StopWhen(class_index, patience=4))
@@ -277,7 +278,8 @@ def test_early_stop(class_index: int | None) -> None:
     name = "total test loss" if class_index is None else "test loss of class 0"
     assert stopped.stopped.startswith(f"early stop at step {whole.steps[best + 4]} of 3000: the {name} has not fallen below its best, ")
     assert f"{test[best]:.6g}" in stopped.stopped
-    _, at_stop = losses(stopped.readout, replica(AVERAGED))
+    with jax.enable_x64(True):
+        _, at_stop = losses(jnp.asarray(stopped.readout), replica(AVERAGED))
     np.testing.assert_allclose(
         stopped.batch.test_loss[0, -1], at_stop, rtol=1e-5
     )  # the readout is that of the stop, not of the chunk's end
@@ -362,8 +364,9 @@ def test_refused_early_stops(options: dict[str, Any], message: str) -> None:
 def test_what_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=r"d: 1000000 makes p = 2000000 features and needs about"):
         run(d=10**6)
-    with pytest.raises(ValueError, match=r"truncation|uncertain"):
-        descend(dataclasses.replace(AVERAGED, activation="relu", psi_p=20.0), SGD, 3, 1, KEY, step_size=0.5)
+    with monkeypatch.context() as patched, pytest.raises(ValueError, match=r"d: 12 leaves the exact averages uncertain by"):
+        patched.setattr(ensemble, "TRUNCATION_LIMIT", 0.0)
+        run()
     many = dataclasses.replace(DRAWN, noise_draws=10**7)
     monkeypatch.setattr(descent_setup, "available_bytes", lambda: 2**30)
     with pytest.raises(
