@@ -37,7 +37,7 @@ from rfdiff.simulation.ensemble import (
     summarize,
 )
 from rfdiff.simulation.features import Sizes, floating_type, sizes_at
-from rfdiff.simulation.layout import layout_for
+from rfdiff.simulation.layout import Layout, layout_for
 from rfdiff.simulation.loss_gradient import Training
 from rfdiff.simulation.optimizer_probe import Probed, probe
 from rfdiff.simulation.split import held_out_counts
@@ -73,7 +73,6 @@ class _Run(NamedTuple):
     training: Training
     recipe: Recipe
     optimizer: optax.GradientTransformation
-    probed: Probed
     step_size: float
     truncation: float
 
@@ -117,8 +116,7 @@ def descend(
             memory; a damaged checkpoint or one of another run.
         OSError: the checkpoint's folder cannot be written to.
     """
-    name, sizes, number = floating_type(dtype), sizes_at(problem, d), check_seeds([seed])[0]
-    tau = as_number(step_size)
+    name, sizes, number, tau = floating_type(dtype), sizes_at(problem, d), check_seeds([seed])[0], as_number(step_size)
     if not 0 < tau < np.inf:
         raise ValueError(f"step_size: {step_size!r}; allowed: a finite number > 0")
     if progress is not None and not callable(progress):
@@ -132,29 +130,18 @@ def descend(
     layout = layout_for(problem, sizes, name, held_out)
     with jax.enable_x64(name == "float64"):
         probed = probe(optimizer, (sizes.d, sizes.p), jnp.dtype(name))
-        if probed.plain_step is not None and not np.isclose(probed.plain_step, tau, rtol=1e-5):
-            raise ValueError(f"step_size: {tau:.6g} beside gradient descent of step {probed.plain_step:.6g}; allowed: the optimizer's own")
-        own = jax.random.fold_in(key, np.uint32(number))
-        source, keys = replica_mixture(problem, sizes.d, own) if data is None else replica_split(data, layout, own)
-        sampled = recipe.batch is not None or recipe.noise == "fresh"
-        batch_key = jax.random.fold_in(own, BATCH_STREAM)
-        training, truncation = prepared_replica(problem, source, keys, batch_key, logged.astype(np.int32), layout=layout, sampled=sampled)
-        check_truncation(np.asarray(truncation), layout)
+        _check_step(tau, probed)
+        training, truncation = _replica(problem, data, layout, jax.random.fold_in(key, np.uint32(number)), logged, recipe)
         if probed.plain_step is not None:
             check_stability(GradientDescent(tau), problem.kappa, _largest_eigenvalue(training))
-        run = _Run(training, recipe, optimizer, probed, tau, float(truncation))
-        state = start(training, recipe, optimizer)
-        keep: Callable[[State], None] | None = None
-        if checkpoint is not None:
-            parts = {
-                "problem": (problem, problem.noise_draws), "activation": problem.activation, "dimension": sizes.d, "key": key,
-                "seed": number, "data": (data, held_out), "dtype": name, "optimizer": (probed.fingerprint, checkpoint.label),
-                "step_size": tau, "log_steps": logged, "noise": recipe.noise, "batch_size": recipe.batch, "stop": repr(stop),
-                "chunk": recipe.chunk,
-            }  # fmt: skip
-            folder, mine = checkpoint.folder / f"seed-{number}", identity(parts)
-            state, keep = load_state(folder, state, mine) or state, functools.partial(save_state, folder, own=mine)
-        state = _trained(run, state, keep, 0.0 if checkpoint is None else checkpoint.seconds, progress)
+        run, state = _Run(training, recipe, optimizer, tau, truncation), start(training, recipe, optimizer)
+        if checkpoint is None:
+            state = _trained(run, state, None, 0.0, progress)
+        else:
+            folder = checkpoint.folder / f"seed-{number}"
+            mine = identity(_parts(problem, layout, key, number, data, run, (probed.fingerprint, checkpoint.label)))
+            state = load_state(folder, state, mine) or state
+            state = _trained(run, state, functools.partial(save_state, folder, own=mine), checkpoint.seconds, progress)
         return _result(problem, sizes, name, number, run, state)
 
 
@@ -178,6 +165,37 @@ def pool(runs: Sequence[Descent]) -> LearningCurves:
         for run in runs
     ]
     return summarize(cut)
+
+
+def _check_step(step_size: float, probed: Probed) -> None:
+    """Refuse times that do not go with the steps, where plain gradient descent shows them."""
+    if probed.plain_step is not None and not np.isclose(probed.plain_step, step_size, rtol=1e-5):
+        raise ValueError(
+            f"step_size: {step_size:.6g} beside gradient descent of step {probed.plain_step:.6g}; allowed: the optimizer's own"
+        )
+
+
+def _replica(
+    problem: Problem, data: Samples | None, layout: Layout, own: jax.Array, logged: np.ndarray, recipe: Recipe
+) -> tuple[Training, float]:
+    """The training of the replica of a key, with checked averages, and the bound on their error."""
+    source, keys = replica_mixture(problem, layout.sizes.d, own) if data is None else replica_split(data, layout, own)
+    sampled, batch_key = recipe.batch is not None or recipe.noise == "fresh", jax.random.fold_in(own, BATCH_STREAM)
+    training, truncation = prepared_replica(problem, source, keys, batch_key, logged.astype(np.int32), layout, sampled)
+    check_truncation(np.asarray(truncation), layout)
+    return training, float(truncation)
+
+
+def _parts(
+    problem: Problem, layout: Layout, key: jax.Array, seed: int, data: Samples | None, run: _Run, optimizer: tuple[str, str]
+) -> dict[str, Any]:
+    """What a state depends on, by name."""
+    return {
+        "problem": (problem, problem.noise_draws), "activation": problem.activation, "dimension": layout.sizes.d, "key": key, "seed": seed,
+        "data": (data, layout.held_out), "dtype": layout.dtype, "optimizer": optimizer, "step_size": run.step_size,
+        "log_steps": run.training.log_steps, "noise": run.recipe.noise, "batch_size": run.recipe.batch, "stop": repr(run.recipe.stop),
+        "chunk": run.recipe.chunk,
+    }  # fmt: skip
 
 
 def _trained(run: _Run, state: State, keep: Callable[[State], None] | None, seconds: float, progress: Progress | None) -> State:
