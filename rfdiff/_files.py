@@ -2,8 +2,12 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 
 @contextlib.contextmanager
@@ -27,6 +31,33 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Named arrays as one file, without pickle and with checksums, whole or not at all.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    with replacing(path) as temporary, open(temporary, "wb") as handle:
+        np.savez(handle, allow_pickle=False, **arrays)
+
+
+def read_arrays(path: Path, remedy: str) -> dict[str, np.ndarray]:
+    """The arrays of a file that `write_arrays` wrote.
+
+    Args:
+        path: the file.
+        remedy: what to do about a damaged one, for the message.
+
+    Raises:
+        ValueError: a damaged file; the message names it.
+    """
+    try:
+        with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as err:
+        raise ValueError(f"{path}: damaged checkpoint ({err}); {remedy}") from err
 
 
 def _sync_folder(folder: Path) -> None:

@@ -8,7 +8,6 @@ problem takes over the seeds it shares.
 import dataclasses
 import hashlib
 import shutil
-import zipfile
 from collections.abc import Iterator, Mapping, MutableMapping
 from importlib import metadata as packages
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from rfdiff._files import replacing
+from rfdiff._files import read_arrays, write_arrays
 from rfdiff.problem import Problem
 from rfdiff.simulation import SeedBatch
 
@@ -66,11 +65,11 @@ class KeptArrays(MutableMapping[str, Mapping[str, np.ndarray]]):
     def __getitem__(self, name: str) -> dict[str, np.ndarray]:
         if not self._file(name).is_file():
             raise KeyError(name)
-        return _read(self._file(name), "these cells")
+        return read_arrays(self._file(name), "delete it to compute these cells again")
 
     def __setitem__(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        _write(self._file(name), arrays)
+        write_arrays(self._file(name), arrays)
 
     def __delitem__(self, name: str) -> None:
         self._file(name).unlink()
@@ -92,7 +91,7 @@ def save_seed(folder: Path, batch: SeedBatch) -> None:
         OSError: the folder cannot be written to.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _write(_file(folder, int(batch.seeds[0])), {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)})
+    write_arrays(_file(folder, int(batch.seeds[0])), {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)})
 
 
 def holds(folder: Path, seed: int) -> bool:
@@ -109,7 +108,7 @@ def load_seed(folder: Path, seed: int) -> SeedBatch | None:
     path = _file(folder, seed)
     if not holds(folder, seed):
         return None
-    fields: dict[str, Any] = dict(_read(path, "this seed"))
+    fields: dict[str, Any] = dict(read_arrays(path, "delete it to compute this seed again"))
     try:
         plain = {name: fields.pop(name).item() for name in ("kappa", "dimension", "dtype")}
         return SeedBatch(**fields, **plain)
@@ -129,19 +128,6 @@ def remove(folder: Path) -> None:
 
 def _file(folder: Path, seed: int) -> Path:
     return folder / f"seed-{seed}.npz"
-
-
-def _write(path: Path, arrays: Mapping[str, Any]) -> None:
-    with replacing(path) as temporary, open(temporary, "wb") as handle:
-        np.savez(handle, allow_pickle=False, **arrays)
-
-
-def _read(path: Path, what: str) -> dict[str, np.ndarray]:
-    try:
-        with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as err:
-        raise ValueError(f"{path}: damaged checkpoint ({err}); delete it to compute {what} again") from err
 
 
 def _digest(parts: tuple[Any, ...]) -> str:

@@ -37,8 +37,8 @@ class SeedBatch:
         seeds: (S,) replica numbers r; replica r is drawn from fold_in(key, r) alone.
         taus: (T,) training times of the rule's schedule.
         train_loss, test_loss, score_error: (S, T, K) curves.
-        eigenvalues: (S, p) eigenvalues of U.
-        class_weights: (S, p, K) weights in the class-resolved density.
+        eigenvalues: (S, p) eigenvalues of U; None from a solver that does not find them.
+        class_weights: (S, p, K) weights in the class-resolved density; None likewise.
         truncation: (S,) bound on the relative error of the exact noise and population averages.
         optimal_loss: (K,) loss of the exact score of the problem's mixture at the realised d.
         weights: (K,) class fractions of the problem.
@@ -126,7 +126,7 @@ def run_seeds(
     Raises:
         ValueError: as `learning_curves`; or seeds that repeat or are not such integers.
     """
-    numbers_ = _check_seeds(seeds)
+    numbers_ = check_seeds(seeds)
     if progress is not None and not callable(progress):
         raise ValueError(f"progress: {progress!r}; allowed: a function of (done, total), or None")
     rule = GradientFlow() if rule is None else rule
@@ -140,7 +140,7 @@ def run_seeds(
     for start in range(0, len(numbers_), chunk):
         group = numbers_[start : start + chunk]
         result, truncation = _run_chunk(problem, data, layout, key, group, chunk, rule, clock)
-        _check_truncation(truncation, layout)
+        check_truncation(truncation, layout)
         check_stability(rule, problem.kappa, float(result.eigenvalues.max()))
         parts.append(result)
         truncations.append(truncation)
@@ -148,7 +148,7 @@ def run_seeds(
         if progress is not None:
             progress(done, len(numbers_))
     flow = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
-    optimal = _optimal_loss(problem, sizes)
+    optimal = realised_optimum(problem, sizes)
     return SeedBatch(
         seeds=np.asarray(numbers_),
         taus=schedule,
@@ -193,6 +193,7 @@ def summarize(batches: Sequence[SeedBatch]) -> LearningCurves:
     per_seed = {name: gather(name) for name in ("train_loss", "test_loss", "score_error")}
     means = {name: value.mean(axis=0) for name, value in per_seed.items()}
     errors = {f"{name}_stderr": _standard_error(value) for name, value in per_seed.items()}
+    whole = all(batch.eigenvalues is not None for batch in batches)
     return LearningCurves(
         taus=first.taus,
         **means,
@@ -202,7 +203,7 @@ def summarize(batches: Sequence[SeedBatch]) -> LearningCurves:
         error_estimate=math.nan,
         **errors,
         per_seed=per_seed,
-        spectrum=EmpiricalSpectrum(gather("eigenvalues"), gather("class_weights")),
+        spectrum=EmpiricalSpectrum(gather("eigenvalues"), gather("class_weights")) if whole else None,
         source="simulation",
         dimension=first.dimension,
         dtype=first.dtype,
@@ -272,7 +273,8 @@ def _run_chunk(
         return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64)[: len(group)], result)
 
 
-def _optimal_loss(problem: Problem, sizes: Sizes) -> np.ndarray:
+def realised_optimum(problem: Problem, sizes: Sizes) -> np.ndarray:
+    """(K,) loss of the exact score of the problem's mixture, with the shares of directions that dimension d can realise."""
     counts = largest_remainder(problem.mixture.eigenvalue_weights, sizes.d)
     return np.asarray(optimal_loss(counts / sizes.d, problem.mixture.eigenvalues, problem.t))
 
@@ -283,7 +285,12 @@ def _standard_error(values: np.ndarray) -> np.ndarray:
     return values.std(axis=0, ddof=1) / math.sqrt(len(values))
 
 
-def _check_seeds(seeds: Sequence[int]) -> list[int]:
+def check_seeds(seeds: Sequence[int]) -> list[int]:
+    """Replica numbers as integers.
+
+    Raises:
+        ValueError: none given, repeated ones, or numbers that are not integers in [0, 2^32).
+    """
     values = list(seeds)
     good = all(isinstance(r, numbers.Integral) and not isinstance(r, bool) and 0 <= r < 2**32 for r in values)
     if not values or not good or len(set(values)) != len(values):
@@ -291,7 +298,12 @@ def _check_seeds(seeds: Sequence[int]) -> list[int]:
     return [int(r) for r in values]
 
 
-def _check_truncation(truncation: np.ndarray, layout: Layout) -> None:
+def check_truncation(truncation: np.ndarray, layout: Layout) -> None:
+    """Refuse exact averages whose series is cut too early.
+
+    Raises:
+        ValueError: a relative error that may exceed `TRUNCATION_LIMIT`.
+    """
     worst = float(np.max(truncation))
     if not worst <= TRUNCATION_LIMIT:
         raise ValueError(

@@ -55,7 +55,7 @@ def flow_losses(train: Moments, test: Moments, sizes: Sizes, rule: Rule, clock: 
     """
     dtype, d = train.U[0].dtype, sizes.d
     shares = [np.asarray(count / sizes.n, dtype) for count in sizes.counts]
-    U, V = _mixed(shares, train.U), _mixed(shares, train.V)
+    U, V = mixed(shares, train.U), mixed(shares, train.V)
     raw, basis = jnp.linalg.eigh(U, symmetrize_input=False)
     # Eigenvectors as rows, held in memory: XLA would fold the transposition into products that then run at half speed on a CPU.
     rows = jax.lax.optimization_barrier(basis.T)
@@ -88,7 +88,7 @@ def zero_rounding(eigenvalues: jax.Array, rank: int) -> jax.Array:
     return jnp.where((jnp.arange(p) < p - rank) | (eigenvalues <= floor), 0, eigenvalues)
 
 
-def _mixed(shares: list[Any], parts: tuple[jax.Array, ...]) -> jax.Array:
+def mixed(shares: list[Any], parts: tuple[jax.Array, ...]) -> jax.Array:
     """Σ_c π_c of the class averages."""
     return functools.reduce(jnp.add, [share * part for share, part in zip(shares, parts, strict=True)])
 

@@ -1,0 +1,37 @@
+"""The one small network on which training is tested (p = 24, n = 18), and its optimisers: the same objects are compiled once."""
+
+from typing import Any
+
+import jax
+import numpy as np
+import optax  # type: ignore[import-untyped]
+
+from rfdiff.mixture import MixtureLaw
+from rfdiff.problem import Problem
+from rfdiff.simulation import Descent, descend
+
+LAW = MixtureLaw.isotropic([0.7, 0.3], [1.5, 0.4], [[0.5, 0.1], [0.1, 1.0]])
+AVERAGED = Problem(LAW, "tanh", 0.3, 2.0, 1.5)
+DRAWN = Problem(LAW, "tanh", 0.3, 2.0, 1.5, noise_draws=2)
+D, KEY, SEED = 12, jax.random.key(2), 3
+STEPS = 300
+SGD = optax.sgd(0.5)
+SMALL = optax.sgd(0.02)
+ADAM = optax.adam(0.02)
+
+
+def run(problem: Problem = AVERAGED, optimizer: Any = SGD, num_steps: int = STEPS, **options: Any) -> Descent:
+    """A training of that network, with the options that differ."""
+    return descend(problem, optimizer, num_steps, options.pop("d", D), options.pop("key", KEY), options.pop("seed", SEED),
+                   **{"step_size": 0.5, **options})  # fmt: skip
+
+
+def stochastic(**options: Any) -> Descent:
+    """Adam on small batches of fresh noise: everything that a state may hold."""
+    return run(optimizer=ADAM, step_size=0.02, noise="fresh", batch_size=5, **options)
+
+
+def same_bits(one: Descent, other: Descent) -> bool:
+    """Whether two trainings gave the same numbers, to the last bit."""
+    pairs = [(getattr(one.batch, name), getattr(other.batch, name)) for name in ("taus", "train_loss", "test_loss", "score_error")]
+    return one.stopped == other.stopped and all(np.array_equal(a, b) for a, b in [*pairs, (one.readout, other.readout)])
