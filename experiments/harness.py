@@ -39,8 +39,8 @@ Cell = dict[str, Any]
 class Cells:
     """Runs cells in order, reports progress and time left, and keeps every finished cell until the result is written.
 
-    A kept cell is found again by its label, its argument and the source text of the experiment and of rfdiff: a changed source
-    computes anew.
+    A kept cell is found again by its label, its argument and the source text of the experiment, of what experiments share and of
+    rfdiff: a changed source computes anew.
 
     Args:
         folder: where finished cells are kept.
@@ -201,7 +201,8 @@ def _run(experiment: Any, out: Path, smoke: bool) -> int:
     if out.resolve() == home:
         with_numbers((home / "README.md").read_text(encoding="utf-8"), "")  # before anything expensive: the markers are there
     package = HOME.parent / "rfdiff"
-    cells = Cells(out / "cells.partial", [Path(experiment.__file__), *sorted(package.rglob("*.py"))])
+    shared = [*sorted(HOME.glob("*.py")), *sorted(package.rglob("*.py"))]
+    cells = Cells(out / "cells.partial", [Path(experiment.__file__), *shared])
     dataset = experiment.compute(smoke, cells)
     save_dataset(dataset, out / "result.nc", smoke=int(smoke), seconds=cells.seconds, experiment=home.name)
     if cells.folder.exists():

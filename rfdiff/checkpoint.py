@@ -1,13 +1,15 @@
-"""Finished seeds of an interrupted simulation, one small file a seed, so that the same command goes on where it was stopped.
+"""Finished parts of an interrupted computation, one small file each, so that the same command goes on where it was stopped.
 
-The folder's name holds a hash of everything a seed's result depends on (not the number of seeds, which it does not depend on): another
-command finds another folder, and a longer run of the same problem takes over the seeds it shares.
+The parts are the seeds of a simulation, or the chunks of cells of a map. The folder's name holds a hash of everything a part depends on
+(not the number of seeds, which a seed does not depend on): another command finds another folder, and a longer simulation of the same
+problem takes over the seeds it shares.
 """
 
 import dataclasses
 import hashlib
 import shutil
 import zipfile
+from collections.abc import Iterator, Mapping, MutableMapping
 from importlib import metadata as packages
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,54 @@ def folder_for(out: Path, problem: Problem, taus: Any, d: int, key: jax.Array, r
     times = None if taus is None else np.asarray(taus, np.float64).tolist()
     words = np.asarray(jax.random.key_data(key)).tolist()
     parts = (LAYOUT, problem.to_toml(), times, d, words, type(rule).__name__, numbers, dtype, _versions())
-    return out / f"seeds-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}.partial"
+    return out / f"seeds-{_digest(parts)}.partial"
+
+
+def map_folder(out: Path, problem: Problem, axes: Mapping[str, Any], q: float, tolerance: float) -> Path:
+    """Where the chunks of a map are kept until its result is written: OUT/cells-HASH.partial.
+
+    Args:
+        out: folder of the results.
+        problem, axes, q, tolerance: what the cells depend on, beside the versions of rfdiff and JAX.
+    """
+    values = [(name, np.asarray(v, np.float64).tolist()) for name, v in axes.items()]
+    return out / f"cells-{_digest((LAYOUT, problem.to_toml(), values, q, tolerance, _versions()))}.partial"
+
+
+class KeptArrays(MutableMapping[str, Mapping[str, np.ndarray]]):
+    """Named groups of arrays as files of a folder, each whole or absent; the folder is made with the first.
+
+    Args:
+        folder: where they are kept.
+
+    Raises:
+        ValueError: on reading a damaged file; the message names it.
+        OSError: on writing to a folder that cannot be written to.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __getitem__(self, name: str) -> dict[str, np.ndarray]:
+        if not self._file(name).is_file():
+            raise KeyError(name)
+        return _read(self._file(name), "these cells")
+
+    def __setitem__(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        _write(self._file(name), arrays)
+
+    def __delitem__(self, name: str) -> None:
+        self._file(name).unlink()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(path.stem for path in self.folder.glob("[!.]*.npz")))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def _file(self, name: str) -> Path:
+        return self.folder / f"{name}.npz"
 
 
 def save_seed(folder: Path, batch: SeedBatch) -> None:
@@ -43,8 +92,7 @@ def save_seed(folder: Path, batch: SeedBatch) -> None:
         OSError: the folder cannot be written to.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with replacing(_file(folder, int(batch.seeds[0]))) as temporary, open(temporary, "wb") as handle:
-        np.savez(handle, allow_pickle=False, **{field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)})
+    _write(_file(folder, int(batch.seeds[0])), {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)})
 
 
 def holds(folder: Path, seed: int) -> bool:
@@ -61,17 +109,16 @@ def load_seed(folder: Path, seed: int) -> SeedBatch | None:
     path = _file(folder, seed)
     if not holds(folder, seed):
         return None
+    fields: dict[str, Any] = dict(_read(path, "this seed"))
     try:
-        with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as stored:
-            fields = {name: stored[name] for name in stored.files}
         plain = {name: fields.pop(name).item() for name in ("kappa", "dimension", "dtype")}
         return SeedBatch(**fields, **plain)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as err:
+    except (ValueError, KeyError, TypeError) as err:
         raise ValueError(f"{path}: damaged checkpoint ({err}); delete it to compute this seed again") from err
 
 
 def remove(folder: Path) -> None:
-    """Forget the kept seeds, once the result that holds them is written.
+    """Forget the kept parts, once the result that holds them is written.
 
     Raises:
         OSError: the folder cannot be removed.
@@ -82,6 +129,23 @@ def remove(folder: Path) -> None:
 
 def _file(folder: Path, seed: int) -> Path:
     return folder / f"seed-{seed}.npz"
+
+
+def _write(path: Path, arrays: Mapping[str, Any]) -> None:
+    with replacing(path) as temporary, open(temporary, "wb") as handle:
+        np.savez(handle, allow_pickle=False, **arrays)
+
+
+def _read(path: Path, what: str) -> dict[str, np.ndarray]:
+    try:
+        with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as err:
+        raise ValueError(f"{path}: damaged checkpoint ({err}); delete it to compute {what} again") from err
+
+
+def _digest(parts: tuple[Any, ...]) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
 def _versions() -> tuple[str, ...]:

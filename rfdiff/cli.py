@@ -1,6 +1,5 @@
-"""Command line: rfdiff predict | simulate | compare | plot (`rfdiff --help`)."""
+"""Command line: rfdiff predict | simulate | compare | phase-map | times | plot (`rfdiff --help`)."""
 
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -10,10 +9,24 @@ from typing import Any
 import jax
 import numpy as np
 
-from rfdiff import checkpoint, plots, report, simulation, store, theory
+from rfdiff import checkpoint, datasets, map_command, plots, report, simulation, store, theory, times_command
 from rfdiff.agreement import Agreement, assess
-from rfdiff.commands import Compare, Networks, Plot, Predict, Simulate, check_options, parse, read_problem, training_rule
+from rfdiff.commands import (
+    Command,
+    Compare,
+    Networks,
+    PhaseMap,
+    Plot,
+    Predict,
+    Simulate,
+    Times,
+    check_options,
+    parse,
+    read_problem,
+    training_rule,
+)
 from rfdiff.curves import LearningCurves, times
+from rfdiff.output import prepare_folder, say
 from rfdiff.problem import Problem
 from rfdiff.progress import progress
 from rfdiff.rules import Ridge, Rule
@@ -38,8 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"rfdiff {store.version_of('rfdiff')}")
         return AGREE
     try:
-        options = parse(arguments)
-        return plot(options) if isinstance(options, Plot) else compute(options)
+        return run(parse(arguments))
     except (ValueError, OSError) as err:
         print(f"rfdiff: {' '.join(str(err).split())}", file=sys.stderr)
         return BAD_INPUT
@@ -52,6 +64,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except SystemExit as stop:  # after printing help
         return int(stop.code or 0)
+
+
+def run(command: Command) -> int:
+    """Do what a command asks for, and return the exit status."""
+    if isinstance(command, PhaseMap):
+        return map_command.compute(command)
+    if isinstance(command, Times):
+        return times_command.compute(command)
+    return plot(command) if isinstance(command, Plot) else compute(command)
 
 
 def compute(options: Predict | Simulate | Compare) -> int:
@@ -94,21 +115,30 @@ def compute(options: Predict | Simulate | Compare) -> int:
 
 
 def plot(options: Plot) -> int:
-    """Draw the figures of a result file again.
+    """Draw the figures of a result file, or of a file of rfdiff phase-map or rfdiff times, again.
 
     Raises:
-        ValueError: a file that is not a whole result, or figures that stand in another folder than its own.
+        ValueError: a file without anything to draw; an option that does not go with it; figures that stand in another folder.
         OSError: the folder cannot be written to.
     """
-    if not 0 < options.q < 1:
+    if options.q is not None and not 0 < options.q < 1:
         raise ValueError(f"--q: {options.q!r}; allowed: 0 < q < 1")
+    content = datasets.content_of(options.file)
+    if options.q is not None and content in (map_command.CONTENT, times_command.CONTENT):
+        raise ValueError(f"--q: {options.q!r}; {options.file} holds times read at its own q; compute it again with this one")
+    if content != map_command.CONTENT and (options.classes is not None or options.quantity != "all"):
+        raise ValueError(f"--{'quantity' if options.classes is None else 'classes'}: goes with a file of rfdiff phase-map alone")
+    if content == map_command.CONTENT:
+        return map_command.redraw(options)
+    if content == times_command.CONTENT:
+        return times_command.redraw(options)
     result = store.load(options.file)
     if result.theory is None and result.simulation is None:
         raise ValueError(f"{options.file}: holds neither theory nor simulation, nothing to draw curves of")
     out = options.file.parent if options.out is None else options.out
     complete = result.theory is not None and result.simulation is not None and result.smaller is not None
     prepare_folder(out, ("curves.png", "spectrum.png") + ("agreement.png",) * complete, options.overwrite or options.out is None)
-    return show(result, out, options.q)
+    return show(result, out, 0.5 if options.q is None else options.q)
 
 
 def show(result: store.Result, out: Path, q: float) -> int:
@@ -173,36 +203,6 @@ def check_networks(problem: Problem, options: Simulate | Compare) -> None:
     dtype = floating_type(None if options.dtype == "default" else options.dtype)
     for d in (options.d, options.d // 2) if isinstance(options, Compare) else (options.d,):
         chunk_size(sizes_at(problem, d), dtype, num_times, 1)
-
-
-def say(text: str) -> None:
-    """Print on standard output, whatever characters it can show."""
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    try:
-        text.encode(encoding)
-    except UnicodeEncodeError:
-        text = text.replace("±", "+-").encode(encoding, "replace").decode(encoding)
-    print(text)
-
-
-def prepare_folder(out: Path, files: Sequence[str], overwrite: bool) -> None:
-    """Make the folder of the results, and refuse one that holds some already or cannot be written to.
-
-    Raises:
-        ValueError: results stand there, or it is no folder that can be written to.
-    """
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out: {out} is not a folder")
-    standing = [name for name in files if (out / name).exists()]
-    if standing and not overwrite:
-        raise ValueError(f"--out: {out} already holds {', '.join(standing)}; choose another folder or add --overwrite")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / f".probe.{os.getpid()}.partial"
-        probe.touch()
-        probe.unlink()
-    except OSError as err:
-        raise ValueError(f"--out: cannot write to {out} ({err.strerror or err})") from err
 
 
 def run_record(options: Predict | Simulate | Compare) -> dict[str, Any]:

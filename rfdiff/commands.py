@@ -6,7 +6,7 @@ import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Union
 
 import tyro
 
@@ -21,6 +21,10 @@ Exit status: 0 done (and theory and simulation agree), 1 they disagree, 2 bad in
 rfdiff --version prints the version."""
 
 Numbers = Annotated[tuple[float, ...] | None, tyro.conf.arg(metavar="NUMBER ...")]
+Axis = Annotated[tuple[str, float, float, int], tyro.conf.arg(metavar="NAME LOW HIGH NUM")]
+Scale = Literal["auto", "log", "linear"]
+Pair = Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="CLASS CLASS")]
+Quantity = Literal["all", "tau_gen", "tau_stop", "tau_mem", "tau_opt"]
 
 
 class UsageError(ValueError):
@@ -91,20 +95,73 @@ class Compare(Networks, Closed, Options):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Plot:
-    """Figures of a result file."""
+class PhaseMap:
+    """Which class comes first, over two numbers of the problem (closed form)."""
 
-    file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
-    """A result.nc that another command wrote."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder of the figures; if not given that of the file, whose figures are replaced."""
+    problem: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="PROBLEM.toml")]
+    """Problem file; what the axes do not vary."""
+    x: Axis = ("variance_ratio", 0.25, 4.0, 33)
+    """Horizontal axis: t, psi_p, psi_n, weight_C, variance_C, variance_ratio (0 over 1) or centroid_norm_C; C is the number of a class."""
+    y: Axis = ("weight_0", 0.1, 0.9, 33)
+    """Vertical axis, likewise."""
+    x_scale: Scale = "auto"
+    """Spacing of the horizontal axis; auto is linear for class fractions and logarithmic for all else."""
+    y_scale: Scale = "auto"
+    """Spacing of the vertical axis."""
+    quantity: Quantity = "all"
+    """Time whose map is drawn. The file holds all four anyway."""
+    classes: Pair = None
+    """The two classes compared; 0 1 if not given. The file holds all classes anyway."""
     q: float = 0.5
     """Fraction of the way to the exact score that counts as learned, in tau_opt(q)."""
+    tolerance: float = 1e-4
+    """Largest numerical error of a loss in a cell that counts as computed."""
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("rfdiff-out")
+    """Folder of phase_map.nc and the figures; created if absent."""
+    overwrite: bool = False
+    """Replace results that stand in the folder."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Times:
+    """Class-wise times read from the curves and from the spectrum (closed form), and what they respond to."""
+
+    problem: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="PROBLEM.toml")]
+    """Problem file; experiments/problem.toml is a commented example."""
+    sensitivity: bool = False
+    """Also d log tau / d log parameter for every number of the problem, exactly."""
+    q: float = 0.5
+    """Fraction of the way to the exact score that counts as learned, in tau_opt(q)."""
+    points: int = 400
+    """Number of training times on which the curves are read."""
+    tolerance: float = 1e-6
+    """Largest numerical error of a closed-form loss."""
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("rfdiff-out")
+    """Folder of times.nc and times.png; created if absent."""
+    overwrite: bool = False
+    """Replace results that stand in the folder."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plot:
+    """Figures of a file that another command wrote."""
+
+    file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
+    """A result.nc, phase_map.nc or times.nc."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Folder of the figures; if not given that of the file, whose figures are replaced."""
+    q: Annotated[float | None, tyro.conf.arg(metavar="NUMBER")] = None
+    """Fraction of the way to the exact score that counts as learned, in tau_opt(q) of a result.nc; 0.5 if not given."""
+    quantity: Quantity = "all"
+    """Time whose map is drawn of a phase_map.nc."""
+    classes: Pair = None
+    """The two classes compared in a phase_map.nc; 0 1 if not given."""
     overwrite: bool = False
     """Replace figures that stand in the folder given by --out."""
 
 
-Command = Predict | Simulate | Compare | Plot
+Command = Predict | Simulate | Compare | PhaseMap | Times | Plot
+NAMES = {"predict": Predict, "simulate": Simulate, "compare": Compare, "phase-map": PhaseMap, "times": Times, "plot": Plot}
 
 
 def parse(arguments: Sequence[str]) -> Command:
@@ -114,10 +171,7 @@ def parse(arguments: Sequence[str]) -> Command:
         UsageError: a line that cannot be understood.
         SystemExit: with status 0, after printing help.
     """
-    named: tuple[Any, ...] = tuple(
-        Annotated[kind, tyro.conf.subcommand(kind.__name__.lower())] for kind in (Predict, Simulate, Compare, Plot)
-    )
-    union: Any = named[0] | named[1] | named[2] | named[3]
+    union: Any = Union[tuple(Annotated[kind, tyro.conf.subcommand(name)] for name, kind in NAMES.items())]  # noqa: UP007
     told = io.StringIO()
     try:
         with contextlib.redirect_stderr(told):  # tyro draws boxes there; they are retold in one line

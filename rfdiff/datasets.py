@@ -88,6 +88,18 @@ def load_dataset(path: str | Path) -> xr.Dataset:
     return data
 
 
+def content_of(path: str | Path) -> str | None:
+    """What a file that `save_dataset` wrote says it holds (its attribute content, "" without one); None if it is no such file.
+
+    A file that is no such file, or cannot be read, is for its own reader to refuse.
+    """
+    try:
+        with xr.open_dataset(path, engine="h5netcdf", mask_and_scale=False, decode_times=False) as opened:
+            return str(opened.attrs.get("content", "")) if opened.attrs.get("format") == FORMAT else None
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError):
+        return None
+
+
 def _encoding(variable: xr.Variable) -> dict[str, Any]:
     """No fill values; a checksum with every chunk (HDF5 has none for a single number, nor for text)."""
     numeric = variable.dtype.kind in "biuf"

@@ -3,6 +3,7 @@
 import dataclasses
 import resource
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -33,8 +34,13 @@ def times_table(theory: LearningCurves | None, simulation: LearningCurves | None
         for i, (name, curves, (values, errors)) in enumerate(sides):
             first = [str(c), f"{np.asarray(curves.weights)[c]:.3g}"] if i == 0 else ["", ""]
             rows.append([*first, name, *(number(values[j, c], errors[j, c]) for j in range(len(values)))])
-    widths = [max(len(row[j]) for row in rows) for j in range(len(header))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(columns(rows))
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table whose columns stand below each other."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def readings(curves: LearningCurves, q: float) -> tuple[np.ndarray, np.ndarray]:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from importlib.metadata import version
+from pathlib import Path
 
 # most of the suite's time is compilation, and this compiler backend is twice as fast at it; the flag is known to this release only
 if version("jaxlib").startswith("0.10."):
@@ -48,3 +49,14 @@ def case_b() -> Problem:
     """Case B of the equations, section 9: erf, two anisotropic classes, three noise draws per sample."""
     law = MixtureLaw([0.6, 0.4], [[1.6, 0.2], [0.4, 1.2]], [0.5, 0.5], [[0.5, 0.0], [0.0, 0.5]])
     return Problem(law, "erf", t=0.2, psi_p=2.0, psi_n=2.0, noise_draws=3)
+
+
+@pytest.fixture(scope="session")
+def fashion_mnist_directory() -> Path:
+    """The four original files of Fashion-MNIST: where RFDIFF_FASHION_MNIST says, or in shared/data beside the checkout."""
+    named = os.environ.get("RFDIFF_FASHION_MNIST")
+    places = [*([Path(named)] if named else []), Path(__file__).resolve().parents[2] / "shared" / "data" / "fashion-mnist"]
+    for place in places:
+        if place.is_dir():
+            return place
+    pytest.skip(f"no Fashion-MNIST: RFDIFF_FASHION_MNIST is {named!r}, and there is no shared/data/fashion-mnist beside the checkout")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Set
 
 PACKAGE = "rfdiff"
 VOCABULARY = ("_pytree", "diffusion", "activation", "covariances", "samples", "mixture", "problem", "parameters", "rules", "curves")
-TOOLS = ("_files", "progress")  # know nothing of the physics; anything above the vocabulary may use them
+TOOLS = ("_files", "progress", "output")  # know nothing of the physics; anything above the vocabulary may use them
 UPPER = (
     "theory",
     "simulation",
@@ -20,6 +20,8 @@ UPPER = (
     "sweep",
     "report",
     "commands",
+    "map_command",
+    "times_command",
 )
 OPTIONAL_EXTRAS = {"flax", "orbax"}
 GLOBAL_SWITCHES = re.compile(
@@ -51,8 +53,11 @@ def allowed_imports(module: str) -> set[str]:
         "sweep": {"theory", "simulation", "agreement", "store", "checkpoint"},
         "report": {"agreement"},
         "commands": {"", *UPPER},
+        # one command each, from its options to its files: cli hands over to them, and they know no other command
+        "map_command": {"theory", "plots", "datasets", "checkpoint", "report", "commands"},
+        "times_command": {"theory", "plots", "datasets", "report", "commands"},
         "cli": {"", *UPPER},
-        "__init__": {*UPPER} - {"report", "commands"},
+        "__init__": {*UPPER} - {"report", "commands", "map_command", "times_command"},
     }
     if top in extra:
         return {*VOCABULARY, *TOOLS, *extra[top]}

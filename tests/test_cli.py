@@ -226,7 +226,7 @@ def test_standing_results_are_refused_before_anything_is_computed(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], r"Expected one of \{predict, simulate, compare, plot\}"),
+        ([], r"Expected one of \{predict, simulate, compare, phase-map, times, plot\}"),
         (["forecast"], "Unrecognized options: forecast"),
         (["predict"], "Missing from rfdiff predict: PROBLEM.toml"),
         (["predict", "PROBLEM", "--psi", "3"], "Unrecognized options: --psi, 3"),
@@ -517,7 +517,15 @@ def test_process_reports_bad_input_on_standard_error_alone(tmp_path: Path) -> No
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("rfdiff ")
-    for arguments in (["--help"], ["predict", "--help"], ["simulate", "-h"], ["compare", "--help"], ["plot", "--help"]):
+    for arguments in (
+        ["--help"],
+        ["predict", "--help"],
+        ["simulate", "-h"],
+        ["compare", "--help"],
+        ["phase-map", "--help"],
+        ["times", "--help"],
+        ["plot", "--help"],
+    ):
         assert cli.main(arguments) == 0
         told = capsys.readouterr()
         assert told.err == ""

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from matplotlib import _pylab_helpers
 from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.colors import to_hex
+from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -142,17 +144,19 @@ def test_axes_and_legend_name_what_is_shown(figure: Figure) -> None:
     assert not any("simulation" in text.get_text() for text in named.legends[0].get_texts())
 
 
-@pytest.mark.parametrize("kind", ["curves", "spectrum"])
+@pytest.mark.parametrize("kind", ["curves", "spectrum", "map", "times"])
 def test_legend_covers_no_data(kind: str) -> None:
-    shown = {
+    figure = {
         "curves": lambda: plots.plot_curves(synthetic.theory(3), synthetic.simulation(3)),
         "spectrum": lambda: plots.plot_spectrum(synthetic.spectrum(3), synthetic.simulation(3).spectrum),
+        "map": lambda: mapped(),
+        "times": lambda: both_readings(3),
     }[kind]()
-    shown.draw_without_rendering()
-    box = shown.legends[0].get_window_extent()
-    assert not any(box.overlaps(panel.get_window_extent()) for panel in shown.axes)
-    assert shown.bbox.x0 <= box.x0
-    assert box.x1 <= shown.bbox.x1
+    figure.draw_without_rendering()
+    box = figure.legends[0].get_window_extent()
+    assert not any(box.overlaps(panel.get_window_extent()) for panel in figure.axes)
+    assert figure.bbox.x0 <= box.x0
+    assert box.x1 <= figure.bbox.x1
 
 
 def test_score_error_that_touches_zero_is_drawn_on_a_linear_axis() -> None:
@@ -250,7 +254,126 @@ def test_classes_have_colours_of_their_own(num_classes: int) -> None:
     assert len({to_hex(color) for color in plots.class_colors(num_classes)}) == num_classes
 
 
+X, Y = np.geomspace(0.25, 4, 9), np.linspace(0.1, 0.9, 5)
+
+
+def mapped(quantity: str = "tau_gen", pair: tuple[int, int] = (0, 1), failed: Any = None, scale: Any = 1.0, k: int = 2) -> Figure:
+    """A map of two classes whose times are 3 and 3 x: the order flips at x = 1."""
+    values = 3 * X[:, None, None] ** np.arange(k) * np.ones((1, Y.size, 1)) * scale
+    failed = np.zeros((X.size, Y.size), bool) if failed is None else failed
+    values = np.where(failed[..., None], np.nan, values)
+    return plots.plot_phase_map(X, Y, values, failed, ("variance_ratio", "weight_0"), quantity, pair, (True, False), 0.3)
+
+
+def shown(figure: Figure) -> np.ndarray:
+    """Values (A, B) of the heat map."""
+    arrays: list[Any] = [np.ma.asarray(item.get_array()) for item in figure.axes[0].collections if isinstance(item, QuadMesh)]
+    (values,) = [array for array in arrays if array.compressed().size > 1]
+    return np.ma.filled(values, np.nan).reshape(Y.size, X.size).T
+
+
+def flip_line(figure: Figure) -> np.ndarray:
+    """Points (N, 2) of the line of equal times."""
+    (line,) = [item for item in figure.axes[0].collections if isinstance(item, ContourSet)]
+    return np.concatenate([path.vertices for path in line.get_paths()])
+
+
+def told(figure: Figure) -> set[str]:
+    return {text.get_text() for legend in figure.legends for text in legend.get_texts()}
+
+
+def test_map_shows_the_ratio_and_the_line_where_it_is_one() -> None:
+    figure = mapped()
+    np.testing.assert_allclose(shown(figure), -np.log10(X)[:, None] * np.ones(Y.size), atol=1e-12)
+    np.testing.assert_allclose(flip_line(figure)[:, 0], 1.0)
+    np.testing.assert_allclose(shown(mapped(pair=(1, 0))), -shown(figure))
+    panel, bar = figure.axes
+    assert (panel.get_xscale(), panel.get_yscale()) == ("log", "linear")
+    assert (panel.get_xlabel(), panel.get_ylabel()) == (r"$\sigma_0^2/\sigma_1^2$", r"class fraction $\pi$ of class 0")
+    assert bar.get_ylabel() == r"$\log_{10}(\tau_{gen,0}/\tau_{gen,1})$   (negative: class 0 first)"
+    assert told(figure) == {"equal times: the order flips"}
+    one_sided = mapped(scale=np.array([1.0, 100.0]))
+    assert told(one_sided) == set() and not [item for item in one_sided.axes[0].collections if isinstance(item, ContourSet)]
+    assert "fraction 0.3" in mapped("tau_opt").axes[0].get_title()
+
+
+def test_map_hatches_what_has_no_ratio() -> None:
+    failed = np.zeros((X.size, Y.size), bool)
+    failed[0, 0] = True
+    never, none = (np.ones((X.size, Y.size, 2)) for _ in range(2))
+    never[2, 3, 1], none[4, 1, 0] = np.inf, np.nan
+    figure = mapped(failed=failed, scale=never * none)
+    values = shown(figure)
+    assert {(int(i), int(j)) for i, j in np.argwhere(np.isnan(values))} == {(0, 0), (2, 3), (4, 1)}
+    assert {"failed", "a class never gets there", "no such time"} <= told(figure)
+    hatches = [item.get_hatch() for item in figure.axes[0].collections if item.get_hatch()]
+    assert sorted(hatches) == ["...", "///", "xx"]
+
+
+def test_map_of_one_class_shows_the_time() -> None:
+    figure = mapped(k=1, scale=X[:, None, None])
+    np.testing.assert_allclose(shown(figure), np.log10(3 * X)[:, None] * np.ones(Y.size))
+    assert figure.axes[1].get_ylabel() == r"$\log_{10} \tau_{gen}$"
+
+
+def both_readings(k: int = 2, separated: bool = True, names: tuple[str, ...] | None = None) -> Figure:
+    spectrum = synthetic.spectrum(k)
+    support = np.asarray(spectrum.support)
+    scale = np.arange(1, k + 1) if separated else np.full(k, np.nan)
+    bulks = types.SimpleNamespace(tau_gen=4.0 * scale, tau_mem=250.0 * scale, edges=support[::-1], separated=separated)
+    return plots.plot_times(synthetic.theory(k), spectrum, times(synthetic.theory(k)), bulks, names)
+
+
+def test_times_stand_on_the_lines_they_are_read_from() -> None:
+    theory, (above, below) = synthetic.theory(), both_readings().axes
+    read = times(theory)
+    for panel, expected in ((above, (read.tau_gen, read.tau_mem)), (below, ([4.0, 8.0], [250.0, 500.0]))):
+        for marker, values in zip("^D", expected, strict=True):
+            marks = [line for line in panel.lines if line.get_marker() == marker]
+            np.testing.assert_allclose([xs(mark)[0] for mark in marks], values)
+            assert [colour(mark) for mark in marks] == [color.lower() for color in plots.OKABE_ITO[:K]]
+    keep = inner(theory)
+    for c in range(K):
+        (line,) = [line for line in lines(above, "-", plots.OKABE_ITO[c]) if len(xs(line)) == keep.sum()]
+        np.testing.assert_array_equal(ys(line), np.asarray(theory.test_loss)[keep, c])
+    assert above.get_xscale() == "log" and r"\tau" in below.get_xlabel()
+    assert {"class 0", "class 1", "test loss", "train loss", r"$\tau_{gen}$", r"$\tau_{mem}$"} == told(both_readings())
+
+
+def test_each_bulk_of_each_class_has_area_one() -> None:
+    spectrum, panel = synthetic.spectrum(), both_readings().axes[1]
+    kappa = synthetic.theory().kappa
+    for b in range(2):
+        grid = 1 / (kappa * np.asarray(spectrum.eigenvalues)[np.asarray(spectrum.bulk) == b])
+        drawn = [ys(line) for line in panel.lines if np.array_equal(xs(line), grid)]
+        assert len(drawn) == K
+        np.testing.assert_allclose([np.trapezoid(heights[::-1], np.log10(grid[::-1])) for heights in drawn], 1, rtol=1e-12)
+    together = both_readings(separated=False).axes[1]
+    areas = [np.trapezoid(ys(line)[::-1], np.log10(xs(line)[::-1])) for line in together.lines if len(xs(line)) == 40]
+    assert sum(areas) == pytest.approx(K)
+    assert max(areas) < 0.9
+    assert "the bulks overlap, no times" in together.get_title()
+    assert not [line for line in together.lines if line.get_marker() in ("^", "D")]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"quantity": "tau"}, "quantity: 'tau'; allowed: tau_gen, tau_stop"),
+        ({"pair": (0, 2)}, r"classes: \(0, 2\); allowed: two different ones of 0 to 1"),
+        ({"pair": (1, 1)}, r"classes: \(1, 1\); allowed"),
+    ],
+)
+def test_bad_maps_are_named(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        mapped(**change)
+
+
 def test_bad_input_is_named() -> None:
+    with pytest.raises(ValueError, match="axes: 1 x 2 values; allowed: at least 2 on each axis"):
+        plots.plot_phase_map([1.0], [1.0, 2.0], np.ones((1, 2, 2)), np.zeros((1, 2), bool), ("t", "psi_p"), "tau_gen")
+    with pytest.raises(ValueError, match="class_names: 1 names; allowed: 2, one a class"):
+        both_readings(names=("a",))
     with pytest.raises(ValueError, match="theory, simulation: both None"):
         plots.plot_curves()
     with pytest.raises(ValueError, match="spectrum, empirical: both None"):

@@ -1,26 +1,27 @@
 """When the majority is memorised, an outnumbered minority with directions of its own is further from learned than the majority.
 
-The measure is the minority's excess loss (L - L*)/(1 - L*) at that time: 1 is an untrained network, 0 the exact score. It is
-compared with the excess loss of the majority at the same time, for isotropic classes and for classes in subspaces of their own.
+The measure is the score error E of the minority at that time, over that of an untrained network, E_0 = (1 - L*)/Δ, where classes are
+compared: E/E_0 = (L - L*)/(1 - L*), 0 for the exact score. Isotropic classes beside classes in subspaces of their own.
 """
 
-import dataclasses
 import sys
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from experiments import harness
-from experiments.readings import closed_form, isotropic, networks, subspaces
+from experiments.limits import Comparison, compare, points, variables, with_error
+from experiments.readings import SETTING, closed_form, isotropic, subspaces, two_sizes
 from rfdiff import LearningCurves, times
-from rfdiff.curves import CURVE_NAMES
 from rfdiff.plots import class_colors
 
+T = SETTING["t"]
 KINDS = {"isotropic": isotropic, "subspaces": subspaces}
-BEHIND = "at the majority's τ_mem the minority's excess loss is above the majority's"
-FINITE_SIZE = 8.0  # the logarithm of an excess loss at dimension d may be off by this over d
+BEHIND = "at the majority's τ_mem the minority's E/E_0 is above the majority's"
+MOMENTS = ["majority memorised", "least", "untrained"]
 
 
 def cell(kind: str, ratio: float, minority: float) -> dict[str, Any]:
@@ -28,35 +29,28 @@ def cell(kind: str, ratio: float, minority: float) -> dict[str, Any]:
     return KINDS[kind]([1 - minority, minority], [ratio**0.5, ratio**-0.5])
 
 
-def excess(curves: LearningCurves) -> np.ndarray:
-    """Excess losses (K,) at the majority's τ_mem, and the least of each class over training, (2, K); NaN without such a time."""
+def score_errors(curves: LearningCurves) -> np.ndarray:
+    """Score errors (3, K), `MOMENTS`: at the majority's τ_mem (NaN without such a time), the least of each class, that of A = 0."""
     tau = float(np.asarray(times(curves).tau_mem)[0])
-    grid, test, optimal = np.asarray(curves.taus), np.asarray(curves.test_loss), np.asarray(curves.optimal_loss)
-    scaled = (test - optimal) / (1 - optimal)
-    if not np.isfinite(tau):
-        return np.full_like(scaled[:2], np.nan)
+    grid, error, optimal = np.asarray(curves.taus), np.asarray(curves.score_error), np.asarray(curves.optimal_loss)
     finite = np.isfinite(grid)
-    at = [np.interp(np.log(tau), np.log(grid[finite]), scaled[finite, c]) for c in range(scaled.shape[1])]
-    return np.stack([at, scaled.min(axis=0)])
+    at = [np.interp(np.log(tau), np.log(grid[finite]), error[finite, c]) if np.isfinite(tau) else np.nan for c in range(len(optimal))]
+    return np.stack([at, error.min(axis=0), (1 - optimal) / -np.expm1(-2 * T)])
 
 
 def predicted(arguments: dict[str, Any]) -> dict[str, Any]:
-    return {"value": excess(closed_form(arguments))}
+    return {"value": score_errors(closed_form(arguments))}
 
 
 def simulated(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Mean and standard error over the networks, each read at its own majority's τ_mem."""
-    curves = networks(arguments)
-    per_seed = curves.per_seed or {}
-    runs = [dataclasses.replace(curves, **{name: per_seed[name][s] for name in CURVE_NAMES}) for s in range(arguments["seeds"])]
-    values = np.stack([excess(run) for run in runs])
-    return {"value": values.mean(axis=0), "error": values.std(axis=0, ddof=1) / np.sqrt(len(values))}
+    """The mean curves of networks of two sizes, each ensemble read at its own majority's τ_mem."""
+    return two_sizes(arguments, score_errors)
 
 
 def compute(smoke: bool, cells: harness.Cells) -> xr.Dataset:
     minorities = [float(w) for w in np.round(np.geomspace(0.02, 0.5, 3 if smoke else 15), 6)]
     ratios = [float(r) for r in np.geomspace(0.25, 4, 3 if smoke else 13)]
-    shown, d, seeds = ([0.1], 20, 6) if smoke else ([0.05, 0.2, 0.5], 40, 10)
+    shown, d, seeds = ([0.125], 24, 10) if smoke else ([0.05, 0.2, 0.5], 40, 14)
     theory = cells("theory", predicted, [cell(kind, r, w) for kind in KINDS for r in ratios for w in minorities])
     beside = cells("theory", predicted, [cell(kind, 1.0, w) for kind in KINDS for w in shown])
     seen = cells("simulation", simulated, [cell(kind, 1.0, w) | {"d": d, "seeds": seeds} for kind in KINDS for w in shown])
@@ -64,82 +58,108 @@ def compute(smoke: bool, cells: harness.Cells) -> xr.Dataset:
     found = {
         "theory": (("kind", "ratio", "minority", "moment", "class"), harness.stack(theory, "value", (2, len(ratios), len(minorities)))),
         "theory_shown": (dims, harness.stack(beside, "value", (2, len(shown)))),
-        "simulation": (dims, harness.stack(seen, "value", (2, len(shown)))),
-        "error": (dims, harness.stack(seen, "error", (2, len(shown)))),
+        **variables(seen, "networks", {"kind": 2, "shown": len(shown)}, ("moment", "class")),
     }
-    axes = {"kind": list(KINDS), "ratio": ratios, "minority": minorities, "shown": shown, "moment": ["majority memorised", "least"]}
+    axes = {"kind": list(KINDS), "ratio": ratios, "minority": minorities, "shown": shown, "moment": MOMENTS}
     setting = {"d": d, "seeds": seeds, "psi_p": 8.0, "psi_n": 4.0, "diffusion_time": 0.1, "activation": "tanh"}
     return xr.Dataset(found, axes, setting)
 
 
+def relative(values: np.ndarray) -> np.ndarray:
+    """Score errors (..., moment, class) at the majority's τ_mem and at their least, over those of an untrained network: (..., 2, class)."""
+    return values[..., :2, :] / values[..., 2:, :]
+
+
+def _comparisons(data: xr.Dataset) -> tuple[Comparison, Comparison]:
+    """Logarithms of the score errors (kind, fraction, class) at the majority's τ_mem, and of the minority's E/E_0 over the majority's."""
+
+    def each(values: np.ndarray) -> np.ndarray:
+        return np.log(values[..., 0, :])
+
+    def between(values: np.ndarray) -> np.ndarray:
+        return np.diff(np.log(relative(values)[..., 0, :]))[..., 0]
+
+    theory = data["theory_shown"].values
+    return tuple(compare(data, "networks", read(theory), read, data.attrs["d"], cell_axes=2) for read in (each, between))  # type: ignore[return-value]
+
+
 def verdict(data: xr.Dataset) -> list[tuple[str, bool]]:
-    at = data["theory"].isel(moment=0)
-    strong = data["minority"].values <= 0.1
-    own = at.sel(kind="subspaces").values[:, strong]
-    d, seen, error = data.attrs["d"], data["simulation"].values[:, :, 0], data["error"].values[:, :, 0]
-    off = abs(np.log(seen / data["theory_shown"].values[:, :, 0])) - 4 * error / seen
-    worst = float(np.max(off)) * d
-    lead = (seen[1, :, 1] - seen[1, :, 0]) / np.hypot(error[1, :, 0], error[1, :, 1])
-    few = data["shown"].values <= 0.1
-    gap = at.sel(kind="subspaces").values[..., 1] - at.sel(kind="isotropic").values[..., 1]
-    own_text = f"theory, subspaces, minority of a tenth or less, every variance ratio: {BEHIND}"
-    networks_text = f"simulation, d = {d}, subspaces, minority of a tenth or less: {BEHIND} by more than 3 standard errors"
-    size_text = f"simulation, d = {d}: excess losses within 4 standard errors and {FINITE_SIZE:g}/d (relatively) of theory"
-    equal = at.sel(kind="subspaces").sel(ratio=1.0, method="nearest").values[strong, 1]
+    scaled = relative(data["theory"].values)[..., 0, :]
+    own, shared = (scaled[data["kind"].values == kind][0] for kind in ("subspaces", "isotropic"))
+    strong = data["minority"].values <= 0.125
+    own_text = f"theory, subspaces, minority of an eighth or less, every variance ratio: {BEHIND}"
+    equal = own[int(np.argmin(abs(np.log(data["ratio"].values)))), strong, 1]
+    least = float(np.min(own[:, strong, 1] / own[:, strong, 0]))
+    gap = own[..., 1] - shared[..., 1]
+    each, between = _comparisons(data)
+    few = data["shown"].values <= 0.125
+    lead, error = between.seen[1, few], between.seen_error[1, few]
+    text = f"networks, d = {data.attrs['d']}, subspaces, minority of an eighth or less: {BEHIND}, by more than 5 standard errors"
     return [
-        (f"{own_text} (least difference {np.min(own[..., 1] - own[..., 0]):.2f})", bool(np.all(own[..., 1] > own[..., 0]))),
+        (f"{own_text} (at least {least:.1f} times)", least > 1),
         ("theory, the same at equal variances: it is above 1, worse than an untrained network", bool(np.all(equal > 1))),
         ("theory: such a minority is further from learned with subspaces than without, at every ratio", bool(np.all(gap[:, strong] > 0))),
-        (f"{networks_text} (least: {np.min(lead[few]):.1f})", bool(np.all(lead[few] > 3))),
-        (f"{size_text} ({max(worst, 0):.1f}/d needed)",
-         bool(worst < FINITE_SIZE)),
-    ]  # fmt: skip
+        (f"{text} of the logarithm (least: {np.min(lead / error):.1f})", bool(np.all(lead > 5 * error))),
+        *each.verdict("score error of every class", each.theory[..., ::-1], "a theory with the classes exchanged"),
+    ]
 
 
 def table(data: xr.Dataset) -> str:
     rows = []
+    each, _ = _comparisons(data)
     for i, kind in enumerate(KINDS):
         for j, w in enumerate(data["shown"].values):
-            theory, seen, error = (data[name].values[i, j] for name in ("theory_shown", "simulation", "error"))
-            row = [f"{theory[0, c]:.3f}, {seen[0, c]:.3f} ± {error[0, c]:.3f}" for c in (1, 0)]
-            rows.append([kind, f"{w:g}", *row, f"{theory[1, 1]:.3f}", f"{theory[1, 0]:.3f}"])
-    head = ["classes of equal variance", "π of the minority", "minority at majority's τ_mem: theory, networks", "majority at that time",
-            "minority at its best (theory)", "majority at its best"]  # fmt: skip
-    return harness.markdown(head, rows)
+            scaled, row = relative(data["theory_shown"].values[i, j]), [kind, f"{w:g}"]
+            for c in (1, 0):
+                row.append(f"{np.exp(each.theory[i, j, c]):.3f}")
+                row += [with_error(v[i, j, c], e[i, j, c]) for v, e in ((each.seen, each.seen_error), (each.limit, each.error))]
+            rows.append([*row, *(f"{scaled[0, c]:.2f} / {scaled[1, c]:.2f}" for c in (1, 0))])
+    head = ["classes of equal variance", "π of the minority", "E of the minority at majority's τ_mem: theory", "networks at d", "d → ∞",
+            "E of the majority then: theory", "networks at d", "d → ∞", "minority, E/E_0 then / at its best (theory)",
+            "majority, the same"]  # fmt: skip
+    size = f"Networks: d = {data.attrs['d']}, {data.attrs['seeds']} a point, twice as many at d/2."
+    return f"{harness.markdown(head, rows)}\n\n{size}"
 
 
 def draw(data: xr.Dataset) -> Figure:
-    figure = Figure(figsize=(12.5, 4.3), layout="constrained")
+    figure = Figure(figsize=(12.5, 4.5), layout="constrained")
     panels = figure.subplots(1, 3)
-    values = data["theory"].isel(moment=0).values[..., 1]
-    low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    for panel, kind, part in zip(panels, KINDS, values, strict=False):
-        mesh = panel.pcolormesh(data["minority"], data["ratio"], part, cmap="viridis", vmin=low, vmax=high, shading="gouraud")
-        if part.min() < 1 < part.max():
-            panel.contour(data["minority"], data["ratio"], part, levels=[1.0], colors="white", linewidths=1.5)
-        panel.set(
-            xscale="log",
-            yscale="log",
-            xlabel=r"fraction $\pi$ of the minority",
-            ylabel=r"$\sigma^2_{\rm majority}/\sigma^2_{\rm minority}$",
-        )
-        panel.set_title(f"{kind}: minority's excess loss (theory)", fontsize=9)
+    values, scaled = data["theory"].values[..., 0, 1], relative(data["theory"].values)[..., 0, 1]
+    scale = LogNorm(float(np.nanmin(values)), float(np.nanmax(values)))
+    for panel, kind, part, ratio in zip(panels, KINDS, values, scaled, strict=False):
+        mesh = panel.pcolormesh(data["minority"], data["ratio"], part, cmap="cividis", norm=scale, shading="gouraud")
+        if ratio.min() < 1 < ratio.max():
+            panel.contour(data["minority"], data["ratio"], ratio, levels=[1.0], colors="white", linewidths=1.5)
+        panel.set(xscale="log", yscale="log", xlabel=r"fraction $\pi$ of the minority",
+                  ylabel=r"$\sigma^2_{\rm majority}/\sigma^2_{\rm minority}$, product 1")  # fmt: skip
+        panel.set_title(f"{kind}: score error of the minority (theory)", fontsize=10)
         panel.set_yticks([0.25, 0.5, 1, 2, 4], ["1/4", "1/2", "1", "2", "4"])
-    figure.colorbar(mesh, ax=panels[:2], label=r"$(L-L^*)/(1-L^*)$ at $\tau_{\rm mem}$ of the majority; white: 1", shrink=0.9)
+    bar = figure.colorbar(mesh, ax=panels[:2], label=r"$E$ at $\tau_{\rm mem}$ of the majority; white: untrained", shrink=0.95)
+    ticks = [v for v in (0.5, 1, 2, 5, 10, 20, 50) if scale.vmin <= v <= scale.vmax]
+    bar.set_ticks(ticks, labels=[f"{v:g}" for v in ticks])
+    bar.ax.minorticks_off()
     nearest = int(np.argmin(abs(np.log(data["ratio"].values))))
+    each, _ = _comparisons(data)
     for i, (kind, style, marker) in enumerate(zip(KINDS, ("--", "-"), ("s", "o"), strict=True)):
         for c, (color, name) in enumerate(zip(class_colors(2), ("majority", "minority"), strict=True)):
-            line = data["theory"].isel(moment=0).values[i, nearest, :, c]
-            panels[2].plot(data["minority"], line, style, color=color, label=f"{name}, {kind}")
-            seen, error = data["simulation"].values[i, :, 0, c], data["error"].values[i, :, 0, c]
-            panels[2].errorbar(data["shown"], seen, error, fmt=marker, color=color, markersize=5, capsize=2)
-    panels[2].axhline(1, color="0.5", linewidth=0.8)
-    panels[2].set(xscale="log", xlabel=r"fraction $\pi$ of the minority", ylabel=r"excess loss at $\tau_{\rm mem}$ of the majority")
-    panels[2].set_title(f"equal variances; points: networks, d = {data.attrs['d']}", fontsize=9)
+            line = data["theory"].values[i, nearest, :, 0, c]
+            panels[2].plot(data["minority"], line, style, color=color, label=f"{name}, {kind}", linewidth=1.5 + (1 - c) * (1 - i) * 2)
+            points(panels[2], data["shown"].values, each, (i, slice(None), c), marker, color)
+    panels[2].axhline(
+        float(data["theory_shown"].values[0, 0, 2, 1]), color="0.5", linewidth=0.9, linestyle=":", label="untrained, isotropic"
+    )
+    for face, label in (("0.3", f"networks, d = {data.attrs['d']}"), ("none", r"networks, $d\to\infty$")):
+        panels[2].plot([], [], "o", color="0.3", markerfacecolor=face, label=label)
+    panels[2].set(
+        xscale="log", yscale="log", xlabel=r"fraction $\pi$ of the minority", ylabel=r"score error $E$ at $\tau_{\rm mem}$ of the majority"
+    )
+    panels[2].set_title("equal variances", fontsize=10)
     panels[2].legend(fontsize=7)
     for panel in panels:
         panel.set_xticks([0.02, 0.05, 0.1, 0.2, 0.5], ["0.02", "0.05", "0.1", "0.2", "0.5"])
-        panel.minorticks_off()
+        panel.xaxis.minorticks_off()
+    for panel in panels[:2]:
+        panel.yaxis.minorticks_off()
     return figure
 
 

@@ -1,6 +1,7 @@
-"""At equal class fractions the class of higher variance generalises first; at t = 0.1 it is memorised first, at 0.01 and 0.3 last.
+"""At equal class fractions the class of higher variance generalises first; it is memorised first at t = 0.1 and last at t = 0.3 and 0.01.
 
-Two classes with σ²_0/σ²_1 = r at σ²_0 σ²_1 = 1, and three classes with variances √r, 1, 1/√r, all isotropic and centred.
+Two classes with σ²_0/σ²_1 = r at σ²_0 σ²_1 = 1, and three classes with variances √r, 1, 1/√r, all isotropic and centred. Memorised: half of
+the class's own final gap. By a gap of one size for all classes (τ_gap) the class of higher variance is memorised first at every t.
 """
 
 import sys
@@ -8,12 +9,18 @@ import sys
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from experiments import harness
-from experiments.readings import GEN, LABELS, MEM, ROWS, isotropic, log_ratio, log_ratio_error, predicted, simulated
+from experiments.limits import Comparison, compare, points, variables, with_error
+from experiments.readings import GAP, GEN, LABELS, MEM, ROWS, isotropic, log_ratio, predicted, simulated
 from rfdiff.plots import class_colors
 
-FINITE_SIZE = 7.0  # a time at dimension d may be off by this over d, relatively; an order closer than that is not asked of networks
+# panels with networks: name -> classes, diffusion time, dimension (n = 4 d is a multiple of K, and so at d/2)
+CASES = {"K = 2, t = 0.1": (2, 0.1, 40), "K = 3, t = 0.1": (3, 0.1, 36), "K = 2, t = 0.3": (2, 0.3, 40)}
+SMOKE_SIZE = {2: 20, 3: 24}
+EXCHANGED = "a theory with the classes exchanged"
+LAST_AT = (0.3, 0.01)  # diffusion times at which the class of higher variance is memorised last
 
 
 def variances(k: int, ratio: float) -> list[float]:
@@ -21,103 +28,123 @@ def variances(k: int, ratio: float) -> list[float]:
 
 
 def compute(smoke: bool, cells: harness.Cells) -> xr.Dataset:
-    ratios = [float(r) for r in np.geomspace(1, 8, 4 if smoke else 13)]
-    shown, d, seeds = ([4.0], 16, 6) if smoke else ([2.0, 4.0, 8.0], 40, 10)
+    ratios = [float(r) for r in (1, 2, 4, 8)] if smoke else [float(r) for r in np.geomspace(1, 8, 13)]
+    shown, seeds = ([8.0], 12) if smoke else ([2.0, 4.0, 8.0], 14)
     times_t = [0.1, 0.01] if smoke else [0.3, 0.1, 0.03, 0.01]
+    cases = dict(list(CASES.items())[:2]) if smoke else CASES
     found: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
-    for k in (2, 3):
-        equal = [1 / k] * k
-        theory = cells(f"theory, K = {k}", predicted, [isotropic(equal, variances(k, r)) for r in ratios])
-        size = d if k == 2 else 3 * d // 4  # n = 4 d is then a multiple of K
-        networks = cells(
-            f"simulation, K = {k}", simulated, [isotropic(equal, variances(k, r)) | {"d": size, "seeds": seeds} for r in shown]
-        )
-        found[f"theory_{k}"] = (("ratio", "reading", f"class{k}"), harness.stack(theory, "value"))
-        found[f"simulation_{k}"] = (("shown", "reading", f"class{k}"), harness.stack(networks, "value"))
-        found[f"error_{k}"] = (("shown", "reading", f"class{k}"), harness.stack(networks, "error"))
-        found[f"dimension_{k}"] = ((), np.asarray(size))
+    for name, (k, t, size) in cases.items():
+        d = SMOKE_SIZE[k] if smoke else size
+        rest = ("reading", f"class{k}")
+        theory = cells(f"theory, {name}", predicted, [isotropic([1 / k] * k, variances(k, r), t=t) for r in ratios])
+        ask = [isotropic([1 / k] * k, variances(k, r), t=t) | {"d": d, "seeds": seeds} for r in shown]
+        found[f"{name}, theory"] = (("ratio", *rest), harness.stack(theory, "value"))
+        # networks of different sizes: the axis of the networks is one for all cases
+        found |= variables(cells(f"networks, {name}", simulated, ask), name, {"shown": len(shown)}, rest)
+        found[f"{name}, d"] = ((), np.asarray(d))
     by_t = cells("theory against t", predicted, [isotropic([0.5, 0.5], variances(2, r), t=t) for t in times_t for r in ratios])
     found["theory_t"] = (("t", "ratio", "reading", "class2"), harness.stack(by_t, "value", (len(times_t), len(ratios))))
     axes = {"ratio": ratios, "shown": shown, "t": times_t, "reading": list(ROWS)}
-    return xr.Dataset(found, axes, {"seeds": seeds, "psi_p": 8.0, "psi_n": 4.0, "diffusion_time": 0.1, "activation": "tanh"})
+    return xr.Dataset(found, axes, {"seeds": seeds, "psi_p": 8.0, "psi_n": 4.0, "activation": "tanh"})
+
+
+def _cases(data: xr.Dataset) -> list[str]:
+    return [name for name in CASES if f"{name}, d" in data]
+
+
+def _comparisons(data: xr.Dataset, name: str, row: int) -> tuple[Comparison, Comparison]:
+    """Log times of each class, and log ratios of the first to the last class."""
+    at = data[f"{name}, theory"].sel(ratio=data["shown"].values, method="nearest").values[:, row]
+    d = int(data[f"{name}, d"])
+    return (
+        compare(data, name, np.log(at), lambda values: np.log(values[..., row, :]), d),
+        compare(data, name, log_ratio(at), lambda values: log_ratio(values[..., row, :]), d),
+    )
 
 
 def verdict(data: xr.Dataset) -> list[tuple[str, bool]]:
     said = []
     unequal = data["ratio"].values > 1
-    for k in (2, 3):
-        d = int(data[f"dimension_{k}"])
-        theory = data[f"theory_{k}"].values[unequal]
-        networks, error = data[f"simulation_{k}"].values, data[f"error_{k}"].values
-        at = np.stack([[np.interp(np.log(r), np.log(data["ratio"]), np.log(data[f"theory_{k}"].values[:, i, c])) for c in range(k)]
-                       for r in data["shown"].values for i in (GEN, MEM)]).reshape(-1, 2, k)  # fmt: skip
-        for j, (row, name) in enumerate(((GEN, "generalises"), (MEM, "is memorised"))):
-            ordered = bool(np.all(np.diff(theory[:, row], axis=-1) > 0))
-            said.append((f"theory, K = {k}: the class of higher variance {name} first at every ratio above 1", ordered))
-            gap, asked = _order(networks[:, row], error[:, row], at[:, j], FINITE_SIZE / d)
-            if asked or row == GEN:
-                text = f"simulation, K = {k}, d = {d}: class 0 before class {k - 1} ({name}) by more than 3 standard errors in all {asked}"
-                text += f" cells that theory sets apart by more than {FINITE_SIZE:g}/d in log τ (least: {gap:.1f})"
-                said.append((text, asked > 0 and gap > 3))
-            off = np.abs(np.log(networks[:, row]) - at[:, j]) - 4 * error[:, row] / networks[:, row]
-            worst = float(np.max(off) * d)
-            text = f"K = {k}: simulated times within 4 standard errors and {FINITE_SIZE:g}/d of theory ({name}; {worst:.1f}/d needed)"
-            said.append((text, worst < FINITE_SIZE))
-    for t in (t for t in data["t"].values if t in (0.3, 0.01)):
+    for name in _cases(data):
+        theory = data[f"{name}, theory"].values[unequal]
+        for row, what in ((GEN, "generalises"), (MEM, "is memorised")):
+            last = row == MEM and CASES[name][1] in LAST_AT
+            steps = np.diff(theory[:, row], axis=-1) * (-1 if last else 1)
+            place = "last" if last else "first"
+            said.append((f"theory, {name}: the class of higher variance {what} {place} at every ratio above 1", bool(np.all(steps > 0))))
+            each, lead = _comparisons(data, name, row)
+            symbol = "τ_gen" if row == GEN else "τ_mem"
+            said += each.verdict(f"{name}, {symbol} of every class", each.theory[:, ::-1], EXCHANGED)
+            said.append(lead.order(f"{name}, {symbol}"))
+        each, lead = _comparisons(data, name, GAP)
+        said += [each.verdict(f"{name}, τ_gap of every class", each.theory[:, ::-1], EXCHANGED)[0], lead.order(f"{name}, τ_gap")]
+    for t in (t for t in data["t"].values if t in LAST_AT):
         later = log_ratio(data["theory_t"].sel(t=t).values[unequal][:, MEM])
-        said.append((f"theory, K = 2, t = {t:g}: the class of higher variance is memorised last at every ratio", bool(np.all(later > 0))))
+        said.append((f"theory, K = 2, t = {t:g}: by τ_mem the class of higher variance comes last at every ratio", bool(np.all(later > 0))))
+    first = log_ratio(data["theory_t"].values[:, unequal, GAP])
+    said.append(("theory, K = 2, every t: by τ_gap the class of higher variance comes first at every ratio", bool(np.all(first < 0))))
     return said
-
-
-def _order(value: np.ndarray, error: np.ndarray, theory: np.ndarray, resolved: float) -> tuple[float, int]:
-    """Least lead of class 0 over the last class in standard errors, over the cells whose log times theory sets apart; their number."""
-    clear = theory[:, -1] - theory[:, 0] > resolved
-    leads = (-log_ratio(value, 0, -1) / log_ratio_error(value, error, 0, -1))[clear]
-    return float(np.min(leads, initial=np.inf)), int(clear.sum())
 
 
 def table(data: xr.Dataset) -> str:
     rows = []
-    for r in data["shown"].values:
-        i, j = int(np.argmin(np.abs(np.log(data["ratio"].values / r)))), list(data["shown"].values).index(r)
-        for k in (2, 3):
-            sim, err = data[f"simulation_{k}"].values[j], data[f"error_{k}"].values[j]
-            # theory at the grid ratio nearest to r; the grid holds r itself in the full run
-            both = [(data[f"theory_{k}"].values[i, row], sim[row], err[row]) for row in (GEN, MEM)]
-            text = [" / ".join(f"{v:.3g}" for v in theory) for theory, _, _ in both]
-            seen = [" / ".join(f"{v:.3g} ± {e:.1g}" for v, e in zip(s, e_, strict=True)) for _, s, e_ in both]
-            rows.append([f"{r:g}", str(k), text[0], seen[0], text[1], seen[1]])
-    first = harness.markdown(["σ²_0/σ²_K-1", "K", "τ_gen theory", "τ_gen simulation", "τ_mem theory", "τ_mem simulation"], rows)
+    for name in _cases(data):
+        for j, r in enumerate(data["shown"].values):
+            row = [name, f"{r:g}"]
+            for reading in (GEN, MEM):
+                each, _ = _comparisons(data, name, reading)
+                row.append(" / ".join(f"{np.exp(v):.3g}" for v in each.theory[j]))
+                row.append(" / ".join(with_error(v, e) for v, e in zip(each.seen[j], each.seen_error[j], strict=True)))
+                row.append(" / ".join(with_error(v, e) for v, e in zip(each.limit[j], each.error[j], strict=True)))
+            rows.append(row)
+    head = ["case", "σ²_0/σ²_K-1", *(f"{s} {side}" for s in ("τ_gen", "τ_mem") for side in ("theory", "networks at d", "networks, d → ∞"))]
+    first = harness.markdown(head, rows)
+    sizes = "; ".join(f"{name}: d = {int(data[f'{name}, d'])}" for name in _cases(data))
     last = data["theory_t"].isel(ratio=-1).values
-    head = ["t", f"τ_gen,0/τ_gen,1 at ratio {data['ratio'].values[-1]:g}", "τ_mem,0/τ_mem,1"]
-    second = [
-        [f"{t:g}", f"{v[GEN, 0] / v[GEN, 1]:.3f}", f"{v[MEM, 0] / v[MEM, 1]:.3f}"] for t, v in zip(data["t"].values, last, strict=True)
-    ]
-    return f"{first}\n\n{harness.markdown(head, second)}"
+    head = ["t", f"τ_gen,0/τ_gen,1 at ratio {data['ratio'].values[-1]:g}", "τ_mem,0/τ_mem,1", "τ_gap,0/τ_gap,1"]
+    ratios = np.exp(log_ratio(last))[:, [GEN, MEM, GAP]]
+    second = [[f"{t:g}", *(f"{v:.3f}" for v in row)] for t, row in zip(data["t"].values, ratios, strict=True)]
+    return f"{first}\n\n{sizes}; {data.attrs['seeds']} networks a point, twice as many at d/2.\n\n{harness.markdown(head, second)}"
 
 
 def draw(data: xr.Dataset) -> Figure:
-    figure = Figure(figsize=(11.5, 4.2), layout="constrained")
-    panels = figure.subplots(1, 3)
-    for panel, k in zip(panels, (2, 3), strict=False):
-        for c, color in enumerate(class_colors(k)):
-            for row, style, marker, name in ((GEN, "-", "o", "tau_gen"), (MEM, "--", "s", "tau_mem")):
-                label = f"{LABELS[name]}, class {c}"
-                panel.plot(data["ratio"], data[f"theory_{k}"].values[:, row, c], style, color=color, label=label)
-                value, error = data[f"simulation_{k}"].values[:, row, c], data[f"error_{k}"].values[:, row, c]
-                panel.errorbar(data["shown"], value, error, fmt=marker, color=color, markersize=5, capsize=2)
-        panel.set(xscale="log", yscale="log", xlabel=r"$\sigma^2_0\,/\,\sigma^2_{K-1}$", ylabel=r"training time $\tau$")
-        panel.set_title(f"K = {k}, t = 0.1; points: networks, d = {int(data[f'dimension_{k}'])}", fontsize=10)
-        panel.legend(fontsize=7, loc="center left", bbox_to_anchor=(0.0, 0.55))
-    for t, color, style in zip(data["t"].values, class_colors(len(data["t"])), ("-", "--", "-.", ":"), strict=False):
-        panels[2].plot(data["ratio"], np.exp(log_ratio(data["theory_t"].sel(t=t).values[:, MEM])), style, color=color, label=f"t = {t:g}")
-    panels[2].axhline(1, color="0.5", linewidth=0.8)
-    panels[2].set(xscale="log", xlabel=r"$\sigma^2_0\,/\,\sigma^2_1$", ylabel=r"$\tau_{\rm mem,0}\,/\,\tau_{\rm mem,1}$")
-    panels[2].set_title("theory, K = 2: order of memorisation", fontsize=10)
-    panels[2].legend(fontsize=8)
-    for panel in panels:
+    figure = Figure(figsize=(11.5, 7.6), layout="constrained")
+    panels = figure.subplots(2, 3)
+    for panel, name in zip(panels.ravel(), _cases(data), strict=False):
+        k = CASES[name][0]
+        for row, style, marker in ((GEN, "-", "o"), (MEM, "--", "s")):
+            each, _ = _comparisons(data, name, row)
+            for c, color in enumerate(class_colors(k)):
+                panel.plot(data["ratio"], data[f"{name}, theory"].values[:, row, c], style, color=color)
+                points(panel, data["shown"].values, each, (slice(None), c), marker, color)
+        panel.set(xscale="log", yscale="log", ylabel=r"training time $\tau$")
+        panel.set_title(f"{name}; d = {int(data[f'{name}, d'])}", fontsize=10)
+    titles = {GEN: r"$1-1/e$ of the class's own descent", MEM: "half of the class's own final gap", GAP: "a gap of one size for both"}
+    for panel, (row, title) in zip(panels[1], titles.items(), strict=True):
+        label = LABELS[ROWS[row]].strip("$")
+        for t, color, style in zip(data["t"].values, class_colors(len(data["t"])), ("-", "--", "-.", ":"), strict=False):
+            panel.plot(data["ratio"], np.exp(log_ratio(data["theory_t"].sel(t=t).values[:, row])), style, color=color, label=f"t = {t:g}")
+            for name in _cases(data):
+                if CASES[name][:2] == (2, t):
+                    points(panel, data["shown"].values, _comparisons(data, name, row)[1], slice(None), "o", color)
+        panel.axhline(1, color="0.5", linewidth=0.8)
+        panel.set(xscale="log", yscale="log", ylabel=f"${label}$ of class 0 over class 1")
+        panel.set_title(f"K = 2, ${label}$: {title}", fontsize=10)
+        ticks = [v for v in (0.03, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1, 1.2, 1.5, 2) if panel.get_ylim()[0] <= v <= panel.get_ylim()[1]]
+        panel.set_yticks(ticks, [f"{v:g}" for v in ticks])
+    panels[1, 0].legend(fontsize=8, loc="lower left")
+    for panel in panels.ravel():
         panel.set_xticks([1, 2, 4, 8], ["1", "2", "4", "8"])
-        panel.minorticks_off()
+        panel.xaxis.minorticks_off()
+        panel.set_xlabel(r"$\sigma^2_0\,/\,\sigma^2_{K-1}$")
+    for panel in panels[1]:
+        panel.yaxis.minorticks_off()
+    handles = [Line2D([], [], color=color, linewidth=3, label=f"class {c}") for c, color in enumerate(class_colors(3))]
+    handles += [Line2D([], [], color="0.3", linestyle=s, marker=m, label=LABELS[name])
+                for s, m, name in (("-", "o", "tau_gen"), ("--", "s", "tau_mem"))]  # fmt: skip
+    handles += [Line2D([], [], color="0.3", marker="o", linestyle="", markerfacecolor=face, label=label)
+                for face, label in (("0.3", "networks at d"), ("none", r"networks, $d\to\infty$"))]  # fmt: skip
+    panels[0, 0].legend(handles=handles, fontsize=7, loc="center left", bbox_to_anchor=(0.0, 0.5), ncols=2)
     return figure
 
 

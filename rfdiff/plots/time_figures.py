@@ -11,7 +11,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from rfdiff.curves import LearningCurves, Spectrum
 from rfdiff.plots.curve_figures import class_colors
 
 SYMBOLS = {"tau_gen": r"\tau_{gen}", "tau_stop": r"\tau_{stop}", "tau_mem": r"\tau_{mem}", "tau_opt": r"\tau_{opt}"}
@@ -21,6 +20,9 @@ MEANINGS = {
     "tau_mem": "memorisation: the gap of test and train loss has half its final value",
     "tau_opt": "near-optimality: the test loss has gone the fraction q to that of the exact score",
 }
+LOSS_STYLES: tuple[tuple[Any, str], ...] = (("-", "test loss"), ("--", "train loss"))
+TIE = 1e-6  # of log10 of the ratio of two times, far below the error with which any time is known
+TIME_MARKERS = {"tau_gen": "^", "tau_mem": "D"}
 
 
 def plot_phase_map(
@@ -76,6 +78,8 @@ def plot_phase_map(
             lower = rf"{symbol[:-1]},{pair[1]}}}" if symbol.endswith("}") else symbol
             label = rf"$\log_{{10}}({upper}/{lower})$   (negative: class {pair[0]} first)"
     finite = np.isfinite(shown)
+    if values.shape[-1] > 1:
+        shown = np.where(abs(shown) < TIE, 0.0, shown)  # rounding of equal times is no order
     reach = max(float(np.max(abs(shown[finite]), initial=0)), 1e-6)
     norm = TwoSlopeNorm(0, -reach, reach) if values.shape[-1] > 1 else None
     mesh = panel.pcolormesh(
@@ -122,45 +126,77 @@ def _axis_label(name: str) -> str:
     return f"{symbols[kind]}$ of class {c}" if kind in symbols else name
 
 
-def plot_times(curves: LearningCurves, spectrum: Spectrum, readings: Any, bulks: Any, class_names: tuple[str, ...] | None = None) -> Figure:
-    """Both readings of the class-wise times: gaps of the curves above, the class-resolved density of mode times below, on one axis of τ.
+def plot_times(curves: Any, spectrum: Any, readings: Any, bulks: Any, class_names: tuple[str, ...] | None = None) -> Figure:
+    """Both readings of the class-wise times on one axis of τ: losses above, how the modes of each class relax below.
+
+    Below, the class-resolved density of each bulk is scaled to area 1 over log10 of the mode's time 1/(κλ), so that the time read from it
+    is the mean on this axis. Triangles are τ_gen, diamonds τ_mem, as in `plot_curves`.
 
     Args:
-        curves: closed-form learning curves.
-        spectrum: closed-form spectrum of the same problem.
+        curves: closed-form learning curves: taus, train_loss, test_loss, kappa, num_classes.
+        spectrum: closed-form spectrum of the same problem: eigenvalues, class_density, bulk.
         readings: `ClassTimes` read from the curves.
-        bulks: `BulkTimes` read from the spectrum.
+        bulks: `BulkTimes` read from the spectrum: tau_gen, tau_mem, edges, separated.
         class_names: K labels; "class 0", … if None.
+
+    Raises:
+        ValueError: a wrong number of names.
     """
-    names = class_names or tuple(f"class {c}" for c in range(curves.num_classes))
+    k = curves.num_classes
+    names = class_names or tuple(f"class {c}" for c in range(k))
+    if len(names) != k:
+        raise ValueError(f"class_names: {len(names)} names; allowed: {k}, one a class")
     figure = Figure(figsize=(7.6, 6.2), layout="constrained")
     FigureCanvasAgg(figure)
     above, below = figure.subplots(2, 1, sharex=True)
-    taus = np.asarray(curves.taus, np.float64)
+    taus, test, train = (np.asarray(values, np.float64) for values in (curves.taus, curves.test_loss, curves.train_loss))
     finite = np.isfinite(taus) & (taus > 0)
-    mode_times = 1 / (float(curves.kappa) * np.asarray(spectrum.eigenvalues))
-    for c, (color, name) in enumerate(zip(class_colors(curves.num_classes), names, strict=True)):
-        above.plot(taus[finite], np.asarray(curves.test_loss)[finite, c], color=color, label=f"{name}, test loss")
-        above.plot(taus[finite], np.asarray(curves.train_loss)[finite, c], "--", color=color, label=f"{name}, train loss")
-        # per decade of the mode's time: ρ_c(λ) λ ln 10, since τ = 1/(κλ)
-        weight = np.log(10) * np.asarray(spectrum.class_density)[:, c] * np.asarray(spectrum.eigenvalues)
-        for bulk in np.unique(spectrum.bulk):
-            part = np.asarray(spectrum.bulk) == bulk
-            below.plot(mode_times[part], weight[part], color=color, label=f"{name}, modes" if bulk == 0 else None)
-        for panel, found in ((above, readings), (below, bulks)):
-            for time, style in (("tau_gen", ":"), ("tau_mem", "-.")):
-                value = float(np.asarray(getattr(found, time))[c])
-                if np.isfinite(value) and value > 0:
-                    panel.axvline(value, color=color, linestyle=style, linewidth=1.1)
-    handles = [
-        Line2D([], [], color="0.3", linestyle=":", label=r"$\tau_{gen}$ of this reading"),
-        Line2D([], [], color="0.3", linestyle="-.", label=r"$\tau_{mem}$ of this reading"),
-    ]
-    above.set(xscale="log", ylabel="loss per coordinate", title="reading from the curves")
+    mode_times, lobes = _lobes(float(curves.kappa), spectrum, bulks)
+    colors = class_colors(k)
+    for c, color in enumerate(colors):
+        above.plot(taus[finite], test[finite, c], color=color, linewidth=1.6)
+        above.plot(taus[finite], train[finite, c], "--", color=color, linewidth=1.6)
+        _mark_reading(above, taus[finite], test[finite, c], readings, c, color)
+        for interval in np.unique(spectrum.bulk):
+            part = np.asarray(spectrum.bulk) == interval
+            below.plot(mode_times[part], lobes[part, c], color=color, linewidth=1.6)
+            below.fill_between(mode_times[part], lobes[part, c], color=color, alpha=0.12, linewidth=0)
+        _mark_reading(below, mode_times[::-1], lobes[::-1, c], bulks, c, color)
+    above.set(xscale="log", ylabel="loss per coordinate")
+    above.set_title("read from the curves", fontsize=10)
     separated = bool(bulks.separated)
-    below.set(ylabel="modes per decade of their time", xlabel=r"training time $\tau$, and relaxation time $1/(\kappa\lambda)$ of a mode")
-    below.set_title("reading from the class-resolved spectrum" + ("" if separated else ": the bulks overlap, no times"))
+    below.set(ylabel=f"density of the modes of each class\nin {'each bulk' if separated else 'all bulks'}, per decade")
+    below.set_xlabel(r"training time $\tau$ (above), relaxation time $1/(\kappa\lambda)$ of a mode (below)")
+    below.set_title("read from the class-resolved spectrum" + ("" if separated else ": the bulks overlap, no times"), fontsize=10)
+    below.set_ylim(bottom=0)
     below.xaxis.set_minor_formatter(NullFormatter())
-    drawn = [*above.get_legend_handles_labels()[0], *handles]
-    figure.legend(handles=drawn, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    handles = [Line2D([], [], color=color, linewidth=1.6, label=name) for color, name in zip(colors, names, strict=True)]
+    handles += [Line2D([], [], color="0.3", linestyle=style, label=label) for style, label in LOSS_STYLES]
+    for time, marker in TIME_MARKERS.items():
+        label = f"${SYMBOLS[time]}$"
+        handles.append(Line2D([], [], marker=marker, color="0.6", markeredgecolor="black", markersize=8, linestyle=":", label=label))
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6), frameon=False)
     return figure
+
+
+def _lobes(kappa: float, spectrum: Any, bulks: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Times (G,) of the modes, and class-resolved densities (G, K) over log10 of them that have area 1 in each separated bulk."""
+    eigenvalues = np.asarray(spectrum.eigenvalues, np.float64)
+    density = np.nan_to_num(np.asarray(spectrum.class_density)) * eigenvalues[:, None]
+    intervals = np.asarray(spectrum.bulk)
+    upper = eigenvalues >= np.asarray(bulks.edges)[0, 0] if bulks.separated else np.ones(eigenvalues.shape, bool)
+    for part in (upper, ~upper):
+        inside = [part & (intervals == interval) for interval in np.unique(intervals[part])]
+        areas = sum(np.trapezoid(density[one], np.log10(eigenvalues[one]), axis=0) for one in inside)
+        density[part] /= np.where(np.asarray(areas) > 0, areas, 1)
+    return 1 / (kappa * eigenvalues), density
+
+
+def _mark_reading(panel: Axes, places: np.ndarray, heights: np.ndarray, found: Any, c: int, color: Any) -> None:
+    """τ_gen and τ_mem of class c on its line, with a thin line down to the axis of times."""
+    for time, marker in TIME_MARKERS.items():
+        value = float(np.asarray(getattr(found, time))[c])
+        if np.isfinite(value) and value > 0:
+            height = np.interp(np.log(value), np.log(places), heights)
+            panel.axvline(value, color=color, linestyle=":", linewidth=1.1)
+            panel.plot([value], [height], marker, color=color, markersize=8, markeredgecolor="black", zorder=5)

@@ -5,8 +5,9 @@ cell. Each cell lays its own contour around norm bounds of U, which are wider th
 estimate is too large are done again with more nodes, those whose fixed point failed with care; what still fails is marked and left NaN.
 """
 
+import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from numpy.typing import ArrayLike
 
 from rfdiff._pytree import static, value_type, vectorize_text
 from rfdiff.curves import ClassTimes
-from rfdiff.parameters import set_parameter
+from rfdiff.parameters import get_parameter, set_parameter
 from rfdiff.problem import Problem
 from rfdiff.theory.contour import HALF_HEIGHT, ellipse
 from rfdiff.theory.density import outer_bounds
@@ -40,6 +41,8 @@ PROBES = (0.1, 1.0, 10.0, 100.0, 1000.0)
 MOST_CELLS = 10**6
 
 Progress = Callable[[int, int], None]
+Kept = MutableMapping[str, Mapping[str, np.ndarray]]
+TIMES = ("tau_gen", "tau_stop", "tau_mem", "tau_opt")
 
 
 @value_type
@@ -63,7 +66,12 @@ class PhaseMap:
 
 
 def phase_map(
-    problem: Problem, axes: Mapping[str, ArrayLike], q: float = 0.5, tolerance: float = 1e-4, progress: Progress | None = None
+    problem: Problem,
+    axes: Mapping[str, ArrayLike],
+    q: float = 0.5,
+    tolerance: float = 1e-4,
+    progress: Progress | None = None,
+    kept: Kept | None = None,
 ) -> PhaseMap:
     """τ_gen, τ_stop, τ_mem and τ_opt(q) of every class over two numbers of a problem.
 
@@ -73,26 +81,47 @@ def phase_map(
         q: fraction of the way to the exact score's loss that counts as learned, in τ_opt.
         tolerance: largest error of a loss in a cell that counts as computed.
         progress: called on the host with (cells done, cells in all) after each chunk.
+        kept: finished chunks by name, {name: {array name: array}}; those that are there are taken over, the others are added as they get
+            done. One mapping goes with one call: same problem, axes, q and tolerance.
 
     Returns:
         `PhaseMap`.
 
     Raises:
-        ValueError: not two axes; an unknown name; a value for which there is no problem; malformed q or tolerance; covariances that do not
-            commute.
+        ValueError: not two axes; an unknown name; two names that cannot vary independently; a value for which there is no problem;
+            malformed q or tolerance; covariances that do not commute.
 
     Reference: `equations`, section 7; tests/theory/test_maps.py.
     """
     names, values = _check(axes, q, tolerance)
     require_commuting(problem)
-    cells = [
-        set_parameter(set_parameter(problem, names[0], float(a)), names[1], float(b)) for a in values[0] for b in values[1]
-    ]  # every one is validated here, before anything is computed
+    cells = [problem_at(problem, {names[0]: a, names[1]: b}) for a in values[0] for b in values[1]]  # all validated before any is computed
     with jax.enable_x64(True):
-        found = _run(cells, q, tolerance, progress)
+        found = _run(cells, q, tolerance, progress, {} if kept is None else kept)
     shape = (len(values[0]), len(values[1]))
     times, error, failed = jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), found)
     return PhaseMap(values[0], values[1], times, error, failed, names)
+
+
+def problem_at(problem: Problem, point: Mapping[str, float]) -> Problem:
+    """The problem of a cell: numbers set by name, one after the other.
+
+    Raises:
+        ValueError: as `set_parameter`; or a number that is changed again when a later one is set.
+    """
+    for name, value in point.items():
+        problem = set_parameter(problem, name, float(value))
+    for name, value in point.items():
+        if not math.isclose(get_parameter(problem, name), value, rel_tol=1e-9, abs_tol=1e-300):
+            raise ValueError(
+                f"axes: {' and '.join(point)} cannot vary independently; allowed: two numbers of which neither changes the other"
+            )
+    return problem
+
+
+def cells_kept(kept: Kept) -> int:
+    """Number of cells that are in kept chunks; those done again are not counted twice."""
+    return len({cell for name in kept for cell in kept[name]["cells"].tolist()})
 
 
 def _check(axes: Mapping[str, ArrayLike], q: float, tolerance: float) -> tuple[tuple[str, str], list[np.ndarray]]:
@@ -121,7 +150,9 @@ class _Setting(NamedTuple):
     kinds: Any
 
 
-def _run(cells: list[Problem], q: float, tolerance: float, progress: Progress | None) -> tuple[ClassTimes, np.ndarray, np.ndarray]:
+def _run(
+    cells: list[Problem], q: float, tolerance: float, progress: Progress | None, kept: Kept
+) -> tuple[ClassTimes, np.ndarray, np.ndarray]:
     """Times, errors and failures of all cells; those that miss the tolerance are done again, with more nodes or with care."""
     setting = _setting(cells)
     stacked = jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf, np.float64) for leaf in leaves]), *cells)
@@ -134,7 +165,7 @@ def _run(cells: list[Problem], q: float, tolerance: float, progress: Progress | 
         for size, care in sorted(set(zip(sizes[todo].tolist(), careful[todo].tolist(), strict=True))):
             group = todo[(sizes[todo] == size) & (careful[todo] == care)]
             tell = None if progress is None or attempt else partial(_advance, progress, done, len(cells))
-            parts.append((group, _in_chunks(stacked, setting, group, NODES[size], q, care, tell)))
+            parts.append((group, _in_chunks(stacked, setting, group, NODES[size], q, care, tell, kept)))
             done += group.size
         if not attempt:
             order = np.argsort(np.concatenate([group for group, _ in parts]))
@@ -224,16 +255,29 @@ def _cells(stacked: Problem, setting: _Setting, size: int, q: float, careful: bo
 
 
 def _in_chunks(
-    stacked: Problem, setting: _Setting, which: np.ndarray, size: int, q: float, careful: bool, tell: Callable[[int], None] | None
+    stacked: Problem,
+    setting: _Setting,
+    which: np.ndarray,
+    size: int,
+    q: float,
+    careful: bool,
+    tell: Callable[[int], None] | None,
+    kept: Kept,
 ) -> tuple[ClassTimes, np.ndarray]:
-    """`_cells` of some cells in chunks of one shape, the last one filled up with copies."""
+    """`_cells` of some cells in chunks of one shape, the last one filled up with copies; finished chunks are kept and taken over."""
     parts = []
     for start in range(0, len(which), CHUNK):
         some = which[start : start + CHUNK]
-        filled = np.resize(some, CHUNK)
-        chunk = setting._replace(roots=setting.roots[filled])
-        part = _cells(jax.tree.map(lambda leaf, i=filled: leaf[i], stacked), chunk, size=size, q=q, careful=careful)
-        parts.append(jax.tree.map(lambda leaf, some=some: np.asarray(leaf)[: some.size], part))
+        name = f"chunk-{hashlib.sha256(repr((size, careful, some.tolist())).encode()).hexdigest()[:16]}"
+        if name not in kept:
+            filled = np.resize(some, CHUNK)
+            chunk = setting._replace(roots=setting.roots[filled])
+            times, error = _cells(jax.tree.map(lambda leaf, i=filled: leaf[i], stacked), chunk, size=size, q=q, careful=careful)
+            arrays = {**{time: getattr(times, time) for time in TIMES}, "error": error}
+            kept[name] = {"cells": some, **{key: np.asarray(value)[: some.size] for key, value in arrays.items()}}
+        parts.append(kept[name])
         if tell is not None:
             tell(min(start + CHUNK, len(which)))
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+    joined = {key: np.concatenate([part[key] for part in parts]) for key in (*TIMES, "error")}
+    error = joined.pop("error")
+    return ClassTimes(**joined, q=q), error

@@ -13,6 +13,7 @@ import pytest
 from rfdiff import theory
 from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
+from rfdiff.theory import planning
 from tests.theory.test_differentiable import with_fields
 from tests.tolerances import rejects
 
@@ -88,8 +89,10 @@ def derivative(observed: Observed, quantity: str, name: str, index: tuple[int, .
     if name in NUMBERS:
         return np.asarray(getattr(own, name))
     field = np.asarray(getattr(own.mixture, name))
-    value = field[(..., *index)]
-    return value + field[(..., *index[::-1])] if name == "centroid_gram" and index[0] != index[1] else value
+    unit = np.zeros(field.shape[field.ndim - len(index) :])
+    unit[index] = 1
+    unit = np.maximum(unit, unit.T) if name == "centroid_gram" else unit
+    return np.tensordot(field, unit, len(index))
 
 
 CASES = [(name, ()) for name in NUMBERS] + [(name, index) for name in FIELDS for index in ENTRIES[name]]
@@ -155,3 +158,25 @@ def test_forward_reverse_and_mapped_derivatives_agree() -> None:
         mapped = jax.jit(jax.vmap(jax.grad(lambda n, w: density(n, w)[0], argnums=(0, 1)), in_axes=(0, None)))(numbers, weights)
         for i, part in enumerate(mapped):
             np.testing.assert_allclose(part, np.stack([np.asarray(one[i])[0] for one in each]), rtol=1e-9)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_stencil_of_directions_without_width(n: int) -> None:
+    """½ Σ q_ab ∂_a ∂_b f at 0, exactly for polynomials of degree 6 and for a Gaussian to the step's sixth power."""
+    offsets, moments = planning._stencil(n)
+    rng = np.random.default_rng(n)
+    q, slopes, hessian = np.cov(rng.standard_normal((n, 9))).reshape(n, n), *rng.standard_normal((2, n, n))
+    directions = rng.standard_normal((5, n))
+
+    def expected(curvature: np.ndarray) -> float:
+        return float(np.sum(q * curvature) / 2)
+
+    def found(values: np.ndarray) -> float:
+        return float(np.einsum("s,sab,ab->", values, moments, q))
+
+    polynomial = np.einsum("sa,ab,sb->s", offsets, hessian, offsets) + offsets @ slopes[0] + 3
+    for degree in (3, 4, 5, 6):
+        polynomial = polynomial + ((offsets @ directions.T) ** degree).sum(1)
+    assert found(polynomial) == pytest.approx(expected(hessian + hessian.T), rel=1e-9)
+    gaussian = np.exp(-np.einsum("sa,sa->s", offsets, offsets) / 2)
+    assert found(gaussian) == pytest.approx(expected(-np.eye(n)), rel=1e-5)

@@ -75,10 +75,11 @@ def test_cells_are_done_again_with_what_they_lack(monkeypatch: pytest.MonkeyPatc
     """More nodes where the contour was too coarse, the same with care where the fixed point failed; the rest is left alone."""
     calls: list[tuple[list[int], int, bool]] = []
 
-    def pretended(stacked: Any, setting: Any, which: np.ndarray, size: int, q: float, careful: bool, tell: Any) -> Any:
+    def pretended(stacked: Any, setting: Any, which: np.ndarray, size: int, q: float, careful: bool, *_: Any) -> Any:
         calls.append((which.tolist(), size, careful))
         coarse, lost = (which == 1) & (size == calls[0][1]), (which == 2) & (not careful)
-        return ClassTimes(*np.full((4, which.size, 2), float(size)), q=q), np.where(lost, np.inf, np.where(coarse, 1e-3, 1e-6))
+        made_up = dict.fromkeys(NAMES, np.full((which.size, 2), float(size)))
+        return ClassTimes(**made_up, q=q), np.where(lost, np.inf, np.where(coarse, 1e-3, 1e-6))
 
     monkeypatch.setattr(maps, "_in_chunks", pretended)
     found = theory.phase_map(centred(), {"variance_ratio": [0.9, 1.0], "weight_0": [0.4, 0.5]})
