@@ -23,6 +23,7 @@ Array = np.ndarray
 Done = Callable[[int], None]
 NEWTON_STEPS = 60
 NEWTON_TOLERANCE = 1e-12
+ROUNDING = 1e-12  # of an imaginary part, relative to the largest: the δ of a class without variance is 0 up to this
 
 
 class Solved(NamedTuple):
@@ -141,7 +142,9 @@ def _evaluate(system: System, z: complex, u: Array) -> _Trial:
     parts = [slice(0, kinds * k), slice(kinds * k, None)]
     residual = max(np.max(abs(image[p] - u[p])) / (np.max(abs(u[p])) + 1e-300) for p in parts)
     live = r[:, eq.type_weights > 0]
-    physical = bool(np.isfinite(residual) and (np.imag(z) <= 0 or (np.all(live.imag > 0) and np.all(delta.imag >= 0))))
+    physical = bool(
+        np.isfinite(residual) and (np.imag(z) <= 0 or (np.all(live.imag > 0) and np.all(delta.imag >= -ROUNDING * abs(delta).max())))
+    )
     return _Trial(u, image, float(residual), physical, node, scalars, traces, (values, Y), q, r)
 
 

@@ -32,6 +32,7 @@ from rfdiff.problem import Problem, noise_variance_of
 from rfdiff.theory.neuron_types import TypeGrid, gram_root, is_odd, type_grid
 
 GAUSS_RANGE = 8.5  # e^{-8.5²/2} = 2e-16: nothing beyond matters in float64
+LEAST_VARIANCE = 1e-11  # of the clean signal, relative to the noise: moves the coefficients by no more than that
 
 
 @value_type
@@ -220,7 +221,9 @@ def build(
     eigenvalues = scale**2 * jnp.asarray(mixture.eigenvalues)
     group_weights = jnp.asarray(mixture.eigenvalue_weights)
     means = scale * (jnp.asarray(grid.nodes) @ jnp.asarray(root).T)
-    signal_std = jnp.sqrt(group_weights @ eigenvalues)
+    variance = group_weights @ eigenvalues
+    # averages are smooth in the variance, its root is not: a class without variance is given a little, so that derivatives exist
+    signal_std = jnp.sqrt(variance + jnp.where(variance < LEAST_VARIANCE * delta, LEAST_VARIANCE * delta, 0))
     alpha, kept, carried = coefficients(activation, means, signal_std, jnp.sqrt(delta), *rules)
     shares, signal_gains, noise_gains, draws, deterministic = (jnp.asarray(x, jnp.float64) for x in kinds)
     return Equivalent(

@@ -203,8 +203,8 @@ def losses(net: Network, taus: Array, nodes: Array, weights: Array) -> Array:
     k, rate = len(net.weights), 2 * net.delta / net.psi_p
     z, dz = np.concatenate([nodes, nodes.conj()]), np.concatenate([weights, weights.conj()])
     f = -np.expm1(-rate * np.asarray(taus)[:, None] * z) / z * dz
-    first = -np.einsum("tn,scn->stc", f, one_traces(net, z))
-    z1, z2 = (grid.ravel() for grid in np.meshgrid(z, z, indexing="ij"))
-    second = np.stack([f @ two_trace(net, z1, z2, source).reshape(len(z), len(z)) @ f.T for source in sources(net)])
-    second = np.einsum("stt->st", second).reshape(2, k, len(taus))
-    return np.real(1 - 2 * first + np.swapaxes(second, 1, 2))
+    upper = f[:, : len(nodes)]  # the other half of each integral is the conjugate
+    first = -2 * np.real(np.einsum("tn,scn->stc", upper, one_traces(net, nodes)))
+    z1, z2 = (grid.ravel() for grid in np.meshgrid(nodes, z, indexing="ij"))
+    traces = np.stack([two_trace(net, z1, z2, source) for source in sources(net)]).reshape(2, k, len(nodes), len(z))
+    return np.asarray(1 - 2 * first + 2 * np.real(np.einsum("ti,scij,tj->stc", upper, traces, f)))

@@ -180,3 +180,17 @@ def test_stencil_of_directions_without_width(n: int) -> None:
     assert found(polynomial) == pytest.approx(expected(hessian + hessian.T), rel=1e-9)
     gaussian = np.exp(-np.einsum("sa,sa->s", offsets, offsets) / 2)
     assert found(gaussian) == pytest.approx(expected(-np.eye(n)), rel=1e-5)
+
+
+def test_a_class_without_variance_has_derivatives() -> None:
+    """One-sided differences in its variance; t moves it too. The root of a variance has no derivative at 0, the averages have."""
+    at = Problem(MixtureLaw.isotropic([0.6, 0.4], [1.0, 0.0]), "tanh", t=0.2, psi_p=3.0, psi_n=2.0, noise_draws=2)
+    plan = theory.plan_points(at, np.array([0.3 + 0.2j]), gram_derivatives=False)
+    with jax.enable_x64(True):
+        value = jax.jit(lambda variance, t: jnp.imag(theory.transform_at(with_fields(at, eigenvalues=variance, t=t), plan)[0])[0])
+        slopes = jax.jit(jax.grad(value, argnums=(0, 1)))(jnp.asarray([[1.0, 0.0]]), 0.2)
+        step, ahead = 1e-3, [float(value(jnp.asarray([[1.0, i * 1e-3]]), 0.2)) for i in range(5)]
+        later, earlier = (float(value(jnp.asarray([[1.0, 0.0]]), 0.2 + sign * 1e-4)) for sign in (1, -1))
+    difference = float(np.dot([-25, 48, -36, 16, -3], ahead)) / (12 * step)
+    assert float(slopes[0][0, 1]) == pytest.approx(difference, rel=1e-5) and abs(difference) > 0.01
+    assert float(slopes[1]) == pytest.approx((later - earlier) / 2e-4, rel=1e-5)
