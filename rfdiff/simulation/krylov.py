@@ -11,6 +11,7 @@ the space. From V itself (b = d) the curves converge to the exact flow; from V G
 gives an unbiased estimate, E gᵀ(…)g = tr(…), whose spread is their standard error.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +23,7 @@ from rfdiff.simulation.operators import Moment
 
 PASSES = 3  # of orthogonalisation: each takes a dependent direction from rounding level up by 1/√ε at least
 FIRST_CHECK = 3
+INVARIANT = 100.0  # times the rounding unit: a block that is no longer than this beside U times the last one holds nothing new
 PROBED_TIMES = 8
 SLACK = 1e3  # the solution moves by more than any loss does: it converges half as fast
 Blocks = list[jax.Array]
@@ -111,7 +113,13 @@ class _Space:
         image = _times(self.averages.mixture, self.blocks[-1])
         column = self._project(image)
         self.T = _bordered(self.T, column)
-        following = _orthonormal(image, self.blocks)
+        rest = image
+        for _ in range(2):
+            for own in self.blocks:
+                rest = _remove(rest, own)
+        if float(jnp.linalg.norm(rest)) <= INVARIANT * jnp.finfo(rest.dtype).eps * float(jnp.linalg.norm(image)):
+            return False  # U maps the space into itself: only rounding would be added
+        following = _orthonormal(rest, self.blocks)
         if not bool(jnp.any(following != 0)):
             return False
         self.blocks.append(following)
@@ -124,9 +132,11 @@ class _Space:
         for i, operator in enumerate(operators):
             known = len(self.forms[i]) // self.width
             if known < size:
-                new = jnp.concatenate(self.blocks[known:size], axis=1)
-                images = jnp.split(_times(operator, new), size - known, axis=1)
-                for j, image in enumerate(images):
+                # all at once, since each application forms its panels anew; filled up to few shapes, since each shape is compiled
+                fill = 2 ** math.ceil(math.log2(size - known)) - (size - known)
+                new = [*self.blocks[known:size], *[jnp.zeros_like(self.blocks[0])] * fill]
+                images = jnp.split(_times(operator, jnp.concatenate(new, axis=1)), len(new), axis=1)
+                for j, image in enumerate(images[: size - known]):
                     self.forms[i] = _bordered(self.forms[i], self._project(image, known + j + 1))
 
     def _project(self, image: jax.Array, count: int | None = None) -> np.ndarray:

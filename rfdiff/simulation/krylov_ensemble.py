@@ -1,6 +1,6 @@
 """Replicas of the exact flow's ensemble by Krylov spaces: the same networks, without an eigendecomposition of U."""
 
-import itertools
+import dataclasses
 from typing import Any
 
 import jax
@@ -144,23 +144,38 @@ def replica_averages(
     train: tuple[Any, ...]
     leading: Any = np.ones(len(ranges))
     if sizes.draws is None:
-        whole, *parts = (
-            NoiseAverage(W, part, t, activation, layout.train_rule, layout.train_order) for part in (x, *(x[a:b] for a, b in ranges))
-        )
-        mixture, train = whole, tuple(parts)
+        mixture = NoiseAverage(W, x, np.full(sizes.n, 1 / sizes.n), t, activation, layout.train_rule, layout.train_order)
+        train = _class_averages(mixture, x, sizes.counts)
     else:
         mixture = Draws(W, x, t, keys[2], activation, sizes.draws, 0, sizes.n)
         train = tuple(Draws(W, x, t, keys[2], activation, sizes.draws, a, b) for a, b in ranges)
         leading = jnp.stack([_leading(part) for part in train])
     test: tuple[Any, ...]
     if isinstance(source, GaussianMixture):
-        classes = range(source.num_classes)
-        test = tuple(Population(W, source, t, c, activation, layout.test_rule, layout.test_order) for c in classes)
+        single = [_single(source, c) for c in range(source.num_classes)]
+        test = tuple(Population(W, own, t, activation, layout.test_rule, layout.test_order) for own in single)
     else:
-        held = np.cumsum((0, *layout.held_out))
-        own = [jnp.asarray(source.test[a:b], dtype) for a, b in itertools.pairwise(held)]
-        test = tuple(NoiseAverage(W, part, t, activation, layout.test_rule, layout.test_order) for part in own)
+        tested = jnp.asarray(source.test, dtype)
+        form = NoiseAverage(W, tested, None, t, activation, layout.test_rule, layout.test_order)
+        test = _class_averages(form, tested, layout.held_out)
     truncation = jnp.max(jnp.stack([_truncation(part) for part in (*train, *test)]))
     if not matrix_free:
         mixture = Formed(_form(mixture), _slope(mixture))
     return Averages(mixture, train, test, leading), truncation
+
+
+def _class_averages(form: NoiseAverage, x: jax.Array, counts: tuple[int, ...]) -> tuple[NoiseAverage, ...]:
+    """The average over each class of samples in class order, filled up to one shape, so that one program serves all classes."""
+    stops, most = np.cumsum(counts), max(counts)
+    parts = []
+    for count, stop in zip(counts, stops.tolist(), strict=True):
+        share = np.where(np.arange(most) < count, 1 / count, 0.0)
+        parts.append(dataclasses.replace(form, x=jnp.pad(x[stop - count : stop], ((0, most - count), (0, 0))), share=share))
+    return tuple(parts)
+
+
+def _single(mixture: GaussianMixture, c: int) -> GaussianMixture:
+    """One class of a mixture."""
+    own = slice(c, c + 1)
+    factors = None if mixture.factors is None else mixture.factors[own]
+    return GaussianMixture(mixture.weights[own], mixture.means[own], mixture.variances[own], factors)

@@ -57,17 +57,19 @@ class Formed:
 
 @value_type
 class NoiseAverage:
-    """Exact noise average over S samples, each of weight 1/S.
+    """Exact noise average over samples.
 
     Args:
         W: (p, d) first layer.
         x: (S, d) clean samples.
+        share: (S,) their weights, of sum 1; samples that only fill x up to a common shape weigh nothing.
         t: diffusion time.
         activation, quadrature, order: σ, the rule of its averages and the highest power of the correlations.
     """
 
     W: Any
     x: Any
+    share: Any
     t: Any
     activation: Activation = static()
     quadrature: Quadrature = static()
@@ -79,7 +81,7 @@ class NoiseAverage:
         size = min(S, max(16, BLOCK_VALUES // (p * (self.order + 1))))
         count = -(-S // size)
         x = jnp.pad(self.x, ((0, count * size - S), (0, 0))).reshape(count, size, d)
-        share = jnp.where(jnp.arange(count * size) < S, 1 / S, 0).astype(self.W.dtype)
+        share = jnp.pad(jnp.asarray(self.share, self.W.dtype), (0, count * size - S))
         return x, share.reshape(count, size)
 
     def _terms(self, x: jax.Array, share: jax.Array) -> MehlerTerms:
@@ -122,22 +124,20 @@ class Population:
 
     Args:
         W: (p, d) first layer.
-        mixture: K classes in dimension d.
+        own: the class alone, as a mixture of one class.
         t: diffusion time.
-        c: the class.
         activation, quadrature, order: as in `NoiseAverage`.
     """
 
     W: Any
-    mixture: GaussianMixture
+    own: GaussianMixture
     t: Any
-    c: int = static()
     activation: Activation = static()
     quadrature: Quadrature = static()
     order: int = static()
 
     def _parts(self) -> tuple[MehlerTerms, jax.Array]:
-        return population_terms(self.W, self.mixture, self.c, self.t, self.activation, self.quadrature, self.order)
+        return population_terms(self.W, self.own, 0, self.t, self.activation, self.quadrature, self.order)
 
     def times(self, X: jax.Array) -> jax.Array:
         """U X."""

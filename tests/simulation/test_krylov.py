@@ -11,7 +11,7 @@ import pytest
 
 from rfdiff import MixtureLaw, Problem, Samples, simulation
 from rfdiff.rules import GradientDescent, GradientFlow, Ridge, Rule
-from rfdiff.simulation import SeedBatch, krylov, krylov_ensemble, operators, solvers
+from rfdiff.simulation import SeedBatch, krylov, krylov_ensemble, operators, quadrature, solvers
 from rfdiff.simulation.features import first_layer, sizes_at
 from rfdiff.simulation.krylov import Averages, KrylovCurves, krylov_losses
 from rfdiff.simulation.layout import layout_for
@@ -23,12 +23,12 @@ TAUS = np.array([0.0, 0.1, 1.0, 10.0, 1e2, 1e3, 1e4, np.inf])
 LAW = MixtureLaw.isotropic([0.7, 0.3], [1.5, 0.4], [[0.5, 0.1], [0.1, 1.0]])
 
 
-def problem(draws: float = math.inf, psi_p: float = 24.0, psi_n: float = 2.0) -> Problem:
+def problem(draws: float = math.inf, psi_p: float = 16.0, psi_n: float = 2.0) -> Problem:
     return Problem(LAW, "tanh", t=0.1, psi_p=psi_p, psi_n=psi_n, noise_draws=draws)  # type: ignore[arg-type]
 
 
 @functools.cache
-def batch(solver: str, draws: float = math.inf, psi_p: float = 24.0, tolerance: float | None = None) -> SeedBatch:
+def batch(solver: str, draws: float = math.inf, psi_p: float = 16.0, tolerance: float | None = None) -> SeedBatch:
     return simulation.run_seeds(problem(draws, psi_p), TAUS, D, KEY, [0], solver=solver, tolerance=tolerance)
 
 
@@ -39,7 +39,7 @@ def worst(one: SeedBatch, other: SeedBatch) -> float:
 @pytest.mark.parametrize("draws", [math.inf, 3])
 @pytest.mark.parametrize("solver", ["krylov", "krylov-matrix-free"])
 def test_the_exact_flow_of_the_same_network(solver: str, draws: float) -> None:
-    """p = 384 features, n m = 32 and 96 columns: more features than samples, a degenerate eigenvalue 0 for stored draws."""
+    """p = 256 features, n m = 32 and 96 columns: more features than samples, a degenerate eigenvalue 0 for stored draws."""
     exact, found = batch("exact", draws), batch(solver, draws)
     assert worst(found, exact) < 1e-9
     assert found.eigenvalues is None and simulation.summarize([found]).spectrum is None
@@ -52,6 +52,7 @@ def _close(one: SeedBatch, other: SeedBatch) -> None:
     assert worst(one, other) < 1e-6
 
 
+@pytest.mark.slow
 def test_fewer_features_than_samples() -> None:
     assert worst(batch("krylov", math.inf, 1.5), batch("exact", math.inf, 1.5)) < 1e-9
 
@@ -64,6 +65,7 @@ def test_a_space_that_is_not_the_whole_states_its_error() -> None:
     assert simulation.summarize([found]).error_estimate == found.error_estimate[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", [GradientDescent(0.05), Ridge([1.0, 0.1, 1e-3])])
 def test_other_rules(rule: Rule) -> None:
     taus = None if isinstance(rule, Ridge) else TAUS[1:]
@@ -71,6 +73,7 @@ def test_other_rules(rule: Rule) -> None:
     assert worst(found, exact) < 1e-9
 
 
+@pytest.mark.slow
 def test_a_data_set_in_place_of_the_mixture() -> None:
     rng = np.random.default_rng(0)
     data = Samples(rng.standard_normal((160, D)) * np.repeat([1.2, 0.6], 80)[:, None], np.repeat([0, 1], 80))
@@ -79,6 +82,7 @@ def test_a_data_set_in_place_of_the_mixture() -> None:
     assert worst(found, exact) < 1e-9
 
 
+@pytest.mark.slow
 def test_random_columns_estimate_without_bias() -> None:
     """Standard errors over 16 signs a network; their mean over 12 networks within four of its own, and a false mean is not."""
     seeds = range(12)
@@ -115,28 +119,26 @@ def krylov_of(values: np.ndarray, width: int, **changes: Any) -> tuple[KrylovCur
         found = krylov_losses(averages, [1.0], rule, clock, 1.0, width, int(np.sum(values > 0)), **settings)
         f = np.asarray(rule.filter(jnp.asarray(np.linalg.eigvalsh(U)), clock, 1.0))
     O = np.linalg.eigh(U)[1]  # noqa: E741
-    solved = [O @ (row[:, None] * (O.T @ V)) for row in np.where(values.min() == 0, 0, 1) * f + np.where(values.min() == 0, 1, 0) * f]
+    solved = [O @ (row[:, None] * (O.T @ V)) for row in f]
     losses = np.array([1 - 2 / width * 0.3 * np.sum(V * x) + np.sum(x * (other @ x)) / width for x in solved])
     return found, losses
 
 
 def test_a_huge_degenerate_eigenvalue_gives_no_ghosts() -> None:
-    """300 of 340 eigenvalues are the same number: its Ritz value comes once for each column of V, the others as often as they are."""
+    """300 of 340 eigenvalues are the same number; a space well below the whole holds each of the others exactly once."""
     values = np.concatenate([np.full(300, 0.01), np.geomspace(0.02, 8.0, 40)])
     found, losses = krylov_of(values, 5)
     np.testing.assert_allclose(found.test_loss[:, 0], losses, atol=1e-9)
-    assert found.steps * 5 < 100
+    assert found.converged and found.steps * 5 < len(values) / 2
     upper = found.ritz_values[found.ritz_values > 1.0]
     assert len(upper) == np.sum(values > 1.0)
     np.testing.assert_allclose(upper, values[values > 1.0], rtol=1e-9)
-    low = found.ritz_values[abs(found.ritz_values - 0.01) < 1e-8]
-    assert 1 <= len(low) <= 2 * 5
 
 
 def test_columns_that_depend_on_each_other_do_no_harm() -> None:
     """V of rank 3 with 6 columns, and a space that is exhausted."""
     values = np.geomspace(0.1, 2.0, 24)
-    U, V, other = prescribed(values, 3)
+    U, V, _ = prescribed(values, 3)
     V = V @ np.random.default_rng(1).standard_normal((3, 6))
     with jax.enable_x64(True):
         space = krylov._Space(Averages(Formed(jnp.asarray(U), jnp.asarray(V)), (), (), np.ones(1)), jnp.asarray(V))
@@ -171,6 +173,7 @@ def test_without_the_matrix_nothing_is_as_large_as_it(draws: float, monkeypatch:
     """No array of p² or of p n m entries in the program; forming U, which has one, is the sibling."""
     monkeypatch.setattr(operators, "PANEL_VALUES", 2**10)
     monkeypatch.setattr(operators, "BLOCK_VALUES", 2**12)
+    monkeypatch.setattr(quadrature, "BLOCK_VALUES", 2**13)
     case = problem(draws, psi_n=8.0)
     sizes = sizes_at(case, D)
     layout = layout_for(case, sizes, "float32")
@@ -178,7 +181,9 @@ def test_without_the_matrix_nothing_is_as_large_as_it(draws: float, monkeypatch:
     x, X = jnp.ones((sizes.n, D)), jnp.ones((sizes.p, 4))
     moment: Any
     if draws == math.inf:
-        moment = operators.NoiseAverage(W, x, jnp.float32(0.1), case.activation, layout.train_rule, layout.train_order)
+        moment = operators.NoiseAverage(
+            W, x, np.full(sizes.n, 1 / sizes.n), jnp.float32(0.1), case.activation, layout.train_rule, layout.train_order
+        )
     else:
         moment = operators.Draws(W, x, jnp.float32(0.1), KEY, case.activation, 5, 0, sizes.n)
     small = shapes(jax.make_jaxpr(lambda m, X: m.times(X))(moment, X).jaxpr)
