@@ -20,7 +20,8 @@ from rfdiff._files import read_arrays, write_arrays
 from rfdiff.problem import Problem
 from rfdiff.simulation import SeedBatch
 
-LAYOUT = 1
+LAYOUT = 2
+OPTIONAL = {"eigenvalues", "class_weights", "probe_stderr"}  # what not every solver finds
 
 
 def folder_for(out: Path, problem: Problem, taus: Any, d: int, key: jax.Array, rule: Any, dtype: str) -> Path:
@@ -91,7 +92,8 @@ def save_seed(folder: Path, batch: SeedBatch) -> None:
         OSError: the folder cannot be written to.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    write_arrays(_file(folder, int(batch.seeds[0])), {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)})
+    fields = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
+    write_arrays(_file(folder, int(batch.seeds[0])), {name: value for name, value in fields.items() if value is not None})
 
 
 def holds(folder: Path, seed: int) -> bool:
@@ -111,7 +113,10 @@ def load_seed(folder: Path, seed: int) -> SeedBatch | None:
     fields: dict[str, Any] = dict(read_arrays(path, "delete it to compute this seed again"))
     try:
         plain = {name: fields.pop(name).item() for name in ("kappa", "dimension", "dtype")}
-        return SeedBatch(**fields, **plain)
+        missing = {field.name for field in dataclasses.fields(SeedBatch)} - set(fields) - set(plain) - OPTIONAL
+        if missing:
+            raise KeyError(min(missing))
+        return SeedBatch(**{**dict.fromkeys(OPTIONAL), **fields}, **plain)
     except (ValueError, KeyError, TypeError) as err:
         raise ValueError(f"{path}: damaged checkpoint ({err}); delete it to compute this seed again") from err
 

@@ -3,6 +3,10 @@
 from rfdiff.simulation.descent import Descent, descend, pool
 from rfdiff.simulation.descent_checkpoint import Checkpoint
 from rfdiff.simulation.descent_loop import StopWhen
-from rfdiff.simulation.ensemble import SeedBatch, learning_curves, run_seeds, summarize
+from rfdiff.simulation.ensemble import SeedBatch, summarize
+from rfdiff.simulation.solvers import SOLVERS, SolverPlan, learning_curves, plan, run_seeds
 
-__all__ = ["Checkpoint", "Descent", "SeedBatch", "StopWhen", "descend", "learning_curves", "pool", "run_seeds", "summarize"]
+__all__ = [
+    "SOLVERS", "Checkpoint", "Descent", "SeedBatch", "SolverPlan", "StopWhen", "descend", "learning_curves", "plan", "pool", "run_seeds",
+    "summarize",
+]  # fmt: skip

@@ -43,6 +43,8 @@ class SeedBatch:
         optimal_loss: (K,) loss of the exact score of the problem's mixture at the realised d.
         weights: (K,) class fractions of the problem.
         kappa: κ = 2Δ/ψ_p.
+        error_estimate: (S,) numerical error of the losses; NaN from the exact flow, which leaves rounding alone.
+        probe_stderr: (3, S, T, K) standard errors over random probes of the train loss, test loss and score error; None without probes.
         dimension, dtype: as in `LearningCurves`.
     """
 
@@ -57,56 +59,13 @@ class SeedBatch:
     optimal_loss: Any
     weights: Any
     kappa: Any
-    dimension: int = static()
-    dtype: str = static()
+    error_estimate: Any = None
+    probe_stderr: Any = None
+    dimension: int = static(default=0)
+    dtype: str = static(default="float64")
 
 
-def learning_curves(
-    problem: Problem,
-    taus: Any,
-    d: int,
-    key: jax.Array,
-    num_seeds: int,
-    rule: Rule | None = None,
-    dtype: Any = None,
-    progress: Progress | None = None,
-    data: Samples | None = None,
-) -> LearningCurves:
-    """Per-class learning curves of real networks in dimension d: mean and standard error over independent replicas.
-
-    Each replica draws centroid directions, W, samples (and noise, for finite m) of its own. Nothing is assumed Gaussian: features are
-    σ(W x/√d), and the noise average (m = ∞) and the test loss are exact up to the `truncation` that `run_seeds` bounds.
-
-    With `data`, each replica draws n_c training samples of class c from the data set in place of the mixture, without replacement,
-    and its test loss is that on other samples of the class, averaged over their noise exactly. The problem's mixture then gives the
-    class fractions, and the loss of *its* exact score as `optimal_loss`: the score of real data is not known, so that
-    `score_error` is the excess over the best loss on the mixture, and negative where the network does better than that. Replicas share
-    the data set, and the standard errors leave out that another data set would give other samples.
-
-    Args:
-        problem: mixture, activation, t, ψ_p, ψ_n, m.
-        taus: (T,) increasing training times ≥ 0, in the unit set by κ = 2Δ/ψ_p; inf is convergence. None with `Ridge`.
-        d: dimension.
-        key: JAX random key; replica r uses fold_in(key, r), so more seeds never change the old ones.
-        num_seeds: replicas S ≥ 1; with one the standard errors are NaN.
-        rule: training rule; None is GradientFlow().
-        dtype: float64 or float32; None is float64 on a CPU, float32 on an accelerator. The same seed is the same network in both.
-        progress: called on the host with (replicas done, replicas in all) after each chunk.
-        data: labelled samples of dimension d, classes in the order of the mixture's; None for draws of the mixture.
-
-    Returns:
-        `LearningCurves` with `per_seed`, `spectrum` and source "simulation".
-
-    Raises:
-        ValueError: malformed arguments; d too small; a network that does not fit in memory; a step size that diverges; data of another
-            dimension or other classes than the problem's, or with too few samples of a class.
-    """
-    if not isinstance(num_seeds, numbers.Integral) or isinstance(num_seeds, bool) or num_seeds < 1:
-        raise ValueError(f"num_seeds: {num_seeds!r}; allowed: an integer >= 1")
-    return summarize([run_seeds(problem, taus, d, key, range(int(num_seeds)), rule, dtype, progress, data)])
-
-
-def run_seeds(
+def exact_seeds(
     problem: Problem,
     taus: Any,
     d: int,
@@ -117,18 +76,12 @@ def run_seeds(
     progress: Progress | None = None,
     data: Samples | None = None,
 ) -> SeedBatch:
-    """Curves of chosen replicas, for callers that checkpoint between batches; `summarize` puts batches together.
-
-    Args:
-        seeds: distinct replica numbers in [0, 2^32).
-        problem, taus, d, key, rule, dtype, progress, data: as in `learning_curves`.
+    """Curves of chosen replicas by the exact flow, one eigendecomposition each; arguments as in `run_seeds`.
 
     Raises:
         ValueError: as `learning_curves`; or seeds that repeat or are not such integers.
     """
     numbers_ = check_seeds(seeds)
-    if progress is not None and not callable(progress):
-        raise ValueError(f"progress: {progress!r}; allowed: a function of (done, total), or None")
     rule = GradientFlow() if rule is None else rule
     schedule, clock = rule.schedule(taus, problem.kappa)
     name = floating_type(dtype)
@@ -161,6 +114,7 @@ def run_seeds(
         optimal_loss=optimal,
         weights=np.asarray(problem.mixture.weights),
         kappa=float(problem.kappa),
+        error_estimate=np.full(len(numbers_), np.nan),
         dimension=sizes.d,
         dtype=name,
     )
@@ -193,14 +147,17 @@ def summarize(batches: Sequence[SeedBatch]) -> LearningCurves:
     per_seed = {name: gather(name) for name in ("train_loss", "test_loss", "score_error")}
     means = {name: value.mean(axis=0) for name, value in per_seed.items()}
     errors = {f"{name}_stderr": _standard_error(value) for name, value in per_seed.items()}
+    if len(seeds) == 1 and first.probe_stderr is not None:  # with more seeds their spread holds that of the probes
+        errors = {f"{name}_stderr": value[0] for name, value in zip(per_seed, first.probe_stderr, strict=True)}
     whole = all(batch.eigenvalues is not None for batch in batches)
+    estimates = [np.nan if batch.error_estimate is None else float(np.max(batch.error_estimate)) for batch in batches]
     return LearningCurves(
         taus=first.taus,
         **means,
         optimal_loss=first.optimal_loss,
         weights=first.weights,
         kappa=first.kappa,
-        error_estimate=math.nan,
+        error_estimate=max(estimates) if not np.isnan(estimates).any() else math.nan,
         **errors,
         per_seed=per_seed,
         spectrum=EmpiricalSpectrum(gather("eigenvalues"), gather("class_weights")) if whole else None,

@@ -47,6 +47,71 @@ def product(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
+@value_type
+class MehlerTerms:
+    """A second moment of the features as Mehler's series, U_ij = Σ_k (z_i·z_j)^k Σ_s a_k(i, s) a_k(j, s) off the diagonal.
+
+    Rows of U can be formed from the same rows of these parts alone, so that it need not be held whole.
+
+    Args:
+        unit: (p, D) unit vectors z_i, whose products are the correlations r_ij of the preactivations.
+        coefficients: order + 1 matrices (p, S), a_k over √S of each centre of the average (S samples, or one class mean).
+        energy: (p,) E φ_i², the diagonal.
+    """
+
+    unit: Any
+    coefficients: Any
+    energy: Any
+
+    @property
+    def kept(self) -> jax.Array:
+        """(p,) part of E φ_i² that the series reaches."""
+        total: jax.Array = sum(jnp.sum(a * a, axis=1) for a in self.coefficients)  # type: ignore[assignment]
+        return total
+
+
+def train_terms(W: jax.Array, x: jax.Array, share: Any, t: Any, activation: Activation, quadrature: Quadrature, order: int) -> MehlerTerms:
+    """Terms of the noise average over clean samples x (S, d), each of weight `share` (a number, or (S,))."""
+    dtype, d = W.dtype, W.shape[1]
+    norms = jnp.sqrt(jnp.sum(W * W, axis=1))
+    std = jnp.sqrt(noise_variance(t).astype(dtype) / d) * norms
+    mean = signal_scale(t).astype(dtype) / np.sqrt(d).astype(dtype) * product(W, x.T)
+    coefficients, energy = hermite_moments(activation, quadrature, mean, std, order)
+    root = jnp.sqrt(jnp.asarray(share, dtype))
+    return MehlerTerms(W / norms[:, None], tuple(root * a for a in coefficients), jnp.sum(share * energy, axis=1))
+
+
+def population_terms(
+    W: jax.Array, mixture: GaussianMixture, c: int, t: Any, activation: Activation, quadrature: Quadrature, order: int
+) -> tuple[MehlerTerms, jax.Array]:
+    """Terms of the average over the whole class c, and the factor (p,) of V_c = factor_i w_i (Stein's lemma)."""
+    dtype, d = W.dtype, W.shape[1]
+    delta, scale = noise_variance(t).astype(dtype), signal_scale(t).astype(dtype)
+    if mixture.factors is None:
+        rows = W * jnp.sqrt(scale * scale * jnp.asarray(mixture.variances, dtype)[c] + delta)
+    else:  # data and noise side by side: their covariances add up
+        rows = jnp.concatenate([scale * product(W, jnp.asarray(mixture.factors, dtype)[c]), jnp.sqrt(delta) * W], axis=1)
+    norms = jnp.sqrt(jnp.sum(rows * rows, axis=1))
+    root = np.sqrt(d).astype(dtype)
+    mean = scale / root * product(W, jnp.asarray(mixture.means, dtype)[c])
+    coefficients, energy = hermite_moments(activation, quadrature, mean[:, None], norms / root, order)
+    return MehlerTerms(rows / norms[:, None], tuple(coefficients), energy[:, 0]), jnp.sqrt(delta) * coefficients[1][:, 0] / norms
+
+
+def mehler_rows(rows: MehlerTerms, terms: MehlerTerms, correlation: jax.Array, off_diagonal: jax.Array) -> jax.Array:
+    """Rows (b, p) of a second moment, from the terms of these rows and of all; `off_diagonal` (b, p) is False on its diagonal."""
+    grams = [product(own, a.T) for own, a in zip(rows.coefficients, terms.coefficients, strict=True)]
+    return jnp.where(off_diagonal, _horner(correlation, grams), rows.energy[:, None])
+
+
+def truncation_rows(rows: MehlerTerms, terms: MehlerTerms, correlation: jax.Array, off_diagonal: jax.Array) -> jax.Array:
+    """Part from some rows of the squared bound on the terms beyond the order, off the diagonal; over ‖energy‖² it is relative."""
+    order = len(terms.coefficients) - 1
+    squares = jnp.where(off_diagonal, jax.lax.integer_pow(correlation, 2 * (order + 1)), 0)
+    left, right = (jnp.maximum(part.energy - part.kept, 0) for part in (rows, terms))
+    return jnp.vdot(left, product(squares, right))
+
+
 def noise_averaged_moments(
     W: jax.Array, x: jax.Array, t: Any, sizes: Sizes, activation: Activation, quadrature: Quadrature, order: int
 ) -> Moments:
@@ -61,24 +126,17 @@ def noise_averaged_moments(
         quadrature: rule of the one-dimensional averages, good for std up to max ‖w‖/√d.
         order: highest power of r.
     """
-    dtype, d = W.dtype, sizes.d
-    delta = noise_variance(t).astype(dtype)
-    overlap = product(W, W.T)
-    norms = jnp.sqrt(jnp.diagonal(overlap))
-    std = jnp.sqrt(delta / d) * norms
-    correlation = overlap / (norms[:, None] * norms[None, :])
-    mean = signal_scale(t).astype(dtype) / np.sqrt(d).astype(dtype) * product(W, x.T)
-    coefficients, energy = hermite_moments(activation, quadrature, mean, std, order)
-    stops = np.cumsum(sizes.counts)
+    stops, dtype = np.cumsum(sizes.counts), W.dtype
+    correlation: Any = None
     U, V, bounds = [], [], []
-    for start, stop in zip(stops - sizes.counts, stops, strict=True):
-        own = [a[:, start:stop] for a in coefficients]
-        class_energy = jnp.mean(energy[:, start:stop], axis=1)
-        grams = [product(a, a.T) / np.asarray(stop - start, dtype) for a in own]
-        U.append(_set_diagonal(_horner(correlation, grams), class_energy))
-        V.append((jnp.sqrt(delta / d) * jnp.mean(own[1], axis=1) / std)[:, None] * W)
-        kept = sum(jnp.mean(a * a, axis=1) for a in own)
-        bounds.append(_truncation(correlation, class_energy, kept, order))
+    for count, stop in zip(sizes.counts, stops, strict=True):
+        share = np.asarray(1 / count, dtype)
+        terms = train_terms(W, x[stop - count : stop], share, t, activation, quadrature, order)
+        correlation = product(terms.unit, terms.unit.T) if correlation is None else correlation  # the same for every class
+        moment, bound = _whole(terms, correlation)
+        U.append(moment)
+        V.append((np.sqrt(share) * jnp.sum(terms.coefficients[1], axis=1))[:, None] * terms.unit)
+        bounds.append(bound)
     return Moments(tuple(U), tuple(V), jnp.ones(len(sizes.counts), dtype), jnp.max(jnp.stack(bounds)))
 
 
@@ -133,25 +191,21 @@ def population_moments(
         quadrature: rule of the one-dimensional averages, good for the largest standard deviation of a preactivation.
         order: highest power of the correlations.
     """
-    dtype, d = W.dtype, W.shape[1]
-    delta, scale = noise_variance(t).astype(dtype), signal_scale(t).astype(dtype)
-    means, variances = jnp.asarray(mixture.means, dtype), jnp.asarray(mixture.variances, dtype)
     U, V, bounds = [], [], []
     for c in range(mixture.num_classes):
-        if mixture.factors is None:
-            covariance = product(W * (scale * scale * variances[c] + delta), W.T) / d
-        else:
-            signal = scale * product(W, jnp.asarray(mixture.factors[c], dtype))
-            covariance = (product(signal, signal.T) + delta * product(W, W.T)) / d
-        std = jnp.sqrt(jnp.diagonal(covariance))
-        correlation = covariance / (std[:, None] * std[None, :])
-        mean = scale / np.sqrt(d).astype(dtype) * product(W, means[c])
-        averages = hermite_moments(activation, quadrature, mean[:, None], std, order)
-        coefficients, energy = [a[:, 0] for a in averages[0]], averages[1][:, 0]
-        U.append(_set_diagonal(_horner(correlation, [a[:, None] * a[None, :] for a in coefficients]), energy))
-        V.append((jnp.sqrt(delta / d) * coefficients[1] / std)[:, None] * W)
-        bounds.append(_truncation(correlation, energy, sum(a * a for a in coefficients), order))
-    return Moments(tuple(U), tuple(V), jnp.ones(mixture.num_classes, dtype), jnp.max(jnp.stack(bounds)))
+        terms, factor = population_terms(W, mixture, c, t, activation, quadrature, order)
+        moment, bound = _whole(terms, product(terms.unit, terms.unit.T))
+        U.append(moment)
+        V.append(factor[:, None] * W)
+        bounds.append(bound)
+    return Moments(tuple(U), tuple(V), jnp.ones(mixture.num_classes, W.dtype), jnp.max(jnp.stack(bounds)))
+
+
+def _whole(terms: MehlerTerms, correlation: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """A second moment (p, p), and the relative bound on what its series leaves out."""
+    off_diagonal = ~jnp.eye(len(terms.energy), dtype=bool)
+    bound = truncation_rows(terms, terms, correlation, off_diagonal) / jnp.vdot(terms.energy, terms.energy)
+    return mehler_rows(terms, terms, correlation, off_diagonal), jnp.sqrt(bound)
 
 
 def _horner(correlation: jax.Array, terms: list[jax.Array]) -> jax.Array:
@@ -160,14 +214,3 @@ def _horner(correlation: jax.Array, terms: list[jax.Array]) -> jax.Array:
     for term in terms[-2::-1]:
         total = total * correlation + term
     return total
-
-
-def _set_diagonal(matrix: jax.Array, diagonal: jax.Array) -> jax.Array:
-    return jnp.where(jnp.eye(len(diagonal), dtype=bool), diagonal[:, None], matrix)
-
-
-def _truncation(correlation: jax.Array, energy: jax.Array, kept: Any, order: int) -> jax.Array:
-    """Bound on the Frobenius norm of the terms beyond `order` off the diagonal, relative to that of the diagonal."""
-    rest = jnp.maximum(energy - kept, 0)
-    squares = jnp.where(jnp.eye(len(energy), dtype=bool), 0, jax.lax.integer_pow(correlation, 2 * (order + 1)))
-    return jnp.sqrt(jnp.vdot(rest, product(squares, rest)) / jnp.vdot(energy, energy))

@@ -1,0 +1,181 @@
+"""Replicas of the exact flow's ensemble by Krylov spaces: the same networks, without an eigendecomposition of U."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rfdiff._pytree import is_concrete
+from rfdiff.mixture import GaussianMixture
+from rfdiff.problem import Problem, noise_variance_of
+from rfdiff.rules import Rule, check_stability
+from rfdiff.samples import Samples
+from rfdiff.simulation.ensemble import (
+    Keys,
+    Progress,
+    SeedBatch,
+    check_seeds,
+    check_truncation,
+    realised_optimum,
+    replica_mixture,
+    replica_split,
+)
+from rfdiff.simulation.features import clean_samples, first_layer, floating_type, sizes_at
+from rfdiff.simulation.krylov import Averages, KrylovCurves, krylov_losses
+from rfdiff.simulation.layout import Layout, layout_for
+from rfdiff.simulation.operators import Draws, Formed, NoiseAverage, Population, formed
+from rfdiff.simulation.split import Split, held_out_counts
+
+PROBE_STREAM = 5  # replicas use the streams 0 to 3 of their key
+TOLERANCE = {"float64": 1e-8, "float32": 1e-4}
+MOST_STEPS = 200
+
+_form = jax.jit(formed)
+_slope = jax.jit(lambda moment: moment.slope())
+_truncation = jax.jit(lambda moment: moment.truncation())
+_leading = jax.jit(lambda moment: moment.leading())
+
+
+def krylov_seeds(
+    problem: Problem,
+    taus: Any,
+    d: int,
+    key: jax.Array,
+    seeds: Any,
+    rule: Rule,
+    dtype: Any = None,
+    progress: Progress | None = None,
+    data: Samples | None = None,
+    matrix_free: bool = False,
+    probes: int | None = None,
+    tolerance: float | None = None,
+) -> SeedBatch:
+    """Curves of chosen replicas; the arguments beside these are those of `run_seeds`.
+
+    Args:
+        problem, taus, d, key, seeds, rule, dtype, progress, data: as in `run_seeds`.
+        matrix_free: never hold U (p, p), but apply it from the first layer and the data.
+        probes: number s of random columns of V that start the space, or None for all of V.
+        tolerance: change of the losses by a step at which the space is large enough; None for 1e-8 (1e-4 in float32).
+
+    Raises:
+        ValueError: as `run_seeds`; a space that reaches its largest size before its tolerance.
+    """
+    numbers = check_seeds(seeds)
+    schedule, clock = rule.schedule(taus, problem.kappa)
+    name, sizes = floating_type(dtype), sizes_at(problem, d)
+    if probes is not None and not 2 <= probes <= d:
+        raise ValueError(f"probes: {probes!r}; allowed: 2 to {d}, the columns of V, or None for all of them")
+    held_out = () if data is None else held_out_counts(data, problem, sizes)
+    layout = layout_for(problem, sizes, name, held_out)
+    limit = TOLERANCE[name] if tolerance is None else tolerance
+    found, truncations = [], []
+    for done, r in enumerate(numbers):
+        own = jax.random.fold_in(key, np.uint32(r))
+        source, keys = replica_mixture(problem, d, own) if data is None else replica_split(data, layout, own)
+        with jax.enable_x64(name == "float64"):
+            averages, truncation = replica_averages(problem, source, keys, layout, matrix_free)
+            signs = None
+            if probes is not None:
+                signs = jax.random.rademacher(jax.random.fold_in(own, PROBE_STREAM), (d, probes), jnp.float32)
+            check_truncation(np.asarray(truncation), layout)
+            shares = np.asarray(sizes.counts) / sizes.n
+            result = krylov_losses(averages, shares, rule, clock, float(problem.kappa), d, sizes.rank, limit, MOST_STEPS, signs)
+        check_stability(rule, problem.kappa, float(result.ritz_values[-1]))
+        if not result.converged:
+            raise ValueError(
+                f"tolerance: {limit:.1e} is not reached by {result.steps} steps, which leave the losses uncertain by "
+                f"{result.error_estimate:.1e}; allowed: a larger tolerance, or solver='exact'"
+            )
+        found.append(result)
+        truncations.append(float(truncation))
+        if progress is not None:
+            progress(done + 1, len(numbers))
+    return _batch(problem, found, np.asarray(numbers), schedule, np.asarray(truncations), layout, probes is not None)
+
+
+def _batch(
+    problem: Problem,
+    found: list[KrylovCurves],
+    seeds: np.ndarray,
+    schedule: np.ndarray,
+    truncations: np.ndarray,
+    layout: Layout,
+    probed: bool,
+) -> SeedBatch:
+    train, test, train_error, test_error = (
+        np.stack([getattr(result, name) for result in found]) for name in ("train_loss", "test_loss", "train_error", "test_error")
+    )
+    optimal, delta = realised_optimum(problem, layout.sizes), noise_variance_of(problem.t)
+    return SeedBatch(
+        seeds=seeds,
+        taus=schedule,
+        train_loss=train,
+        test_loss=test,
+        score_error=(test - optimal) / delta,
+        eigenvalues=None,
+        class_weights=None,
+        truncation=truncations,
+        optimal_loss=optimal,
+        weights=np.asarray(problem.mixture.weights),
+        kappa=float(problem.kappa),
+        error_estimate=np.array([result.error_estimate for result in found]),
+        probe_stderr=np.stack([train_error, test_error, test_error / delta]) if probed else None,
+        dimension=layout.sizes.d,
+        dtype=layout.dtype,
+    )
+
+
+def replica_averages(
+    problem: Problem, source: GaussianMixture | Split, keys: Keys, layout: Layout, matrix_free: bool
+) -> tuple[Averages, jax.Array]:
+    """Operators of one replica, and the relative bound on what their exact averages leave out.
+
+    Without `matrix_free` U is formed once; the class averages, which are applied to the finished space only, never are.
+    """
+    sizes, activation, dtype = layout.sizes, problem.activation, jnp.dtype(layout.dtype)
+    t = jnp.asarray(problem.t, dtype) if is_concrete(problem.t) else problem.t
+    W, stops = first_layer(keys[0], sizes, dtype), np.cumsum(sizes.counts)
+    x = clean_samples(keys[1], source, sizes, dtype) if isinstance(source, GaussianMixture) else jnp.asarray(source.train, dtype)
+    ranges = list(zip((stops - sizes.counts).tolist(), stops.tolist(), strict=True))
+    mixture: Any
+    train: tuple[Any, ...]
+    leading: Any = np.ones(len(ranges))
+    if sizes.draws is None:
+        mixture = NoiseAverage(W, x, np.full(sizes.n, 1 / sizes.n), t, activation, layout.train_rule, layout.train_order)
+        train = _class_averages(mixture, x, sizes.counts)
+    else:
+        mixture = Draws(W, x, t, keys[2], activation, sizes.draws, 0, sizes.n)
+        train = tuple(Draws(W, x, t, keys[2], activation, sizes.draws, a, b) for a, b in ranges)
+        leading = jnp.stack([_leading(part) for part in train])
+    test: tuple[Any, ...]
+    if isinstance(source, GaussianMixture):
+        single = [_single(source, c) for c in range(source.num_classes)]
+        test = tuple(Population(W, own, t, activation, layout.test_rule, layout.test_order) for own in single)
+    else:
+        tested = jnp.asarray(source.test, dtype)
+        form = NoiseAverage(W, tested, None, t, activation, layout.test_rule, layout.test_order)
+        test = _class_averages(form, tested, layout.held_out)
+    truncation = jnp.max(jnp.stack([_truncation(part) for part in (*train, *test)]))
+    if not matrix_free:
+        mixture = Formed(_form(mixture), _slope(mixture))
+    return Averages(mixture, train, test, leading), truncation
+
+
+def _class_averages(form: NoiseAverage, x: jax.Array, counts: tuple[int, ...]) -> tuple[NoiseAverage, ...]:
+    """The average over each class of samples in class order, filled up to one shape, so that one program serves all classes."""
+    stops, most = np.cumsum(counts), max(counts)
+    parts = []
+    for count, stop in zip(counts, stops.tolist(), strict=True):
+        share = np.where(np.arange(most) < count, 1 / count, 0.0)
+        parts.append(dataclasses.replace(form, x=jnp.pad(x[stop - count : stop], ((0, most - count), (0, 0))), share=share))
+    return tuple(parts)
+
+
+def _single(mixture: GaussianMixture, c: int) -> GaussianMixture:
+    """One class of a mixture."""
+    own = slice(c, c + 1)
+    factors = None if mixture.factors is None else mixture.factors[own]
+    return GaussianMixture(mixture.weights[own], mixture.means[own], mixture.variances[own], factors)
