@@ -96,8 +96,9 @@ class SolverPlan:
 def plan(problem: Problem, d: int, num_times: int = 80, num_seeds: int = 1, dtype: Any = None, data: Samples | None = None) -> SolverPlan:
     """Memory, work and time of every solver for networks of a problem in dimension d, and the one that `solver=None` takes.
 
-    The fastest that fits and gives every loss exactly (to rounding or its tolerance) is taken; random probes, whose losses have standard
-    errors, only where nothing else fits. Rates are measured once a process by one product of 1024 × 1024 matrices.
+    The exact flow is taken where it fits, since it gives the spectrum too and needs no tolerance; else the faster of the Krylov solvers
+    that fit; random probes, whose losses have standard errors, only where nothing else does. Where a Krylov solver is expected to be
+    much faster, ask for it by name. Rates are measured once a process by one product of 1024 × 1024 matrices.
 
     Args:
         problem: the problem.
@@ -120,9 +121,7 @@ def plan(problem: Problem, d: int, num_times: int = 80, num_seeds: int = 1, dtyp
     )
     fitting = [e for e in estimates if e.fits]
     whole = [e for e in fitting if e.solver != "krylov-probes"]
-    best = min(whole or fitting, key=lambda e: e.seconds, default=None)
-    if best is not None and best.solver != "exact" and estimates[0].fits and best.seconds > 0.5 * estimates[0].seconds:
-        best = estimates[0]  # as fast within the error of these estimates, and it gives the spectrum too
+    best = estimates[0] if estimates[0].fits else min(whole or fitting, key=lambda e: e.seconds, default=None)
     return SolverPlan(sizes, name, num_seeds, available, rate, estimates, None if best is None else best.solver)
 
 

@@ -234,12 +234,14 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(chunked.batch.test_loss, whole.batch.test_loss, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_single_precision() -> None:
     double, single = run(), run(dtype="float32")
     assert single.batch.dtype == "float32" and single.readout.dtype == np.float32
     np.testing.assert_allclose(single.batch.test_loss, double.batch.test_loss, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_runs_are_pooled_over_what_they_share() -> None:
     runs = [run(seed=r) for r in (1, 0)]
     curves = pool(runs)
@@ -254,6 +256,7 @@ def test_runs_are_pooled_over_what_they_share() -> None:
     assert pool([*runs, short]).per_seed["train_loss"].shape == (3, shared, 2)
 
 
+@pytest.mark.slow
 def test_training_on_a_data_set() -> None:
     rng = np.random.default_rng(0)
     data = Samples(rng.standard_normal((80, D)), np.arange(80) % 2, held_out=20)
