@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfdiff.theory import resolvent
+from rfdiff.theory import resolvent, systems
 from rfdiff.theory.equivalent import Equivalent
 
 APPROACH = tuple(10.0**-k for k in range(12))
@@ -35,7 +35,7 @@ def _read(eq: Equivalent, z: jax.Array, u: jax.Array, residual: jax.Array) -> Ax
     p = resolvent.expand(eq, features, z, *resolvent.unpack(u, *shape))
     g, kappa = resolvent.stieltjes_of(eq, p)
     A = resolvent.jacobian(eq, features, p)
-    fold = jnp.real(jnp.linalg.det(jnp.eye(A.shape[-1]) - A) ** 2)
+    fold = jnp.real(systems.determinant(jnp.eye(A.shape[-1]) - A) ** 2)
     signs = jnp.where(eq.type_weights > 0, jnp.sign(jnp.real(p.r)), jnp.nan)
     straddles = jnp.nanmax(signs, 1) != jnp.nanmin(signs, 1)
     return Axis(u, jnp.imag(g) / jnp.pi, jnp.imag(kappa) / jnp.pi, fold, straddles, residual)

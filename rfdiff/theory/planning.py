@@ -20,6 +20,7 @@ from rfdiff._pytree import value_type
 from rfdiff.diffusion import noise_variance
 from rfdiff.mixture import optimal_loss
 from rfdiff.problem import Problem
+from rfdiff.theory import systems
 from rfdiff.theory.equivalent import Equivalent, build, column_kinds, gauss_rules
 from rfdiff.theory.neuron_types import TypeGrid, gram_root, is_odd, type_grid
 
@@ -105,7 +106,7 @@ def _traced_root_jvp(rank: int, primals: Any, tangents: Any) -> Any:
     root = traced_root(primals[0], rank)
     if not rank:
         return root, root
-    inverse = jnp.linalg.solve(root.T @ root, root.T)
+    inverse = systems.solve(root.T @ root, root.T)
     moved = tangents[0] @ inverse.T
     return root, moved - root @ (inverse @ moved) / 2
 
