@@ -230,8 +230,10 @@ class _Measured:
         floor = np.sqrt(self.space.blocks[0].shape[0]) * np.finfo(self.space.blocks[0].dtype).eps * values[-1]
         dead = (values <= floor) | (np.arange(size) < size - self.rank)
         values = np.where(dead, 0, values)
+        shape = np.zeros(2 ** math.ceil(math.log2(size)))  # few shapes, since each is compiled
+        shape[:size] = values
         with jax.enable_x64(True):
-            f = np.asarray(self.rule.filter(jnp.asarray(values), self.clock, self.kappa))
+            f = np.asarray(self.rule.filter(jnp.asarray(shape), self.clock, self.kappa))[:, :size]
         return np.where(dead, 0, values), S * ~dead, f
 
     def change(self, V: jax.Array, before: np.ndarray | None) -> tuple[float, np.ndarray]:

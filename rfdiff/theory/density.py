@@ -20,6 +20,7 @@ from rfdiff.theory.neuron_types import levels
 
 INSIDE = 1e-6  # λρ above which a point belongs to the support; the approach leaves 1e-11 in a gap
 CHEBYSHEV = 48
+BESIDE_ATOM = np.exp(np.outer([-1, 1], 10.0 ** np.arange(-4, -0.9, 0.5)).ravel())  # places of scan points, relative to the atom's
 FEW_CLASSES = 4
 FLOOR = 1e-12
 SPECTRUM_RADIUS = 4.0
@@ -75,10 +76,20 @@ def _with_dips(eq: Equivalent, lam: np.ndarray, axis: Axis, hard: bool) -> tuple
     dips = 1 + np.flatnonzero((here <= np.minimum(left, right)) & (here < 0.5 * np.maximum(left, right)) & (here > INSIDE))[: CHUNK // 8]
     if not dips.size:
         return lam, axis, hard
-    more = np.exp(np.linspace(np.log(lam[dips - 1]), np.log(lam[dips + 1]), 10)[1:-1]).ravel()
+    return *_insert(eq, lam, axis, np.exp(np.linspace(np.log(lam[dips - 1]), np.log(lam[dips + 1]), 10)[1:-1]).ravel()), hard
+
+
+def _around(eq: Equivalent, masses: Masses, lam: np.ndarray, axis: Axis, hard: bool) -> tuple[np.ndarray, Axis, bool]:
+    """The scan with more points on both sides of an atom: a search for an edge near it must not start from beyond the atom."""
+    more = np.outer(masses[0], BESIDE_ATOM).ravel()
+    more = more[(more > lam[0]) & (more < lam[-1])]
+    return (*_insert(eq, lam, axis, more), hard) if more.size else (lam, axis, hard)
+
+
+def _insert(eq: Equivalent, lam: np.ndarray, axis: Axis, more: np.ndarray) -> tuple[np.ndarray, Axis]:
     order = np.argsort(np.concatenate([lam, more]))
     axis = jax.tree.map(lambda a, b: np.concatenate([a, b])[order], axis, approach(eq, more))
-    return np.concatenate([lam, more])[order], axis, hard
+    return np.concatenate([lam, more])[order], axis
 
 
 def extent(eq: Equivalent) -> tuple[float, float]:
@@ -98,7 +109,7 @@ def support(eq: Equivalent, masses: Masses, points: int = CHUNK) -> tuple[np.nda
 
     An interval that reaches down to the smallest resolvable λ (1e-12 of the largest) starts at 0: a hard edge.
     """
-    lam, axis, hard = _with_dips(eq, *_scan(eq, masses, points))
+    lam, axis, hard = _around(eq, masses, *_with_dips(eq, *_scan(eq, masses, points)))
     inside = _inside(axis, lam, masses)
     edges = _edges(eq, lam, axis, inside, masses, np.flatnonzero(inside[1:] != inside[:-1]))
     if inside[0]:
@@ -156,16 +167,25 @@ def atoms(eq: Equivalent) -> Masses:
         places += [fixed] if fixed > 0 else []
     if not places:
         return NO_ATOMS
+    weights = np.zeros(len(places))
+    for nearest in (1e-9, 1e-7):  # nearer, an edge beside the atom does not show; farther, rounding does not
+        found, settled = _residues(eq, np.array(places), nearest)
+        weights = np.where((weights == 0) & settled, found, weights)
+    return np.array(places)[weights > 0], weights[weights > 0]
+
+
+def _residues(eq: Equivalent, places: np.ndarray, nearest: float) -> tuple[np.ndarray, np.ndarray]:
+    """Weight of the atom at each place, read at a relative distance from the axis, 0 without one; and whether it was solved there."""
     place = np.repeat(places, 2)
-    distance = np.where(place > 0, place, bounds(eq)[1]) * np.tile([1e-9, 1e-8], len(places))
+    distance = np.where(place > 0, place, bounds(eq)[1]) * np.tile([nearest, 10 * nearest], len(places))
     solution = resolvent.solve_jit(eq, place + 1j * distance)
     stepped = descend(eq, place, distance / APPROACH[-1])
     direct = np.asarray(solution.residual)
     values = np.where(direct < stepped.residual, np.asarray(resolvent.stieltjes_of(eq, solution.point)[0]).imag / np.pi, stepped.density)
     weights, residual = (np.pi * distance * values).reshape(-1, 2), np.minimum(direct, stepped.residual).reshape(-1, 2)
     # an integrable singularity also gives a small number here, but one that changes with the distance
-    real = (weights[:, 0] > 1e-6) & (abs(weights[:, 1] - weights[:, 0]) < 1e-2 * weights[:, 0]) & np.all(residual < 1e-6, 1)
-    return np.array(places)[real], weights[real, 0]
+    real = (weights[:, 0] > 1e-6) & (abs(weights[:, 1] - weights[:, 0]) < 1e-2 * weights[:, 0])
+    return np.where(real, weights[:, 0], 0.0), np.all(residual < 1e-6, 1)
 
 
 def density(eq: Equivalent, intervals: np.ndarray, num: int, scanned: np.ndarray, scan: Axis) -> tuple[np.ndarray, np.ndarray, Axis]:

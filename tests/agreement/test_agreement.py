@@ -36,7 +36,8 @@ PROBLEMS: dict[str, Problem] = {
 }
 
 # the fourth repeats the checks of the others in a new combination
-NAMES = [pytest.param(name, marks=pytest.mark.slow) if name == "mixed" else name for name in PROBLEMS]
+SLOW = ("strong", "mixed")
+NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in PROBLEMS]
 
 
 def predicted(problem: Problem) -> LearningCurves:
@@ -118,7 +119,7 @@ SIBLINGS: dict[str, Callable[[Problem], LearningCurves]] = {
 # where a change does nothing, or nothing that 12 networks could show: equal ratios; one noise draw, beside which v² is small
 WITHOUT_EFFECT = {("three", "psi_n and psi_p swapped"), ("mixed", "psi_n and psi_p swapped"), ("strong", "kept variance dropped")}
 CHECKED = [
-    pytest.param(name, sibling, marks=pytest.mark.slow if name == "mixed" else [])
+    pytest.param(name, sibling, marks=pytest.mark.slow if name in SLOW else [])
     for name in PROBLEMS
     for sibling in SIBLINGS
     if (name, sibling) not in WITHOUT_EFFECT

@@ -42,7 +42,9 @@ def agrees(problem: Problem, seeds: int, error_bar: float) -> None:
     assert abs(value + 1) < 3 * error + 0.05, f"slope {value:.3f} +- {error:.3f}"
 
 
-@pytest.mark.parametrize(("seeds", "error_bar"), [(384, 0.08), pytest.param(1920, 0.035, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("seeds", "error_bar"), [pytest.param(384, 0.08, marks=pytest.mark.slow), pytest.param(1920, 0.035, marks=pytest.mark.slow)]
+)
 def test_the_deviation_falls_as_one_over_d(seeds: int, error_bar: float) -> None:
     agrees(PROBLEM, seeds, error_bar)
     law = PROBLEM.mixture

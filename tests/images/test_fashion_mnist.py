@@ -354,10 +354,10 @@ def test_download_that_cannot_be_written(bucket: Path, tmp_path: Path, monkeypat
 
 
 def test_import_needs_no_extra_and_no_network() -> None:
-    """In a process where flax, orbax and optax cannot be imported, and every use of the network is recorded."""
+    """In a process where flax and orbax cannot be imported, and every use of the network is recorded."""
     script = """
 import sys
-sys.modules.update(flax=None, orbax=None, optax=None)
+sys.modules.update(flax=None, orbax=None)
 sys.addaudithook(lambda event, args: print(event) if event.startswith(("socket.", "urllib.")) else None)
 import rfdiff.images.fashion_mnist as loader
 print("imported")

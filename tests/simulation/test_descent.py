@@ -45,7 +45,7 @@ def some_readout() -> np.ndarray:
     return np.random.default_rng(1).standard_normal((D, 2 * D))
 
 
-@pytest.mark.parametrize("problem", [AVERAGED, DRAWN], ids=["averaged", "drawn"])
+@pytest.mark.parametrize("problem", [AVERAGED, pytest.param(DRAWN, marks=pytest.mark.slow)], ids=["averaged", "drawn"])
 @pytest.mark.parametrize(("optimizer", "rule"), [(SGD, GradientDescent(0.5)), (MOMENTUM, HeavyBall(0.5, 0.8))], ids=["plain", "momentum"])
 def test_steps_are_the_filters_of_the_rules(problem: Problem, optimizer: Any, rule: HeavyBall) -> None:
     trained = run(problem, optimizer)

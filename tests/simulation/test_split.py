@@ -145,6 +145,7 @@ def test_held_out_samples_that_were_trained_on_give_the_train_loss(uniform_data:
         assert np.abs(a - c).max() > 0.01
 
 
+@pytest.mark.slow
 def test_gaussian_data_give_the_curves_of_their_mixture() -> None:
     mixture = simulation.learning_curves(problem(), TAUS, D, KEY, 80)
 

@@ -28,8 +28,8 @@ def test_the_gap_is_where_the_modes_of_the_dimensions_end(spectrum: Spectrum) ->
     assert found.separated
     weights = grid_weights(spectrum)
     upper = spectrum.eigenvalues > found.gap[1] * (1 - 1e-9)
-    assert np.sum((weights * spectrum.density)[upper]) == pytest.approx(1 / 8, rel=1e-4)
-    assert np.sum((weights * spectrum.density)[~upper]) == pytest.approx(4 / 8, rel=1e-4)
+    assert np.sum((weights * spectrum.density)[upper]) == pytest.approx(1 / 8, rel=1e-6)
+    assert np.sum((weights * spectrum.density)[~upper]) == pytest.approx(4 / 8, rel=1e-6)
     assert found.edges[0, 0] == found.gap[1] and found.edges[1, 1] == found.gap[0]
     np.testing.assert_allclose(found.shares.sum(1), 1, rtol=1e-12)
     kappa = separated().kappa

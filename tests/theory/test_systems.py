@@ -26,7 +26,9 @@ def problem(size: int, *batch: int) -> tuple[np.ndarray, np.ndarray]:
 def test_the_same_as_lapack(size: int) -> None:
     matrix, right = problem(size, 2, 7)
     with jax.enable_x64(True):
-        np.testing.assert_allclose(systems.solve(matrix, right), np.linalg.solve(matrix, right), rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(
+            systems.solve(jnp.asarray(matrix), jnp.asarray(right)), np.linalg.solve(matrix, right), rtol=1e-9, atol=1e-9
+        )
         np.testing.assert_allclose(systems.inverse(jnp.asarray(matrix)), np.linalg.inv(matrix), rtol=1e-9, atol=1e-9)
         np.testing.assert_allclose(systems.determinant(jnp.asarray(matrix)), np.linalg.det(matrix), rtol=1e-9, atol=1e-12)
 
