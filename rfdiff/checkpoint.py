@@ -20,21 +20,31 @@ from rfdiff._files import read_arrays, write_arrays
 from rfdiff.problem import Problem
 from rfdiff.simulation import SeedBatch
 
-LAYOUT = 2
+LAYOUT = 3
 OPTIONAL = {"eigenvalues", "class_weights", "probe_stderr"}  # what not every solver finds
 
 
-def folder_for(out: Path, problem: Problem, taus: Any, d: int, key: jax.Array, rule: Any, dtype: str) -> Path:
+def folder_for(
+    out: Path,
+    problem: Problem,
+    taus: Any,
+    d: int,
+    key: jax.Array,
+    rule: Any,
+    dtype: str,
+    solver: str = "exact",
+    tolerance: float | None = None,
+) -> Path:
     """Where the seeds of a run are kept until its result is written: OUT/seeds-HASH.partial.
 
     Args:
         out: folder of the results.
-        problem, taus, d, key, rule, dtype: what the result of a seed depends on, beside the versions of rfdiff and JAX.
+        problem, taus, d, key, rule, dtype, solver, tolerance: what the result of a seed depends on, beside the versions of rfdiff and JAX.
     """
     numbers = {field.name: np.asarray(getattr(rule, field.name)).tolist() for field in dataclasses.fields(rule)}
     times = None if taus is None else np.asarray(taus, np.float64).tolist()
     words = np.asarray(jax.random.key_data(key)).tolist()
-    parts = (LAYOUT, problem.to_toml(), times, d, words, type(rule).__name__, numbers, dtype, _versions())
+    parts = (LAYOUT, problem.to_toml(), times, d, words, type(rule).__name__, numbers, dtype, solver, tolerance, _versions())
     return out / f"seeds-{_digest(parts)}.partial"
 
 

@@ -1,4 +1,4 @@
-"""Command line: rfdiff predict | simulate | compare | phase-map | times | plot (`rfdiff --help`)."""
+"""Command line: rfdiff predict | simulate | compare | plan | phase-map | times | plot (`rfdiff --help`)."""
 
 import sys
 import time
@@ -16,6 +16,7 @@ from rfdiff.commands import (
     Compare,
     Networks,
     PhaseMap,
+    Plan,
     Plot,
     Predict,
     Simulate,
@@ -30,8 +31,7 @@ from rfdiff.output import prepare_folder, say
 from rfdiff.problem import Problem
 from rfdiff.progress import progress
 from rfdiff.rules import Ridge, Rule
-from rfdiff.simulation.features import floating_type, sizes_at
-from rfdiff.simulation.layout import chunk_size
+from rfdiff.simulation.features import LARGEST_DIMENSION, floating_type
 
 AGREE, DISAGREE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -72,6 +72,8 @@ def run(command: Command) -> int:
         return map_command.compute(command)
     if isinstance(command, Times):
         return times_command.compute(command)
+    if isinstance(command, Plan):
+        return estimate(command)
     return plot(command) if isinstance(command, Plot) else compute(command)
 
 
@@ -88,8 +90,7 @@ def compute(options: Predict | Simulate | Compare) -> int:
     problem = read_problem(options.problem)
     if options.taus:
         rule.schedule(options.taus, problem.kappa)
-    if isinstance(options, Simulate | Compare):
-        check_networks(problem, options)
+    solvers = check_networks(problem, options) if isinstance(options, Simulate | Compare) else {}
     files = ("result.nc", "curves.png", "spectrum.png") + ("agreement.png",) * isinstance(options, Compare)
     prepare_folder(options.out, files, options.overwrite)
     taus = None if isinstance(rule, Ridge) else np.asarray(options.taus) if options.taus else theory.time_grid(problem, num=options.points)
@@ -100,11 +101,11 @@ def compute(options: Predict | Simulate | Compare) -> int:
         spectrum = theory.spectrum(problem)
     kept: list[Path] = []
     if isinstance(options, Simulate):
-        simulated = run_networks(problem, taus, options.d, jax.random.key(options.seed), options, rule, kept)
+        simulated = run_networks(problem, taus, options.d, jax.random.key(options.seed), options, rule, solvers, kept)
     if isinstance(options, Compare):
         large, small = jax.random.split(jax.random.key(options.seed))  # as `agreement.compare`, so that both give the same networks
-        smaller = run_networks(problem, taus, options.d // 2, small, options, rule, kept)
-        simulated = run_networks(problem, taus, options.d, large, options, rule, kept)
+        smaller = run_networks(problem, taus, options.d // 2, small, options, rule, solvers, kept)
+        simulated = run_networks(problem, taus, options.d, large, options, rule, solvers, kept)
     result = store.Result(problem, predicted, spectrum, simulated, smaller, store.provenance(**run_record(options)))
     store.save(result, options.out / "result.nc")
     for folder in kept:
@@ -168,7 +169,14 @@ def show(result: store.Result, out: Path, q: float) -> int:
 
 
 def run_networks(
-    problem: Problem, taus: Any, d: int, key: jax.Array, options: Simulate | Compare, rule: Rule, kept: list[Path]
+    problem: Problem,
+    taus: Any,
+    d: int,
+    key: jax.Array,
+    options: Simulate | Compare,
+    rule: Rule,
+    solvers: dict[int, str],
+    kept: list[Path],
 ) -> LearningCurves:
     """Simulate the seeds of a command one by one, each kept in a checkpoint as soon as it is done.
 
@@ -177,14 +185,17 @@ def run_networks(
         KeyboardInterrupt: with a sentence on what is kept.
     """
     dtype = floating_type(None if options.dtype == "default" else options.dtype)
-    folder = checkpoint.folder_for(options.out, problem, taus, d, key, rule, dtype)
+    solver, tolerance = solvers[d], options.krylov_tolerance
+    folder = checkpoint.folder_for(options.out, problem, taus, d, key, rule, dtype, solver, tolerance)
     kept.append(folder)
     batches = {r: batch for r in range(options.seeds) if (batch := checkpoint.load_seed(folder, r)) is not None}
     try:
         with progress(f"simulation at d = {d}", options.seeds, len(batches)) as advance:
             for r in range(options.seeds):
                 if r not in batches:
-                    batches[r] = simulation.run_seeds(problem, taus, d, key, [r], rule=rule, dtype=dtype)
+                    batches[r] = simulation.run_seeds(
+                        problem, taus, d, key, [r], rule=rule, dtype=dtype, solver=solver, tolerance=tolerance
+                    )
                     checkpoint.save_seed(folder, batches[r])
                     advance(1)
     except KeyboardInterrupt as stop:
@@ -193,29 +204,45 @@ def run_networks(
     return simulation.summarize([batches[r] for r in range(options.seeds)])
 
 
-def check_networks(problem: Problem, options: Simulate | Compare) -> None:
-    """Refuse networks that cannot be built or do not fit in memory, before the theory is computed and the folder is made.
+def check_networks(problem: Problem, options: Simulate | Compare) -> dict[int, str]:
+    """The solver of each dimension; networks that do not fit in memory are refused before the theory is computed and the folder is made.
 
     Raises:
-        ValueError: naming d.
+        ValueError: naming d, with the estimate and what would fit.
     """
     num_times = len(options.taus or options.penalties or ()) or options.points
     dtype = floating_type(None if options.dtype == "default" else options.dtype)
-    for d in (options.d, options.d // 2) if isinstance(options, Compare) else (options.d,):
-        chunk_size(sizes_at(problem, d), dtype, num_times, 1)
+    asked = None if options.solver == "auto" else options.solver
+    dimensions = (options.d, options.d // 2) if isinstance(options, Compare) else (options.d,)
+    return {d: simulation.fitting_solver(problem, d, num_times, options.seeds, dtype, solver=asked) for d in dimensions}
+
+
+def estimate(options: Plan) -> int:
+    """Print what networks of a problem would cost by every solver.
+
+    Raises:
+        ValueError: bad input.
+    """
+    for name, least, most in (("d", 1, LARGEST_DIMENSION), ("seeds", 1, 2**32 - 1), ("points", 3, 100_000)):
+        if not least <= getattr(options, name) <= most:
+            raise ValueError(f"--{name}: {getattr(options, name)}; allowed: {least} to {most}")
+    dtype = None if options.dtype == "default" else options.dtype
+    found = simulation.plan(read_problem(options.problem), options.d, options.points, options.seeds, dtype)
+    say(str(found) if found.solver else f"{found}\nnothing fits; allowed: a smaller d, psi_p or psi_n, or float32")
+    return AGREE
 
 
 def run_record(options: Predict | Simulate | Compare) -> dict[str, Any]:
     """What a result file records of the command that made it; no paths."""
     record: dict[str, Any] = {"command": type(options).__name__.lower(), "rule": options.rule}
-    for name in ("step_size", "momentum", "tolerance", "d", "seeds"):
+    for name in ("step_size", "momentum", "tolerance", "d", "seeds", "krylov_tolerance"):
         value = getattr(options, name, None)
         if value is not None:
             record[name] = value
     if options.penalties:
         record["penalties"] = ", ".join(repr(value) for value in options.penalties)
     if isinstance(options, Networks):
-        record["random_seed"] = options.seed
+        record |= {"random_seed": options.seed, "solver": options.solver}
     return record
 
 

@@ -77,6 +77,10 @@ class Networks:
     """Random key; the same key gives the same networks."""
     dtype: Literal["default", "float64", "float32"] = "default"
     """Floating type; default is float64 on a CPU, float32 on an accelerator."""
+    solver: Literal["auto", "exact", "krylov", "krylov-matrix-free", "krylov-probes"] = "auto"
+    """How networks are trained: exact is an eigendecomposition each, with the spectrum; auto takes it where it fits (see rfdiff plan)."""
+    krylov_tolerance: Annotated[float | None, tyro.conf.arg(metavar="NUMBER")] = None
+    """Numerical error of the losses at which a Krylov space is large enough; 1e-8 if not given (1e-4 in float32)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,6 +96,22 @@ class Simulate(Networks, Options):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Compare(Networks, Closed, Options):
     """Both, and whether they agree (simulated again at half the dimension, for the finite-size term)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Memory, work and time of every solver for networks of a problem, and which one is taken; nothing is computed or written."""
+
+    problem: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="PROBLEM.toml")]
+    """Problem file; experiments/problem.toml is a commented example."""
+    d: int = 100
+    """Dimension of the data; the network has psi_p d features, the training set psi_n d samples."""
+    seeds: int = 10
+    """Number of independent networks."""
+    points: int = 80
+    """Number of training times."""
+    dtype: Literal["default", "float64", "float32"] = "default"
+    """Floating type; default is float64 on a CPU, float32 on an accelerator."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -160,8 +180,8 @@ class Plot:
     """Replace figures that stand in the folder given by --out."""
 
 
-Command = Predict | Simulate | Compare | PhaseMap | Times | Plot
-NAMES = {"predict": Predict, "simulate": Simulate, "compare": Compare, "phase-map": PhaseMap, "times": Times, "plot": Plot}
+Command = Predict | Simulate | Compare | Plan | PhaseMap | Times | Plot
+NAMES = {"predict": Predict, "simulate": Simulate, "compare": Compare, "plan": Plan, "phase-map": PhaseMap, "times": Times, "plot": Plot}
 
 
 def parse(arguments: Sequence[str]) -> Command:
@@ -233,9 +253,13 @@ def check_options(options: Options) -> None:
         least = 2 if both else 1
         limits.append(("seeds", least <= options.seeds < 2**32, f"at least {least}" + ", for a standard error" * both))
         limits.append(("seed", 0 <= options.seed < 2**32, "0 to 2^32 - 1"))
+        if options.krylov_tolerance is not None:
+            limits.append(("krylov_tolerance", 0 < options.krylov_tolerance < 1, "0 < tolerance < 1"))
     for name, good, allowed in limits:
         if not good:
-            raise ValueError(f"--{name}: {getattr(options, name)!r}; allowed: {allowed}")
+            raise ValueError(f"--{name.replace('_', '-')}: {getattr(options, name)!r}; allowed: {allowed}")
+    if isinstance(options, Networks) and options.krylov_tolerance is not None and options.solver in ("auto", "exact"):
+        raise ValueError(f"--krylov-tolerance: goes with a Krylov solver, not with --solver {options.solver}")
     count = len(options.penalties or ()) if options.rule == "ridge" else len(options.taus or ()) or options.points
     if count < 3:
         raise ValueError(f"--{'penalties' if options.rule == 'ridge' else 'taus'}: {count} given; allowed: at least 3, to read times from")

@@ -22,6 +22,7 @@ from rfdiff.agreement import Agreement, assess
 from rfdiff.curves import times
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientDescent, GradientFlow, HeavyBall, Ridge
+from rfdiff.simulation import solvers
 from rfdiff.simulation.features import sizes_at
 from tests import synthetic
 
@@ -185,19 +186,19 @@ def test_rules_reach_the_simulation(
 ) -> None:
     seen: list[Any] = []
 
-    def stop(problem: Problem, taus: Any, d: int, key: Any, seeds: Any, rule: Any, dtype: str) -> None:
-        seen.append((rule, None if taus is None else list(taus), d, dtype, list(seeds)))
+    def stop(problem: Problem, taus: Any, d: int, key: Any, seeds: Any, rule: Any, dtype: str, solver: str, tolerance: Any) -> None:
+        seen.append((rule, None if taus is None else list(taus), d, dtype, list(seeds), solver, tolerance))
         raise ValueError("seen enough")
 
     monkeypatch.setattr(simulation, "run_seeds", stop)
     given = options if "ridge" in options else [*options, "--taus", *TAUS]
     arguments = ["simulate", str(problem_file), "--out", str(tmp_path / "o"), "--d", "9", "--dtype", "float32", *given]
     assert cli.main(arguments) == cli.BAD_INPUT
-    ((rule, taus, d, dtype, seeds),) = seen
+    ((rule, taus, d, dtype, seeds, *solved),) = seen
     assert type(rule) is type(expected)
     assert leaves(rule) == leaves(expected)
     assert taus == (None if "ridge" in options else [float(tau) for tau in TAUS])
-    assert (d, dtype, seeds) == (9, "float32", [0])
+    assert (d, dtype, seeds, solved) == (9, "float32", [0], ["exact", None])
 
 
 def test_standing_results_are_refused_before_anything_is_computed(
@@ -226,7 +227,7 @@ def test_standing_results_are_refused_before_anything_is_computed(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], r"Expected one of \{predict, simulate, compare, phase-map, times, plot\}"),
+        ([], r"Expected one of \{predict, simulate, compare, plan, phase-map, times, plot\}"),
         (["forecast"], "Unrecognized options: forecast"),
         (["predict"], "Missing from rfdiff predict: PROBLEM.toml"),
         (["predict", "PROBLEM", "--psi", "3"], "Unrecognized options: --psi, 3"),
@@ -438,6 +439,33 @@ def test_damaged_checkpoint_is_named(
         assert "seed-0.npz: damaged checkpoint" in refusal(capsys, words("simulate", problem_file, out))
 
 
+def test_solvers_give_the_same_networks(problem_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = {}
+    for solver in ("exact", "krylov"):
+        assert cli.main(words("simulate", problem_file, tmp_path / solver, "--seeds", "2", "--solver", solver)) == 0
+        found[solver] = store.load(tmp_path / solver / "result.nc")
+        assert found[solver].metadata["solver"] == solver
+    one, other = (result.simulation for result in found.values())
+    assert one is not None and other is not None and other.spectrum is None and not (tmp_path / "krylov" / "spectrum.png").exists()
+    np.testing.assert_allclose(one.per_seed["test_loss"], other.per_seed["test_loss"], atol=1e-8)  # type: ignore[index]
+    capsys.readouterr()
+    line = refusal(capsys, words("simulate", problem_file, tmp_path / "c", "--krylov-tolerance", "1e-4"))
+    assert "--krylov-tolerance: goes with a Krylov solver" in line
+    assert "--krylov-tolerance: 2.0; allowed" in refusal(
+        capsys, words("simulate", problem_file, tmp_path / "c", "--solver", "krylov", "--krylov-tolerance", "2")
+    )
+
+
+def test_plan_prints_every_solver(problem_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(solvers, "product_rate", lambda dtype: 5e10)
+    assert cli.main(["plan", str(problem_file), "--d", "800", "--seeds", "3"]) == 0
+    told = capsys.readouterr().out
+    assert "p = 1600" in told and "3 networks" in told and all(name in told for name in simulation.SOLVERS)
+    assert cli.main(["plan", str(problem_file), "--d", "900000"]) == 0
+    assert "nothing fits; allowed: a smaller d" in capsys.readouterr().out
+    assert "--d: 0; allowed: 1 to" in refusal(capsys, ["plan", str(problem_file), "--d", "0"])
+
+
 def test_checkpoint_folder_tells_runs_apart(tmp_path: Path) -> None:
     problem, taus = synthetic.problem(), synthetic.taus()
     other = dataclasses.replace(problem, t=0.2)
@@ -463,6 +491,8 @@ def test_checkpoint_folder_tells_runs_apart(tmp_path: Path) -> None:
         folder(d=11),
         folder(key=jax.random.key(1)),
         folder(dtype="float32"),
+        folder(solver="krylov"),
+        folder(solver="krylov", tolerance=1e-6),
         folder(rule=GradientDescent(0.1)),
         folder(rule=GradientDescent(0.2)),
         folder(rule=HeavyBall(0.1, 0.5)),

@@ -4,9 +4,9 @@ from rfdiff.simulation.descent import Descent, descend, pool
 from rfdiff.simulation.descent_checkpoint import Checkpoint
 from rfdiff.simulation.descent_loop import StopWhen
 from rfdiff.simulation.ensemble import SeedBatch, summarize
-from rfdiff.simulation.solvers import SOLVERS, SolverPlan, learning_curves, plan, run_seeds
+from rfdiff.simulation.solvers import SOLVERS, SolverPlan, fitting_solver, learning_curves, plan, run_seeds
 
 __all__ = [
-    "SOLVERS", "Checkpoint", "Descent", "SeedBatch", "SolverPlan", "StopWhen", "descend", "learning_curves", "plan", "pool", "run_seeds",
-    "summarize",
+    "SOLVERS", "Checkpoint", "Descent", "SeedBatch", "SolverPlan", "StopWhen", "descend", "fitting_solver", "learning_curves", "plan",
+    "pool", "run_seeds", "summarize",
 ]  # fmt: skip

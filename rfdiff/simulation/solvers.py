@@ -23,7 +23,7 @@ from rfdiff.samples import Samples
 from rfdiff.simulation.ensemble import Progress, SeedBatch, check_seeds, exact_seeds, summarize
 from rfdiff.simulation.features import Sizes, floating_type, sizes_at
 from rfdiff.simulation.krylov_ensemble import krylov_seeds
-from rfdiff.simulation.layout import available_bytes, layout_for, replica_bytes
+from rfdiff.simulation.layout import available_bytes, chunk_size, layout_for, replica_bytes
 from rfdiff.simulation.operators import BLOCK_VALUES, PANEL_VALUES
 from rfdiff.simulation.split import held_out_counts
 
@@ -200,32 +200,46 @@ def run_seeds(
     check_seeds(seeds)
     if progress is not None and not callable(progress):
         raise ValueError(f"progress: {progress!r}; allowed: a function of (done, total), or None")
-    if solver is not None and solver not in SOLVERS:
-        raise ValueError(f"solver: {solver!r}; allowed: {', '.join(SOLVERS)}, or None for the plan's choice")
     rule = GradientFlow() if rule is None else rule
     schedule, _ = rule.schedule(taus, problem.kappa)
-    chosen = solver if solver is not None else _choose(problem, d, len(schedule), len(seeds), dtype, data)
+    chosen = fitting_solver(problem, d, len(schedule), len(seeds), dtype, data, solver)
     if chosen == "exact":
         return exact_seeds(problem, taus, d, key, seeds, rule, dtype, progress, data)
-    found = plan(problem, d, len(schedule), len(seeds), dtype, data)
-    estimate = next(e for e in found.estimates if e.solver == chosen)
-    if not estimate.fits:
-        fitting = [e.solver for e in found.estimates if e.fits]
-        raise ValueError(
-            f"solver: {chosen} needs about {estimate.bytes / 2**30:.3g} GiB at d = {d}, "
-            f"of {(found.available or 0) / 2**30:.3g} GiB of memory; "
-            f"allowed: {', '.join(fitting) or 'a smaller d, psi_p or psi_n'}"
-        )
     probes = min(d, PROBES) if chosen == "krylov-probes" else None
     free = chosen == "krylov-matrix-free" or probes is not None
     return krylov_seeds(problem, taus, d, key, seeds, rule, dtype, progress, data, free, probes, tolerance)
 
 
-def _choose(problem: Problem, d: int, num_times: int, num_seeds: int, dtype: Any, data: Samples | None) -> str:
-    """The plan's choice; small networks are not worth a measurement of the device."""
-    if sizes_at(problem, d).p <= CALIBRATION:
+def fitting_solver(
+    problem: Problem, d: int, num_times: int, num_seeds: int, dtype: Any = None, data: Samples | None = None, solver: str | None = None
+) -> str:
+    """The solver asked for, if it fits in memory; for None the plan's choice. Small networks are not worth a measurement of the device.
+
+    Args:
+        problem, d, num_times, num_seeds, dtype, data: as in `plan`.
+        solver: as in `learning_curves`.
+
+    Raises:
+        ValueError: as `plan`; an unknown solver; one that does not fit, with its estimate and what would fit.
+    """
+    if solver is not None and solver not in SOLVERS:
+        raise ValueError(f"solver: {solver!r}; allowed: {', '.join(SOLVERS)}, or None for the plan's choice")
+    sizes = sizes_at(problem, d)
+    if sizes.p <= CALIBRATION and solver in (None, "exact"):
+        chunk_size(sizes, floating_type(dtype), num_times, 1, () if data is None else held_out_counts(data, problem, sizes))
         return "exact"
-    return plan(problem, d, num_times, num_seeds, dtype, data).solver or "exact"  # which refuses, and says what would fit
+    found = plan(problem, d, num_times, num_seeds, dtype, data)
+    chosen = solver or found.solver
+    fitting = [e.solver for e in found.estimates if e.fits]
+    if chosen in fitting:
+        return chosen
+    least = next(e for e in found.estimates if e.solver == (solver or "krylov-probes"))
+    available = (found.available or 0) / 2**30
+    rest = f"{', '.join(fitting)}, or " if fitting else ""
+    raise ValueError(
+        f"d: {d} makes p = {found.sizes.p} features and needs about {least.bytes / 2**30:.3g} GiB in {found.dtype}, "
+        f"of {available:.3g} GiB of memory, by solver {least.solver}; allowed: {rest}a smaller d, psi_p or psi_n, or float32"
+    )
 
 
 def learning_curves(

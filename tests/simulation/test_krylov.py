@@ -208,7 +208,7 @@ def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=r"tolerance: 1.0e-08 is not reached by 3 steps, .* solver='exact'"):
         simulation.run_seeds(problem(), TAUS, D, KEY, [0], solver="krylov")
     monkeypatch.setattr(solvers, "available_bytes", lambda: 2**20)
-    with pytest.raises(ValueError, match=r"solver: krylov needs about .* GiB at d = 16, of .* GiB of memory; allowed:"):
+    with pytest.raises(ValueError, match=r"d: 16 makes p = 256 features and needs about .* GiB .* by solver krylov; allowed:"):
         simulation.run_seeds(problem(), TAUS, D, KEY, [0], solver="krylov")
 
 
