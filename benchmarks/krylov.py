@@ -1,0 +1,122 @@
+"""Are curves by Krylov spaces faster than an eigendecomposition, and than the training in print? (targets: 5 times, 1,000 times)
+
+The size in print: d = 100, p = 6400, n = 400, here of two classes with the noise averaged exactly. Krylov spaces and the exact flow train
+the same networks at several p; the growth of the cost is the slope of log seconds against log p. Plain gradient descent with fresh noise
+every step is timed for 50 steps and multiplied up to 5,000,000: in PyTorch, where an interpreter that has it is named, and with optax.
+Run: python benchmarks/krylov.py [--torch PYTHON] [--smoke]. With --smoke the sizes are tiny and nothing is written.
+"""
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+from typing import Any
+
+import harness
+import jax
+import numpy as np
+import optax  # type: ignore[import-untyped]
+
+from rfdiff import MixtureLaw, Problem, simulation
+from rfdiff.simulation import SeedBatch
+
+TARGETS = {"exact_over_krylov": 5.0, "steps_over_krylov": 1000.0}
+TAUS = np.geomspace(0.1, 1e6, 80)
+KEY = jax.random.key(0)
+STEPS, IN_PRINT = 50, 5_000_000
+
+TORCH = """
+import json, sys, time, torch
+p, n, d, steps = map(int, sys.argv[1:])
+W, x, A = torch.randn(p, d), torch.randn(n, d), torch.zeros(d, p)
+mean, std = 0.904837418, 0.425757  # of the noise at t = 0.1
+def step(A):
+    noise = torch.randn(n, d)
+    features = torch.tanh((mean * x + std * noise) @ W.T / d**0.5)
+    error = features @ A.T / p**0.5 + noise
+    return A - 1e-3 * error.T @ features / (n * p**0.5)
+for _ in range(5):
+    A = step(A)
+start = time.perf_counter()
+for _ in range(steps):
+    A = step(A)
+print(json.dumps({"seconds_per_step": (time.perf_counter() - start) / steps, "version": torch.__version__, "threads": torch.get_num_threads()}))
+"""
+
+
+def problem(p: int, n: int, d: int) -> Problem:
+    """Two classes of unlike variance with centroids."""
+    law = MixtureLaw.isotropic([0.7, 0.3], [1.5, 0.4], [[0.5, 0.1], [0.1, 1.0]])
+    return Problem(law, "tanh", t=0.1, psi_p=p / d, psi_n=n / d)  # type: ignore[arg-type]
+
+
+def compared(p: int, n: int, d: int, repeats: int) -> dict[str, Any]:
+    """Seconds of both solvers in turns, and how far apart their curves are."""
+    question, found = problem(p, n, d), {}
+
+    def solve(name: str) -> Any:
+        found[name] = simulation.run_seeds(question, TAUS, d, KEY, [0], solver=name)
+
+    seconds = harness.measure_together({name: lambda name=name: solve(name) for name in ("exact", "krylov")}, repeats)
+    one, other = found["exact"], found["krylov"]
+    apart = max(float(np.max(abs(getattr(one, name) - getattr(other, name)))) for name in ("train_loss", "test_loss"))
+    return {"p": p, "seconds": seconds, "largest_difference": apart, "error_estimate": estimate(other)}
+
+
+def estimate(batch: SeedBatch) -> float:
+    return float(np.max(batch.error_estimate))  # type: ignore[arg-type]
+
+
+def growth(cases: list[dict[str, Any]], solver: str) -> float:
+    """Slope of log seconds (best) against log p."""
+    points = np.log([[case["p"], case["seconds"][solver]["best_s"]] for case in cases])
+    return float(np.polyfit(points[:, 0], points[:, 1], 1)[0])
+
+
+def optax_step(p: int, n: int, d: int) -> float:
+    """Seconds of a plain gradient step, from the difference of two runs that share everything else."""
+    question = problem(p, n, d)
+
+    def run(steps: int) -> None:
+        simulation.descend(question, optax.sgd(1e-3), steps, d, KEY, noise="fresh", log_steps=[0, steps], step_size=1e-3, dtype="float32")
+
+    seconds = [harness.measure(lambda count=count: run(count), 2)["best_s"] for count in (STEPS, 3 * STEPS)]
+    return (seconds[1] - seconds[0]) / (2 * STEPS)
+
+
+def torch_step(interpreter: str, p: int, n: int, d: int) -> dict[str, Any]:
+    """The same step in PyTorch, in float32, in a process of its own."""
+    command = [interpreter, "-c", TORCH, *map(str, (p, n, d, STEPS))]
+    return dict(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+
+
+def run(sizes: list[int], n: int, d: int, repeats: int, interpreter: str | None) -> dict[str, Any]:
+    cases = [compared(p, n, d, repeats) for p in sizes]
+    best = {name: cases[-1]["seconds"][name]["best_s"] for name in ("exact", "krylov")}
+    steps: dict[str, Any] = {"optax_float32_s": optax_step(sizes[-1], n, d)}
+    if interpreter is not None:
+        steps["pytorch"] = torch_step(interpreter, sizes[-1], n, d)
+    reference = steps["pytorch"]["seconds_per_step"] if interpreter is not None else steps["optax_float32_s"]
+    return {
+        "shape": {"n": n, "d": d, "times": len(TAUS), "classes": 2, "dtype": "float64", "noise_draws": "inf"},
+        "cases": cases,
+        "growth_with_p": {name: growth(cases, name) for name in best} if len(cases) > 1 else {},
+        "step": steps,
+        "exact_over_krylov": best["exact"] / best["krylov"],
+        "steps_over_krylov": IN_PRINT * reference / best["krylov"],
+        "targets": TARGETS,
+    }
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--torch", metavar="PYTHON", help="interpreter that has PyTorch")
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes, nothing written")
+    options = parser.parse_args()
+    if options.smoke:
+        found = run([64, 128], 32, 16, 1, options.torch)
+        assert math.isfinite(found["exact_over_krylov"])
+        json.dump(found, sys.stdout, indent=2)
+    else:
+        harness.write("krylov", run([1600, 3200, 6400], 400, 100, 1, options.torch))
