@@ -41,7 +41,8 @@ for _ in range(5):
 start = time.perf_counter()
 for _ in range(steps):
     A = step(A)
-print(json.dumps({"seconds_per_step": (time.perf_counter() - start) / steps, "version": torch.__version__, "threads": torch.get_num_threads()}))
+seconds = (time.perf_counter() - start) / steps
+print(json.dumps({"seconds_per_step": seconds, "version": torch.__version__, "threads": torch.get_num_threads()}))
 """
 
 

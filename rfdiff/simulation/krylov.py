@@ -24,6 +24,7 @@ from rfdiff.simulation.operators import Moment
 PASSES = 3  # of orthogonalisation: each takes a dependent direction from rounding level up by 1/√ε at least
 FIRST_CHECK = 3
 INVARIANT = 100.0  # times the rounding unit: a block that is no longer than this beside U times the last one holds nothing new
+SPACING = 1.15  # of the steps at which the space is looked at: each look is an eigendecomposition of T
 PROBED_TIMES = 8
 SLACK = 1e3  # the solution moves by more than any loss does: it converges half as fast
 Blocks = list[jax.Array]
@@ -192,25 +193,25 @@ def krylov_losses(
         V, own = _apply(V, g), [_apply(v, g) for v in own]
     space = _Space(averages, V)
     measured = _Measured(space, np.asarray(shares, np.float64), rule, clock, float(kappa), d, rank, probes is not None)
-    previous: np.ndarray | None = None
     due = FIRST_CHECK
     while True:
         more = space.grow()
         steps = len(space.T) // space.width
-        change, previous = measured.change(V, previous)
         last = not more or steps >= max_steps
-        if not last and (steps < due or change > SLACK * tolerance):
+        if not last and steps < due:
             continue
-        due = steps + 2
+        due = max(steps + 1, math.ceil(SPACING * steps))
+        if not last and measured.newest(V) > SLACK * tolerance:
+            continue
         space.complete_forms()
         found = measured.losses(V, own, averages.leading, len(space.T))
+        values = measured.ritz_values
         if more:
             before = measured.losses(V, own, averages.leading, len(space.T) - space.width)
             estimate = max(float(np.max(abs(a - b))) for a, b in zip(found[:2], before[:2], strict=True))
         else:
             estimate = float(np.finfo(V.dtype).eps) * len(space.T)  # the whole space: nothing is left out but rounding
         if last or estimate <= tolerance:
-            values = np.linalg.eigvalsh(space.T)
             return KrylovCurves(*found, estimate, steps, values, estimate <= tolerance)
 
 
@@ -223,41 +224,40 @@ class _Measured:
     def __init__(self, space: _Space, shares: np.ndarray, rule: Rule, clock: Any, kappa: float, d: int, rank: int, probed: bool) -> None:
         self.space, self.shares, self.rule, self.clock, self.kappa = space, shares, rule, clock, kappa
         self.d, self.rank, self.probed = d, rank, probed
+        self.ritz_values, self.vectors = np.zeros(0), np.zeros((0, 0))
 
-    def _ritz(self, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Ritz values (M,), their vectors in the basis, and f (T, M); values at rounding level are 0, as in `gradient_flow`."""
-        values, S = np.linalg.eigh(self.space.T[:size, :size])
+    def _ritz(self, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Ritz vectors in the basis, 0 where U has no rank, and f (T, M) at their values, which become `ritz_values`."""
+        if size != len(self.vectors):
+            self.ritz_values, self.vectors = np.linalg.eigh(self.space.T[:size, :size])
+        values = self.ritz_values
         floor = np.sqrt(self.space.blocks[0].shape[0]) * np.finfo(self.space.blocks[0].dtype).eps * values[-1]
-        dead = (values <= floor) | (np.arange(size) < size - self.rank)
-        values = np.where(dead, 0, values)
+        dead = (values <= floor) | (np.arange(size) < size - self.rank)  # at rounding level, as in `gradient_flow`
         shape = np.zeros(2 ** math.ceil(math.log2(size)))  # few shapes, since each is compiled
-        shape[:size] = values
+        shape[:size] = np.where(dead, 0, values)
         with jax.enable_x64(True):
             f = np.asarray(self.rule.filter(jnp.asarray(shape), self.clock, self.kappa))[:, :size]
-        return np.where(dead, 0, values), S * ~dead, f
+        return self.vectors * ~dead, f
 
-    def change(self, V: jax.Array, before: np.ndarray | None) -> tuple[float, np.ndarray]:
-        """(2/d) ‖ΔX‖ ‖V‖ at a few times, ΔX the change of X = f(U)V by the last step; and X's coordinates."""
-        size = len(self.space.T)
-        _, S, f = self._ritz(size)
-        start = self.space.coordinates(V)
+    def newest(self, V: jax.Array) -> float:
+        """(2/d) ‖X_new‖ ‖V‖ at a few times, X_new the part of X = f(U)V in the newest block: about what X changed by in the last step."""
+        start, width = self.space.coordinates(V), self.space.width
+        S, f = self._ritz(len(start))
+        inner = S.T @ start
         chosen = np.unique(np.linspace(0, len(f) - 1, PROBED_TIMES).astype(int))
-        now = np.stack([S @ (f[i][:, None] * (S.T @ start)) for i in chosen])
-        if before is None:
-            return np.inf, now
-        change = now.copy()
-        change[:, : before.shape[1]] -= before
+        parts = [S[-width:] @ (f[i][:, None] * inner) for i in chosen]
         scale = 2 / (self.d if not self.probed else self.d * start.shape[1]) * float(np.linalg.norm(start))
-        return scale * float(np.max(np.linalg.norm(change, axis=(1, 2)))), now
+        return scale * max(float(np.linalg.norm(part)) for part in parts)
 
     def losses(self, V: jax.Array, own: list[jax.Array], leading: Any, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Train and test losses (T, K) on the leading part of the space, and their standard errors over probes."""
-        values, S, f = self._ritz(size)
+        S, f = self._ritz(size)
         k, space = len(self.shares), self.space
         start = S.T @ space.coordinates(V)[:size]
         slopes = [S.T @ space.coordinates(v)[:size] for v in own]
         rotated = [S.T @ form[:size, :size] @ S for form in space.forms]
-        rest = (np.diag(values) - sum(w * r for w, r in zip(self.shares[1:], rotated[: k - 1], strict=True))) / self.shares[0]
+        whole = np.diag(np.where(np.any(S != 0, axis=0), self.ritz_values, 0))
+        rest = (whole - sum(w * r for w, r in zip(self.shares[1:], rotated[: k - 1], strict=True))) / self.shares[0]
         lead = np.concatenate([np.asarray(leading, np.float64), np.ones(k)])
         curves, errors = [], []
         for v, form, first in zip(slopes, [rest, *rotated], lead, strict=True):
