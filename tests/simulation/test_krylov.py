@@ -148,10 +148,10 @@ def test_columns_that_depend_on_each_other_do_no_harm() -> None:
     U, V, _ = prescribed(values, 3)
     V = V @ np.random.default_rng(1).standard_normal((3, 6))
     with jax.enable_x64(True):
-        space = krylov._Space(Averages(Formed(jnp.asarray(U), jnp.asarray(V)), (), (), np.ones(1)), jnp.asarray(V))
+        space = krylov._Space(Formed(jnp.asarray(U), jnp.asarray(V)), jnp.asarray(V))
         while space.grow():
             pass
-        basis = np.concatenate([np.asarray(block) for block in space.blocks], 1)
+        basis = np.concatenate([np.asarray(part) for part in space.parts], 1)
     lengths = np.linalg.norm(basis, axis=0)
     assert np.all((abs(lengths - 1) < 1e-10) | (lengths == 0)) and np.sum(lengths > 0.5) == 24
     np.testing.assert_allclose(basis.T @ basis, np.diag(lengths > 0.5), atol=1e-12)
