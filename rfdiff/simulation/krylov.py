@@ -29,7 +29,6 @@ SLAB = 8  # blocks kept as one matrix: products of few large matrices are faster
 FIRST_CHECK = 3
 INVARIANT = 100.0  # times the rounding unit: a block that is no longer than this beside U times the last one holds nothing new
 SPACING = 1.15  # of the steps at which the space is looked at: each look is an eigendecomposition of T
-SLACK = 1e3  # the solution moves by more than any loss does: it converges half as fast
 TRIM = 1e-2  # of the tolerance, left out of the solutions
 
 
@@ -197,8 +196,8 @@ def krylov_losses(
         max_steps: blocks in the basis at most.
         probes: (d, s) random signs g whose V g start the space, or None to start from V.
     """
-    V = _slope(averages.mixture)
     own = [_slope(part) for part in (*averages.train, *averages.test)]
+    V = functools.reduce(jnp.add, [jnp.asarray(share, v.dtype) * v for share, v in zip(shares, own, strict=False)])
     if probes is not None:
         g = jnp.asarray(probes, V.dtype)
         V, own = _matmul(V, g), [_matmul(v, g) for v in own]
@@ -213,7 +212,7 @@ def krylov_losses(
         if not last and steps < due:
             continue
         due = max(steps + 1, math.ceil(SPACING * steps))
-        if not last and measured.newest() > SLACK * tolerance:
+        if not last and measured.newest() > math.sqrt(tolerance):  # the losses converge as the square of the solution
             continue
         train, test, errors, estimate = measured.losses(averages, own, np.asarray(shares, np.float64), TRIM * tolerance, exhausted=not more)
         if last or estimate <= tolerance:

@@ -31,6 +31,7 @@ from rfdiff.simulation.split import Split, held_out_counts
 PROBE_STREAM = 5  # replicas use the streams 0 to 3 of their key
 TOLERANCE = {"float64": 1e-8, "float32": 1e-4}
 MOST_STEPS = 200
+FEW_FEATURES = 1024
 
 _form = jax.jit(formed)
 _slope = jax.jit(lambda moment: moment.slope())
@@ -165,12 +166,15 @@ def replica_averages(
 
 
 def _class_averages(form: NoiseAverage, x: jax.Array, counts: tuple[int, ...]) -> tuple[NoiseAverage, ...]:
-    """The average over each class of samples in class order, filled up to one shape, so that one program serves all classes."""
+    """The average over each class of samples in class order. Those of small networks are filled up to one shape, so that one program serves
+    all classes; for large ones that costs more than it saves.
+    """
     stops, most = np.cumsum(counts), max(counts)
     parts = []
     for count, stop in zip(counts, stops.tolist(), strict=True):
-        share = np.where(np.arange(most) < count, 1 / count, 0.0)
-        parts.append(dataclasses.replace(form, x=jnp.pad(x[stop - count : stop], ((0, most - count), (0, 0))), share=share))
+        size = most if form.W.shape[0] <= FEW_FEATURES else count
+        share = np.where(np.arange(size) < count, 1 / count, 0.0)
+        parts.append(dataclasses.replace(form, x=jnp.pad(x[stop - count : stop], ((0, size - count), (0, 0))), share=share))
     return tuple(parts)
 
 

@@ -32,7 +32,8 @@ PROBES = 16
 # Measured on two cores: eigh works at this part of the rate of large products, counting 9 p³ operations; elementwise work of Mehler's
 # series and filters at this part of it.
 EIGH_SHARE, ELEMENTWISE_SHARE = 0.35, 0.05
-STEPS = 24  # blocks until every training time is resolved to 1e-6, seen at ψ_p from 8 to 64; at most p/d, where the space is the whole
+STEPS = 18  # blocks until every training time is resolved to 1e-8, seen at ψ_p from 8 to 64; at most p/d, where the space is the whole
+SOLUTIONS = 14  # directions that the solutions of all training times span to that tolerance, a block each
 CALIBRATION = 1024
 
 
@@ -142,8 +143,9 @@ def _cost(
     steps = min(math.ceil(p / width), STEPS * (1 if width == d else 4))
     basis = min(p, steps * width)
     applied = 2.0 * p * p * width * steps
-    growth = 16.0 * p * width**2 * steps**2 / 2
-    forms = 2.0 * p * p * basis * (2 * k - 1) + k * tested + assembly
+    growth = 12.0 * p * width**2 * steps**2 / 2
+    combined = min(basis, SOLUTIONS * width)
+    forms = 2.0 * p * p * combined * (2 * k - 1) + 4.0 * p * basis * combined + k * tested + assembly
     small = 9.0 * basis**3 / EIGH_SHARE * 3
     free = solver == "krylov-matrix-free" or (solver == "krylov-probes" and item * p * p * 3 > (available_bytes() or math.inf))
     assembled = assembly * (steps if free else 1)
@@ -152,7 +154,7 @@ def _cost(
     seconds = (flops + small + elementwise * passes / ELEMENTWISE_SHARE) / rate
     held = (
         (2 * k + 4) * p * d
-        + (4 * basis + 3 * width) * p
+        + (2 * basis + 4 * combined + 3 * width) * p
         + 2 * min(BLOCK_VALUES, p * n * (train_order + 1))
         + (train_order + 4) * PANEL_VALUES
     )
