@@ -1,0 +1,75 @@
+"""Losses per class and per t on training and held-out images, always with the same images and the same noise, so that steps compare."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rfdiff.images.devices import Devices
+from rfdiff.images.protocol import ImageSet
+from rfdiff.images.settings import Settings
+from rfdiff.images.unet import UNet
+
+SETS = ("train", "held_out")
+BLOCK = 256  # images of one call
+
+
+class Losses:
+    """What measures the losses of one run: up to `settings.measured` images of each class and set, one noise for each image and t.
+
+    Args:
+        settings: the run.
+        images: its images.
+        devices: that share a call.
+    """
+
+    def __init__(self, settings: Settings, images: ImageSet, devices: Devices) -> None:
+        most, classes = settings.measured, range(settings.protocol.num_classes)
+        groups = [images.train[images.labels == c][:most] for c in classes] + [images.held_out[c][:most] for c in classes]
+        self._sizes = [len(group) for group in groups]
+        self._log_snrs = settings.measured_log_snrs()
+        x0 = np.concatenate(groups)
+        block = min(BLOCK, -(-len(x0) // devices.count) * devices.count)
+        padded = np.zeros((-(-len(x0) // block) * block, *x0.shape[1:]), np.float32)
+        padded[: len(x0)] = x0
+        self._blocks = [devices.everywhere(padded[i : i + block]) for i in range(0, len(padded), block)]
+        network = UNet(settings.architecture, jnp.dtype(settings.dtype))
+
+        def per_image(parameters: Any, x0: jax.Array, log_snr: jax.Array, number: jax.Array) -> jax.Array:
+            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(settings.seed), 2**31), number)
+            noise, levels = jax.random.normal(key, x0.shape), jnp.full(len(x0), log_snr)
+            x0 = devices.split(x0)
+            x = jnp.sqrt(jax.nn.sigmoid(log_snr)) * x0 + jnp.sqrt(jax.nn.sigmoid(-log_snr)) * noise
+            return jnp.mean((network.apply(parameters, x, levels) - noise) ** 2, axis=(1, 2))
+
+        self._per_image = jax.jit(per_image)
+
+    def measure(self, parameters: Any) -> dict[str, np.ndarray]:
+        """Losses per coordinate and their standard errors over images.
+
+        Returns:
+            loss, loss_stderr (2, T, K): train and held-out; mean_loss, mean_loss_stderr (2, K): the mean over the T log-SNRs.
+
+        Raises:
+            ValueError: a loss that is not finite.
+        """
+        count = len(self._blocks)
+        calls = [
+            [self._per_image(parameters, block, level, np.uint32(j * count + i)) for i, block in enumerate(self._blocks)]
+            for j, level in enumerate(self._log_snrs)
+        ]
+        each = np.stack([np.concatenate([np.asarray(part) for part in row]) for row in calls]).astype(np.float64)
+        groups = np.split(each[:, : sum(self._sizes)], np.cumsum(self._sizes)[:-1], axis=1)
+        if not np.all(np.isfinite(each)):
+            raise ValueError("learning_rate: training diverged, a loss is not finite; allowed: a smaller one (checkpoints kept so far stay)")
+        mean = np.stack([group.mean(1) for group in groups], -1)
+        error = np.stack([group.std(1, ddof=1) / np.sqrt(group.shape[1]) for group in groups], -1)
+        over = [group.mean(0) for group in groups]
+        shape = (len(self._log_snrs), 2, -1)
+        return {
+            "loss": np.moveaxis(mean.reshape(shape), 1, 0),
+            "loss_stderr": np.moveaxis(error.reshape(shape), 1, 0),
+            "mean_loss": np.array([group.mean() for group in over]).reshape(2, -1),
+            "mean_loss_stderr": np.array([group.std(ddof=1) / np.sqrt(group.size) for group in over]).reshape(2, -1),
+        }
