@@ -1,4 +1,4 @@
-"""Command line: rfdiff predict | simulate | compare | plan | phase-map | times | plot (`rfdiff --help`)."""
+"""Command line: rfdiff predict | simulate | compare | plan | phase-map | times | plot | images (`rfdiff --help`)."""
 
 import sys
 import time
@@ -27,6 +27,8 @@ from rfdiff.commands import (
     training_rule,
 )
 from rfdiff.curves import LearningCurves, times
+from rfdiff.images import readout
+from rfdiff.images_options import Images
 from rfdiff.output import prepare_folder, say
 from rfdiff.problem import Problem
 from rfdiff.progress import progress
@@ -74,7 +76,23 @@ def run(command: Command) -> int:
         return times_command.compute(command)
     if isinstance(command, Plan):
         return estimate(command)
+    if isinstance(command, Images):
+        return images(command)
     return plot(command) if isinstance(command, Plot) else compute(command)
+
+
+def images(command: Images) -> int:
+    """Do what a command on images asks for; the only one that needs flax and orbax.
+
+    Raises:
+        ValueError: bad input, or the extra is not installed.
+        OSError: files that cannot be read or written.
+    """
+    try:
+        from rfdiff.images import command as image_command
+    except ModuleNotFoundError as err:
+        raise ValueError(f"images: the module {err.name} is missing; allowed: an environment with the extra, rfdiff[images]") from err
+    return image_command.compute(command)
 
 
 def compute(options: Predict | Simulate | Compare) -> int:
@@ -125,7 +143,7 @@ def plot(options: Plot) -> int:
     if options.q is not None and not 0 < options.q < 1:
         raise ValueError(f"--q: {options.q!r}; allowed: 0 < q < 1")
     content = datasets.content_of(options.file)
-    if options.q is not None and content in (map_command.CONTENT, times_command.CONTENT):
+    if options.q is not None and content in (map_command.CONTENT, times_command.CONTENT, readout.CONTENT):
         raise ValueError(f"--q: {options.q!r}; {options.file} holds times read at its own q; compute it again with this one")
     if content != map_command.CONTENT and (options.classes is not None or options.quantity != "all"):
         raise ValueError(f"--{'quantity' if options.classes is None else 'classes'}: goes with a file of rfdiff phase-map alone")
@@ -133,6 +151,8 @@ def plot(options: Plot) -> int:
         return map_command.redraw(options)
     if content == times_command.CONTENT:
         return times_command.redraw(options)
+    if content == readout.CONTENT:
+        return readout.redraw(options)
     result = store.load(options.file)
     if result.theory is None and result.simulation is None:
         raise ValueError(f"{options.file}: holds neither theory nor simulation, nothing to draw curves of")

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Union
 
 import tyro
 
+from rfdiff.images_options import Images
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientDescent, GradientFlow, HeavyBall, Ridge, Rule
 from rfdiff.simulation.features import LARGEST_DIMENSION
@@ -167,7 +168,7 @@ class Plot:
     """Figures of a file that another command wrote."""
 
     file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
-    """A result.nc, phase_map.nc or times.nc."""
+    """A result.nc, phase_map.nc, times.nc, or evaluation.nc of rfdiff images."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder of the figures; if not given that of the file, whose figures are replaced."""
     q: Annotated[float | None, tyro.conf.arg(metavar="NUMBER")] = None
@@ -180,8 +181,11 @@ class Plot:
     """Replace figures that stand in the folder given by --out."""
 
 
-Command = Predict | Simulate | Compare | Plan | PhaseMap | Times | Plot
-NAMES = {"predict": Predict, "simulate": Simulate, "compare": Compare, "plan": Plan, "phase-map": PhaseMap, "times": Times, "plot": Plot}
+Command = Predict | Simulate | Compare | Plan | PhaseMap | Times | Plot | Images
+NAMES = {
+    "predict": Predict, "simulate": Simulate, "compare": Compare, "plan": Plan, "phase-map": PhaseMap, "times": Times, "plot": Plot,
+    "images": Images,
+}  # fmt: skip
 
 
 def parse(arguments: Sequence[str]) -> Command:

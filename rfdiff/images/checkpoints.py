@@ -37,7 +37,9 @@ def save(folder: Path, step: int, arrays: Mapping[str, np.ndarray]) -> Path:
             writer.save(target.absolute(), tree, force=True)
     except (OSError, ValueError, RuntimeError) as err:  # tensorstore tells of a full disk by a ValueError
         good = next((earlier for earlier in reversed(kept(folder)) if earlier != step), None)
-        rest = "no earlier one is kept" if good is None else f"the last one kept is that of step {good}, and the same command goes on from it"
+        rest = (
+            "no earlier one is kept" if good is None else f"the last one kept is that of step {good}, and the same command goes on from it"
+        )
         raise OSError(f"{target}: the checkpoint cannot be written ({_first_line(err)}); {rest}") from err
     return target
 
@@ -58,7 +60,7 @@ def load(folder: Path, step: int) -> dict[str, np.ndarray]:
         arrays = {name: np.asarray(value) for name, value in tree.items()}
         if arrays.pop(DIGEST).tobytes() != _digest(arrays):
             raise ValueError("its numbers do not fit its checksum")
-    except Exception as err:  # noqa: BLE001 -- whatever orbax and tensorstore say of a damaged checkpoint, it is one
+    except Exception as err:
         raise ValueError(f"{path}: damaged checkpoint ({_first_line(err)})") from err
     return arrays
 

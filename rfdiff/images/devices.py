@@ -34,6 +34,12 @@ class Devices:
         mesh = jax.sharding.Mesh(np.array(chosen), (AXIS,), axis_types=(AxisType.Auto,))
         self._split, self._whole = NamedSharding(mesh, PartitionSpec(AXIS)), NamedSharding(mesh, PartitionSpec())
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Devices) and self.count == other.count
+
+    def __hash__(self) -> int:
+        return hash(self.count)
+
     def everywhere(self, tree: Any) -> Any:
         """A copy of every array on every device, in buffers of its own (they may be donated)."""
         return jax.tree.map(lambda leaf: jax.device_put(np.array(leaf), self._whole), tree)

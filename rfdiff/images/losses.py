@@ -1,5 +1,7 @@
 """Losses per class and per t on training and held-out images, always with the same images and the same noise, so that steps compare."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,7 +11,7 @@ import numpy as np
 from rfdiff.images.devices import Devices
 from rfdiff.images.protocol import ImageSet
 from rfdiff.images.settings import Settings
-from rfdiff.images.unet import UNet
+from rfdiff.images.unet import Architecture, UNet
 
 SETS = ("train", "held_out")
 BLOCK = 256  # images of one call
@@ -34,16 +36,8 @@ class Losses:
         padded = np.zeros((-(-len(x0) // block) * block, *x0.shape[1:]), np.float32)
         padded[: len(x0)] = x0
         self._blocks = [devices.everywhere(padded[i : i + block]) for i in range(0, len(padded), block)]
-        network = UNet(settings.architecture, jnp.dtype(settings.dtype))
-
-        def per_image(parameters: Any, x0: jax.Array, log_snr: jax.Array, number: jax.Array) -> jax.Array:
-            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(settings.seed), 2**31), number)
-            noise, levels = jax.random.normal(key, x0.shape), jnp.full(len(x0), log_snr)
-            x0 = devices.split(x0)
-            x = jnp.sqrt(jax.nn.sigmoid(log_snr)) * x0 + jnp.sqrt(jax.nn.sigmoid(-log_snr)) * noise
-            return jnp.mean((network.apply(parameters, x, levels) - noise) ** 2, axis=(1, 2))
-
-        self._per_image = jax.jit(per_image)
+        self._program = _program(settings.architecture, settings.dtype, devices)
+        self._seed = np.uint32(settings.seed)
 
     def measure(self, parameters: Any) -> dict[str, np.ndarray]:
         """Losses per coordinate and their standard errors over images.
@@ -56,13 +50,15 @@ class Losses:
         """
         count = len(self._blocks)
         calls = [
-            [self._per_image(parameters, block, level, np.uint32(j * count + i)) for i, block in enumerate(self._blocks)]
+            [self._program(parameters, block, level, self._seed, np.uint32(j * count + i)) for i, block in enumerate(self._blocks)]
             for j, level in enumerate(self._log_snrs)
         ]
         each = np.stack([np.concatenate([np.asarray(part) for part in row]) for row in calls]).astype(np.float64)
         groups = np.split(each[:, : sum(self._sizes)], np.cumsum(self._sizes)[:-1], axis=1)
         if not np.all(np.isfinite(each)):
-            raise ValueError("learning_rate: training diverged, a loss is not finite; allowed: a smaller one (checkpoints kept so far stay)")
+            raise ValueError(
+                "learning_rate: training diverged, a loss is not finite; allowed: a smaller one (checkpoints kept so far stay)"
+            )
         mean = np.stack([group.mean(1) for group in groups], -1)
         error = np.stack([group.std(1, ddof=1) / np.sqrt(group.shape[1]) for group in groups], -1)
         over = [group.mean(0) for group in groups]
@@ -73,3 +69,18 @@ class Losses:
             "mean_loss": np.array([group.mean() for group in over]).reshape(2, -1),
             "mean_loss_stderr": np.array([group.std(ddof=1) / np.sqrt(group.size) for group in over]).reshape(2, -1),
         }
+
+
+@functools.lru_cache(maxsize=8)
+def _program(architecture: Architecture, dtype: str, devices: Devices) -> Callable[..., jax.Array]:
+    """Loss of each image of a block at one log-SNR, with the noise that belongs to the number of the call."""
+    network = UNet(architecture, jnp.dtype(dtype))
+
+    def per_image(parameters: Any, x0: jax.Array, log_snr: jax.Array, seed: jax.Array, number: jax.Array) -> jax.Array:
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 2**31), number)
+        noise, levels = jax.random.normal(key, x0.shape), jnp.full(len(x0), log_snr)
+        x0 = devices.split(x0)
+        x = jnp.sqrt(jax.nn.sigmoid(log_snr)) * x0 + jnp.sqrt(jax.nn.sigmoid(-log_snr)) * noise
+        return jnp.mean((network.apply(parameters, x, levels) - noise) ** 2, axis=(1, 2))
+
+    return jax.jit(per_image)

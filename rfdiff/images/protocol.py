@@ -167,7 +167,7 @@ def fitted_law(images: ImageSet) -> MixtureLaw:
 
 
 def law_numbers(law: MixtureLaw) -> dict[str, Any]:
-    """What the theory says matters, from a law: weights, variances tr Σ_c/d, squared centroid norms ‖μ_c‖²/d (K,), angles (K, K) in degrees."""
+    """What matters in theory: weights, variances tr Σ_c/d, squared centroid norms ‖μ_c‖²/d (K,), angles (K, K) in degrees."""
     gram = np.asarray(law.centroid_gram)
     norms = np.sqrt(np.diagonal(gram))
     with np.errstate(invalid="ignore", divide="ignore"):

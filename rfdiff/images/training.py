@@ -1,4 +1,4 @@
-"""Training of a U-Net as a denoiser of the Ornstein-Uhlenbeck process, with its losses per class, per t, and checkpoints that resume exactly.
+"""Training of a U-Net as a denoiser of the Ornstein-Uhlenbeck process; losses per class and t, checkpoints that resume exactly.
 
     x_t = e^{-t} x_0 + √Δ ξ,  loss = (1/d) E ‖ε̂(x_t, λ) - ξ‖²,  λ = log(e^{-2t}/Δ) uniform, or that of one t
 
@@ -7,6 +7,7 @@ all that the next step depends on.
 """
 
 import contextlib
+import functools
 import hashlib
 import signal
 import threading
@@ -27,7 +28,7 @@ from rfdiff.images.devices import Devices
 from rfdiff.images.losses import SETS, Losses
 from rfdiff.images.protocol import ImageSet, fitted_law, law_numbers
 from rfdiff.images.settings import Settings
-from rfdiff.images.unet import UNet, initial_parameters, log_snr_of
+from rfdiff.images.unet import Architecture, UNet, initial_parameters, log_snr_of
 from rfdiff.progress import progress
 
 CHUNK_SECONDS = 2.0  # about how long the host waits for the devices before it looks for an interruption
@@ -43,42 +44,56 @@ class State(NamedTuple):
     order: Any
 
 
-def network_of(settings: Settings) -> UNet:
-    """The network of a run."""
-    return UNet(settings.architecture, jnp.dtype(settings.dtype))
+class Recipe(NamedTuple):
+    """The fields of `Settings` that the program of a training step is made from."""
+
+    architecture: Architecture
+    batch: int
+    optimizer: str
+    learning_rate: float
+    momentum: float
+    t: float | None
+    log_snr: tuple[float, float]
+    dtype: str
 
 
-def optimizer_of(settings: Settings) -> optax.GradientTransformation:
-    """The optimiser of a run."""
-    rate = settings.learning_rate
-    return optax.adam(rate) if settings.optimizer == "adam" else optax.sgd(rate, settings.momentum)
+def recipe_of(settings: Settings) -> Recipe:
+    """What the program of a run's steps is made from."""
+    return Recipe(**{name: getattr(settings, name) for name in Recipe._fields})
+
+
+def optimizer_of(recipe: Recipe) -> optax.GradientTransformation:
+    """The optimiser of a recipe."""
+    rate = recipe.learning_rate
+    return optax.adam(rate) if recipe.optimizer == "adam" else optax.sgd(rate, recipe.momentum)
 
 
 def initial_state(settings: Settings) -> State:
     """The state before the first step, arrays of numpy."""
     side = settings.protocol.side
     shapes = jax.ShapeDtypeStruct((1, side, side), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.float32)
-    parameters = initial_parameters(network_of(settings), settings.seed, *shapes)
-    optimizer = jax.tree.map(np.asarray, optimizer_of(settings).init(parameters))
+    parameters = initial_parameters(UNet(settings.architecture), settings.seed, *shapes)
+    optimizer = jax.tree.map(np.asarray, optimizer_of(recipe_of(settings)).init(parameters))
     return State(np.int32(0), parameters, optimizer, np.arange(sum(settings.protocol.counts), dtype=np.int32))
 
 
-def make_step(settings: Settings, devices: Devices) -> Callable[[State, jax.Array], State]:
-    """`step(state, images)`: one step of training on images (n, s, s)."""
-    network, optimizer, batch = network_of(settings), optimizer_of(settings), settings.batch
-    low, high = settings.log_snr
+@functools.lru_cache(maxsize=8)
+def training_program(recipe: Recipe, devices: Devices) -> Callable[..., State]:
+    """`run(state, n, images, seed)`: n steps of training on images (n, s, s); runs that differ in images or seeds share it."""
+    network, optimizer, batch = UNet(recipe.architecture, jnp.dtype(recipe.dtype)), optimizer_of(recipe), recipe.batch
+    low, high = recipe.log_snr
 
-    def step(state: State, images: jax.Array) -> State:
-        key = jax.random.fold_in(jax.random.key(settings.seed), state.step)
+    def step(state: State, images: jax.Array, seed: jax.Array) -> State:
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
         order_key, level_key, noise_key = jax.random.split(key, 3)
         place = state.step % (len(images) // batch)  # what an order leaves over is in the next one
         order = jax.lax.cond(place == 0, lambda old: jax.random.permutation(order_key, old), lambda old: old, state.order)
         x0 = devices.split(images[jax.lax.dynamic_slice(order, (place * batch,), (batch,))])
-        if settings.t is None:  # stratified over the range: one number in each of `batch` equal parts
+        if recipe.t is None:  # stratified over the range: one number in each of `batch` equal parts
             parts = (jnp.arange(batch) + jax.random.uniform(level_key, (batch,))) / batch
             log_snr = low + (high - low) * parts
         else:
-            log_snr = jnp.full(batch, log_snr_of(settings.t))
+            log_snr = jnp.full(batch, log_snr_of(recipe.t))
         noise = jax.random.normal(noise_key, x0.shape)
 
         def loss(parameters: Any) -> jax.Array:
@@ -87,7 +102,7 @@ def make_step(settings: Settings, devices: Devices) -> Callable[[State, jax.Arra
         updates, own = optimizer.update(jax.grad(loss)(state.parameters), state.optimizer, state.parameters)
         return State(state.step + 1, optax.apply_updates(state.parameters, updates), own, order)
 
-    return step
+    return devices.repeated(step)
 
 
 def noised(x0: jax.Array, log_snr: jax.Array, noise: jax.Array) -> jax.Array:
@@ -118,37 +133,31 @@ def train(settings: Settings, images: ImageSet, folder: Path, devices: Devices |
     devices = Devices() if devices is None else devices
     devices.check_batch("batch", settings.batch)
     state, history = _begun(settings, images, folder)
-    run, losses = devices.repeated(make_step(settings, devices)), Losses(settings, images, devices)
-    state = devices.everywhere(state)
-    pixels = devices.everywhere(images.train)
-    done, chunk = int(state.step), 1
-    measured, kept_at = set(settings.measured_steps()), set(settings.kept_steps())
-    stops = sorted({*measured, *kept_at})
+    run, losses = training_program(recipe_of(settings), devices), Losses(settings, images, devices)
+    done = kept = int(state.step)
+    state, arrays = devices.everywhere(state), (devices.everywhere(images.train), np.uint32(settings.seed))
+    measured, kept_at, chunk = set(settings.measured_steps()), set(settings.kept_steps()), 1
     with progress("training", settings.steps, done, unit="step") as advance, _deferred_interrupt() as interrupted:
         while True:
             if done in measured and (not history or history[-1]["step"] < done):
                 history.append({"step": np.int64(done), **losses.measure(state.parameters)})
-            if (done in kept_at or interrupted()) and done > 0 and done not in checkpoints.kept(folder):
+            if done > kept and (done in kept_at or interrupted()):
                 _keep(folder, state, history, settings)
+                kept = done
             if interrupted() and done < settings.steps:
-                raise KeyboardInterrupt(f"step {done} of {settings.steps} is kept in {folder}, and the same command goes on from it")
+                raise KeyboardInterrupt(f"step {kept} of {settings.steps} is kept in {folder}, and the same command goes on from it")
             if done >= settings.steps:
                 break
-            count = min(next(stop for stop in stops if stop > done) - done, chunk)
+            count = min(min(stop for stop in measured | kept_at if stop > done) - done, chunk)
             start = time.perf_counter()
-            state = jax.block_until_ready(run(state, count, pixels))
+            state = jax.block_until_ready(run(state, count, *arrays))
             seconds = time.perf_counter() - start
-            chunk = max(1, min(4 * count if count == chunk else chunk, int(chunk_for(count, seconds))))
+            chunk = max(1, min(4 * chunk, int(CHUNK_SECONDS * count / max(seconds, 1e-6))))  # the first has compiled: grow from there
             done += count
             advance(count)
     dataset = as_dataset(history, settings)
     save_dataset(dataset, folder / checkpoints.METRICS)
     return dataset
-
-
-def chunk_for(count: int, seconds: float) -> float:
-    """Steps that take about `CHUNK_SECONDS`, judged by `count` of them."""
-    return CHUNK_SECONDS * count / max(seconds, 1e-6)
 
 
 def parameters_at(folder: Path, step: int, settings: Settings) -> Any:
