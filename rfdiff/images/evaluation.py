@@ -164,7 +164,7 @@ class Evaluator:
         everyone = copies[finite].mean() if finite.any() else np.nan
         return {
             **{name: np.asarray(values, np.float64) for name, values in rows.items()},
-            "all_memorised": np.float64(everyone),
+            "all_memorised": np.asarray(everyone, np.float64),
             "grid": np.stack(grids),
         }
 

@@ -1,4 +1,7 @@
-"""Losses per class and per t on training and held-out images, always with the same images and the same noise, so that steps compare."""
+"""Losses per class and per t on training and held-out images, always with the same images and the same noise, so that steps compare.
+
+The i-th image of every class and set has the same noise, which so drops out of differences between sets and classes.
+"""
 
 import functools
 from collections.abc import Callable
@@ -11,14 +14,14 @@ import numpy as np
 from rfdiff.images.devices import Devices
 from rfdiff.images.protocol import ImageSet
 from rfdiff.images.settings import Settings
-from rfdiff.images.unet import Architecture, UNet
+from rfdiff.images.unet import Architecture, UNet, noise_estimate, noised
 
 SETS = ("train", "held_out")
 BLOCK = 256  # images of one call
 
 
 class Losses:
-    """What measures the losses of one run: up to `settings.measured` images of each class and set, one noise for each image and t.
+    """What measures the losses of one run: up to `settings.measured` images of each class and set.
 
     Args:
         settings: the run.
@@ -31,11 +34,12 @@ class Losses:
         groups = [images.train[images.labels == c][:most] for c in classes] + [images.held_out[c][:most] for c in classes]
         self._sizes = [len(group) for group in groups]
         self._log_snrs = settings.measured_log_snrs()
-        x0 = np.concatenate(groups)
+        x0, place = np.concatenate(groups), np.concatenate([np.arange(size) for size in self._sizes])
         block = min(BLOCK, -(-len(x0) // devices.count) * devices.count)
-        padded = np.zeros((-(-len(x0) // block) * block, *x0.shape[1:]), np.float32)
-        padded[: len(x0)] = x0
-        self._blocks = [devices.everywhere(padded[i : i + block]) for i in range(0, len(padded), block)]
+        extra = -len(x0) % block  # the last block is filled up with images that are not counted
+        x0, place = np.pad(x0, ((0, extra), (0, 0), (0, 0))), np.pad(place, (0, extra)).astype(np.uint32)
+        parts = [slice(i, i + block) for i in range(0, len(x0), block)]
+        self._blocks = [devices.everywhere((x0[part], place[part])) for part in parts]
         self._program = _program(settings.architecture, settings.dtype, devices)
         self._seed = np.uint32(settings.seed)
 
@@ -48,9 +52,8 @@ class Losses:
         Raises:
             ValueError: a loss that is not finite.
         """
-        count = len(self._blocks)
         calls = [
-            [self._program(parameters, block, level, self._seed, np.uint32(j * count + i)) for i, block in enumerate(self._blocks)]
+            [self._program(parameters, *block, level, self._seed, np.uint32(j)) for block in self._blocks]
             for j, level in enumerate(self._log_snrs)
         ]
         each = np.stack([np.concatenate([np.asarray(part) for part in row]) for row in calls]).astype(np.float64)
@@ -73,14 +76,13 @@ class Losses:
 
 @functools.lru_cache(maxsize=8)
 def _program(architecture: Architecture, dtype: str, devices: Devices) -> Callable[..., jax.Array]:
-    """Loss of each image of a block at one log-SNR, with the noise that belongs to the number of the call."""
+    """Loss of each image of a block at one log-SNR, with the noise that belongs to its place in its group and to the number of the level."""
     network = UNet(architecture, jnp.dtype(dtype))
 
-    def per_image(parameters: Any, x0: jax.Array, log_snr: jax.Array, seed: jax.Array, number: jax.Array) -> jax.Array:
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 2**31), number)
-        noise, levels = jax.random.normal(key, x0.shape), jnp.full(len(x0), log_snr)
-        x0 = devices.split(x0)
-        x = jnp.sqrt(jax.nn.sigmoid(log_snr)) * x0 + jnp.sqrt(jax.nn.sigmoid(-log_snr)) * noise
-        return jnp.mean((network.apply(parameters, x, levels) - noise) ** 2, axis=(1, 2))
+    def per_image(parameters: Any, x0: jax.Array, place: jax.Array, log_snr: jax.Array, seed: jax.Array, level: jax.Array) -> jax.Array:
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 2**31), level)
+        noise = jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key, i), x0.shape[1:]))(place)
+        x0, levels = devices.split(x0), jnp.full(len(x0), log_snr)
+        return jnp.mean((noise_estimate(network, parameters, noised(x0, levels, noise), levels) - noise) ** 2, axis=(1, 2))
 
     return jax.jit(per_image)

@@ -7,7 +7,6 @@ comes last: an image x of class c becomes m_c + √r_c (x - m_c), m_c the mean o
 """
 
 import dataclasses
-import numbers
 from dataclasses import dataclass
 from typing import Any
 
@@ -192,4 +191,4 @@ def law_table(images: ImageSet, law: MixtureLaw) -> str:
 
 
 def _whole(value: Any, least: int, most: float = np.inf) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and least <= value <= most
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(least <= value <= most)

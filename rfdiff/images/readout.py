@@ -84,8 +84,11 @@ def read_out(losses: xr.Dataset, steps: Sequence[int], evaluations: Sequence[Map
     mean, each = class_times(losses)
     copy = np.full(losses.sizes["class"], np.nan)
     dataset = losses.copy()
-    gap = losses["mean_loss"].sel(set="held_out", drop=True) - losses["mean_loss"].sel(set="train", drop=True)
-    dataset["gap"] = gap.assign_attrs(long_name="held-out minus train loss, mean over the log-SNRs")
+    relative = losses["mean_loss"] / losses["mean_loss"].isel(step=0, drop=True)
+    gap = relative.sel(set="held_out", drop=True) - relative.sel(set="train", drop=True)
+    dataset["gap"] = gap.assign_attrs(
+        long_name="held-out minus train loss, mean over the log-SNRs, in units of the loss before the first step"
+    )
     if evaluations:
         found = {name: np.stack([row[name] for row in evaluations]) for name in (*VARIABLES, "all_memorised", "grid")}
         for name, text in VARIABLES.items():

@@ -15,7 +15,7 @@ import numpy as np
 
 from rfdiff.images.devices import Devices
 from rfdiff.images.settings import Settings
-from rfdiff.images.unet import Architecture, UNet
+from rfdiff.images.unet import Architecture, UNet, noise_estimate
 
 BLOCK = 512  # samples drawn together
 
@@ -53,6 +53,12 @@ def draw_samples(parameters: Any, settings: Settings, devices: Devices, number: 
     return np.concatenate(found)[:number]
 
 
+def moved(x: jax.Array, noise: jax.Array, here: Any, there: Any, last: Any) -> jax.Array:
+    """A DDIM step of x from log-SNR `here` to `there` by the noise estimate; the clean image where it is the last."""
+    clean = (x - jnp.sqrt(jax.nn.sigmoid(-here)) * noise) / jnp.sqrt(jax.nn.sigmoid(here))
+    return jnp.where(last, clean, jnp.sqrt(jax.nn.sigmoid(there)) * clean + jnp.sqrt(jax.nn.sigmoid(-there)) * noise)
+
+
 @functools.lru_cache(maxsize=4)
 def _program(architecture: Architecture, dtype: str, devices: Devices) -> Callable[..., Any]:
     network = UNet(architecture, jnp.dtype(dtype))
@@ -60,9 +66,7 @@ def _program(architecture: Architecture, dtype: str, devices: Devices) -> Callab
     def step(at: _Position, parameters: Any, levels: jax.Array) -> _Position:
         here, there = levels[at.index], levels[jnp.minimum(at.index + 1, len(levels) - 1)]
         x = devices.split(at.x)
-        noise = network.apply(parameters, x, jnp.full(len(x), here))
-        clean = (x - jnp.sqrt(jax.nn.sigmoid(-here)) * noise) / jnp.sqrt(jax.nn.sigmoid(here))
-        moved = jnp.sqrt(jax.nn.sigmoid(there)) * clean + jnp.sqrt(jax.nn.sigmoid(-there)) * noise
-        return _Position(at.index + 1, jnp.where(at.index == len(levels) - 1, clean, moved))
+        noise = noise_estimate(network, parameters, x, jnp.full(len(x), here))
+        return _Position(at.index + 1, moved(x, noise, here, there, at.index == len(levels) - 1))
 
     return devices.repeated(step)

@@ -28,7 +28,7 @@ from rfdiff.images.devices import Devices
 from rfdiff.images.losses import SETS, Losses
 from rfdiff.images.protocol import ImageSet, fitted_law, law_numbers
 from rfdiff.images.settings import Settings
-from rfdiff.images.unet import Architecture, UNet, initial_parameters, log_snr_of
+from rfdiff.images.unet import Architecture, UNet, initial_parameters, log_snr_of, noise_estimate, noised
 from rfdiff.progress import progress
 
 CHUNK_SECONDS = 2.0  # about how long the host waits for the devices before it looks for an interruption
@@ -97,18 +97,12 @@ def training_program(recipe: Recipe, devices: Devices) -> Callable[..., State]:
         noise = jax.random.normal(noise_key, x0.shape)
 
         def loss(parameters: Any) -> jax.Array:
-            return jnp.mean((network.apply(parameters, noised(x0, log_snr, noise), log_snr) - noise) ** 2)
+            return jnp.mean((noise_estimate(network, parameters, noised(x0, log_snr, noise), log_snr) - noise) ** 2)
 
         updates, own = optimizer.update(jax.grad(loss)(state.parameters), state.optimizer, state.parameters)
         return State(state.step + 1, optax.apply_updates(state.parameters, updates), own, order)
 
     return devices.repeated(step)
-
-
-def noised(x0: jax.Array, log_snr: jax.Array, noise: jax.Array) -> jax.Array:
-    """x_t = e^{-t} x_0 + √Δ ξ at log-SNRs (n,): e^{-2t} is the logistic function of λ, and Δ that of -λ."""
-    signal_part, noise_part = (jnp.sqrt(jax.nn.sigmoid(sign * log_snr))[:, None, None] for sign in (1, -1))
-    return signal_part * x0 + noise_part * noise
 
 
 def train(settings: Settings, images: ImageSet, folder: Path, devices: Devices | None = None) -> xr.Dataset:

@@ -175,6 +175,18 @@ def initial_parameters(network: nn.Module, seed: int, *example: Any) -> Any:
     return jax.tree_util.tree_map_with_path(drawn, shapes)
 
 
+def noise_estimate(network: UNet, parameters: Any, x: jax.Array, log_snr: jax.Array) -> jax.Array:
+    """ε̂ (n, s, s) of images x (n, s, s) at log-SNRs (n,)."""
+    estimate: Any = network.apply(parameters, x, log_snr)
+    return estimate
+
+
+def noised(x0: jax.Array, log_snr: jax.Array, noise: jax.Array) -> jax.Array:
+    """x_t = e^{-t} x_0 + √Δ ξ at log-SNRs (n,): e^{-2t} is the logistic function of λ, and Δ that of -λ."""
+    signal_part, noise_part = (jnp.sqrt(jax.nn.sigmoid(sign * log_snr))[:, None, None] for sign in (1, -1))
+    return signal_part * x0 + noise_part * noise
+
+
 def log_snr_of(t: Any) -> jax.Array:
     """log(e^{-2t}/Δ) = -log(e^{2t} - 1) at diffusion time t > 0."""
     return -jnp.log(jnp.expm1(2 * jnp.asarray(t, jnp.float32)))

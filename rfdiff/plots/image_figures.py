@@ -49,7 +49,8 @@ def plot_image_run(dataset: xr.Dataset) -> Figure:
     for panel in panels:
         panel.set(xscale="log", xlabel="training step")
     handles: list[Any] = [Line2D([], [], color=color, label=name) for name, color in zip(names, colors, strict=True)]
-    handles += [Line2D([], [], color="0.3", linestyle=style, label=text) for style, text in (("-", "held out"), ("--", "train"))]
+    styles: Any = (("-", "held out"), ("--", "train"))
+    handles += [Line2D([], [], color="0.3", linestyle=style, label=text) for style, text in styles]
     marks = (("^", r"$\tau_{gen}$"), ("D", r"$\tau_{mem}$"))
     handles += [Line2D([], [], color="0.3", linestyle="", marker=marker, label=text) for marker, text in marks]
     if sampled:
