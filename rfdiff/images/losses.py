@@ -76,7 +76,7 @@ class Losses:
 
 @functools.lru_cache(maxsize=8)
 def _program(architecture: Architecture, dtype: str, devices: Devices) -> Callable[..., jax.Array]:
-    """Loss of each image of a block at one log-SNR, with the noise that belongs to its place in its group and to the number of the level."""
+    """Loss of each image of a block at one log-SNR, with the noise of its place in its group and of the level."""
     network = UNet(architecture, jnp.dtype(dtype))
 
     def per_image(parameters: Any, x0: jax.Array, place: jax.Array, log_snr: jax.Array, seed: jax.Array, level: jax.Array) -> jax.Array:
