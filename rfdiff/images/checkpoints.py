@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +20,22 @@ from rfdiff.store import provenance
 
 RUN, METRICS, FOLDER = "run.json", "metrics.nc", "checkpoints"
 FORMAT = "rfdiff images run"
-DIGEST = "digest"
 
 
 def save(folder: Path, step: int, arrays: Mapping[str, np.ndarray]) -> Path:
-    """Keep named arrays as the checkpoint of a step: written beside its place by orbax, then renamed.
+    """Keep named arrays as the checkpoint of a step: written beside its place by orbax, renamed, then its checksum is written.
 
     Raises:
         OSError: it cannot be written; what was kept before stays, and the message says what that is.
     """
-    target = folder / FOLDER / f"step-{step:09d}"
-    tree = {**arrays, DIGEST: np.frombuffer(_digest(arrays), np.uint8)}
+    target = _place(folder, step)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        _checksum_file(target).unlink(missing_ok=True)
         with ocp.PyTreeCheckpointer() as writer:
-            writer.save(target.absolute(), tree, force=True)
+            writer.save(target.absolute(), dict(arrays), force=True)
+        with replacing(_checksum_file(target)) as temporary:
+            temporary.write_text(_checksum(target), encoding="ascii")
     except (OSError, ValueError, RuntimeError) as err:  # tensorstore tells of a full disk by a ValueError
         good = next((earlier for earlier in reversed(kept(folder)) if earlier != step), None)
         rest = (
@@ -48,21 +49,20 @@ def load(folder: Path, step: int) -> dict[str, np.ndarray]:
     """The arrays of the checkpoint of a step.
 
     Raises:
-        ValueError: missing, damaged (unreadable, or its checksum does not fit); the message names it.
+        ValueError: missing, or damaged (its files do not fit their checksum, or cannot be read); the message names it.
     """
-    path = folder / FOLDER / f"step-{step:09d}"
-    if not path.is_dir():
+    path = _place(folder, step)
+    if step not in kept(folder):
         raise ValueError(f"{path}: no such checkpoint; allowed: steps {kept(folder)}")
     try:
+        if _checksum(path) != _checksum_file(path).read_text(encoding="ascii"):
+            raise ValueError("its files do not fit their checksum")
         with ocp.PyTreeCheckpointer() as reader:
             names = reader.metadata(path.absolute()).item_metadata.tree
             tree = reader.restore(path.absolute(), restore_args=jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), names))
-        arrays = {name: np.asarray(value) for name, value in tree.items()}
-        if arrays.pop(DIGEST).tobytes() != _digest(arrays):
-            raise ValueError("its numbers do not fit its checksum")
-    except Exception as err:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as err:
         raise ValueError(f"{path}: damaged checkpoint ({_first_line(err)})") from err
-    return arrays
+    return {name: np.asarray(value) for name, value in tree.items()}
 
 
 def newest(folder: Path) -> tuple[int, dict[str, np.ndarray]] | None:
@@ -87,15 +87,16 @@ def newest(folder: Path) -> tuple[int, dict[str, np.ndarray]] | None:
 
 
 def kept(folder: Path) -> list[int]:
-    """Steps whose checkpoints stand in the folder of a run, ascending."""
-    return sorted(step for step, _ in _standing(folder))
+    """Steps whose checkpoints stand in the folder of a run, ascending; one without its checksum was never finished."""
+    matches = [(path, re.fullmatch(r"step-(\d{9})", path.name)) for path in (folder / FOLDER).glob("step-*")]
+    return sorted(int(match[1]) for path, match in matches if match and path.is_dir() and _checksum_file(path).is_file())
 
 
 def clear_unfinished(folder: Path) -> None:
     """Remove what a killed process left half-written."""
-    standing = {path for _, path in _standing(folder)}
+    standing = {_place(folder, step) for step in kept(folder)}
     for path in (folder / FOLDER).glob("step-*"):
-        if path not in standing:
+        if path.is_dir() and path not in standing:
             shutil.rmtree(path, ignore_errors=True)
 
 
@@ -143,11 +144,22 @@ def refuse_another(folder: Path, settings: Settings, data_digest: str) -> None:
         raise ValueError(f"--out: {folder} holds another run ({'; '.join(differing)}); allowed: another folder, or --overwrite")
 
 
-def _standing(folder: Path) -> Iterator[tuple[int, Path]]:
-    for path in (folder / FOLDER).glob("step-*"):
-        match = re.fullmatch(r"step-(\d{9})", path.name)
-        if match and path.is_dir():
-            yield int(match[1]), path
+def _place(folder: Path, step: int) -> Path:
+    return folder / FOLDER / f"step-{step:09d}"
+
+
+def _checksum_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _checksum(path: Path) -> str:
+    """SHA-256 of the names and bytes of all files of a folder (orbax, given a damaged one, leaves readers behind that never end)."""
+    total = hashlib.sha256()
+    for file in sorted(path.rglob("*")):
+        if file.is_file():
+            content = file.read_bytes()
+            total.update(f"{file.relative_to(path)} {len(content)}\n".encode() + content)
+    return total.hexdigest()
 
 
 def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -155,14 +167,6 @@ def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in record.items():
         found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
     return found
-
-
-def _digest(arrays: Mapping[str, np.ndarray]) -> bytes:
-    total = hashlib.sha256()
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        total.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
-    return total.digest()
 
 
 def _first_line(err: BaseException) -> str:

@@ -44,7 +44,7 @@ def plot_image_run(dataset: xr.Dataset) -> Figure:
     panels[1].set(ylabel="held-out − train loss")
     panels[1].axhline(0, color="0.6", linewidth=0.8)
     if sampled:
-        panels[2].set(yscale="log", ylabel="Fréchet distance in classifier features")
+        panels[2].set(yscale="log" if bool((dataset["frechet"] > 0).any()) else "linear", ylabel="Fréchet distance in classifier features")
         panels[3].set(ylim=(-0.03, 1.03), ylabel="memorised fraction of samples")
     for panel in panels:
         panel.set(xscale="log", xlabel="training step")

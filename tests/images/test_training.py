@@ -134,26 +134,29 @@ def test_a_damaged_checkpoint_leaves_the_one_before_it(
     folder = tmp_path / "damaged"
     shutil.copytree(finished[0], folder)
     damage(folder, LAST)
-    with pytest.raises(ValueError, match=r"step-000000012: damaged checkpoint"):
+    with pytest.raises(ValueError, match=r"step-000000012: damaged checkpoint \(its files do not fit their checksum\)"):
         checkpoints.load(folder, LAST)
     assert_same(folder, train(SETTINGS, toy_images(), folder), finished)
     earlier = SETTINGS.kept_steps()[-2]
     text = capsys.readouterr().err
     assert "step-000000012: damaged checkpoint" in text and f"going on from step {earlier}, the last good one" in text
     for step in checkpoints.kept(folder):
-        shutil.rmtree(folder / checkpoints.FOLDER / f"step-{step:09d}" / "d")
+        damage(folder, step)
     with pytest.raises(ValueError, match=r"damaged checkpoint .* and no other one is whole; delete"):
         train(SETTINGS, toy_images(), folder)
 
 
-def test_numbers_that_do_not_fit_their_checksum_are_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "_digest", lambda arrays: bytes(32))
-        checkpoints.save(tmp_path, 3, {"leaf_0": np.arange(4.0)})
-    with pytest.raises(ValueError, match=r"step-000000003: damaged checkpoint \(its numbers do not fit its checksum\)"):
-        checkpoints.load(tmp_path, 3)
+def test_what_orbax_cannot_read_is_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreadable(*arguments: Any, **options: Any) -> None:
+        raise ValueError("no such format\nand more")
+
+    checkpoints.save(tmp_path, 3, {"leaf_0": np.arange(4.0)})
+    np.testing.assert_array_equal(checkpoints.load(tmp_path, 3)["leaf_0"], np.arange(4.0))
     with pytest.raises(ValueError, match=r"step-000000004: no such checkpoint; allowed: steps \[3\]"):
         checkpoints.load(tmp_path, 4)
+    monkeypatch.setattr(checkpoints.ocp.PyTreeCheckpointer, "restore", unreadable)
+    with pytest.raises(ValueError, match=r"step-000000003: damaged checkpoint \(no such format\)"):
+        checkpoints.load(tmp_path, 3)
 
 
 def test_a_full_disk_leaves_the_last_good_checkpoint(
@@ -182,6 +185,7 @@ def test_a_half_written_checkpoint_is_none(tmp_path: Path, finished: tuple[Path,
     shutil.copytree(finished[0], folder)
     whole = folder / checkpoints.FOLDER / f"step-{LAST:09d}"
     whole.rename(whole.with_name(f"{whole.name}.orbax-checkpoint-tmp"))
+    (folder / checkpoints.FOLDER / f"step-{SETTINGS.kept_steps()[-2]:09d}.sha256").unlink()  # written last of all
     assert LAST not in checkpoints.kept(folder)
     assert_same(folder, train(SETTINGS, toy_images(), folder), finished)
     assert not list((folder / checkpoints.FOLDER).glob("*tmp*"))
@@ -217,13 +221,17 @@ def test_divergence_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_no_number_of_steps_and_no_second_run_compiles_anew(tmp_path: Path, finished: tuple[Path, xr.Dataset]) -> None:
-    traced: list[str] = []
-    with jax.log_compiles(False):  # the monitoring event below is counted whatever is logged
-        jax.monitoring.register_event_duration_secs_listener(
-            lambda name, *_, **__: traced.append(name) if "backend_compile" in name else None
-        )
-        train(dataclasses.replace(SETTINGS, steps=5, seed=3), toy_images(), tmp_path / "again")
-    assert traced == []
+    compiled: list[str] = []
+
+    def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
+        if "backend_compile" in event:
+            compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    train(dataclasses.replace(SETTINGS, steps=5, seed=3), toy_images(), tmp_path / "again")
+    assert compiled == []
+    jax.jit(lambda x: x * 2.5 + 1)(np.float32(1.0))
+    assert compiled, "the listener hears nothing"
 
 
 def test_a_batch_is_shared_by_all_devices() -> None:
