@@ -72,8 +72,8 @@ class Form:
 
 SIZES = {
     "full": Form(28, 64, 3, 1, 500, 500, 500, 60_000, 128, 8, 2000, 50, 100, 5, "bfloat16"),
-    "small": Form(14, 16, 2, 1, 64, 256, 64, 3000, 32, 4, 200, 20, 100, 2),
-    "smoke": Form(7, 4, 2, 0, 24, 30, 24, 60, 16, 2, 60, 5, 30, 8),
+    "small": Form(14, 16, 2, 1, 64, 256, 64, 2000, 32, 4, 200, 20, 100, 2),
+    "smoke": Form(7, 4, 2, 0, 24, 30, 24, 60, 16, 3, 60, 5, 30, 8),
 }
 
 
@@ -115,7 +115,7 @@ def trained(place: Path, argument: tuple[str, Sequence[int], Sequence[int], int]
     data = data_of(form)
     images = prepare(data, settings.protocol)
     losses = train(settings, images, folder, devices)
-    classifier = trained_classifier(data, images, size.epochs, devices, folder / "classifier.npz")
+    classifier = trained_classifier(data, images, size.epochs, devices, place / f"classifier-{form}-{settings.protocol.classes}.npz")
     steps = evaluation.evaluated_steps(folder, size.first)
     sampling = evaluation.Sampling(number=size.samples, steps=size.sampler_steps, seed=seed)
     rows = evaluation.Evaluator(folder, settings, images, data, classifier, sampling, devices).run(steps)
