@@ -49,6 +49,13 @@ def test_maps() -> None:
     assert set(found["seconds"]) == {"map", "many_classes", "sensitivity"}
 
 
+@pytest.mark.slow
+def test_images() -> None:
+    found = smoke("images.py")
+    assert found["programs_compiled_by_later_chunks"] == 0 and found["finite"]
+    assert found["flops_per_image"] > 0 and found["images_per_s"] > 0
+
+
 def test_committed_results_name_their_machine_and_spread() -> None:
     paths = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
     assert paths

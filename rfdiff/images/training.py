@@ -79,7 +79,12 @@ def initial_state(settings: Settings) -> State:
 
 @functools.lru_cache(maxsize=8)
 def training_program(recipe: Recipe, devices: Devices) -> Callable[..., State]:
-    """`run(state, n, images, seed)`: n steps of training on images (n, s, s); runs that differ in images or seeds share it."""
+    """`run(state, n, images, seed)`: n steps of training; runs that differ in images or seeds share it."""
+    return devices.repeated(training_step(recipe, devices))
+
+
+def training_step(recipe: Recipe, devices: Devices) -> Callable[[State, jax.Array, jax.Array], State]:
+    """`step(state, images, seed)`: one step of training on images (n, s, s)."""
     network, optimizer, batch = UNet(recipe.architecture, jnp.dtype(recipe.dtype)), optimizer_of(recipe), recipe.batch
     low, high = recipe.log_snr
 
@@ -102,7 +107,7 @@ def training_program(recipe: Recipe, devices: Devices) -> Callable[..., State]:
         updates, own = optimizer.update(jax.grad(loss)(state.parameters), state.optimizer, state.parameters)
         return State(state.step + 1, optax.apply_updates(state.parameters, updates), own, order)
 
-    return devices.repeated(step)
+    return step
 
 
 def train(settings: Settings, images: ImageSet, folder: Path, devices: Devices | None = None) -> xr.Dataset:
