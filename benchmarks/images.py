@@ -3,7 +3,7 @@
 The FLOPs are those of the program of a step before compilation (XLA's count); the rate is the best of a few square matrix products in the
 same floating type. Both are stated, with images/s measured over steps that are run as in training (state donated, data on the device), the
 seconds of the first chunk (compilation) and the programs that a second chunk of another length compiles: none.
-Run: python benchmarks/images.py [--smoke]. With --smoke the sizes are tiny and nothing is written. On a GPU the sizes are those of full runs.
+Run: python benchmarks/images.py [--smoke]. With --smoke the sizes are tiny and nothing is written. On a GPU sizes are those of full runs.
 """
 
 import argparse
