@@ -31,6 +31,7 @@ def save(folder: Path, step: int, arrays: Mapping[str, np.ndarray]) -> Path:
     target = _place(folder, step)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        _check_space(target.parent, 2 * sum(np.asarray(array).nbytes for array in arrays.values()))
         _checksum_file(target).unlink(missing_ok=True)
         with ocp.PyTreeCheckpointer() as writer:
             writer.save(target.absolute(), dict(arrays), force=True)
@@ -146,6 +147,13 @@ def refuse_another(folder: Path, settings: Settings, data_digest: str) -> None:
 
 def _place(folder: Path, step: int) -> Path:
     return folder / FOLDER / f"step-{step:09d}"
+
+
+def _check_space(folder: Path, needed: int) -> None:
+    """Refuse a disk that is full already: orbax would leave a trail of traces of its pending writes."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(f"no space left: {free:,} bytes are free, {needed:,} may be needed")
 
 
 def _checksum_file(path: Path) -> Path:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -176,6 +177,10 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(
         ):
             train(SETTINGS, toy_images(), folder)
     assert checkpoints.kept(folder) == [1, 2]
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.shutil, "disk_usage", lambda place: SimpleNamespace(free=10))
+        with pytest.raises(OSError, match=r"no space left: 10 bytes are free, 80 may be needed\); the last one kept is that of step 2"):
+            checkpoints.save(folder, 3, {"a": np.zeros(5)})
     assert_same(folder, train(SETTINGS, toy_images(), folder), finished)
 
 
@@ -257,6 +262,7 @@ def test_other_trainings_learn(change: dict[str, Any], tmp_path: Path) -> None:
 TWO = """
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 import jax
 from rfdiff.images.training import train
 from tests.images.toy import SETTINGS, toy_images
