@@ -200,16 +200,6 @@ def orders(data: xr.Dataset, reading: str) -> tuple[int, int]:
     return resolved, right
 
 
-def order_said(data: xr.Dataset, reading: str, meaning: str) -> tuple[str, bool]:
-    """The sentence that the order of a time is that of theory; the smoke form may leave all orders unresolved."""
-    resolved, right = orders(data, reading)
-    text = (
-        f"at t = {data['t'].values[level_of(data)]:.2g} the class that theory says is {meaning} first ({reading}) is so in {right} of the "
-    )
-    text += f"{resolved} pairs of classes whose order is resolved"
-    return text, right == resolved and (resolved > 0 or data.attrs["form"] == "smoke")
-
-
 def learned_said(data: xr.Dataset) -> tuple[str, bool]:
     """The sentence that every class was learned at all."""
     fall = 1 - (data["mean_loss"].sel(set="held_out").min("step") / data["mean_loss"].sel(set="held_out").isel(step=0))

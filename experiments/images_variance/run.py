@@ -1,10 +1,11 @@
-"""A U-Net on two balanced classes of images learns and memorises them in the order that theory takes from their variances.
+"""Of two balanced classes of images a U-Net memorises the one of higher variance first; theory's order of generalisation is not its own.
 
-Bag varies three times as much as Sneaker. Orders are those of the losses at the measured t nearest to that of the theory.
+Bag varies more than twice as much as Sneaker. The theory is that of a random-features network at t = 0.1 with the fitted law of the images.
 """
 
 import sys
 
+import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
@@ -28,10 +29,22 @@ def compute_small(cells: harness.Cells) -> xr.Dataset:
 
 
 def verdict(data: xr.Dataset) -> list[tuple[str, bool]]:
-    said = [images.learned_said(data), images.order_said(data, "tau_gen", "learned"), images.order_said(data, "tau_mem", "memorised")]
     ratio = data["variance"].isel({"class": 0}) / data["variance"].isel({"class": 1})
-    text = f"the variances of the classes differ by a factor of {float(ratio.min()):.2f} or more, above 1.5"
-    return [*said, (text, bool((ratio > 1.5).all()))]
+    said = [
+        images.learned_said(data),
+        (f"the variance of Bag is {float(ratio.min()):.2f} times that of Sneaker or more, above 1.5", bool((ratio > 1.5).all())),
+    ]
+    gaps = data["gap"].isel(step=-1, case=0).values
+    text = "after the last step the loss gap of Bag is the larger one in every seed: "
+    said.append((text + ", ".join(f"{bag:.3f} against {sneaker:.3f}" for bag, sneaker in gaps), bool(np.all(gaps[:, 0] > gaps[:, 1]))))
+    times = data["time"].sel(reading="tau_mem").isel(case=0).values
+    there = np.isfinite(times).all(1)
+    text = f"τ_mem of Bag is the earlier one in each of the {there.sum()} seeds where both classes have one"
+    said.append((text, bool(np.all(times[there, 0] < times[there, 1])) and (there.all() or data.attrs["form"] == "smoke")))
+    resolved, right = images.orders(data, "tau_gen")
+    t = data["t"].values[images.level_of(data)]
+    said.append((f"at t = {t:.2g} no resolved order of τ_gen ({resolved} of 1 is resolved) is that of theory", right == 0))
+    return said
 
 
 def table(data: xr.Dataset) -> str:
