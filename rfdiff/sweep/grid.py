@@ -63,16 +63,16 @@ def _axis(name: str, given: Any) -> tuple[np.ndarray, str]:
     if isinstance(given, dict):
         if "values" in given:
             known_keys(f"axes: {name}", given, LIST_KEYS)
-            values, even = _axis(name, given["values"])
-            return values, one_of(f"axes: {name}: scale", given.get("scale", even), SCALES)
+            values, found = _axis(name, given["values"])
+            return values, one_of(f"axes: {name}: scale", given.get("scale", found), SCALES)
         known_keys(f"axes: {name}", given, RANGE_KEYS, RANGE_KEYS[:3])
-        scale = one_of(f"axes: {name}: scale", given.get("scale", "linear"), SCALES)
+        spacing = one_of(f"axes: {name}: scale", given.get("scale", "linear"), SCALES)
         low, high = as_number(given["from"]), as_number(given["to"])
         if not 0 < low < high < np.inf:
             raise ValueError(f"axes: {name}: from {given['from']!r} to {given['to']!r}; allowed: 0 < from < to < inf")
         if not is_integer(given["num"], 2, MOST_PROBLEMS):
             raise ValueError(f"axes: {name}: num = {given['num']!r}; allowed: an integer from 2 to {MOST_PROBLEMS}")
-        return (np.geomspace if scale == "log" else np.linspace)(low, high, given["num"]), scale
+        return (np.geomspace if spacing == "log" else np.linspace)(low, high, given["num"]), spacing
     values = as_real_array(f"axes: {name}", given)
     if values.ndim != 1 or not values.size or not np.all(np.isfinite(values)) or len(np.unique(values)) < values.size:
         raise ValueError(
