@@ -188,7 +188,7 @@ def _handles(dataset: Any, with_train: bool) -> list[Any]:
         largest = [pair for pair in simulated if pair[1] == max(d for _, d in simulated)][:1]
         mark: dict[str, Any] = {"markersize": 4}
         for name, style, marker, face in (("test loss", "-", "o", "0.3"), ("train loss", "--", "s", "white")):
-            points = {"marker": marker, "markerfacecolor": face} if largest else {}
+            points: dict[str, Any] = {"marker": marker, "markerfacecolor": face} if largest else {}
             line: Any = style if "theory_test_loss" in dataset else ""
             handles.append(Line2D([], [], color="0.3", linestyle=line, label=name, **mark, **points))
         handles += [Line2D([], [], linestyle="", label=f"(points: {solver}, d = {d})") for solver, d in largest]

@@ -15,10 +15,11 @@ from typing import Any
 from rfdiff.sweep.cells import Cell, compute
 from rfdiff.sweep.outcome import Compute, Outcome, attempt
 from rfdiff.sweep.running import Execute, Outcomes
+from rfdiff.sweep.workers import supervised
 
 RESUBMISSIONS = 2  # of a cell that the scheduler gave up; it does so when `distributed.scheduler.allowed-failures` (3) is exceeded
 WINDOW = 1000  # cells submitted at once, and four a thread where there are more: curves wait in the workers until they are written
-CONNECT_SECONDS = 20
+CONNECT_SECONDS, START_SECONDS = 20, 120
 
 
 def on_dask(address: str | None = None, workers: int | None = None, function: Compute = compute) -> Execute:
@@ -54,9 +55,17 @@ def _connected(address: str | None, workers: int | None, stack: contextlib.ExitS
     import distributed
 
     if address is None:
-        local = {"threads_per_worker": 1, "processes": True, "dashboard_address": None, "silence_logs": logging.CRITICAL}
-        cluster = stack.enter_context(distributed.LocalCluster(n_workers=workers, **local))
-        return stack.enter_context(distributed.Client(cluster))
+        # without its own workers: those are supervised here, since a nanny gives up a worker that dies while it starts
+        cluster = stack.enter_context(
+            distributed.LocalCluster(n_workers=0, processes=True, dashboard_address=None, silence_logs=logging.CRITICAL)
+        )
+        client = stack.enter_context(distributed.Client(cluster))
+        stack.enter_context(supervised(cluster.scheduler_address, workers or 1))
+        try:
+            client.wait_for_workers(1, timeout=START_SECONDS)
+        except TimeoutError as err:
+            raise ValueError(f"--workers: no worker process has started in {START_SECONDS} s; what they say stands above") from err
+        return client
     try:
         client = stack.enter_context(distributed.Client(address, timeout=CONNECT_SECONDS))
     except (OSError, ValueError, TypeError) as err:
@@ -90,6 +99,10 @@ def _computed(client: Any, cells: Sequence[Cell], expected: Mapping[str, str], f
     try:
         while flying:
             cell, future = flying.pop(next(stream).key)
+            if future.status == "lost":  # its worker died before the curves were fetched; the scheduler computes them again
+                flying[future.key] = (cell, future)
+                stream.add(future)
+                continue
             outcome = _outcome(future)
             future.release()
             if outcome is None and attempts[cell.name] <= RESUBMISSIONS:
@@ -107,7 +120,7 @@ def _outcome(future: Any) -> Outcome | None:
     """Outcome of a future that is done; None if the workers that had it died."""
     import distributed
 
-    if future.status in ("cancelled", "lost"):
+    if future.status == "cancelled":
         raise ConnectionError("the Dask scheduler is gone; finished cells are kept, the same command goes on from them")
     error = future.exception()
     if isinstance(error, distributed.KilledWorker):
