@@ -1,6 +1,6 @@
 """Cells that cost nothing, and a process that runs a sweep of them, for tests and benchmarks of faults.
 
-python -m tests.sweep.instant OUT [--workers N | --scheduler ADDRESS] [--seconds S] [--pids DIR] [--poison]
+python -m tests.sweep.instant OUT [--workers N | --scheduler ADDRESS] [--seconds S] [--pids DIR] [--poison] [--small]
 """
 
 import argparse
@@ -35,6 +35,9 @@ def document(**changes: Any) -> dict[str, Any]:
 
 def sweep(**changes: Any) -> Sweep:
     return sweep_from_dict(document(**changes))
+
+
+SMALL: dict[str, Any] = {"solvers": ["theory", "exact"], "d": [12], "seeds": 2}  # 18 cells
 
 
 def instant(task: Task) -> LearningCurves:
@@ -72,13 +75,14 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=0.0)
     parser.add_argument("--pids")
     parser.add_argument("--poison", action="store_true")
+    parser.add_argument("--small", action="store_true")
     options = parser.parse_args()
     print("ready", flush=True)
     function = functools.partial(faulty, seconds=options.seconds, pids=options.pids, poison=options.poison)
     cluster = options.workers is not None or options.scheduler is not None
     execute = on_dask(options.scheduler, options.workers, function) if cluster else serially(function)
     try:
-        states = run_sweep(sweep(), options.out, execute=execute)
+        states = run_sweep(sweep(**(SMALL if options.small else {})), options.out, execute=execute)
     except KeyboardInterrupt as stop:
         print(stop, file=sys.stderr)
         return 130
