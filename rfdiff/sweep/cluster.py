@@ -4,6 +4,8 @@ Workers compute and send curves; this process alone writes, so workers need no c
 with it, and the scheduler gives them to others; a cell whose workers keep dying is a failed cell with that diagnosis.
 """
 
+import asyncio
+import concurrent.futures
 import contextlib
 import importlib.util
 import logging
@@ -111,17 +113,24 @@ def _computed(client: Any, cells: Sequence[Cell], expected: Mapping[str, str], f
             yield cell, outcome or _given_up(attempts[cell.name])
             if waiting and len(flying) < WINDOW // 2:
                 fill()
+    except (OSError, asyncio.CancelledError, concurrent.futures.CancelledError) as err:  # the last two: futures that nobody will answer
+        flying.clear()  # nobody is there to cancel them
+        raise ConnectionError("the Dask scheduler is gone; finished cells are kept, the same command goes on from them") from err
     finally:
-        with contextlib.suppress(Exception):  # the scheduler may be gone, and the reason for that is on its way already
+        if flying:
             client.cancel([future for _, future in flying.values()])
 
 
 def _outcome(future: Any) -> Outcome | None:
-    """Outcome of a future that is done; None if the workers that had it died."""
+    """Outcome of a future that is done; None if the workers that had it died.
+
+    Raises:
+        CancelledError: the scheduler is gone.
+    """
     import distributed
 
     if future.status == "cancelled":
-        raise ConnectionError("the Dask scheduler is gone; finished cells are kept, the same command goes on from them")
+        raise concurrent.futures.CancelledError
     error = future.exception()
     if isinstance(error, distributed.KilledWorker):
         return None

@@ -46,11 +46,16 @@ def attempt(compute: Compute, task: Task, expected: Mapping[str, str]) -> Outcom
             differing = ", ".join(
                 f"{name} {version}, not {expected.get(name)}" for name, version in here.items() if version != expected[name]
             )
-            raise ValueError(f"worker: has {differing}; allowed: the versions of the sweep")
+            return Outcome(None, _refused(differing), 0.0, {})
         curves, metadata = compute(task), provenance()
     except Exception as err:  # noqa: BLE001 - out of memory, a bug or a bad cell alike must not end the sweep; all are recorded
         diagnosis = describe(err)
     return Outcome(curves, diagnosis, time.monotonic() - start, metadata)
+
+
+def _refused(differing: str) -> dict[str, str]:
+    message = f"worker: has {differing}; allowed: the versions of the sweep"
+    return {"type": "ValueError", "message": message, "where": f"{__name__} in attempt"}
 
 
 def describe(err: BaseException) -> dict[str, str]:

@@ -58,7 +58,7 @@ def test_every_curve_stands_at_its_coordinates(finished: tuple[Path, list[Cell]]
     found = collect(out)
     assert found.test_loss.dims == ("t", "psi_n", "solver", "d", "time", "class") and set(np.unique(found.status)) == {DONE}
     np.testing.assert_array_equal(found.t, [0.3, 0.2])
-    np.testing.assert_array_equal(found.tau.values, np.broadcast_to(asked().taus, (2, 2, 5)))
+    np.testing.assert_array_equal(found.tau.values, np.broadcast_to(np.asarray(asked().taus), (2, 2, 5)))
     points = [(t, n) for t in (0.3, 0.2) for n in (2.0, 3.0)]
     pooled: dict[tuple[Any, ...], list[LearningCurves]] = {}
     for cell in cells:
