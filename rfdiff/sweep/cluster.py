@@ -56,6 +56,7 @@ def _connected(address: str | None, workers: int | None, stack: contextlib.ExitS
     """A client of the cluster, closed with the stack."""
     import distributed
 
+    stack.enter_context(distributed.utils.silence_logging_cmgr(logging.CRITICAL))  # what matters is told by the sweep itself
     if address is None:
         # without its own workers: those are supervised here, since a nanny gives up a worker that dies while it starts
         cluster = stack.enter_context(
