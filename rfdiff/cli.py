@@ -1,4 +1,4 @@
-"""Command line: rfdiff predict | simulate | compare | plan | phase-map | times | plot (`rfdiff --help`)."""
+"""Command line: rfdiff predict | simulate | compare | plan | phase-map | times | sweep | collect | plot (`rfdiff --help`)."""
 
 import sys
 import time
@@ -9,9 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from rfdiff import checkpoint, datasets, map_command, plots, report, simulation, store, theory, times_command
+from rfdiff import checkpoint, datasets, map_command, plots, report, simulation, store, sweep_command, theory, times_command
 from rfdiff.agreement import Agreement, assess
 from rfdiff.commands import (
+    Collect,
     Command,
     Compare,
     Networks,
@@ -20,6 +21,7 @@ from rfdiff.commands import (
     Plot,
     Predict,
     Simulate,
+    SweepRun,
     Times,
     check_options,
     parse,
@@ -43,8 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after `rfdiff`; those of this process if None.
 
     Returns:
-        0 done (and in agreement), 1 theory and simulation disagree, 2 bad input or too little memory (one line on standard error),
-        130 interrupted.
+        0 done (and in agreement), 1 theory and simulation disagree or cells of a sweep are not done, 2 bad input or too little
+        memory (one line on standard error), 130 interrupted.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if list(arguments) == ["--version"]:
@@ -74,6 +76,10 @@ def run(command: Command) -> int:
         return times_command.compute(command)
     if isinstance(command, Plan):
         return estimate(command)
+    if isinstance(command, SweepRun):
+        return sweep_command.compute(command)
+    if isinstance(command, Collect):
+        return sweep_command.gather(command)
     return plot(command) if isinstance(command, Plot) else compute(command)
 
 
@@ -116,7 +122,7 @@ def compute(options: Predict | Simulate | Compare) -> int:
 
 
 def plot(options: Plot) -> int:
-    """Draw the figures of a result file, or of a file of rfdiff phase-map or rfdiff times, again.
+    """Draw the figures of a result file, or of a file of rfdiff phase-map, times or collect, again.
 
     Raises:
         ValueError: a file without anything to draw; an option that does not go with it; figures that stand in another folder.
@@ -125,7 +131,7 @@ def plot(options: Plot) -> int:
     if options.q is not None and not 0 < options.q < 1:
         raise ValueError(f"--q: {options.q!r}; allowed: 0 < q < 1")
     content = datasets.content_of(options.file)
-    if options.q is not None and content in (map_command.CONTENT, times_command.CONTENT):
+    if options.q is not None and content in (map_command.CONTENT, times_command.CONTENT, sweep_command.CONTENT):
         raise ValueError(f"--q: {options.q!r}; {options.file} holds times read at its own q; compute it again with this one")
     if content != map_command.CONTENT and (options.classes is not None or options.quantity != "all"):
         raise ValueError(f"--{'quantity' if options.classes is None else 'classes'}: goes with a file of rfdiff phase-map alone")
@@ -133,6 +139,8 @@ def plot(options: Plot) -> int:
         return map_command.redraw(options)
     if content == times_command.CONTENT:
         return times_command.redraw(options)
+    if content == sweep_command.CONTENT:
+        return sweep_command.redraw(options)
     result = store.load(options.file)
     if result.theory is None and result.simulation is None:
         raise ValueError(f"{options.file}: holds neither theory nor simulation, nothing to draw curves of")

@@ -17,7 +17,8 @@ from rfdiff.simulation.features import LARGEST_DIMENSION
 DESCRIPTION = """\
 Per-class learning curves of random-features score learning on Gaussian mixtures, simulated and in closed form.
 
-Exit status: 0 done (and theory and simulation agree), 1 they disagree, 2 bad input or too little memory, 130 interrupted.
+Exit status: 0 done (and theory and simulation agree), 1 they disagree or a cell of a sweep is not done, 2 bad input or too little memory,
+130 interrupted.
 rfdiff --version prints the version."""
 
 Numbers = Annotated[tuple[float, ...] | None, tyro.conf.arg(metavar="NUMBER ...")]
@@ -163,11 +164,41 @@ class Times:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class SweepRun:
+    """Many problems x dimensions x seeds x solvers, one file a cell; the same command goes on from what is there."""
+
+    spec: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SPEC.toml")]
+    """Specification; experiments/sweep.toml is a commented example."""
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """Folder of the cells; created if absent, continued if it holds this sweep or a part of it."""
+    scheduler: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")] = None
+    """Compute on the Dask cluster of the scheduler at this address, of dask-jobqueue or any other."""
+    workers: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Compute in so many processes on this machine, by Dask. A cell that exhausts the memory then kills a worker, not the sweep."""
+    retry: bool = False
+    """Attempt the cells again that failed."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Collect:
+    """One labelled dataset of the folder of a sweep, with figures."""
+
+    dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
+    """Folder of rfdiff sweep."""
+    skip_bad: bool = False
+    """Leave out truncated, foreign and version-mismatched files, which are refused otherwise."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """File of the dataset; DIR/sweep.nc if not given. The figures go beside it."""
+    overwrite: bool = False
+    """Replace a file and figures that stand there."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Plot:
     """Figures of a file that another command wrote."""
 
     file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
-    """A result.nc, phase_map.nc or times.nc."""
+    """A result.nc, phase_map.nc, times.nc or sweep.nc, or the file of a cell of a sweep."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder of the figures; if not given that of the file, whose figures are replaced."""
     q: Annotated[float | None, tyro.conf.arg(metavar="NUMBER")] = None
@@ -180,8 +211,18 @@ class Plot:
     """Replace figures that stand in the folder given by --out."""
 
 
-Command = Predict | Simulate | Compare | Plan | PhaseMap | Times | Plot
-NAMES = {"predict": Predict, "simulate": Simulate, "compare": Compare, "plan": Plan, "phase-map": PhaseMap, "times": Times, "plot": Plot}
+Command = Predict | Simulate | Compare | Plan | PhaseMap | Times | SweepRun | Collect | Plot
+NAMES = {
+    "predict": Predict,
+    "simulate": Simulate,
+    "compare": Compare,
+    "plan": Plan,
+    "phase-map": PhaseMap,
+    "times": Times,
+    "sweep": SweepRun,
+    "collect": Collect,
+    "plot": Plot,
+}
 
 
 def parse(arguments: Sequence[str]) -> Command:

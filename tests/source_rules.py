@@ -22,8 +22,9 @@ UPPER = (
     "commands",
     "map_command",
     "times_command",
+    "sweep_command",
 )
-OPTIONAL_EXTRAS = {"flax", "orbax"}
+OPTIONAL_EXTRAS = {"flax", "orbax", "distributed"}
 GLOBAL_SWITCHES = re.compile(
     r"\bconfig\.update\(|\bconfig\.jax_\w+\s*=[^=]|os\.environ\[[^]]*\]\s*=[^=]|os\.putenv|os\.environ\.(setdefault|update)"
 )
@@ -50,14 +51,15 @@ def allowed_imports(module: str) -> set[str]:
         "store": {"agreement"},
         "datasets": {"store"},
         "checkpoint": {"simulation"},
-        "sweep": {"theory", "simulation", "agreement", "store", "checkpoint"},
+        "sweep": {"theory", "simulation", "store", "report", "sweep"},
         "report": {"agreement"},
         "commands": {"", *UPPER},
         # one command each, from its options to its files: cli hands over to them, and they know no other command
         "map_command": {"theory", "plots", "datasets", "checkpoint", "report", "commands"},
         "times_command": {"theory", "plots", "datasets", "report", "commands"},
+        "sweep_command": {"sweep", "plots", "datasets", "report", "commands"},
         "cli": {"", *UPPER},
-        "__init__": {*UPPER} - {"report", "commands", "map_command", "times_command"},
+        "__init__": {*UPPER} - {"report", "commands", "map_command", "times_command", "sweep_command"},
     }
     if top in extra:
         return {*VOCABULARY, *TOOLS, *extra[top]}

@@ -1,5 +1,6 @@
 """The benchmarks run: each in its `--smoke` mode, which writes nothing and prints the document it would write."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -47,6 +48,17 @@ def test_maps() -> None:
     assert 0 < found["many_classes"]["error_estimate"] <= found["many_classes"]["tolerance"]
     assert found["sensitivity_error_estimate"] <= 1e-7
     assert set(found["seconds"]) == {"map", "many_classes", "sensitivity"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("distributed") is None, reason="distributed is not installed: the extra cluster")
+def test_faults() -> None:
+    found = smoke("faults.py")
+    for name, kills in (("serial", 2), ("dask", 1)):
+        counts = found[name]
+        assert counts["kills"] == kills and counts["cells"] == 18 and counts["exit_status"] == 0
+        assert counts["lost"] == counts["duplicated"] == counts["failed"] == counts["files_torn"] == 0
+        assert counts["equal_to_the_serial_run"] == 1
 
 
 def test_committed_results_name_their_machine_and_spread() -> None:
