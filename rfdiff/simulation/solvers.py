@@ -15,16 +15,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from rfdiff.curves import LearningCurves
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow, Rule
 from rfdiff.samples import Samples
+from rfdiff.simulation.distributed import agreed, over_processes
 from rfdiff.simulation.ensemble import Progress, SeedBatch, check_seeds, exact_seeds, summarize
 from rfdiff.simulation.features import Sizes, floating_type, sizes_at
 from rfdiff.simulation.krylov_ensemble import krylov_seeds
 from rfdiff.simulation.layout import available_bytes, layout_for, replica_bytes
+from rfdiff.simulation.mesh import check_mesh
 from rfdiff.simulation.operators import BLOCK_VALUES, PANEL_VALUES
+from rfdiff.simulation.rows import FEATURES
 from rfdiff.simulation.split import held_out_counts
 
 SOLVERS = ("exact", "krylov", "krylov-matrix-free", "krylov-probes")
@@ -93,7 +97,15 @@ class SolverPlan:
         return "\n".join(lines)
 
 
-def plan(problem: Problem, d: int, num_times: int = 80, num_seeds: int = 1, dtype: Any = None, data: Samples | None = None) -> SolverPlan:
+def plan(
+    problem: Problem,
+    d: int,
+    num_times: int = 80,
+    num_seeds: int = 1,
+    dtype: Any = None,
+    data: Samples | None = None,
+    mesh: Mesh | None = None,
+) -> SolverPlan:
     """Memory, work and time of every solver for networks of a problem in dimension d, and the one that `solver=None` takes.
 
     The exact flow is taken where it fits, since it gives the spectrum too and needs no tolerance; else the faster of the Krylov solvers
@@ -107,6 +119,7 @@ def plan(problem: Problem, d: int, num_times: int = 80, num_seeds: int = 1, dtyp
         num_seeds: networks.
         dtype: floating type; None for the device's own.
         data: a data set in place of the mixture, or None.
+        mesh: of devices, or None for one. The devices of a row share the memory of a Krylov space, not that of the exact flow.
 
     Raises:
         ValueError: as `sizes_at`; an unknown dtype; data that do not fit the problem.
@@ -116,6 +129,8 @@ def plan(problem: Problem, d: int, num_times: int = 80, num_seeds: int = 1, dtyp
     layout = layout_for(problem, sizes, name, held_out)
     available, rate = available_bytes(), product_rate(name)
     costs = {solver: _cost(solver, sizes, name, num_times, layout.train_order, layout.test_order, held_out, rate) for solver in SOLVERS}
+    if mesh is not None:
+        costs = {solver: cost if solver == "exact" else _shared(cost, mesh) for solver, cost in costs.items()}
     estimates = tuple(
         Estimate(solver, size, flops, seconds, available is None or size <= available) for solver, (size, flops, seconds) in costs.items()
     )
@@ -123,6 +138,13 @@ def plan(problem: Problem, d: int, num_times: int = 80, num_seeds: int = 1, dtyp
     whole = [e for e in fitting if e.solver != "krylov-probes"]
     best = estimates[0] if estimates[0].fits else min(whole or fitting, key=lambda e: e.seconds, default=None)
     return SolverPlan(sizes, name, num_seeds, available, rate, estimates, None if best is None else best.solver)
+
+
+def _shared(cost: tuple[float, float, float], mesh: Mesh) -> tuple[float, float, float]:
+    """Bytes of a device, operations in all and seconds of one network whose features are spread over a row of a mesh."""
+    (size, flops, seconds), parts = cost, mesh.shape[FEATURES]
+    whole = mesh.devices.flat[0].platform == "cpu"  # whose devices share one memory and one processor
+    return size / (1 if whole else parts), flops, seconds / (1 if whole else parts)
 
 
 def _cost(
@@ -187,27 +209,30 @@ def run_seeds(
     data: Samples | None = None,
     solver: str | None = None,
     tolerance: float | None = None,
+    mesh: Mesh | None = None,
 ) -> SeedBatch:
     """Curves of chosen replicas, for callers that checkpoint between batches; `summarize` puts batches together.
 
     Args:
         seeds: distinct replica numbers in [0, 2^32).
-        problem, taus, d, key, rule, dtype, progress, data, solver, tolerance: as in `learning_curves`.
+        problem, taus, d, key, rule, dtype, progress, data, solver, tolerance, mesh: as in `learning_curves`.
 
     Raises:
         ValueError: as `learning_curves`; or seeds that repeat or are not such integers.
     """
-    check_seeds(seeds)
+    numbers_ = check_seeds(seeds)
     if progress is not None and not callable(progress):
         raise ValueError(f"progress: {progress!r}; allowed: a function of (done, total), or None")
     if solver is not None and solver not in SOLVERS:
         raise ValueError(f"solver: {solver!r}; allowed: {', '.join(SOLVERS)}, or None for the plan's choice")
+    if mesh is not None:
+        check_mesh(mesh)
     rule = GradientFlow() if rule is None else rule
     schedule, _ = rule.schedule(taus, problem.kappa)
-    chosen = solver if solver is not None else _choose(problem, d, len(schedule), len(seeds), dtype, data)
+    chosen = solver if solver is not None else _choose(problem, d, len(schedule), len(numbers_), dtype, data, mesh)
     if chosen == "exact":
-        return exact_seeds(problem, taus, d, key, seeds, rule, dtype, progress, data)
-    found = plan(problem, d, len(schedule), len(seeds), dtype, data)
+        return over_processes(lambda own, part: exact_seeds(problem, taus, d, key, own, rule, dtype, progress, data, part), numbers_, mesh)
+    found = plan(problem, d, len(schedule), len(numbers_), dtype, data, mesh)
     estimate = next(e for e in found.estimates if e.solver == chosen)
     if not estimate.fits:
         fitting = [e.solver for e in found.estimates if e.fits]
@@ -218,14 +243,16 @@ def run_seeds(
         )
     probes = min(d, PROBES) if chosen == "krylov-probes" else None
     free = chosen == "krylov-matrix-free" or probes is not None
-    return krylov_seeds(problem, taus, d, key, seeds, rule, dtype, progress, data, free, probes, tolerance)
+    settings = (rule, dtype, progress, data, free, probes, tolerance)
+    return over_processes(lambda own, part: krylov_seeds(problem, taus, d, key, own, *settings, part), numbers_, mesh)
 
 
-def _choose(problem: Problem, d: int, num_times: int, num_seeds: int, dtype: Any, data: Samples | None) -> str:
-    """The plan's choice; small networks are not worth a measurement of the device."""
+def _choose(problem: Problem, d: int, num_times: int, num_seeds: int, dtype: Any, data: Samples | None, mesh: Mesh | None) -> str:
+    """The plan's choice, the same in every process; small networks are not worth a measurement of the device."""
     if sizes_at(problem, d).p <= CALIBRATION:
         return "exact"
-    return plan(problem, d, num_times, num_seeds, dtype, data).solver or "exact"  # which refuses, and says what would fit
+    own = plan(problem, d, num_times, num_seeds, dtype, data, mesh).solver or "exact"  # which refuses, and says what would fit
+    return own if mesh is None else SOLVERS[agreed(SOLVERS.index(own))]
 
 
 def learning_curves(
@@ -240,6 +267,7 @@ def learning_curves(
     data: Samples | None = None,
     solver: str | None = None,
     tolerance: float | None = None,
+    mesh: Mesh | None = None,
 ) -> LearningCurves:
     """Per-class learning curves of real networks in dimension d: mean and standard error over independent replicas.
 
@@ -264,6 +292,8 @@ def learning_curves(
         data: labelled samples of dimension d, classes in the order of the mixture's; None for draws of the mixture.
         solver: "exact", "krylov", "krylov-matrix-free" or "krylov-probes"; None for the choice of `plan`.
         tolerance: numerical error of the losses at which a Krylov space is large enough; None for 1e-8 (1e-4 in float32).
+        mesh: from `device_mesh`; None for one device. Numbers do not depend on it, to rounding. With a mesh of several processes
+            every one calls this with the same arguments and gets the same result; each tells `progress` of its own seeds.
 
     Returns:
         `LearningCurves` with `per_seed`, source "simulation" and, from the exact flow alone, `spectrum`; `error_estimate` is that of a
@@ -275,4 +305,4 @@ def learning_curves(
     """
     if not isinstance(num_seeds, numbers.Integral) or isinstance(num_seeds, bool) or num_seeds < 1:
         raise ValueError(f"num_seeds: {num_seeds!r}; allowed: an integer >= 1")
-    return summarize([run_seeds(problem, taus, d, key, range(int(num_seeds)), rule, dtype, progress, data, solver, tolerance)])
+    return summarize([run_seeds(problem, taus, d, key, range(int(num_seeds)), rule, dtype, progress, data, solver, tolerance, mesh)])
