@@ -70,8 +70,16 @@ def _inner(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 @jax.jit
-def _remove(block: jax.Array, own: jax.Array) -> jax.Array:
+def _rest(block: jax.Array, own: jax.Array) -> jax.Array:
     return block - jnp.matmul(own, _inner(own, block), precision=jax.lax.Precision.HIGHEST)
+
+
+def _remove(block: jax.Array, own: jax.Array) -> jax.Array:
+    """The block without its components along another. On several devices it is waited for: a CPU's pool has a thread for each device, and
+    one that waits to launch the 33rd program on its device is missing where the others wait for that device's part of a sum.
+    """
+    rest = _rest(block, own)
+    return rest.block_until_ready() if len(rest.devices()) > 1 else rest
 
 
 @jax.jit
