@@ -42,9 +42,7 @@ def device_mesh(seeds: int | None = None, features: int | None = None, devices: 
         features = 1 if seeds is None else count // seeds
     rows = count // features if seeds is None else seeds
     if rows * features != count:
-        raise ValueError(
-            f"seeds: {rows} with {features} devices for the features of each; allowed: numbers of product {count}, the devices"
-        )
+        raise ValueError(f"seeds, features: {rows}, {features}; allowed: numbers whose product is {count}, the number of devices")
     grid = np.empty(count, object)
     grid[:] = sorted(chosen, key=lambda device: (device.process_index, device.id))
     mesh = Mesh(grid.reshape(rows, features), (SEEDS, FEATURES))
