@@ -115,4 +115,5 @@ def _gathered(batch: SeedBatch, counts: Sequence[int]) -> SeedBatch:
             kept = np.concatenate([part[:count] for part, count in zip(everyones, counts, strict=True)])
             parts[name] = np.moveaxis(kept, 0, axis)
     order = np.argsort(parts["seeds"])
-    return dataclasses.replace(batch, **{name: np.take(value, order, axis=SEED_AXIS[name]) for name, value in parts.items()})
+    changes: dict[str, Any] = {name: np.take(value, order, axis=SEED_AXIS[name]) for name, value in parts.items()}
+    return dataclasses.replace(batch, **changes)
