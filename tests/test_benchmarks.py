@@ -76,7 +76,7 @@ def test_scaling_needs_no_command_line() -> None:
     result = blocked("tyro", "matfree", "h5netcdf", "matplotlib", "chex", "flax")
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout.splitlines()[-1])
-    assert 0 < found["fraction"] and found["order"] >= 2 and found["peak_gib"] > 0
+    assert found["fraction"] > 0 and found["order"] >= 2 and found["peak_gib"] > 0
     assert "blocked: scipy" in blocked("scipy").stderr
 
 

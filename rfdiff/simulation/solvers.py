@@ -289,7 +289,7 @@ def learning_curves(
         rule: training rule; None is GradientFlow().
         dtype: float64 or float32; None is float64 on a CPU, float32 on an accelerator. The same seed is the same network in both.
             Losses in float32 stay within 1e-4 of float64 but for late times (κτλ > 1 of the smallest λ) with λ_min below about
-            1e-4 λ_max: p near n m, or t of 0.01 and less.
+            5e-5 λ_max: p near n m, or t of 0.01 and less.
         progress: called on the host with (replicas done, replicas in all) after each chunk.
         data: labelled samples of dimension d, classes in the order of the mixture's; None for draws of the mixture.
         solver: "exact", "krylov", "krylov-matrix-free" or "krylov-probes"; None for the choice of `plan`.
