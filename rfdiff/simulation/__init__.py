@@ -3,10 +3,12 @@
 from rfdiff.simulation.descent import Descent, descend, pool
 from rfdiff.simulation.descent_checkpoint import Checkpoint
 from rfdiff.simulation.descent_loop import StopWhen
+from rfdiff.simulation.distributed import initialize, is_writer
 from rfdiff.simulation.ensemble import SeedBatch, summarize
+from rfdiff.simulation.mesh import device_mesh
 from rfdiff.simulation.solvers import SOLVERS, SolverPlan, fitting_solver, learning_curves, plan, run_seeds
 
 __all__ = [
-    "SOLVERS", "Checkpoint", "Descent", "SeedBatch", "SolverPlan", "StopWhen", "descend", "fitting_solver", "learning_curves", "plan",
-    "pool", "run_seeds", "summarize",
+    "SOLVERS", "Checkpoint", "Descent", "SeedBatch", "SolverPlan", "StopWhen", "descend", "device_mesh", "fitting_solver", "initialize",
+    "is_writer", "learning_curves", "plan", "pool", "run_seeds", "summarize",
 ]  # fmt: skip

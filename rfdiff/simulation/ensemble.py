@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 
 from rfdiff._pytree import static, value_type
 from rfdiff.curves import EmpiricalSpectrum, LearningCurves
@@ -20,7 +21,8 @@ from rfdiff.samples import Samples
 from rfdiff.simulation.features import Sizes, clean_samples, first_layer, floating_type, sizes_at
 from rfdiff.simulation.gradient_flow import FlowResult, flow_losses
 from rfdiff.simulation.layout import Layout, chunk_size, layout_for
-from rfdiff.simulation.moments import Moments, drawn_moments, noise_averaged_moments, population_moments
+from rfdiff.simulation.moments import Moments, drawn_moments, noise_averaged_moments, population_moments, together
+from rfdiff.simulation.rows import ALL, FEATURES, SEEDS, Rows
 from rfdiff.simulation.split import Split, draw_split, held_out_counts
 
 TRUNCATION_LIMIT = 1e-3
@@ -75,8 +77,9 @@ def exact_seeds(
     dtype: Any = None,
     progress: Progress | None = None,
     data: Samples | None = None,
+    mesh: Mesh | None = None,
 ) -> SeedBatch:
-    """Curves of chosen replicas by the exact flow, one eigendecomposition each; arguments as in `run_seeds`.
+    """Curves of chosen replicas by the exact flow, one eigendecomposition each; arguments as in `run_seeds`, the mesh of this process.
 
     Raises:
         ValueError: as `learning_curves`; or seeds that repeat or are not such integers.
@@ -87,12 +90,13 @@ def exact_seeds(
     name = floating_type(dtype)
     sizes = sizes_at(problem, d)
     held_out = () if data is None else held_out_counts(data, problem, sizes)
-    chunk = chunk_size(sizes, name, len(schedule), len(numbers_), held_out)
+    lanes = 1 if mesh is None else mesh.shape[SEEDS]
+    chunk = lanes * chunk_size(sizes, name, len(schedule), math.ceil(len(numbers_) / lanes), held_out)
     layout = layout_for(problem, sizes, name, held_out)
     parts, truncations, done = [], [], 0
     for start in range(0, len(numbers_), chunk):
         group = numbers_[start : start + chunk]
-        result, truncation = _run_chunk(problem, data, layout, key, group, chunk, rule, clock)
+        result, truncation = _run_chunk(problem, data, layout, key, group, chunk, rule, clock, mesh)
         check_truncation(truncation, layout)
         check_stability(rule, problem.kappa, float(result.eigenvalues.max()))
         parts.append(result)
@@ -167,19 +171,26 @@ def summarize(batches: Sequence[SeedBatch]) -> LearningCurves:
     )
 
 
-def replica_moments(problem: Problem, source: GaussianMixture | Split, keys: Keys, layout: Layout) -> tuple[Moments, Moments]:
-    """Training moments and those of the population, or of the held-out samples, of one replica. Traceable."""
+def replica_moments(
+    problem: Problem, source: GaussianMixture | Split, keys: Keys, layout: Layout, rows: Rows = ALL
+) -> tuple[Moments, Moments]:
+    """Training moments and those of the population, or of the held-out samples, of one replica. Traceable.
+
+    Inside a `shard_map` over features, `rows` says how: each device then assembles its own rows, and gets the whole.
+    """
     sizes, activation, dtype = layout.sizes, problem.activation, jnp.dtype(layout.dtype)
-    W = first_layer(keys[0], sizes, dtype)
+    W = rows.own(first_layer(keys[0], sizes, dtype))
     x = clean_samples(keys[1], source, sizes, dtype) if isinstance(source, GaussianMixture) else jnp.asarray(source.train, dtype)
     if sizes.draws is None:
-        train = noise_averaged_moments(W, x, problem.t, sizes, activation, layout.train_rule, layout.train_order)
+        train = noise_averaged_moments(W, x, problem.t, sizes, activation, layout.train_rule, layout.train_order, rows)
     else:
-        train = drawn_moments(W, x, problem.t, sizes, activation, keys[2])
+        train = drawn_moments(W, x, problem.t, sizes, activation, keys[2], rows)
     if isinstance(source, GaussianMixture):
-        return train, population_moments(W, source, problem.t, activation, layout.test_rule, layout.test_order)
-    tested, held = jnp.asarray(source.test, dtype), dataclasses.replace(sizes, counts=layout.held_out)
-    return train, noise_averaged_moments(W, tested, problem.t, held, activation, layout.test_rule, layout.test_order)
+        test = population_moments(W, source, problem.t, activation, layout.test_rule, layout.test_order, rows)
+    else:
+        tested, held = jnp.asarray(source.test, dtype), dataclasses.replace(sizes, counts=layout.held_out)
+        test = noise_averaged_moments(W, tested, problem.t, held, activation, layout.test_rule, layout.test_order, rows)
+    return together(train, rows), together(test, rows)
 
 
 def replica_mixture(problem: Problem, d: int, key: jax.Array) -> tuple[GaussianMixture, Keys]:
@@ -194,8 +205,10 @@ def replica_split(data: Samples, layout: Layout, key: jax.Array) -> tuple[Split,
     return draw_split(data, layout.sizes, layout.held_out, samples_key), (W_key, samples_key, noise_key)
 
 
-def _replica(problem: Problem, source: Any, keys: Any, rule: Rule, clock: Any, layout: Layout) -> tuple[FlowResult, jax.Array]:
-    train, test = replica_moments(problem, source, keys, layout)
+def _replica(
+    problem: Problem, source: Any, keys: Any, rule: Rule, clock: Any, layout: Layout, rows: Rows = ALL
+) -> tuple[FlowResult, jax.Array]:
+    train, test = replica_moments(problem, source, keys, layout, rows)
     result = flow_losses(train, test, layout.sizes, rule, clock, problem.kappa)
     return result, jnp.maximum(train.truncation, test.truncation)
 
@@ -205,12 +218,39 @@ def _replicas(problem: Problem, sources: Any, keys: Any, rule: Rule, clock: Any,
     return jax.vmap(run, in_axes=(None, 0, 0, None, None))(problem, sources, keys, rule, clock)
 
 
-_compiled_one = jax.jit(_replica, static_argnames="layout")
+def _spread_replicas(
+    problem: Problem, sources: Any, keys: Any, rule: Rule, clock: Any, layout: Layout, mesh: Mesh
+) -> tuple[FlowResult, jax.Array]:
+    """As many replicas on each row of a mesh; the devices of a row share the assembly of one."""
+    rows = Rows(layout.sizes.p, mesh.shape[FEATURES])
+    on_cpu = mesh.devices.flat[0].platform == "cpu"  # where batches of LAPACK calls on several devices would wait for each other
+
+    def lane(problem: Problem, sources: Any, keys: Any, rule: Rule, clock: Any) -> tuple[FlowResult, jax.Array]:
+        def one(replica: tuple[Any, Any]) -> tuple[FlowResult, jax.Array]:
+            return _replica(problem, *replica, rule, clock, layout, rows)
+
+        return jax.lax.map(one, (sources, keys)) if on_cpu else jax.vmap(one)((sources, keys))
+
+    own, same = PartitionSpec(SEEDS), PartitionSpec()
+    mapped = jax.shard_map(lane, mesh=mesh, in_specs=(same, own, own, same, same), out_specs=own, check_vma=False)
+    return mapped(problem, sources, keys, rule, clock)
+
+
+_compiled_one = jax.jit(_replica, static_argnames=("layout", "rows"))
 _compiled_many = jax.jit(_replicas, static_argnames="layout")
+_compiled_spread = jax.jit(_spread_replicas, static_argnames=("layout", "mesh"))
 
 
 def _run_chunk(
-    problem: Problem, data: Samples | None, layout: Layout, key: jax.Array, group: list[int], chunk: int, rule: Rule, clock: Any
+    problem: Problem,
+    data: Samples | None,
+    layout: Layout,
+    key: jax.Array,
+    group: list[int],
+    chunk: int,
+    rule: Rule,
+    clock: Any,
+    mesh: Mesh | None,
 ) -> tuple[FlowResult, np.ndarray]:
     """Results (float64, leading axis the group's seeds). A short last group is padded, so that only one shape is compiled."""
     padded = group + group[:1] * (chunk - len(group))
@@ -219,14 +259,15 @@ def _run_chunk(
         replica_mixture(problem, layout.sizes.d, k) if data is None else replica_split(data, layout, k) for k in own
     ]
     with jax.enable_x64(layout.dtype == "float64"):
-        if chunk == 1:
+        if chunk == 1 and mesh is None:
             result = _compiled_one(problem, *replicas[0], rule, clock, layout=layout)
             result = jax.tree.map(lambda leaf: leaf[None], result)
         else:
             sources, keys = jax.tree.map(
                 lambda *leaves: np.stack(leaves) if isinstance(leaves[0], np.ndarray) else jnp.stack(leaves), *replicas
             )
-            result = _compiled_many(problem, sources, keys, rule, clock, layout=layout)
+            arguments = (problem, sources, keys, rule, clock)
+            result = _compiled_many(*arguments, layout=layout) if mesh is None else _compiled_spread(*arguments, layout=layout, mesh=mesh)
         return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64)[: len(group)], result)
 
 

@@ -15,16 +15,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from rfdiff.curves import LearningCurves
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow, Rule
 from rfdiff.samples import Samples
+from rfdiff.simulation.distributed import agreed, over_processes
 from rfdiff.simulation.ensemble import Progress, SeedBatch, check_seeds, exact_seeds, summarize
 from rfdiff.simulation.features import Sizes, floating_type, sizes_at
 from rfdiff.simulation.krylov_ensemble import krylov_seeds
 from rfdiff.simulation.layout import available_bytes, chunk_size, layout_for, replica_bytes
+from rfdiff.simulation.mesh import check_mesh
 from rfdiff.simulation.operators import BLOCK_VALUES, PANEL_VALUES
+from rfdiff.simulation.rows import FEATURES
 from rfdiff.simulation.split import held_out_counts
 
 SOLVERS = ("exact", "krylov", "krylov-matrix-free", "krylov-probes")
@@ -94,7 +98,15 @@ class SolverPlan:
         return "\n".join(lines)
 
 
-def plan(problem: Problem, d: int, num_times: int = 80, num_seeds: int = 1, dtype: Any = None, data: Samples | None = None) -> SolverPlan:
+def plan(
+    problem: Problem,
+    d: int,
+    num_times: int = 80,
+    num_seeds: int = 1,
+    dtype: Any = None,
+    data: Samples | None = None,
+    mesh: Mesh | None = None,
+) -> SolverPlan:
     """Memory, work and time of every solver for networks of a problem in dimension d, and the one that `solver=None` takes.
 
     The exact flow is taken where it fits, since it gives the spectrum too and needs no tolerance; else the faster of the Krylov solvers
@@ -108,6 +120,7 @@ def plan(problem: Problem, d: int, num_times: int = 80, num_seeds: int = 1, dtyp
         num_seeds: networks.
         dtype: floating type; None for the device's own.
         data: a data set in place of the mixture, or None.
+        mesh: of devices, or None for one. The devices of a row share the memory of a Krylov space, not that of the exact flow.
 
     Raises:
         ValueError: as `sizes_at`; an unknown dtype; data that do not fit the problem.
@@ -117,6 +130,8 @@ def plan(problem: Problem, d: int, num_times: int = 80, num_seeds: int = 1, dtyp
     layout = layout_for(problem, sizes, name, held_out)
     available, rate = available_bytes(), product_rate(name)
     costs = {solver: _cost(solver, sizes, name, num_times, layout.train_order, layout.test_order, held_out, rate) for solver in SOLVERS}
+    if mesh is not None:
+        costs = {solver: cost if solver == "exact" else _shared(cost, mesh) for solver, cost in costs.items()}
     estimates = tuple(
         Estimate(solver, size, flops, seconds, available is None or size <= available) for solver, (size, flops, seconds) in costs.items()
     )
@@ -124,6 +139,13 @@ def plan(problem: Problem, d: int, num_times: int = 80, num_seeds: int = 1, dtyp
     whole = [e for e in fitting if e.solver != "krylov-probes"]
     best = estimates[0] if estimates[0].fits else min(whole or fitting, key=lambda e: e.seconds, default=None)
     return SolverPlan(sizes, name, num_seeds, available, rate, estimates, None if best is None else best.solver)
+
+
+def _shared(cost: tuple[float, float, float], mesh: Mesh) -> tuple[float, float, float]:
+    """Bytes of a device, operations in all and seconds of one network whose features are spread over a row of a mesh."""
+    (size, flops, seconds), parts = cost, mesh.shape[FEATURES]
+    whole = mesh.devices.flat[0].platform == "cpu"  # whose devices share one memory and one processor
+    return size / (1 if whole else parts), flops, seconds / (1 if whole else parts)
 
 
 def _cost(
@@ -189,36 +211,47 @@ def run_seeds(
     data: Samples | None = None,
     solver: str | None = None,
     tolerance: float | None = None,
+    mesh: Mesh | None = None,
 ) -> SeedBatch:
     """Curves of chosen replicas, for callers that checkpoint between batches; `summarize` puts batches together.
 
     Args:
         seeds: distinct replica numbers in [0, 2^32).
-        problem, taus, d, key, rule, dtype, progress, data, solver, tolerance: as in `learning_curves`.
+        problem, taus, d, key, rule, dtype, progress, data, solver, tolerance, mesh: as in `learning_curves`.
 
     Raises:
         ValueError: as `learning_curves`; or seeds that repeat or are not such integers.
     """
-    check_seeds(seeds)
+    numbers_ = check_seeds(seeds)
     if progress is not None and not callable(progress):
         raise ValueError(f"progress: {progress!r}; allowed: a function of (done, total), or None")
+    if mesh is not None:
+        check_mesh(mesh)
     rule = GradientFlow() if rule is None else rule
     schedule, _ = rule.schedule(taus, problem.kappa)
-    chosen = fitting_solver(problem, d, len(schedule), len(seeds), dtype, data, solver)
+    chosen = fitting_solver(problem, d, len(schedule), len(numbers_), dtype, data, solver, mesh)
     if chosen == "exact":
-        return exact_seeds(problem, taus, d, key, seeds, rule, dtype, progress, data)
+        return over_processes(lambda own, part: exact_seeds(problem, taus, d, key, own, rule, dtype, progress, data, part), numbers_, mesh)
     probes = min(d, PROBES) if chosen == "krylov-probes" else None
     free = chosen == "krylov-matrix-free" or probes is not None
-    return krylov_seeds(problem, taus, d, key, seeds, rule, dtype, progress, data, free, probes, tolerance)
+    settings = (rule, dtype, progress, data, free, probes, tolerance)
+    return over_processes(lambda own, part: krylov_seeds(problem, taus, d, key, own, *settings, part), numbers_, mesh)
 
 
 def fitting_solver(
-    problem: Problem, d: int, num_times: int, num_seeds: int, dtype: Any = None, data: Samples | None = None, solver: str | None = None
+    problem: Problem,
+    d: int,
+    num_times: int,
+    num_seeds: int,
+    dtype: Any = None,
+    data: Samples | None = None,
+    solver: str | None = None,
+    mesh: Mesh | None = None,
 ) -> str:
     """The solver asked for, if it fits in memory; for None the plan's choice. Small networks are not worth a measurement of the device.
 
     Args:
-        problem, d, num_times, num_seeds, dtype, data: as in `plan`.
+        problem, d, num_times, num_seeds, dtype, data, mesh: as in `plan`; with a mesh every process gets the same answer.
         solver: as in `learning_curves`.
 
     Raises:
@@ -230,8 +263,10 @@ def fitting_solver(
     if sizes.p <= CALIBRATION and solver in (None, "exact"):
         chunk_size(sizes, floating_type(dtype), num_times, 1, () if data is None else held_out_counts(data, problem, sizes))
         return "exact"
-    found = plan(problem, d, num_times, num_seeds, dtype, data)
+    found = plan(problem, d, num_times, num_seeds, dtype, data, mesh)
     chosen = solver or found.solver
+    if mesh is not None and solver is None:
+        chosen = SOLVERS[agreed(SOLVERS.index(chosen or "exact"))]
     fitting = [e.solver for e in found.estimates if e.fits]
     if chosen in fitting:
         return chosen
@@ -256,6 +291,7 @@ def learning_curves(
     data: Samples | None = None,
     solver: str | None = None,
     tolerance: float | None = None,
+    mesh: Mesh | None = None,
 ) -> LearningCurves:
     """Per-class learning curves of real networks in dimension d: mean and standard error over independent replicas.
 
@@ -276,10 +312,14 @@ def learning_curves(
         num_seeds: replicas S ≥ 1; with one the standard errors are NaN.
         rule: training rule; None is GradientFlow().
         dtype: float64 or float32; None is float64 on a CPU, float32 on an accelerator. The same seed is the same network in both.
+            Losses in float32 stay within 1e-4 of float64 but for late times (κτλ > 1 of the smallest λ) with λ_min below about
+            5e-5 λ_max: p near n m, or t of 0.01 and less.
         progress: called on the host with (replicas done, replicas in all) after each chunk.
         data: labelled samples of dimension d, classes in the order of the mixture's; None for draws of the mixture.
         solver: "exact", "krylov", "krylov-matrix-free" or "krylov-probes"; None for the choice of `plan`.
         tolerance: numerical error of the losses at which a Krylov space is large enough; None for 1e-8 (1e-4 in float32).
+        mesh: from `device_mesh`; None for one device. Numbers do not depend on it, to rounding. With a mesh of several processes
+            every one calls this with the same arguments and gets the same result; each tells `progress` of its own seeds.
 
     Returns:
         `LearningCurves` with `per_seed`, source "simulation" and, from the exact flow alone, `spectrum`; `error_estimate` is that of a
@@ -291,4 +331,4 @@ def learning_curves(
     """
     if not isinstance(num_seeds, numbers.Integral) or isinstance(num_seeds, bool) or num_seeds < 1:
         raise ValueError(f"num_seeds: {num_seeds!r}; allowed: an integer >= 1")
-    return summarize([run_seeds(problem, taus, d, key, range(int(num_seeds)), rule, dtype, progress, data, solver, tolerance)])
+    return summarize([run_seeds(problem, taus, d, key, range(int(num_seeds)), rule, dtype, progress, data, solver, tolerance, mesh)])
