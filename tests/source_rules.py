@@ -5,7 +5,19 @@ import re
 from collections.abc import Iterator, Mapping, Set
 
 PACKAGE = "rfdiff"
-VOCABULARY = ("_pytree", "diffusion", "activation", "covariances", "samples", "mixture", "problem", "parameters", "rules", "curves")
+VOCABULARY = (
+    "_pytree",
+    "diffusion",
+    "activation",
+    "covariances",
+    "samples",
+    "scores",
+    "mixture",
+    "problem",
+    "parameters",
+    "rules",
+    "curves",
+)
 TOOLS = ("_files", "progress", "output")  # know nothing of the physics; anything above the vocabulary may use them
 UPPER = (
     "theory",
