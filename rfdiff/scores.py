@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
+from numpy.typing import ArrayLike
 
 from rfdiff._pytree import is_concrete, value_type
 from rfdiff.diffusion import noise_variance, signal_scale
@@ -79,7 +79,7 @@ class NoisedMixture:
         step = jnp.sqrt(variance) * noise
         if self.axes is not None:
             step = jnp.matmul(jnp.asarray(self.axes, noise.dtype)[label], step, precision=jax.lax.Precision.HIGHEST)
-        return signal_scale(t).astype(noise.dtype) * mean + step
+        return signal_scale(jnp.asarray(t, noise.dtype)) * mean + step
 
     def _variances(self, t: ArrayLike, dtype: Any) -> jax.Array:
         """(K, d) variances of x_t along the axes of each class."""
