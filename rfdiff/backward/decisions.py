@@ -1,5 +1,6 @@
 """What U-turns, clones and committors share: a mixture in the coordinates its trajectories need, and the class in which they end."""
 
+import contextlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -19,8 +20,8 @@ from rfdiff.scores import NoisedMixture
 class Denoiser:
     """Trajectories of a mixture under a score, and the classes in which they end.
 
-    The class of a trajectory is drawn from P(c | x) at its last time t_end: this is the class that the clean sample belongs to, and where the
-    classes are apart at t_end it is certain. With the exact score it makes every probability below independent of t_end.
+    The class of a trajectory is drawn from P(c | x) at its last time t_end: this is the class of the clean sample, and where the classes
+    are apart at t_end it is certain. With the exact score it makes every probability below independent of t_end.
 
     Args:
         mixture: the mixture, K ≥ 2 classes.
@@ -55,20 +56,24 @@ class Denoiser:
         self.t_end, self.num_steps, self.method = float(t_end), int(num_steps), method
         self.num_classes = noised.num_classes
 
+    def _precision(self) -> Any:
+        """float64 where it costs nothing, else what the caller has set."""
+        return jax.enable_x64(True) if self.wide else contextlib.nullcontext()
+
     def draw(self, key: jax.Array, labels: np.ndarray, t: float) -> np.ndarray:
         """States (N, ·) of x_t given their classes; t = inf is pure noise."""
-        with jax.enable_x64(self.wide or jax.config.jax_enable_x64):
+        with self._precision():
             return np.asarray(_draws(self.law, jax.random.split(key, len(labels)), jnp.asarray(labels), jnp.asarray(t, float)))
 
     def run(self, x: np.ndarray, times: Any, key: jax.Array, label: str | None = None, observe: Callable | None = None) -> Any:
         """States (N, ·) at the end of a grid, and what was observed, as `samplers.backward`."""
-        with jax.enable_x64(self.wide or jax.config.jax_enable_x64):
+        with self._precision():
             return backward(self.score, x, times, key, self.method, observe, self.space, label)
 
     def posterior(self, x: np.ndarray, t: float) -> np.ndarray:
         """Class probabilities (N, K) of states at t, in chunks of bounded memory."""
         chunk = max(1, CHUNK_BYTES // (8 * x.shape[1] * x.dtype.itemsize * self.num_classes))
-        with jax.enable_x64(self.wide or jax.config.jax_enable_x64):
+        with self._precision():
             parts = [np.asarray(_posteriors(self.law, x[i : i + chunk], jnp.asarray(t, x.dtype))) for i in range(0, len(x), chunk)]
         return np.concatenate(parts)
 

@@ -4,9 +4,10 @@ On the axis through the centroids of classes c and a, with unit vector e along �
 
     𝒰_t(q) = -q²/2 - 2 log p_t(q),      p_t(q) = Σ_b π_b N(q; e^{-t} e·μ_b, Γ_b²),
 
-the potential of the noised mixture's marginal. Going backward from t = ∞, where it has one well, the well of the class that is lighter or
-narrower appears beside it in a saddle-node, 𝒰' = 𝒰'' = 0. The other well is the first one carried on, and was always there. Between balanced
-classes of one variance the well splits: both appear, at e^{-2t} ‖μ_1 - μ_2‖²/4 = ½ for unit variance, the classical ½ log Λ up to a constant.
+the potential of the noised mixture's marginal. Going backward from t = ∞, where it has one well, the well of the class that is rarer or
+narrower appears beside it in a saddle-node, 𝒰' = 𝒰'' = 0. The other well is the first one carried on, and was always there. Where classes
+are balanced and of one variance the well splits: both appear, at e^{-2t} ‖μ_1 - μ_2‖²/4 = ½ for unit variance, the classical ½ log Λ up to
+a constant.
 """
 
 from functools import partial
@@ -44,7 +45,7 @@ def well_times(weights: Any, gram: Any, variances: Any, d: Any) -> jax.Array:
     weights, gram, variances = as_floats(weights, gram, variances)
     k = weights.shape[0]
     first, second = np.triu_indices(k, 1)
-    right, left = jax.vmap(partial(_pair, weights, gram, variances, d))(first, second)
+    right, left = jax.vmap(partial(_pair, weights, gram, variances, d))(jnp.asarray(first), jnp.asarray(second))
     times = jnp.full((k, k), jnp.nan, right.dtype)
     return times.at[first, second].set(right).at[second, first].set(left)
 

@@ -11,8 +11,8 @@ R_c never rises with t: R_c = E[P(c|x_t)²]/π_c, and noise takes information aw
     E ℓ_a         = log(π_c/π_a) + (d/2)(r_a - 1 - log r_a) + ‖δ_a‖²/(2Γ_a²)
     cov(ℓ_a, ℓ_b) = (d/2)(r_a - 1)(r_b - 1) + Γ_c² δ_a·δ_b/(Γ_a² Γ_b²)
 
-Everything is a function of class fractions (K,), centroid Gram matrix Q = μ_a·μ_b/d (K, K), variances (K,) and d, differentiable and mappable
-in all of them; in float64 inside `jax.enable_x64(True)`.
+Everything is a function of class fractions (K,), centroid Gram matrix Q = μ_a·μ_b/d (K, K), variances (K,) and d, differentiable and
+mappable in all of them; in float64 inside `jax.enable_x64(True)`. Two classes have one time: π_0 (1 - R_0) = π_1 (1 - R_1) at every t.
 """
 
 from typing import Any
@@ -148,7 +148,8 @@ def _of_class(mean: jax.Array, covariance: jax.Array, c: int) -> jax.Array:
 
 def _single(numbers: tuple, t: jax.Array, c: int) -> jax.Array:
     """R_c at one time."""
-    mean, covariance = log_odds_moments(*numbers, t)
+    weights, gram, variances, d = numbers
+    mean, covariance = log_odds_moments(weights, gram, variances, d, t)
     return _of_class(mean[c], covariance[c], c)
 
 

@@ -1,4 +1,4 @@
-"""U-turns: noise samples of a class to time t, denoise them afresh, and see whether they come back to their class (`equations`, section 8)."""
+"""U-turns: noise samples of a class to time t, denoise them afresh, see whether they come back to their class (`equations`, section 8)."""
 
 from dataclasses import dataclass
 from typing import Any
