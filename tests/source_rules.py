@@ -34,6 +34,7 @@ UPPER = (
     "commands",
     "map_command",
     "times_command",
+    "speciate_command",
 )
 OPTIONAL_EXTRAS = {"flax", "orbax"}
 GLOBAL_SWITCHES = re.compile(
@@ -68,8 +69,9 @@ def allowed_imports(module: str) -> set[str]:
         # one command each, from its options to its files: cli hands over to them, and they know no other command
         "map_command": {"theory", "plots", "datasets", "checkpoint", "report", "commands"},
         "times_command": {"theory", "plots", "datasets", "report", "commands"},
+        "speciate_command": {"backward", "plots", "datasets", "checkpoint", "report", "commands"},
         "cli": {"", *UPPER},
-        "__init__": {*UPPER} - {"report", "commands", "map_command", "times_command"},
+        "__init__": {*UPPER} - {"report", "commands", "map_command", "times_command", "speciate_command"},
     }
     if top in extra:
         return {*VOCABULARY, *TOOLS, *extra[top]}

@@ -78,7 +78,7 @@ def test_no_wells() -> None:
 def test_three_classes() -> None:
     numbers = np.array([0.6, 0.3, 0.1]), np.diag([1.0, 0.5, 2.0]), np.array([1.5, 0.5, 1.0]), 400.0
     with jax.enable_x64(True):
-        times, least = (np.asarray(f(*numbers)) for f in (wells, jax.jit(potential_times)))
+        times, least = map(np.asarray, jax.jit(lambda *n: (well_times(*n), potential_times(*n)))(*numbers))
     assert least[0] == np.inf and np.all(np.isinf(times[0, 1:]))  # the majority
     np.testing.assert_allclose(least[1:], [times[1, 0], min(times[2, 0], times[2, 1])])
 

@@ -92,7 +92,7 @@ def test_equal_variances_are_exact_in_any_dimension() -> None:
 def test_three_classes_against_sampling_and_merged_twins() -> None:
     estimate, stderr = sampled(THREE, 400, 2.5)
     assert_within(estimate, stderr, at(probability, *THREE, 400.0, 2.5), allowance=1e-3)
-    rejects(lambda: assert_within(estimate, stderr, at(probability, THREE[0], THREE[1], THREE[2][::-1], 400.0, 2.5), allowance=1e-3))
+    rejects(lambda: assert_within(estimate, stderr, at(probability, THREE[0], THREE[1][::-1, ::-1], THREE[2], 400.0, 2.5), allowance=1e-3))
     split = np.array([0, 1, 1])
     whole = at(probability, *TWO, 400.0, 2.5)
     parts = at(probability, [0.7, 0.2, 0.1], GRAM[np.ix_(split, split)], TWO[2][split], 400.0, 2.5)
