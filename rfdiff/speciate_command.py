@@ -23,7 +23,7 @@ from rfdiff.problem import Problem
 CONTENT = "speciation"
 FILE, FIGURES = "speciation.nc", ("return_probability.png", "trajectories.png")
 LARGEST_DIMENSION, MOST = 2**24, 10_000_000
-SHOWN = 20  # trajectories of each class in the picture
+SHOWN, AXES = 20, 2  # trajectories of each class in the picture, and most of its panels
 BEYOND = 5.0  # from noise: a signal e^{-5} of that at the earliest speciation time is left
 
 
@@ -190,17 +190,17 @@ def _measured(denoiser: backward.Denoiser, dataset: xr.Dataset, options: Speciat
 
 
 def _paths(denoiser: backward.Denoiser, t_start: float, key: jax.Array, options: Speciate) -> dict[str, Any]:
-    """Some trajectories from noise on the axis on which the centroids differ most, or by their norm where they do not, and their ends."""
+    """Some trajectories from noise on the axes on which the centroids differ most, or by their norm where they do not, and their ends."""
     draw, run, end = jax.random.split(key, 3)
     count = min(options.trajectories, 2000) if not denoiser.wide else options.trajectories
     x = denoiser.draw(draw, np.zeros(count, int), np.inf)
     law: Any = denoiser.law
     centroids = np.asarray(law.coordinates if isinstance(law, ReducedMixture) else law.means)
     spread = centroids - np.asarray(law.weights) @ centroids
-    if np.max(np.abs(spread), initial=0) > 1e-9:
-        axis = np.linalg.svd(spread, full_matrices=False)[2][0]
-        axis *= np.sign(axis @ spread[0]) or 1.0
-        observe, quantity = jax.tree_util.Partial(_along, axis), "coordinate along the centroids"
+    lengths, axes = np.linalg.svd(spread, full_matrices=False)[1:] if spread.size else (np.zeros(1), np.zeros((1, 0)))
+    axes = axes[:AXES][lengths[:AXES] > 1e-6 * max(lengths[0], 1e-6)]
+    if len(axes):
+        observe, quantity = jax.tree_util.Partial(_along, axes), "centroid axis"
     else:
         observe, quantity = jax.tree_util.Partial(_square, float(options.d)), r"squared norm $\|x_t\|^2/d$"
     grid = backward.log_snr_grid(t_start, denoiser.t_end, options.steps)
@@ -208,18 +208,18 @@ def _paths(denoiser: backward.Denoiser, t_start: float, key: jax.Array, options:
     classes = denoiser.classes(last, end)
     shown = np.concatenate([np.flatnonzero(classes == c)[:SHOWN] for c in range(denoiser.num_classes)])
     return {
-        "path": (("trajectory", "path_time"), np.asarray(seen, np.float64)[shown], {"long_name": quantity}),
+        "path": (("trajectory", "path_time", "axis"), np.asarray(seen, np.float64)[shown], {"long_name": quantity}),
         "path_class": ("trajectory", classes[shown], {"long_name": "class in which the trajectory ends"}),
         "path_time": ("path_time", grid, {"long_name": "diffusion time"}),
     }
 
 
-def _along(axis: jax.Array, x: jax.Array, t: jax.Array) -> jax.Array:
-    return jnp.sum(jnp.asarray(axis, x.dtype) * x[: axis.size])
+def _along(axes: jax.Array, x: jax.Array, t: jax.Array) -> jax.Array:
+    return jnp.sum(jnp.asarray(axes, x.dtype) * x[None, : axes.shape[1]], axis=1)
 
 
 def _square(d: jax.Array, x: jax.Array, t: jax.Array) -> jax.Array:
-    return jnp.sum(x**2) / d
+    return jnp.sum(x**2)[None] / d
 
 
 def _inside(dataset: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,10 +1,8 @@
-"""Clones: a trajectory made from noise is copied at time t, and the copies go on apart; do they end in one class? (`equations`, section 8)
+"""Clones: a trajectory made from noise is copied at time t, and both go on apart; do they end in one class? (`equations`, section 8)
 
-After Biroli, Bonnaire, de Bortoli and Mézard 2024 (arXiv:2402.18491), but class by class: of the clones that end in class c, the part whose
+After Biroli, Bonnaire, de Bortoli and Mézard 2024 (arXiv:2402.18491), but class by class: of those that end in class c, the part whose
 twin does too is E[P(c|x_t)²]/E[P(c|x_t)] = R_c(t), the return probability of a U-turn.
 """
-
-from typing import Any
 
 import jax
 import numpy as np
@@ -44,16 +42,17 @@ def clones(
     grid, pace = log_snr_grid(t_start, denoiser.t_end, denoiser.num_steps), denoiser.num_steps // branches
     first, path, copies, ends = jax.random.split(key, 4)
     state = denoiser.draw(first, np.zeros(num, int), np.inf)
-    twins = []
+    ends_of_clones = []
     for i in range(branches):
-        pair: Any = np.concatenate([state, state])
+        clone = state
         for j in range(i, branches):  # segments of one length: one program
             told = label and f"{label}, t = {grid[i * pace]:.3g} ({i + 1} of {branches})"
             noise = jax.random.fold_in(jax.random.fold_in(copies, i), j)
-            pair, _ = denoiser.run(pair, grid[j * pace : (j + 1) * pace + 1], noise, told if j == i else None)
-        twins.append(denoiser.classes(pair, jax.random.fold_in(ends, i)).reshape(2, num))
+            clone, _ = denoiser.run(clone, grid[j * pace : (j + 1) * pace + 1], noise, told if j == i else None)
+        ends_of_clones.append(denoiser.classes(clone, jax.random.fold_in(ends, i)))
         state, _ = denoiser.run(state, grid[i * pace : (i + 1) * pace + 1], jax.random.fold_in(path, i))
-    found = np.array(twins)
+    original = denoiser.classes(state, jax.random.fold_in(ends, branches))
+    found = np.stack([np.broadcast_to(original, (branches, num)), ends_of_clones], axis=1)
     same = np.mean(found[:, 0] == found[:, 1], axis=1)
     return _by_class(grid[:-1:pace], found, denoiser.num_classes), same, proportion_error(same, num)
 

@@ -9,6 +9,8 @@ from matplotlib.lines import Line2D
 
 from rfdiff.plots.curve_figures import class_colors
 
+LINEAR = 4.0  # noise has variance 1: what lies beyond is signal
+
 
 def plot_return_probability(
     theory: tuple[Any, Any],
@@ -62,7 +64,7 @@ def plot_return_probability(
         handles.append(Line2D([], [], color="0.4", linestyle=":", label="the class's well appears"))
     panel.set(xlabel=r"time $t$ of the turn", ylabel=r"return probability $R_c(t)$", ylim=(-0.03, 1.03))
     panel.set_xlim(max(times.max(), 0), times.min())  # the backward process runs to the right
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6), frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4), frameon=False)
     return figure
 
 
@@ -79,7 +81,7 @@ def plot_backward_paths(
 
     Args:
         times: (T,) decreasing times.
-        paths: (N, T) coordinate of each trajectory.
+        paths: (N, T, A) coordinates of each trajectory, one panel each; the scale is linear up to 4 and logarithmic beyond.
         classes: (N,) class in which each ends.
         num_classes: number K of classes.
         quantity: what the coordinate is, for the axis.
@@ -90,24 +92,29 @@ def plot_backward_paths(
         ValueError: shapes that do not fit together, or a wrong number of names.
     """
     grid, lines, ends = np.asarray(times, np.float64), np.asarray(paths, np.float64), np.asarray(classes)
-    if lines.ndim != 2 or lines.shape != (ends.size, grid.size):
-        raise ValueError(f"paths: shape {lines.shape}; allowed: ({ends.size}, {grid.size}), one row a trajectory and one column a time")
+    if lines.ndim != 3 or lines.shape[:2] != (ends.size, grid.size) or not lines.shape[2]:
+        raise ValueError(f"paths: shape {lines.shape}; allowed: ({ends.size}, {grid.size}, A), N trajectories at T times on A axes")
     names = _names(class_names, num_classes)
-    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+    count = lines.shape[2]
+    figure = Figure(figsize=(7.2, 1.4 + 3.0 * count), layout="constrained")
     FigureCanvasAgg(figure)
-    panel = figure.subplots()
+    panels = figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]
     colors = class_colors(num_classes)
-    for path, end in zip(lines, ends, strict=True):
-        panel.plot(grid, path, color=colors[int(end)], linewidth=0.7, alpha=0.7)
-    for c, color in enumerate(colors):
-        if speciation is not None and np.isfinite(np.asarray(speciation)[c]):
-            panel.axvline(float(np.asarray(speciation)[c]), color=color, linestyle="--", linewidth=1.2)
+    for a, panel in enumerate(panels):
+        for path, end in zip(lines[:, :, a], ends, strict=True):
+            panel.plot(grid, path, color=colors[int(end)], linewidth=0.7, alpha=0.7)
+        for c, color in enumerate(colors):
+            if speciation is not None and np.isfinite(np.asarray(speciation)[c]):
+                panel.axvline(float(np.asarray(speciation)[c]), color=color, linestyle="--", linewidth=1.2)
+        if np.abs(lines[:, :, a]).max() > LINEAR:
+            panel.set_yscale("symlog", linthresh=LINEAR)
+        panel.set_ylabel(quantity + (f" {a + 1}" if count > 1 else ""))
     handles = [Line2D([], [], color=colors[c], label=f"{names[c]} ({np.sum(ends == c)})") for c in range(num_classes)]
     if speciation is not None and np.any(np.isfinite(np.asarray(speciation))):
         handles.append(Line2D([], [], color="0.4", linestyle="--", label="speciation time"))
-    panel.set(xlabel=r"diffusion time $t$, from noise to data", ylabel=quantity)
-    panel.set_xlim(grid.max(), 0)
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6), frameon=False)
+    panels[-1].set_xlabel(r"diffusion time $t$, from noise to data")
+    panels[-1].set_xlim(grid.max(), 0)
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4), frameon=False)
     return figure
 
 

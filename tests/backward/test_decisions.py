@@ -69,7 +69,7 @@ def test_full_and_reduced_uturns_agree_and_a_wrong_score_does_not(small: Gaussia
 def test_clones_agree_as_the_theory_says() -> None:
     """Pairs in one class: Σ π_c R_c; class by class: R_c. Copies made at the start are independent, copies made late never part."""
     d, mixture = 1024, law([0.8, 0.2], [1.0, 0.7])
-    found, same, stderr = clones(Denoiser(realised(mixture, d), num_steps=96), 9.0, jax.random.key(3), 2000, branches=6, label="clones")
+    found, same, stderr = clones(Denoiser(realised(mixture, d), num_steps=96), 9.0, jax.random.key(3), 4000, branches=6, label="clones")
     predicted = theory(mixture, d, found.times)
     assert found.times.shape == (6,) and found.times[0] == 9.0
     assert_within(same, stderr, predicted @ mixture.weights, ALLOWANCE)
