@@ -1,7 +1,6 @@
 """The command speciate: when each class is decided in the backward process, in closed form and measured: table, figures, dataset."""
 
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,15 +75,13 @@ def redraw(options: Plot) -> int:
 def closed_form(problem: Problem, numbers: tuple[Any, ...], options: Speciate, t_end: float) -> xr.Dataset:
     """R_c(t) on a grid of times, speciation times in all readings, and the times at which to measure."""
     with jax.enable_x64(True):
-        speciated, wells = (np.asarray(jax.jit(f)(*numbers)) for f in (backward.speciation_times, backward.potential_times))
-        classical = float(backward.classical_time(*numbers))
+        speciated, wells, classical = (np.asarray(value) for value in _times(*numbers))
         known = speciated[np.isfinite(speciated)]
-        low, high = (known.min(), known.max()) if known.size else (max(classical, 0.5), max(classical, 0.5))
+        low, high = (known.min(), known.max()) if known.size else [max(float(classical), 0.5)] * 2
         grid = np.linspace(max(low - 1.8, 2 * t_end), high + 2.2, 161)
-        mapped = jax.jit(jax.vmap(partial(backward.return_probability, *numbers)))
-        curve, turns = np.asarray(mapped(grid)), np.linspace(grid[0], grid[-1], options.points)
+        turns = np.linspace(grid[0], grid[-1], options.points)
         copies = backward.log_snr_grid(high + BEYOND, t_end, options.steps)[: -1 : options.steps // options.points]
-        at_copies = np.asarray(mapped(copies))
+        curve, at_copies = np.split(np.asarray(_curves(*numbers, np.concatenate([grid, copies]))), [grid.size])
     weights = np.asarray(problem.mixture.weights)
     variables = {
         "return_probability": (("time", "class"), curve, {"long_name": "probability to return to the class, closed form"}),
@@ -96,7 +93,7 @@ def closed_form(problem: Problem, numbers: tuple[Any, ...], options: Speciate, t
     }
     coordinates = {"time": grid, "turn_time": turns, "clone_time": copies, "class": np.arange(len(weights))}
     record = {"d": options.d, "trajectories": options.trajectories, "steps": options.steps, "random_seed": options.seed}
-    attributes = {"content": CONTENT, "problem": problem.to_toml(), "classical_time": classical, "full": int(options.full), **record}
+    attributes = {"content": CONTENT, "problem": problem.to_toml(), "classical_time": float(classical), "full": int(options.full), **record}
     return xr.Dataset(variables, coordinates, attributes)
 
 
@@ -159,6 +156,16 @@ def crossing(times: np.ndarray, share: np.ndarray, stderr: np.ndarray, level: fl
     i = below[-1]
     slope = (share[i + 1] - share[i]) / (times[i + 1] - times[i])
     return float(times[i] + (level - share[i]) / slope), float(np.hypot(stderr[i], stderr[i + 1]) / np.sqrt(2) / abs(slope))
+
+
+@jax.jit
+def _times(*numbers: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+    return backward.speciation_times(*numbers), backward.potential_times(*numbers), backward.classical_time(*numbers)
+
+
+@jax.jit
+def _curves(weights: Any, gram: Any, variances: Any, d: Any, times: Any) -> jax.Array:
+    return jax.lax.map(lambda t: backward.return_probability(weights, gram, variances, d, t), times)
 
 
 def _measured(denoiser: backward.Denoiser, dataset: xr.Dataset, options: Speciate, kept: checkpoint.KeptArrays) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def _sobol_normals(dimension: int, log2_nodes: int) -> np.ndarray:
 def _triangle(covariance: jax.Array) -> jax.Array:
     """Lower triangular root of a positive semi-definite matrix; a direction without variance gets a column of zeros."""
     size = covariance.shape[0]
-    floor = 1e-6 * jnp.finfo(covariance.dtype).eps ** 0.5 * jnp.max(jnp.diagonal(covariance))
+    floor = 100 * jnp.finfo(covariance.dtype).eps * jnp.max(jnp.diagonal(covariance))
     rest, columns = covariance, []
     for j in range(size):
         pivot = rest[j, j]

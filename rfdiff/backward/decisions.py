@@ -16,6 +16,8 @@ from rfdiff.backward.speciation import check_classes
 from rfdiff.mixture import GaussianMixture
 from rfdiff.scores import NoisedMixture
 
+PADDED = 1024
+
 
 class Denoiser:
     """Trajectories of a mixture under a score, and the classes in which they end.
@@ -62,8 +64,9 @@ class Denoiser:
 
     def draw(self, key: jax.Array, labels: np.ndarray, t: float) -> np.ndarray:
         """States (N, ·) of x_t given their classes; t = inf is pure noise."""
+        padded = np.pad(labels, (0, -len(labels) % PADDED))  # few sizes, few programs
         with self._precision():
-            return np.asarray(_draws(self.law, jax.random.split(key, len(labels)), jnp.asarray(labels), jnp.asarray(t, float)))
+            return np.asarray(_draws(self.law, key, jnp.asarray(padded), jnp.asarray(t, float)))[: len(labels)]
 
     def run(self, x: np.ndarray, times: Any, key: jax.Array, label: str | None = None, observe: Callable | None = None) -> Any:
         """States (N, ·) at the end of a grid, and what was observed, as `samplers.backward`."""
@@ -104,7 +107,8 @@ def proportion_error(share: Any, count: Any) -> np.ndarray:
 
 
 @jax.jit
-def _draws(law: Any, keys: jax.Array, labels: jax.Array, t: jax.Array) -> jax.Array:
+def _draws(law: Any, key: jax.Array, labels: jax.Array, t: jax.Array) -> jax.Array:
+    keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(labels.size))
     return jax.vmap(law.draw, (0, 0, None))(keys, labels, t)
 
 

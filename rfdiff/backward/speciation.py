@@ -59,7 +59,7 @@ def return_probability(weights: Any, gram: Any, variances: Any, d: Any, t: Any) 
     Raises:
         ValueError: fewer than two classes.
 
-    Reference: equations, section 8; tests/backward/test_speciation.py (sampling at d = 400).
+    Reference: equations, section 8; tests/backward/test_speciation.py (sampling at d = 400, published cloning threshold).
     """
     check_classes(weights)
     mean, covariance = log_odds_moments(weights, gram, variances, d, t)

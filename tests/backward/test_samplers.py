@@ -61,7 +61,7 @@ def assert_order(values: np.ndarray, steps: np.ndarray, order: int) -> None:
 
 
 def draws(noised: Any, labels: np.ndarray, t: float, seed: int = 0) -> jax.Array:
-    return decisions._draws(noised, jax.random.split(jax.random.key(seed), len(labels)), jnp.asarray(labels), jnp.asarray(t, float))
+    return decisions._draws(noised, jax.random.key(seed), jnp.asarray(labels), jnp.asarray(t, float))
 
 
 @pytest.fixture(scope="module")

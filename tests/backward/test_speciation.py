@@ -179,3 +179,11 @@ def test_one_class_has_no_speciation(function: Any) -> None:
     rest = (0.5,) if function in (return_probability, clone_agreement) else ()
     with pytest.raises(ValueError, match="^weights: .*K >= 2, a single class has no speciation"):
         function(jnp.ones(1), jnp.ones((1, 1)), jnp.ones(1), 10.0, *rest)
+
+
+def test_published_cloning_threshold() -> None:
+    """At t_S = ½ log ‖μ‖² two balanced classes of unit variance at ±μ clone into one class with probability 0.775 (Biroli et al. 2024)."""
+    numbers = [0.5, 0.5], [[1.0, -1.0], [-1.0, 1.0]], [1.0, 1.0]
+    for d in (100.0, 1e4):
+        assert at(clone_agreement, *numbers, d, math.log(d) / 2) == pytest.approx(0.775, abs=5e-4)
+    rejects(lambda: np.testing.assert_allclose(at(clone_agreement, *numbers, 100.0, math.log(200) / 2), 0.775, atol=5e-4))
