@@ -186,7 +186,7 @@ def test_too_large_for_memory() -> None:
         samplers.chunk_of(16384, 10**9, np.float32)
 
 
-@pytest.mark.parametrize("method", ["heun-sde", "heun-ode"])
+@pytest.mark.parametrize("method", ["heun-sde", pytest.param("heun-ode", marks=pytest.mark.slow)])
 def test_reduction_has_the_law_of_the_full_process(method: str) -> None:
     """Two isotropic classes of different variance in d = 12: span coordinate, norm across and posterior, full against reduced."""
     d = 12

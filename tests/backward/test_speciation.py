@@ -80,13 +80,11 @@ def test_the_norm_tells_classes_apart_that_share_their_centroid() -> None:
 
 
 def test_equal_variances_are_exact_in_any_dimension() -> None:
-    """With r = 1 the log-odds are Gaussian at every d: no O(1/√d) at d = 3, for two and for three classes."""
-    for weights, gram in ((TWO[0], GRAM), (THREE[0], np.diag([1.0, 0.5, 2.0]))):
-        numbers = weights, gram, np.full(len(weights), 0.6)
-        if len(weights) == 3:
-            numbers = weights, gram, np.full(3, 0.6)
-        estimate, stderr = sampled(numbers, 5, 0.3)
-        assert_within(estimate, stderr, at(probability, *numbers, 5.0, 0.3), allowance=2e-4)
+    """With r = 1 the log-odds are Gaussian at every d: no O(1/√d) at d = 5."""
+    numbers = TWO[0], GRAM, np.full(2, 0.6)
+    estimate, stderr = sampled(numbers, 5, 0.3)
+    assert_within(estimate, stderr, at(probability, *numbers, 5.0, 0.3))
+    rejects(lambda: assert_within(estimate, stderr, at(probability, *numbers, 6.0, 0.3)))
 
 
 def test_three_classes_against_sampling_and_merged_twins() -> None:
@@ -142,7 +140,7 @@ def test_balanced_limit_is_the_classical_time() -> None:
     assert at(classical_time, [0.5, 0.5], mirror, [1.0, 2.0], 400.0) == pytest.approx(math.log(401.5) / 2)
 
 
-@pytest.mark.parametrize("numbers", [TWO, THREE], ids=["two", "three"])
+@pytest.mark.parametrize("numbers", [TWO, pytest.param(THREE, marks=pytest.mark.slow)], ids=["two", "three"])
 def test_derivatives(numbers: Any) -> None:
     """Jacobian in weights, Gram matrix, variances and d along a random direction against central differences; the same under vmap."""
     rng = np.random.default_rng(0)
