@@ -1,4 +1,4 @@
-"""Command line: rfdiff predict | simulate | compare | plan | phase-map | times | sweep | collect | plot (`rfdiff --help`)."""
+"""Command line: rfdiff predict | simulate | compare | plan | phase-map | times | speciate | sweep | collect | plot (`rfdiff --help`)."""
 
 import sys
 import time
@@ -9,7 +9,19 @@ from typing import Any
 import jax
 import numpy as np
 
-from rfdiff import checkpoint, datasets, map_command, plots, report, simulation, store, sweep_command, theory, times_command
+from rfdiff import (
+    checkpoint,
+    datasets,
+    map_command,
+    plots,
+    report,
+    simulation,
+    speciate_command,
+    store,
+    sweep_command,
+    theory,
+    times_command,
+)
 from rfdiff.agreement import Agreement, assess
 from rfdiff.commands import (
     Collect,
@@ -21,6 +33,7 @@ from rfdiff.commands import (
     Plot,
     Predict,
     Simulate,
+    Speciate,
     SweepRun,
     Times,
     check_options,
@@ -80,6 +93,8 @@ def run(command: Command) -> int:
         return sweep_command.compute(command)
     if isinstance(command, Collect):
         return sweep_command.gather(command)
+    if isinstance(command, Speciate):
+        return speciate_command.compute(command)
     return plot(command) if isinstance(command, Plot) else compute(command)
 
 
@@ -122,7 +137,7 @@ def compute(options: Predict | Simulate | Compare) -> int:
 
 
 def plot(options: Plot) -> int:
-    """Draw the figures of a result file, or of a file of rfdiff phase-map, times or collect, again.
+    """Draw the figures of a result file, or of a file of another command, again.
 
     Raises:
         ValueError: a file without anything to draw; an option that does not go with it; figures that stand in another folder.
@@ -131,7 +146,7 @@ def plot(options: Plot) -> int:
     if options.q is not None and not 0 < options.q < 1:
         raise ValueError(f"--q: {options.q!r}; allowed: 0 < q < 1")
     content = datasets.content_of(options.file)
-    if options.q is not None and content in (map_command.CONTENT, times_command.CONTENT, sweep_command.CONTENT):
+    if options.q is not None and content in (map_command.CONTENT, times_command.CONTENT, sweep_command.CONTENT, speciate_command.CONTENT):
         raise ValueError(f"--q: {options.q!r}; {options.file} holds times read at its own q; compute it again with this one")
     if content != map_command.CONTENT and (options.classes is not None or options.quantity != "all"):
         raise ValueError(f"--{'quantity' if options.classes is None else 'classes'}: goes with a file of rfdiff phase-map alone")
@@ -141,6 +156,8 @@ def plot(options: Plot) -> int:
         return times_command.redraw(options)
     if content == sweep_command.CONTENT:
         return sweep_command.redraw(options)
+    if content == speciate_command.CONTENT:
+        return speciate_command.redraw(options)
     result = store.load(options.file)
     if result.theory is None and result.simulation is None:
         raise ValueError(f"{options.file}: holds neither theory nor simulation, nothing to draw curves of")

@@ -5,7 +5,19 @@ import re
 from collections.abc import Iterator, Mapping, Set
 
 PACKAGE = "rfdiff"
-VOCABULARY = ("_pytree", "diffusion", "activation", "covariances", "samples", "mixture", "problem", "parameters", "rules", "curves")
+VOCABULARY = (
+    "_pytree",
+    "diffusion",
+    "activation",
+    "covariances",
+    "samples",
+    "scores",
+    "mixture",
+    "problem",
+    "parameters",
+    "rules",
+    "curves",
+)
 TOOLS = ("_files", "progress", "output")  # know nothing of the physics; anything above the vocabulary may use them
 UPPER = (
     "theory",
@@ -23,6 +35,7 @@ UPPER = (
     "map_command",
     "times_command",
     "sweep_command",
+    "speciate_command",
 )
 OPTIONAL_EXTRAS = {"flax", "orbax", "distributed"}
 GLOBAL_SWITCHES = re.compile(
@@ -58,8 +71,9 @@ def allowed_imports(module: str) -> set[str]:
         "map_command": {"theory", "plots", "datasets", "checkpoint", "report", "commands"},
         "times_command": {"theory", "plots", "datasets", "report", "commands"},
         "sweep_command": {"sweep", "plots", "datasets", "report", "commands"},
+        "speciate_command": {"backward", "plots", "datasets", "checkpoint", "report", "commands"},
         "cli": {"", *UPPER},
-        "__init__": {*UPPER} - {"report", "commands", "map_command", "times_command", "sweep_command"},
+        "__init__": {*UPPER} - {"report", "commands", "map_command", "times_command", "speciate_command", "sweep_command"},
     }
     if top in extra:
         return {*VOCABULARY, *TOOLS, *extra[top]}
