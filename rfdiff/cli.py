@@ -23,6 +23,7 @@ from rfdiff import (
     times_command,
 )
 from rfdiff.agreement import Agreement, assess
+from rfdiff.command_checks import check_options, read_problem, training_rule
 from rfdiff.commands import (
     Collect,
     Command,
@@ -36,10 +37,7 @@ from rfdiff.commands import (
     Speciate,
     SweepRun,
     Times,
-    check_options,
     parse,
-    read_problem,
-    training_rule,
 )
 from rfdiff.curves import LearningCurves, times
 from rfdiff.output import prepare_folder, say

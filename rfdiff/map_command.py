@@ -9,7 +9,8 @@ import numpy as np
 import xarray as xr
 
 from rfdiff import checkpoint, plots, report, theory
-from rfdiff.commands import PhaseMap, Plot, read_problem
+from rfdiff.command_checks import read_problem
+from rfdiff.commands import PhaseMap, Plot
 from rfdiff.datasets import load_dataset, save_dataset
 from rfdiff.output import prepare_folder, say
 from rfdiff.parameters import get_parameter

@@ -9,7 +9,8 @@ import numpy as np
 import xarray as xr
 
 from rfdiff import plots, report, theory
-from rfdiff.commands import Plot, Times, read_problem
+from rfdiff.command_checks import read_problem
+from rfdiff.commands import Plot, Times
 from rfdiff.curves import LearningCurves, Spectrum, times
 from rfdiff.datasets import load_dataset, save_dataset
 from rfdiff.output import prepare_folder, say

@@ -32,6 +32,7 @@ UPPER = (
     "sweep",
     "report",
     "commands",
+    "command_checks",
     "map_command",
     "times_command",
     "sweep_command",
@@ -66,14 +67,16 @@ def allowed_imports(module: str) -> set[str]:
         "checkpoint": {"simulation"},
         "sweep": {"theory", "simulation", "store", "report", "sweep"},
         "report": {"agreement"},
-        "commands": {"", *UPPER},
+        "commands": {""},
+        "command_checks": {"simulation", "commands"},
         # one command each, from its options to its files: cli hands over to them, and they know no other command
-        "map_command": {"theory", "plots", "datasets", "checkpoint", "report", "commands"},
-        "times_command": {"theory", "plots", "datasets", "report", "commands"},
+        "map_command": {"theory", "plots", "datasets", "checkpoint", "report", "commands", "command_checks"},
+        "times_command": {"theory", "plots", "datasets", "report", "commands", "command_checks"},
         "sweep_command": {"sweep", "plots", "datasets", "report", "commands"},
-        "speciate_command": {"backward", "plots", "datasets", "checkpoint", "report", "commands"},
+        "speciate_command": {"backward", "plots", "datasets", "checkpoint", "report", "commands", "command_checks"},
         "cli": {"", *UPPER},
-        "__init__": {*UPPER} - {"report", "commands", "map_command", "times_command", "speciate_command", "sweep_command"},
+        "__init__": {*UPPER}
+        - {"report", "commands", "command_checks", "map_command", "times_command", "speciate_command", "sweep_command"},
     }
     if top in extra:
         return {*VOCABULARY, *TOOLS, *extra[top]}

@@ -15,7 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from rfdiff.simulation.ensemble import SeedBatch
+from rfdiff.simulation.batches import SeedBatch
 from rfdiff.simulation.mesh import local_part
 
 SEED_AXIS = {

@@ -16,16 +16,8 @@ from rfdiff.mixture import GaussianMixture
 from rfdiff.problem import Problem, noise_variance_of
 from rfdiff.rules import Rule, check_stability
 from rfdiff.samples import Samples
-from rfdiff.simulation.ensemble import (
-    Keys,
-    Progress,
-    SeedBatch,
-    check_seeds,
-    check_truncation,
-    realised_optimum,
-    replica_mixture,
-    replica_split,
-)
+from rfdiff.simulation.batches import Progress, SeedBatch, check_seeds
+from rfdiff.simulation.ensemble import Keys, check_truncation, realised_optimum, replica_mixture, replica_split
 from rfdiff.simulation.features import clean_samples, first_layer, floating_type, sizes_at
 from rfdiff.simulation.krylov import Averages, KrylovCurves, krylov_losses
 from rfdiff.simulation.layout import Layout, layout_for

@@ -11,7 +11,7 @@ import pytest
 
 from rfdiff import MixtureLaw, Problem, Samples, simulation
 from rfdiff.rules import GradientDescent, GradientFlow, Ridge, Rule
-from rfdiff.simulation import SeedBatch, krylov, krylov_ensemble, operators, quadrature, solvers
+from rfdiff.simulation import SeedBatch, krylov, krylov_ensemble, operators, planning, quadrature
 from rfdiff.simulation.features import first_layer, sizes_at
 from rfdiff.simulation.krylov import Averages, KrylovCurves, krylov_losses
 from rfdiff.simulation.layout import layout_for
@@ -207,14 +207,14 @@ def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(krylov_ensemble, "MOST_STEPS", 3)
     with pytest.raises(ValueError, match=r"tolerance: 1.0e-08 is not reached by 3 steps, .* solver='exact'"):
         simulation.run_seeds(problem(), TAUS, D, KEY, [0], solver="krylov")
-    monkeypatch.setattr(solvers, "available_bytes", lambda: 2**20)
+    monkeypatch.setattr(planning, "available_bytes", lambda: 2**20)
     with pytest.raises(ValueError, match=r"d: 16 makes p = 256 features and needs about .* GiB .* by solver krylov; allowed:"):
         simulation.run_seeds(problem(), TAUS, D, KEY, [0], solver="krylov")
 
 
 def test_the_plan_prefers_what_gives_most_and_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(solvers, "product_rate", lambda dtype: 5e10)
-    monkeypatch.setattr(solvers, "available_bytes", lambda: 24 * 2**30)
+    monkeypatch.setattr(planning, "product_rate", lambda dtype: 5e10)
+    monkeypatch.setattr(planning, "available_bytes", lambda: 24 * 2**30)
     wide = problem(psi_p=64.0, psi_n=4.0)
     small = simulation.plan(wide, 100)
     assert small.solver == "exact" and small.estimates[1].seconds < 0.5 * small.estimates[0].seconds
@@ -225,7 +225,7 @@ def test_the_plan_prefers_what_gives_most_and_fits(monkeypatch: pytest.MonkeyPat
     assert "p = 6400, n = 400, d = 100, float64, 3 networks; memory 24 GiB" in text and text.count("<- taken") == 1
     seconds = [[e.seconds for e in simulation.plan(wide, d).estimates] for d in (50, 100, 200)]
     assert np.all(np.diff(seconds, axis=0) > 0)
-    monkeypatch.setattr(solvers, "available_bytes", lambda: 2**20)
+    monkeypatch.setattr(planning, "available_bytes", lambda: 2**20)
     assert simulation.plan(wide, 100).solver is None
     with pytest.raises(ValueError, match=r"d: 100 makes p = 6400 features and needs about"):
         monkeypatch.setattr("rfdiff.simulation.layout.available_bytes", lambda: 2**20)
