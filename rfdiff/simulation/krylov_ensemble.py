@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from rfdiff._pytree import is_concrete
+from rfdiff._pytree import as_number, is_concrete
 from rfdiff.mixture import GaussianMixture
 from rfdiff.problem import Problem, noise_variance_of
 from rfdiff.rules import Rule, check_stability
@@ -59,7 +59,7 @@ def krylov_seeds(
         mesh: of the devices of this process. Its rows work at the same time, each on a network of its own.
 
     Raises:
-        ValueError: as `run_seeds`; a space that reaches its largest size before its tolerance.
+        ValueError: as `run_seeds`; a tolerance out of range; a space that reaches its largest size before its tolerance.
     """
     numbers = check_seeds(seeds)
     schedule, clock = rule.schedule(taus, problem.kappa)
@@ -68,7 +68,9 @@ def krylov_seeds(
         raise ValueError(f"probes: {probes!r}; allowed: 2 to {d}, the columns of V, or None for all of them")
     held_out = () if data is None else held_out_counts(data, problem, sizes)
     layout = layout_for(problem, sizes, name, held_out)
-    limit = TOLERANCE[name] if tolerance is None else tolerance
+    limit = TOLERANCE[name] if tolerance is None else as_number(tolerance)
+    if not 0 < limit < 1:
+        raise ValueError(f"tolerance: {tolerance!r}; allowed: 0 < tolerance < 1, or None")
     shares = np.asarray(sizes.counts) / sizes.n
 
     def one(r: int, row: Mesh | None) -> tuple[KrylovCurves, float]:

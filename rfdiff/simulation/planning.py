@@ -112,7 +112,8 @@ def plan(
         num_seeds: networks.
         dtype: floating type; None for the device's own.
         data: a data set in place of the mixture, or None.
-        mesh: of devices, or None for one. The devices of a row share the memory of a Krylov space, not that of the exact flow.
+        mesh: of devices, or None for one. The devices of a row share the memory of a Krylov space, not that of the exact flow; those of a
+            CPU have one memory for the networks of all rows.
 
     Raises:
         ValueError: as `sizes_at`; an unknown dtype; data that do not fit the problem.
@@ -123,7 +124,7 @@ def plan(
     available, rate = available_bytes(), product_rate(name)
     costs = {solver: _cost(solver, sizes, name, num_times, layout.train_order, layout.test_order, held_out, rate) for solver in SOLVERS}
     if mesh is not None:
-        costs = {solver: cost if solver == "exact" else _shared(cost, mesh) for solver, cost in costs.items()}
+        costs = {solver: _shared(solver, cost, mesh) for solver, cost in costs.items()}
     estimates = tuple(
         Estimate(solver, size, flops, seconds, available is None or size <= available) for solver, (size, flops, seconds) in costs.items()
     )
@@ -133,11 +134,16 @@ def plan(
     return SolverPlan(sizes, name, num_seeds, available, rate, estimates, None if best is None else best.solver)
 
 
-def _shared(cost: tuple[float, float, float], mesh: Mesh) -> tuple[float, float, float]:
-    """Bytes of a device, operations in all and seconds of one network whose features are spread over a row of a mesh."""
+def _shared(solver: str, cost: tuple[float, float, float], mesh: Mesh) -> tuple[float, float, float]:
+    """Bytes of a device's memory, operations in all and seconds of one network whose features are spread over a row of a mesh.
+
+    The devices of a CPU share one memory, in which each row of this process has a network (exact flow: each device), and one processor.
+    """
     (size, flops, seconds), parts = cost, mesh.shape[FEATURES]
-    whole = mesh.devices.flat[0].platform == "cpu"  # whose devices share one memory and one processor
-    return size / (1 if whole else parts), flops, seconds / (1 if whole else parts)
+    if mesh.devices.flat[0].platform == "cpu":
+        rows = sum(row[0].process_index == jax.process_index() for row in mesh.devices)
+        return size * rows * (parts if solver == "exact" else 1), flops, seconds
+    return cost if solver == "exact" else (size / parts, flops, seconds / parts)
 
 
 def _cost(

@@ -197,7 +197,7 @@ def _write_json(path: Path, document: Mapping[str, Any]) -> None:
 def _read_json(path: Path, what: str) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as err:
+    except (FileNotFoundError, NotADirectoryError) as err:
         raise ValueError(f"{path}: no such {what}") from err
     except (OSError, ValueError, RecursionError) as err:
         raise ValueError(f"{path}: damaged {what} ({err})") from err

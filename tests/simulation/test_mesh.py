@@ -14,6 +14,7 @@ import pytest
 from jax.sharding import Mesh
 
 from rfdiff import simulation
+from rfdiff.simulation import planning
 from tests.simulation import spread_cases
 from tests.tolerances import rejects
 
@@ -97,6 +98,15 @@ def test_meshes_of_many_devices() -> None:
         simulation.device_mesh(features=8, devices=devices)
     with pytest.raises(ValueError, match=r"features: 4 devices for one network belong to several processes"):
         simulation.device_mesh(features=4, devices=[Device(i, i // 2) for i in range(8)])
+
+
+@pytest.mark.parametrize(("platform", "exact", "krylov"), [("cpu", 8.0, 2.0), ("gpu", 1.0, 0.25)])
+def test_memory_of_a_mesh(platform: str, exact: float, krylov: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes of 2 rows of 4 devices: those of a CPU share the memory of the process's two networks."""
+    monkeypatch.setattr(Device, "platform", platform)
+    mesh = simulation.device_mesh(features=4, devices=[Device(i, i // 8) for i in range(16)])
+    found = {solver: planning._shared(solver, (1.0, 1.0, 1.0), mesh)[0] for solver in ("exact", "krylov")}
+    assert found == {"exact": exact, "krylov": krylov}
 
 
 def test_what_is_no_such_mesh_is_refused() -> None:
