@@ -199,6 +199,12 @@ def test_without_the_matrix_nothing_is_as_large_as_it(draws: float, monkeypatch:
     assert (sizes.p, sizes.p) in shapes(jax.make_jaxpr(operators.formed)(moment).jaxpr)
 
 
+@pytest.mark.parametrize("tolerance", [0.0, -1e-6, 1.0, math.nan, "small", True])
+def test_a_tolerance_out_of_range(tolerance: Any) -> None:
+    with pytest.raises(ValueError, match=rf"tolerance: {tolerance!r}; allowed: 0 < tolerance < 1, or None"):
+        simulation.run_seeds(problem(), TAUS, D, KEY, [0], solver="krylov", tolerance=tolerance)
+
+
 def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=r"solver: 'magic'; allowed: exact, krylov, krylov-matrix-free, krylov-probes"):
         simulation.run_seeds(problem(), TAUS, D, KEY, [0], solver="magic")
