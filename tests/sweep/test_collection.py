@@ -148,6 +148,9 @@ def test_a_file_of_a_newer_format_is_named(finished: tuple[Path, list[Cell]], mo
 def test_no_sweep(tmp_path: Path, finished: tuple[Path, list[Cell]]) -> None:
     with pytest.raises(ValueError, match=r"manifest\.json: no such manifest"):
         collect(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"file/manifest\.json: no such manifest"):
+        collect(tmp_path / "file")
     file = finished[0] / "manifest.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "format_version": 2}))
     with pytest.raises(ValueError, match="has format version 2; allowed: up to 1"):
