@@ -23,6 +23,7 @@ import tomli_w
 from rfdiff import store
 from rfdiff._files import replacing
 from rfdiff.curves import LearningCurves
+from rfdiff.store import version_of
 from rfdiff.sweep.cells import Cell, cells_of, problem_of
 from rfdiff.sweep.specification import THEORY, Sweep, point_of, sweep_from_dict
 
@@ -145,9 +146,10 @@ class Folder:
             sweep = sweep_from_dict(tomllib.loads(document["specification"]))
             cells = cells_of(sweep, document["versions"])
             if {cell.name: coordinates(sweep, cell) for cell in cells} != document["cells"]:
-                raise ValueError("its cells are not those of its specification")
+                by = f"; written by rfdiff {document['versions']['rfdiff']}, here {version_of('rfdiff')}"
+                raise ValueError(f"its cells are not those of its specification{by}")
         except (KeyError, TypeError, AttributeError, ValueError) as err:
-            raise ValueError(f"{self.manifest}: damaged manifest ({err})") from err
+            raise ValueError(f"{self.manifest}: damaged manifest, or one of another version ({err})") from err
         return Manifest(sweep, document["versions"], cells)
 
     def keep(self, cell: Cell, curves: LearningCurves, metadata: Mapping[str, Any]) -> None:
