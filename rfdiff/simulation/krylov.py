@@ -46,10 +46,10 @@ class KrylovCurves(NamedTuple):
     Args:
         train_loss, test_loss: (T, K) losses.
         train_error, test_error: (T, K) standard errors over probes; 0 without probes.
-        error_estimate: largest change of any loss by the last step.
+        error_estimate: largest change of any loss by the last step, and by a shift of the eigenvalues by ε of the largest (rounding).
         steps: blocks in the basis.
         ritz_values: (M,) Θ, ascending.
-        converged: whether the estimate is within the tolerance.
+        converged: whether the change by the last step is within the tolerance; more steps do not mend rounding.
     """
 
     train_loss: np.ndarray
@@ -211,6 +211,7 @@ def krylov_losses(
         due = max(steps + 1, math.ceil(SPACING * steps))
         if not last and measured.newest() > SQUARED * math.sqrt(tolerance):
             continue
-        train, test, train_error, test_error, estimate = measured.losses(averages, own, np.asarray(shares, np.float64), exhausted=not more)
-        if last or estimate <= tolerance:
-            return KrylovCurves(train, test, train_error, test_error, estimate, steps, measured.ritz_values, estimate <= tolerance)
+        *curves, change, rounding = measured.losses(averages, own, np.asarray(shares, np.float64), exhausted=not more)
+        if last or change <= tolerance:
+            values, converged = measured.ritz_values, change <= tolerance
+            return KrylovCurves(*curves, change + rounding, steps, values, converged)

@@ -68,8 +68,9 @@ class Measured:
 
     def losses(
         self, averages: Any, own: list[jax.Array], shares: np.ndarray, exhausted: bool
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, float]:
-        """Train and test losses (T, K), their standard errors over probes, and the largest change of a loss by the last step.
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, float, float]:
+        """Train and test losses (T, K), their standard errors over probes; the largest change of a loss by the last step, and by
+        a rounding of U, to which small eigenvalues at late times are sensitive.
 
         Args:
             averages: operators of the classes, and the leading terms of their train losses.
@@ -86,19 +87,22 @@ class Measured:
         slopes = [space.coordinates(v) for v in own]
         leading = np.concatenate([np.asarray(averages.leading, np.float64), np.ones(len(shares))])
         found = self._on(size, forms, slopes, shares, leading)
-        if exhausted:
-            estimate = float(np.finfo(self.V.dtype).eps) * size
-        else:
+        change = 0.0
+        if not exhausted:
             before = self._on(size - space.width, forms, slopes, shares, leading)
-            estimate = float(np.max(abs(found[0] - before[0])))
+            change = float(np.max(abs(found[0] - before[0])))
+        moved = self._on(size, forms, slopes, shares, leading, self._rounding(self._ritz(size).values[-1]))
+        rounding = float(np.max(abs(found[0] - moved[0]))) + size * float(np.finfo(self.V.dtype).eps * np.max(abs(found[0])))
         k = len(shares)
-        return found[0][:, :k], found[0][:, k:], found[1][:, :k], found[1][:, k:], estimate
+        return found[0][:, :k], found[0][:, k:], found[1][:, :k], found[1][:, k:], change, rounding
 
     def _on(
-        self, size: int, forms: list[np.ndarray], slopes: list[np.ndarray], shares: np.ndarray, leading: np.ndarray
+        self, size: int, forms: list[np.ndarray], slopes: list[np.ndarray], shares: np.ndarray, leading: np.ndarray, shift: float = 0.0
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Losses (T, 2K) of train and test classes on the leading part of the space, and their standard errors."""
+        """Losses (T, 2K) of train and test classes on the leading part of the space, and their standard errors; f at shifted values."""
         found, k = self._ritz(size), len(shares)
+        if shift:
+            found = found._replace(f=self._filter(np.where(found.values > 0, found.values + shift, 0)))
         rotated = [found.S.T @ form[:size, :size] @ found.S for form in forms]
         whole = np.diag(found.values) - sum(share * form for share, form in zip(shares[1:], rotated[: k - 1], strict=True))
         curves, errors = [], []
@@ -124,13 +128,19 @@ class Measured:
         if self._last.S.shape[0] == size:
             return self._last
         values, S = np.linalg.eigh(self.space.T[:size, :size])
-        floor = np.sqrt(self.V.shape[0]) * np.finfo(self.V.dtype).eps * values[-1]
-        dead = (values <= floor) | (np.arange(size) < size - self.rank)
+        dead = (values <= np.sqrt(self.V.shape[0]) * self._rounding(values[-1])) | (np.arange(size) < size - self.rank)
         values, S = np.where(dead, 0, values), S * ~dead
-        shape = np.pad(values, (0, 2 ** math.ceil(math.log2(size)) - size))  # few shapes, since each is compiled
-        with jax.enable_x64(True):
-            f = np.asarray(self.rule.filter(jnp.asarray(shape), self.clock, self.kappa))[:, :size]
-        found = _Ritz(S, values, f, S.T @ self.space.coordinates(self.V)[:size])
+        found = _Ritz(S, values, self._filter(values), S.T @ self.space.coordinates(self.V)[:size])
         if size == len(self.space.T):
             self._last = found
         return found
+
+    def _filter(self, values: np.ndarray) -> np.ndarray:
+        """f (T, M) at some values."""
+        padded = np.pad(values, (0, 2 ** math.ceil(math.log2(len(values))) - len(values)))  # few shapes, since each is compiled
+        with jax.enable_x64(True):
+            return np.asarray(self.rule.filter(jnp.asarray(padded), self.clock, self.kappa))[:, : len(values)]
+
+    def _rounding(self, largest: float) -> float:
+        """Of the eigenvalues, ε times the largest."""
+        return float(np.finfo(self.V.dtype).eps * largest)

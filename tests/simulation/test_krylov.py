@@ -114,14 +114,14 @@ def prescribed(values: np.ndarray, width: int, seed: int = 0) -> tuple[np.ndarra
     return O * values @ O.T, V, other @ other.T / p
 
 
-def krylov_of(values: np.ndarray, width: int, **changes: Any) -> tuple[KrylovCurves, np.ndarray]:
+def krylov_of(values: np.ndarray, width: int, dtype: str = "float64", **changes: Any) -> tuple[KrylovCurves, np.ndarray]:
     """Curves of a prescribed spectrum by a Krylov space, and the test losses by numpy's eigendecomposition."""
     U, V, other = prescribed(values, width)
     rule = GradientFlow()
     _, clock = rule.schedule(TAUS, 1.0)
     settings = {"tolerance": 1e-10, "max_steps": 200, **changes}
     with jax.enable_x64(True):
-        whole, tested = Formed(jnp.asarray(U), jnp.asarray(V)), Formed(jnp.asarray(other), jnp.asarray(0.3 * V))
+        whole, tested = (Formed(jnp.asarray(a, dtype), jnp.asarray(b, dtype)) for a, b in ((U, V), (other, 0.3 * V)))
         averages = Averages(whole, (whole,), (tested,), np.ones(1))
         found = krylov_losses(averages, [1.0], rule, clock, 1.0, width, int(np.sum(values > 0)), **settings)
         f = np.asarray(rule.filter(jnp.asarray(np.linalg.eigvalsh(U)), clock, 1.0))
@@ -156,6 +156,14 @@ def test_columns_that_depend_on_each_other_do_no_harm() -> None:
     assert np.all((abs(lengths - 1) < 1e-10) | (lengths == 0)) and np.sum(lengths > 0.5) == 24
     np.testing.assert_allclose(basis.T @ basis, np.diag(lengths > 0.5), atol=1e-12)
     np.testing.assert_allclose(np.sort(np.linalg.eigvalsh(space.T))[-24:], values, rtol=1e-9)
+
+
+def test_the_estimate_holds_what_rounding_does_to_small_eigenvalues() -> None:
+    """A space that is the whole in float32: late times see eigenvalues near rounding; larger ones are the sibling."""
+    found, losses = krylov_of(np.geomspace(1e-5, 8.0, 40), 5, "float32", tolerance=1e-4)
+    error = np.max(abs(found.test_loss[:, 0] - losses))
+    assert found.converged and 1e-2 < error <= 4 * found.error_estimate
+    assert krylov_of(np.geomspace(0.1, 8.0, 40), 5, "float32", tolerance=1e-4)[0].error_estimate < 1e-2 * found.error_estimate
 
 
 def test_too_few_steps_are_refused() -> None:
