@@ -29,7 +29,6 @@ PROBES = 16
 # series and filters at this part of it.
 EIGH_SHARE, ELEMENTWISE_SHARE = 0.35, 0.05
 STEPS = 18  # blocks until every training time is resolved to 1e-8, seen at ψ_p from 8 to 64; at most p/d, where the space is the whole
-SOLUTIONS = 14  # directions that the solutions of all training times span to that tolerance, a block each
 CALIBRATION = 1024
 
 
@@ -164,22 +163,26 @@ def _cost(
     basis = min(p, steps * width)
     applied = 2.0 * p * p * width * steps
     growth = 12.0 * p * width**2 * steps**2 / 2
-    combined = min(basis, SOLUTIONS * width)
-    forms = 2.0 * p * p * combined * (2 * k - 1) + 4.0 * p * basis * combined + k * tested + assembly
+    forms = (2.0 * p * p * basis + 2.0 * p * basis**2) * (2 * k - 1) + k * tested + assembly
     small = 9.0 * basis**3 / EIGH_SHARE * 3
-    free = solver == "krylov-matrix-free" or (solver == "krylov-probes" and item * p * p * 3 > (available_bytes() or math.inf))
+    free = solver == "krylov-matrix-free" or (solver == "krylov-probes" and not holds_matrix(p, dtype))
     assembled = assembly * (steps if free else 1)
     passes = (steps if free else 1) + 1
     flops = assembled + applied + growth + forms
     seconds = (flops + small + elementwise * passes / ELEMENTWISE_SHARE) / rate
     held = (
         (2 * k + 4) * p * d
-        + (2 * basis + 4 * combined + 3 * width) * p
+        + (4 * basis + 3 * width) * p
         + 2 * min(BLOCK_VALUES, p * n * (train_order + 1))
         + (train_order + 4) * PANEL_VALUES
     )
     size = item * (held + (0 if free else 3 * p * p)) + 8 * (2 * k + 4) * basis**2
     return size, flops, seconds
+
+
+def holds_matrix(p: int, dtype: str) -> bool:
+    """Whether U and what it takes to form it fit beside the rest."""
+    return np.dtype(dtype).itemsize * p * p * 3 <= (available_bytes() or math.inf) / 2
 
 
 @functools.cache

@@ -18,7 +18,7 @@ from rfdiff.simulation.features import floating_type, sizes_at
 from rfdiff.simulation.krylov_ensemble import krylov_seeds
 from rfdiff.simulation.layout import chunk_size
 from rfdiff.simulation.mesh import check_mesh
-from rfdiff.simulation.planning import CALIBRATION, PROBES, SOLVERS, plan
+from rfdiff.simulation.planning import CALIBRATION, PROBES, SOLVERS, holds_matrix, plan
 from rfdiff.simulation.split import held_out_counts
 
 
@@ -56,7 +56,7 @@ def run_seeds(
     if chosen == "exact":
         return over_processes(lambda own, part: exact_seeds(problem, taus, d, key, own, rule, dtype, progress, data, part), numbers_, mesh)
     probes = min(d, PROBES) if chosen == "krylov-probes" else None
-    free = chosen == "krylov-matrix-free" or probes is not None
+    free = chosen == "krylov-matrix-free" or (probes is not None and not holds_matrix(sizes_at(problem, d).p, floating_type(dtype)))
     settings = (rule, dtype, progress, data, free, probes, tolerance)
     return over_processes(lambda own, part: krylov_seeds(problem, taus, d, key, own, *settings, part), numbers_, mesh)
 
