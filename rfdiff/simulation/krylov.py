@@ -211,7 +211,8 @@ def krylov_losses(
         due = max(steps + 1, math.ceil(SPACING * steps))
         if not last and measured.newest() > SQUARED * math.sqrt(tolerance):
             continue
-        *curves, change, rounding = measured.losses(averages, own, np.asarray(shares, np.float64), exhausted=not more)
+        found = measured.losses(averages, own, np.asarray(shares, np.float64), exhausted=not more)
+        train, test, train_error, test_error, change, rounding = found
         if last or change <= tolerance:
             values, converged = measured.ritz_values, change <= tolerance
-            return KrylovCurves(*curves, change + rounding, steps, values, converged)
+            return KrylovCurves(train, test, train_error, test_error, change + rounding, steps, values, converged)
