@@ -102,7 +102,8 @@ def run(sizes: list[int], n: int, d: int, repeats: int, interpreter: str | None)
     reference = steps["pytorch"]["seconds_per_step"] if interpreter is not None else steps["optax_float32_s"]
     return {
         "shape": {"n": n, "d": d, "times": len(TAUS), "classes": 2, "dtype": "float64", "noise_draws": "inf", "tolerance": TOLERANCE},
-        "cases": cases,
+        "seconds": {f"{name} {case['p']}": case["seconds"][name] for case in cases for name in best},
+        "accuracy": {case["p"]: {name: case[name] for name in ("largest_difference", "error_estimate")} for case in cases},
         "growth_with_p": {name: growth(cases, name) for name in best} if len(cases) > 1 else {},
         "step": steps,
         "exact_over_krylov": best["exact"] / best["krylov"],
