@@ -112,12 +112,13 @@ def verdict(data: xr.Dataset) -> list[tuple[str, bool]]:
     time = data["time"].values
     falls = bool(np.all(np.diff(time[:, 1]) < 0))
     said = [(f"theory: the time falls at every step from π = 0.5 to {data['weight'].values[-1]:g}, "
-             f"{time[0, 1]:.2f} to {time[-1, 1]:.2f}, while the classical estimate does not know of it", falls),
+             f"{time[0, 1]:.2f} to {time[-1, 1]:.2f}, while the classical estimate falls to {data['classical'].values[-1]:.2f}", falls),
             ("theory: both classes have one time, to 1e-6", bool(np.max(np.abs(time[:, 0] - time[:, 1])) < 1e-6))]  # fmt: skip
     for name, theory, what in (("uturn", "expected", "U-turns"), ("clone", "clone_expected", "clones")):
         off = _known(_off(data, name, theory), data, name)
         limit = float(norm.isf(FALSE_ALARM / (2 * off.size)))
-        said.append((f"{what}: within {limit:.1f} standard errors of R_c in all {off.size} points of every class and weight (worst {off.max():.1f})",
+        said.append((f"{what}: within {limit:.1f} standard errors of R_c in all {off.size} points "
+                     f"of every class and weight (worst {off.max():.1f})",
                      bool(off.max() < limit)))  # fmt: skip
     rare = data.isel(shown=slice(1, None))
     wrong = _known(_off(rare, "uturn", "balanced"), rare, "uturn")

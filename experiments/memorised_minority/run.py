@@ -1,7 +1,7 @@
-"""In the samples of trained networks a strong minority is memorised first and farthest, and is at every training time the worse learned class.
+"""In the samples of trained networks a strong minority is memorised first and farthest, and it is the worse learned class.
 
-Two isotropic classes of variance 1/2 with centroids apart, minority of one in ten beside equal parts; σ(x) = tanh(x + 1), which is not odd: an
-odd score would generate both classes equally often. Theory's class-wise times at t = 0.1 beside the samples.
+Two isotropic classes of variance 1/2 with centroids apart, minority of one in ten beside equal parts; σ(x) = tanh(x + 1), which is not odd:
+an odd score would generate both classes equally often. Theory's class-wise times at t = 0.1 beside the samples.
 """
 
 import sys
@@ -79,10 +79,11 @@ def verdict(data: xr.Dataset) -> list[tuple[str, bool]]:
     gap = rare[late, 1, 1] - rare[late, 0, 2]
     said = [(f"samples, π = 0.1: from τ = {LATE:g} on the minority's memorised fraction is above the majority's, intervals apart "
              f"(smallest distance {gap.min():.2f})", bool(gap.min() > 0)),
-            (f"samples, π = 0.5: no such order: the intervals of the two classes overlap at the same τ",
+            ("samples, π = 0.5: no such order: the intervals of the two classes overlap at the same τ",
              bool(np.all((even[late, 1, 1] <= even[late, 0, 2]) & (even[late, 0, 1] <= even[late, 1, 2])))),
-            (f"references: the empirical score memorises at least {rare[empirical, :, 0].min():.2f} of every class, the exact score at most "
-             f"{rare[exact, :, 0].max():.2f}", bool(rare[empirical, :, 0].min() > 0.5 and rare[exact, :, 0].max() < 0.05))]  # fmt: skip
+            (f"references: the empirical score memorises at least {rare[empirical, :, 0].min():.2f} of every class, "
+             f"the exact score at most {rare[exact, :, 0].max():.2f}",
+             bool(rare[empirical, :, 0].min() > 0.5 and rare[exact, :, 0].max() < 0.05))]  # fmt: skip
     error = data["score_error"].values[1][:, fit]
     worse = np.log(error[:, :, 1] / error[:, :, 0]).mean(axis=0)
     said.append((f"networks, π = 0.1: from τ = {FIT:g} on the score error of the minority is above the majority's at every τ (least ratio "
@@ -115,7 +116,8 @@ def table(data: xr.Dataset) -> str:
     header = ["π", "τ or reference", *[f"class {c}: {name}" for c in range(2) for name in names]]
     mem = "; ".join(f"π = {pi:g}: τ_gen {g[0]:.1f}, {g[1]:.1f}, τ_mem {m[0]:.0f}, {m[1]:.0f}"
                     for pi, g, m in zip(data["weight"].values, data["tau_gen"].values, data["tau_mem"].values, strict=True))  # fmt: skip
-    size = f"d = {data.attrs['d']}, {data.attrs['seeds']} networks, {data.attrs['num']} samples each, {data.attrs['steps']} steps. Class 1 has weight π."
+    at = data.attrs
+    size = f"d = {at['d']}, {at['seeds']} networks, {at['num']} samples each, {at['steps']} steps. Class 1 has weight π."
     return f"{harness.markdown(header, rows)}\n\nTheory at t = {T} (class 0, class 1): {mem}.\n\n{size}"
 
 
