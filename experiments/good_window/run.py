@@ -1,7 +1,7 @@
 """The training times that are good for every class are a window that closes as the minority gets rarer: below a weight there is none.
 
-Each class varies in its own half of the directions, equal variances, t = 0.3, σ(x) = tanh(x + 1). A class is well learned where its score error
-is below 0.45 of an untrained network's; in samples its memorised fraction must be below a twentieth too.
+Each class varies in its own half of the directions, equal variances, t = 0.3, σ(x) = tanh(x + 1). A class is well learned where its score
+error is below 0.45 of that of an untrained network; in samples its memorised fraction must be below a twentieth too.
 """
 
 import sys
