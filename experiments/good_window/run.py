@@ -1,4 +1,4 @@
-"""The training times that are good for every class are a window that closes as the minority gets rarer: below a weight there is none.
+"""The training times good for every class are a window that closes as the minority gets rarer; in theory there is none below a weight.
 
 Each class varies in its own half of the directions, equal variances, t = 0.3, σ(x) = tanh(x + 1). A class is well learned where its score
 error is below 0.45 of that of an untrained network; in samples its memorised fraction must be below a twentieth too.
@@ -85,9 +85,12 @@ def verdict(data: xr.Dataset) -> list[tuple[str, bool]]:
             (f"theory: it is there at π = 0.5 and gone at the smallest; the largest π of the scan without one is "
              f"{data['weight'].values[empty].max() if empty.size else np.nan:.3g}", bool(width[0] > 0 and width[-1] == 0)),
             ("theory: the majority alone has a window at every π", bool(np.all(theory_good[:, :, 0].any(axis=1))))]  # fmt: skip
-    both = seen_good.all(axis=2)
-    said.append(("networks and their samples: a time good for both classes at π = 0.5, and none at π = 0.05, where the majority has one",
-                 bool(both[0].any() and not both[-1].any() and seen_good[-1, :, 0].any())))  # fmt: skip
+    both, tau = seen_good.all(axis=2), data["tau"].values
+    there = bool(both[0].any() and seen_good[-1, :, 0].any())
+    ends = [float(tau[fine].max()) if fine.any() else float(tau.min()) for fine in (both[0], both[-1], seen_good[-1, :, 0])]
+    text = f"networks and their samples: the last τ good for both classes is {ends[0]:g} at π = 0.5 and {ends[1]:g} at π = 0.05"
+    said.append((f"{text}, at least two decades less", there and ends[1] <= ends[0] / 100))
+    said.append((f"networks and their samples, π = 0.05: the majority alone is good up to {ends[2]:g}", there and ends[2] >= 100 * ends[1]))
     return said
 
 
@@ -150,7 +153,11 @@ def _windows(panel: Any, data: xr.Dataset) -> None:
             kept = data["line_tau"].values[fine[i, :, c]]
             if kept.size:
                 panel.plot([pi, pi], [kept.min(), kept.max()], color=color, lw=3 - c, alpha=0.6)
-    panel.set(xscale="log", yscale="log", xlabel=r"weight $\pi$ of the minority", title="theory: well learned", ylabel=r"$\tau$")
+    panel.set(
+        xscale="log", yscale="log", ylim=(1, 1e6), xlabel=r"weight $\pi$ of the minority", title="theory: well learned", ylabel=r"$\tau$"
+    )
+    panel.set_xticks([0.02, 0.05, 0.1, 0.2, 0.5], ["0.02", "0.05", "0.1", "0.2", "0.5"])
+    panel.minorticks_off()
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ _times = jax.jit(backward.speciation_times)
 
 
 def turned(cell: dict[str, Any]) -> dict[str, Any]:
-    """Time at which the U-turns of class 0 fall through 3/4, linear in probit between two times beside the closed form."""
+    """Time at which the U-turns of class 0 fall through 3/4, linear between two times beside the closed form."""
     expected = float(closed_form(cell)["time"])
     mixture = GaussianMixture.from_law(law(cell["kind"]), cell["d"], jax.random.key(1))
     denoiser = backward.Denoiser(mixture, num_steps=150)
