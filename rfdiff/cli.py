@@ -1,4 +1,4 @@
-"""Command line: rfdiff predict | simulate | compare | plan | phase-map | times | speciate | sweep | collect | plot (`rfdiff --help`)."""
+"""Command line: rfdiff predict | simulate | compare | plan | phase-map | times | speciate | generate | sweep | collect | plot | --help."""
 
 import sys
 import time
@@ -12,6 +12,7 @@ import numpy as np
 from rfdiff import (
     checkpoint,
     datasets,
+    generate_command,
     map_command,
     plots,
     report,
@@ -23,6 +24,7 @@ from rfdiff import (
     times_command,
 )
 from rfdiff.agreement import Agreement, assess
+from rfdiff.backward_options import Generate, Speciate
 from rfdiff.command_checks import check_options, read_problem, training_rule
 from rfdiff.commands import (
     Collect,
@@ -34,7 +36,6 @@ from rfdiff.commands import (
     Plot,
     Predict,
     Simulate,
-    Speciate,
     SweepRun,
     Times,
     parse,
@@ -93,6 +94,8 @@ def run(command: Command) -> int:
         return sweep_command.gather(command)
     if isinstance(command, Speciate):
         return speciate_command.compute(command)
+    if isinstance(command, Generate):
+        return generate_command.compute(command)
     return plot(command) if isinstance(command, Plot) else compute(command)
 
 
@@ -144,18 +147,16 @@ def plot(options: Plot) -> int:
     if options.q is not None and not 0 < options.q < 1:
         raise ValueError(f"--q: {options.q!r}; allowed: 0 < q < 1")
     content = datasets.content_of(options.file)
-    if options.q is not None and content in (map_command.CONTENT, times_command.CONTENT, sweep_command.CONTENT, speciate_command.CONTENT):
+    redrawn = (times_command, sweep_command, speciate_command, generate_command)
+    if options.q is not None and content in (map_command.CONTENT, *(command.CONTENT for command in redrawn)):
         raise ValueError(f"--q: {options.q!r}; {options.file} holds times read at its own q; compute it again with this one")
     if content != map_command.CONTENT and (options.classes is not None or options.quantity != "all"):
         raise ValueError(f"--{'quantity' if options.classes is None else 'classes'}: goes with a file of rfdiff phase-map alone")
     if content == map_command.CONTENT:
         return map_command.redraw(options)
-    if content == times_command.CONTENT:
-        return times_command.redraw(options)
-    if content == sweep_command.CONTENT:
-        return sweep_command.redraw(options)
-    if content == speciate_command.CONTENT:
-        return speciate_command.redraw(options)
+    for command in redrawn:
+        if content == command.CONTENT:
+            return command.redraw(options)
     result = store.load(options.file)
     if result.theory is None and result.simulation is None:
         raise ValueError(f"{options.file}: holds neither theory nor simulation, nothing to draw curves of")

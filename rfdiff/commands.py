@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, Union
 
 import tyro
 
+from rfdiff.backward_options import Generate, Speciate
+
 DESCRIPTION = """\
 Per-class learning curves of random-features score learning on Gaussian mixtures, simulated and in closed form.
 
@@ -160,30 +162,6 @@ class Times:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Speciate:
-    """When each class is decided in the backward process: closed form, U-turns and clones with the exact score (isotropic classes)."""
-
-    problem: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="PROBLEM.toml")]
-    """Problem file, of which the mixture alone counts here."""
-    d: int = 1000
-    """Dimension of the data."""
-    trajectories: int = 2000
-    """Trajectories for each class and time of a U-turn, and pairs of clones for each time."""
-    points: int = 12
-    """Number of times of the U-turns, and of the clones."""
-    steps: int = 192
-    """Steps of one denoising; a multiple of --points."""
-    full: bool = False
-    """Simulate all d coordinates, though the few that the exact score depends on give the same law."""
-    seed: int = 0
-    """Random key."""
-    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("rfdiff-out")
-    """Folder of speciation.nc and the figures; created if absent."""
-    overwrite: bool = False
-    """Replace results that stand in the folder."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class SweepRun:
     """Many problems x dimensions x seeds x solvers, one file a cell; the same command goes on from what is there."""
 
@@ -218,7 +196,7 @@ class Plot:
     """Figures of a file that another command wrote."""
 
     file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
-    """A result.nc, phase_map.nc, times.nc, speciation.nc or sweep.nc, or the file of a cell of a sweep."""
+    """A result.nc, phase_map.nc, times.nc, speciation.nc, generation.nc or sweep.nc, or the file of a cell of a sweep."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder of the figures; if not given that of the file, whose figures are replaced."""
     q: Annotated[float | None, tyro.conf.arg(metavar="NUMBER")] = None
@@ -231,7 +209,7 @@ class Plot:
     """Replace figures that stand in the folder given by --out."""
 
 
-Command = Predict | Simulate | Compare | Plan | PhaseMap | Times | Speciate | SweepRun | Collect | Plot
+Command = Predict | Simulate | Compare | Plan | PhaseMap | Times | Speciate | Generate | SweepRun | Collect | Plot
 NAMES = {
     "predict": Predict,
     "simulate": Simulate,
@@ -240,6 +218,7 @@ NAMES = {
     "phase-map": PhaseMap,
     "times": Times,
     "speciate": Speciate,
+    "generate": Generate,
     "sweep": SweepRun,
     "collect": Collect,
     "plot": Plot,

@@ -13,8 +13,9 @@ from rfdiff import backward, checkpoint, plots, report
 from rfdiff.backward.reduction import ReducedMixture
 from rfdiff.backward.samplers import chunk_of
 from rfdiff.backward.speciation import check_classes
+from rfdiff.backward_options import Speciate
 from rfdiff.command_checks import read_problem
-from rfdiff.commands import Plot, Speciate
+from rfdiff.commands import Plot
 from rfdiff.datasets import load_dataset, save_dataset
 from rfdiff.mixture import GaussianMixture
 from rfdiff.output import prepare_folder, say

@@ -23,6 +23,7 @@ UPPER = (
     "theory",
     "simulation",
     "backward",
+    "generation",
     "images",
     "agreement",
     "plots",
@@ -31,12 +32,14 @@ UPPER = (
     "checkpoint",
     "sweep",
     "report",
+    "backward_options",
     "commands",
     "command_checks",
     "map_command",
     "times_command",
     "sweep_command",
     "speciate_command",
+    "generate_command",
 )
 OPTIONAL_EXTRAS = {"flax", "orbax", "distributed"}
 GLOBAL_SWITCHES = re.compile(
@@ -59,6 +62,7 @@ def allowed_imports(module: str) -> set[str]:
         "theory": {"theory"},
         "simulation": {"simulation"},
         "backward": {"backward"},
+        "generation": {"generation", "backward", "simulation"},  # trained networks in the backward samplers: above both
         "images": {"images"},
         "plots": {"plots"},
         "agreement": {"theory", "simulation"},
@@ -67,16 +71,40 @@ def allowed_imports(module: str) -> set[str]:
         "checkpoint": {"simulation"},
         "sweep": {"theory", "simulation", "store", "report", "sweep"},
         "report": {"agreement"},
-        "commands": {""},
+        "backward_options": set(),
+        "commands": {"", "backward_options"},
         "command_checks": {"simulation", "commands"},
         # one command each, from its options to its files: cli hands over to them, and they know no other command
         "map_command": {"theory", "plots", "datasets", "checkpoint", "report", "commands", "command_checks"},
         "times_command": {"theory", "plots", "datasets", "report", "commands", "command_checks"},
         "sweep_command": {"sweep", "plots", "datasets", "report", "commands"},
-        "speciate_command": {"backward", "plots", "datasets", "checkpoint", "report", "commands", "command_checks"},
+        "speciate_command": {"backward", "plots", "datasets", "checkpoint", "report", "commands", "command_checks", "backward_options"},
+        "generate_command": {
+            "theory",
+            "simulation",
+            "backward",
+            "generation",
+            "plots",
+            "datasets",
+            "checkpoint",
+            "report",
+            "commands",
+            "command_checks",
+            "backward_options",
+        },
         "cli": {"", *UPPER},
         "__init__": {*UPPER}
-        - {"report", "commands", "command_checks", "map_command", "times_command", "speciate_command", "sweep_command"},
+        - {
+            "report",
+            "commands",
+            "command_checks",
+            "backward_options",
+            "generate_command",
+            "map_command",
+            "times_command",
+            "speciate_command",
+            "sweep_command",
+        },
     }
     if top in extra:
         return {*VOCABULARY, *TOOLS, *extra[top]}

@@ -21,7 +21,7 @@ import numpy as np
 
 from rfdiff._pytree import value_type
 from rfdiff.backward.time_grids import check_grid
-from rfdiff.progress import progress
+from rfdiff.progress import SILENT, progress
 
 METHODS = ("euler-maruyama", "heun-sde", "heun-ode")
 CHUNK_BYTES = 2**28
@@ -146,7 +146,7 @@ def backward(
     field, seen = _pytree_function(score), _pytree_function(_nothing if observe is None else observe)
     _check_score(field, where, states.shape[1], dtype)
     clock, last, observed = jnp.asarray(grid, dtype), [], []
-    with progress(label or "", count, unit="sample", stream=None if label else _SILENT) as advance:
+    with progress(label or "", count, unit="sample", stream=None if label else SILENT) as advance:
         for start in range(0, count, chunk):
             begin = min(start, count - chunk)  # the last chunk repeats some, rather than be compiled for another size
             keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(begin, begin + chunk))
@@ -175,22 +175,6 @@ def chunk_of(dimension: int, count: int, dtype: Any) -> int:
             f"allowed: about {max(int(count * available / need), 1)} trajectories at this d, or the exact reduction of isotropic mixtures"
         )
     return chunk
-
-
-class _Silent:
-    """A stream that shows nothing."""
-
-    def isatty(self) -> bool:
-        return False
-
-    def write(self, _: str) -> int:
-        return 0
-
-    def flush(self) -> None:
-        pass
-
-
-_SILENT: Any = _Silent()
 
 
 def _nothing(x: jax.Array, t: jax.Array) -> tuple[()]:
