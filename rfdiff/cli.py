@@ -25,7 +25,7 @@ from rfdiff import (
 )
 from rfdiff.agreement import Agreement, assess
 from rfdiff.backward_options import Generate, Speciate
-from rfdiff.command_checks import check_options, read_problem, training_rule
+from rfdiff.command_checks import check_options, read_problem, redraw_folder, training_rule
 from rfdiff.commands import (
     Collect,
     Command,
@@ -160,9 +160,8 @@ def plot(options: Plot) -> int:
     result = store.load(options.file)
     if result.theory is None and result.simulation is None:
         raise ValueError(f"{options.file}: holds neither theory nor simulation, nothing to draw curves of")
-    out = options.file.parent if options.out is None else options.out
     complete = result.theory is not None and result.simulation is not None and result.smaller is not None
-    prepare_folder(out, ("curves.png", "spectrum.png") + ("agreement.png",) * complete, options.overwrite or options.out is None)
+    out = redraw_folder(options, ("curves.png", "spectrum.png") + ("agreement.png",) * complete)
     return show(result, out, 0.5 if options.q is None else options.q)
 
 

@@ -1,8 +1,10 @@
 """What the options of a command mean: the training rule, the problem, and values that are refused before anything is computed."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from rfdiff.commands import Closed, Compare, Networks, Options
+from rfdiff.commands import Closed, Compare, Networks, Options, Plot
+from rfdiff.output import prepare_folder
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientDescent, GradientFlow, HeavyBall, Ridge, Rule
 from rfdiff.simulation.features import LARGEST_DIMENSION
@@ -69,6 +71,17 @@ def check_options(options: Options) -> None:
     count = len(options.penalties or ()) if options.rule == "ridge" else len(options.taus or ()) or options.points
     if count < 3:
         raise ValueError(f"--{'penalties' if options.rule == 'ridge' else 'taus'}: {count} given; allowed: at least 3, to read times from")
+
+
+def redraw_folder(options: Plot, figures: Sequence[str]) -> Path:
+    """The folder in which the figures of a file are drawn again: that of the file, or another, made if need be.
+
+    Raises:
+        ValueError: figures that stand in another folder than the file's own.
+    """
+    out = options.file.parent if options.out is None else options.out
+    prepare_folder(out, figures, options.overwrite or options.out is None)
+    return out
 
 
 def read_problem(path: Path) -> Problem:

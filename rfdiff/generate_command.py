@@ -11,7 +11,7 @@ import xarray as xr
 from rfdiff import checkpoint, generation, plots, report, theory
 from rfdiff.backward import log_snr_grid
 from rfdiff.backward_options import Generate
-from rfdiff.command_checks import read_problem
+from rfdiff.command_checks import read_problem, redraw_folder
 from rfdiff.commands import Plot
 from rfdiff.curves import times
 from rfdiff.datasets import load_dataset, save_dataset
@@ -78,8 +78,7 @@ def redraw(options: Plot) -> int:
         OSError: the folder cannot be written to.
     """
     dataset = load_dataset(options.file)
-    out = options.file.parent if options.out is None else options.out
-    prepare_folder(out, (FIGURE,), options.overwrite or options.out is None)
+    out = redraw_folder(options, (FIGURE,))
     show(dataset, out)
     return 0
 

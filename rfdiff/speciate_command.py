@@ -14,7 +14,7 @@ from rfdiff.backward.reduction import ReducedMixture
 from rfdiff.backward.samplers import chunk_of
 from rfdiff.backward.speciation import check_classes
 from rfdiff.backward_options import Speciate
-from rfdiff.command_checks import read_problem
+from rfdiff.command_checks import read_problem, redraw_folder
 from rfdiff.commands import Plot
 from rfdiff.datasets import load_dataset, save_dataset
 from rfdiff.mixture import GaussianMixture
@@ -68,8 +68,7 @@ def redraw(options: Plot) -> int:
         OSError: the folder cannot be written to.
     """
     dataset = load_dataset(options.file)
-    out = options.file.parent if options.out is None else options.out
-    prepare_folder(out, FIGURES, options.overwrite or options.out is None)
+    out = redraw_folder(options, FIGURES)
     show(dataset, out)
     return 0
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import xarray as xr
 
 from rfdiff import plots, report
+from rfdiff.command_checks import redraw_folder
 from rfdiff.commands import Collect, Plot, SweepRun
 from rfdiff.datasets import load_dataset, save_dataset
 from rfdiff.output import prepare_folder, say
@@ -69,8 +70,7 @@ def redraw(options: Plot) -> int:
         OSError: the folder cannot be written to.
     """
     dataset = load_dataset(options.file)
-    out = options.file.parent if options.out is None else options.out
-    prepare_folder(out, _figures(options.file, str(dataset.attrs["axes"]).split(", ")), options.overwrite or options.out is None)
+    out = redraw_folder(options, _figures(options.file, str(dataset.attrs["axes"]).split(", ")))
     _show(dataset, out, options.file)
     return 0
 

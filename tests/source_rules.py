@@ -77,7 +77,7 @@ def allowed_imports(module: str) -> set[str]:
         # one command each, from its options to its files: cli hands over to them, and they know no other command
         "map_command": {"theory", "plots", "datasets", "checkpoint", "report", "commands", "command_checks"},
         "times_command": {"theory", "plots", "datasets", "report", "commands", "command_checks"},
-        "sweep_command": {"sweep", "plots", "datasets", "report", "commands"},
+        "sweep_command": {"sweep", "plots", "datasets", "report", "commands", "command_checks"},
         "speciate_command": {"backward", "plots", "datasets", "checkpoint", "report", "commands", "command_checks", "backward_options"},
         "generate_command": {
             "theory",

@@ -86,19 +86,18 @@ def over_processes(run: Callable[[Sequence[int], Mesh | None], SeedBatch], seeds
     if absent:
         raise ValueError(f"mesh: no device of process {absent[0]}; allowed: at least one row of each process, as device_mesh() gives")
     shared = {q: [r for i, r in enumerate(seeds) if owners[i % len(owners)] == q] for q in sorted(set(owners))}
-    batch, failure = None, None
+    outcome: SeedBatch | Exception
     try:
         # with fewer seeds than rows, a process that has none runs one of the others', whose copy is dropped
-        batch = run(shared[jax.process_index()] or seeds[:1], local_part(mesh))
+        outcome = run(shared[jax.process_index()] or seeds[:1], local_part(mesh))
     except Exception as err:  # noqa: BLE001  the others wait for this process, and must learn of it before it ends
-        failure = err
-    failed = np.flatnonzero(np.asarray(multihost_utils.process_allgather(np.int32(failure is not None))).reshape(-1))
-    if failure is not None:
-        raise failure
+        outcome = err
+    failed = np.flatnonzero(np.asarray(multihost_utils.process_allgather(np.int32(isinstance(outcome, Exception)))).reshape(-1))
+    if isinstance(outcome, Exception):
+        raise outcome
     if len(failed):
         raise RuntimeError(f"process {failed[0]} of {jax.process_count()} failed; its own message says why")
-    assert batch is not None
-    return _gathered(batch, [len(own) for own in shared.values()])
+    return _gathered(outcome, [len(own) for own in shared.values()])
 
 
 def _gathered(batch: SeedBatch, counts: Sequence[int]) -> SeedBatch:

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from rfdiff._pytree import as_number, as_real_array
-from rfdiff.problem import Problem, problem_from_dict
-from rfdiff.sweep.refusals import is_integer, known_keys, named, one_of
+from rfdiff.problem import Problem, check_keys, problem_from_dict
+from rfdiff.sweep.refusals import is_integer, named, one_of
 from rfdiff.theory.maps import problem_at
 
 MOST_PROBLEMS = 100_000
@@ -62,10 +62,10 @@ def _axis(name: str, given: Any) -> tuple[np.ndarray, str]:
     """Values of an axis, from a list or from a range, and how it is drawn."""
     if isinstance(given, dict):
         if "values" in given:
-            known_keys(f"axes: {name}", given, LIST_KEYS)
+            check_keys(f"axes: {name}", given, LIST_KEYS)
             values, found = _axis(name, given["values"])
             return values, one_of(f"axes: {name}: scale", given.get("scale", found), SCALES)
-        known_keys(f"axes: {name}", given, RANGE_KEYS, RANGE_KEYS[:3])
+        check_keys(f"axes: {name}", given, RANGE_KEYS, RANGE_KEYS[:3])
         spacing = one_of(f"axes: {name}: scale", given.get("scale", "linear"), SCALES)
         low, high = as_number(given["from"]), as_number(given["to"])
         if not 0 < low < high < np.inf:

@@ -4,20 +4,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 
-def known_keys(where: str, table: dict[str, Any], allowed: Sequence[str], required: Sequence[str] = ()) -> None:
-    """Refuse keys of a table that mean nothing, and a table without those it needs.
-
-    Raises:
-        ValueError: naming the key.
-    """
-    unknown = sorted(set(table) - set(allowed))
-    if unknown:
-        raise ValueError(f"{where}: unknown key {unknown[0]!r}; allowed: {', '.join(allowed)}")
-    missing = [name for name in required if name not in table]
-    if missing:
-        raise ValueError(f"{where}: key {missing[0]!r} is missing; required: {', '.join(required)}")
-
-
 def named(where: str, function: Callable[..., Any], *arguments: Any) -> Any:
     """The function's value; a refusal is told with where it arose.
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from rfdiff._pytree import as_number
-from rfdiff.problem import Problem
+from rfdiff.problem import Problem, check_keys
 from rfdiff.rules import GradientDescent, GradientFlow, HeavyBall, Ridge, Rule, check_taus
 from rfdiff.simulation import SOLVERS as NETWORK_SOLVERS
 from rfdiff.simulation.features import DTYPES, LARGEST_DIMENSION, sizes_at
 from rfdiff.sweep.grid import LIST_AXIS, problems_of
-from rfdiff.sweep.refusals import counted, distinct, is_integer, known_keys, named, one_of
+from rfdiff.sweep.refusals import counted, distinct, is_integer, named, one_of
 
 THEORY = "theory"
 SOLVERS = (THEORY, *NETWORK_SOLVERS)
@@ -99,7 +99,7 @@ def sweep_from_dict(document: dict[str, Any]) -> Sweep:
     Raises:
         ValueError: unknown, missing or malformed keys; a cell that cannot exist.
     """
-    known_keys("sweep", document, KEYS)
+    check_keys("sweep", document, KEYS)
     solvers = distinct("solvers", document.get("solvers"), lambda name: name in SOLVERS, f"a list out of {', '.join(SOLVERS)}")
     simulated = any(name != THEORY for name in solvers)
     for name in ("d", "seeds"):
@@ -146,7 +146,7 @@ def _rule(table: Any) -> tuple[str, Rule]:
     if not isinstance(table, dict) or "name" not in table:
         raise ValueError(f"rule: {table!r}; allowed: a table [rule] with a name")
     name = one_of("rule: name", table["name"], tuple(RULES))
-    known_keys(f"rule: {name}", table, ("name", *RULE_KEYS[name]), RULE_KEYS[name])
+    check_keys(f"rule: {name}", table, ("name", *RULE_KEYS[name]), RULE_KEYS[name])
     rule = named("rule", RULES[name], *(table[key] for key in RULE_KEYS[name]))
     if isinstance(rule, Ridge) and (len(rule.penalties) < 3 or np.any(np.diff(rule.penalties) >= 0)):
         raise ValueError(f"rule: penalties: {table['penalties']!r}; allowed: at least 3, decreasing, so that training times increase")
