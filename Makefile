@@ -18,7 +18,7 @@ demo: $(STAMP) ## compare theory and simulation on the example problem, and say 
 	@echo "Figures and data:"; ls $(OUT)/*.png $(OUT)/*.nc | sed 's/^/  /'
 
 test: lint ## lint, type check, and the default test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(STAMP) ## ruff and mypy alone
 	$(BIN)/python -m ruff check .

@@ -24,6 +24,7 @@ from rfdiff.simulation import SeedBatch
 TARGETS = {"exact_over_krylov": 5.0, "steps_over_krylov": 1000.0}
 TAUS = np.geomspace(0.1, 1e6, 80)
 KEY = jax.random.key(0)
+TOLERANCE = 1e-6  # of the losses
 STEPS, IN_PRINT = 50, 5_000_000
 
 TORCH = """
@@ -57,7 +58,7 @@ def compared(p: int, n: int, d: int, repeats: int) -> dict[str, Any]:
     question, found = problem(p, n, d), {}
 
     def solve(name: str) -> Any:
-        found[name] = simulation.run_seeds(question, TAUS, d, KEY, [0], solver=name)
+        found[name] = simulation.run_seeds(question, TAUS, d, KEY, [0], solver=name, tolerance=TOLERANCE)
 
     seconds = harness.measure_together({name: lambda name=name: solve(name) for name in ("exact", "krylov")}, repeats)
     one, other = found["exact"], found["krylov"]
@@ -100,8 +101,9 @@ def run(sizes: list[int], n: int, d: int, repeats: int, interpreter: str | None)
         steps["pytorch"] = torch_step(interpreter, sizes[-1], n, d)
     reference = steps["pytorch"]["seconds_per_step"] if interpreter is not None else steps["optax_float32_s"]
     return {
-        "shape": {"n": n, "d": d, "times": len(TAUS), "classes": 2, "dtype": "float64", "noise_draws": "inf"},
-        "cases": cases,
+        "shape": {"n": n, "d": d, "times": len(TAUS), "classes": 2, "dtype": "float64", "noise_draws": "inf", "tolerance": TOLERANCE},
+        "seconds": {f"{name} {case['p']}": case["seconds"][name] for case in cases for name in best},
+        "accuracy": {case["p"]: {name: case[name] for name in ("largest_difference", "error_estimate")} for case in cases},
         "growth_with_p": {name: growth(cases, name) for name in best} if len(cases) > 1 else {},
         "step": steps,
         "exact_over_krylov": best["exact"] / best["krylov"],

@@ -1,8 +1,8 @@
 """Finished parts of an interrupted computation, one small file each, so that the same command goes on where it was stopped.
 
-The parts are the seeds of a simulation, or the chunks of cells of a map. The folder's name holds a hash of everything a part depends on
-(not the number of seeds, which a seed does not depend on): another command finds another folder, and a longer simulation of the same
-problem takes over the seeds it shares.
+The parts are the seeds of a simulation, the chunks of cells of a map, or the points of a measurement. The folder's name holds a hash of
+everything a part depends on (not the number of seeds, which a seed does not depend on): another command finds another folder, and a longer
+simulation of the same problem takes over the seeds it shares.
 """
 
 import dataclasses
@@ -57,6 +57,16 @@ def map_folder(out: Path, problem: Problem, axes: Mapping[str, Any], q: float, t
     """
     values = [(name, np.asarray(v, np.float64).tolist()) for name, v in axes.items()]
     return out / f"cells-{_digest((LAYOUT, problem.to_toml(), values, q, tolerance, _versions()))}.partial"
+
+
+def measurement_folder(out: Path, problem: Problem, *numbers: Any) -> Path:
+    """Where the points of a measurement are kept until its result is written: OUT/points-HASH.partial.
+
+    Args:
+        out: folder of the results.
+        problem, numbers: what a point depends on, beside the versions of rfdiff and JAX.
+    """
+    return out / f"points-{_digest((LAYOUT, problem.to_toml(), numbers, _versions()))}.partial"
 
 
 class KeptArrays(MutableMapping[str, Mapping[str, np.ndarray]]):

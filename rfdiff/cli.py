@@ -1,4 +1,4 @@
-"""Command line: rfdiff predict | simulate | compare | plan | phase-map | times | plot | images (`rfdiff --help`)."""
+"""Command line: predict | simulate | compare | plan | phase-map | times | speciate | generate | sweep | collect | plot | images."""
 
 import sys
 import time
@@ -9,9 +9,25 @@ from typing import Any
 import jax
 import numpy as np
 
-from rfdiff import checkpoint, datasets, map_command, plots, report, simulation, store, theory, times_command
+from rfdiff import (
+    checkpoint,
+    datasets,
+    generate_command,
+    map_command,
+    plots,
+    report,
+    simulation,
+    speciate_command,
+    store,
+    sweep_command,
+    theory,
+    times_command,
+)
 from rfdiff.agreement import Agreement, assess
+from rfdiff.backward_options import Generate, Speciate
+from rfdiff.command_checks import check_options, read_problem, redraw_folder, training_rule
 from rfdiff.commands import (
+    Collect,
     Command,
     Compare,
     Networks,
@@ -20,11 +36,9 @@ from rfdiff.commands import (
     Plot,
     Predict,
     Simulate,
+    SweepRun,
     Times,
-    check_options,
     parse,
-    read_problem,
-    training_rule,
 )
 from rfdiff.curves import LearningCurves, times
 from rfdiff.images import readout
@@ -45,8 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after `rfdiff`; those of this process if None.
 
     Returns:
-        0 done (and in agreement), 1 theory and simulation disagree, 2 bad input or too little memory (one line on standard error),
-        130 interrupted.
+        0 done (and in agreement), 1 theory and simulation disagree or cells of a sweep are not done, 2 bad input or too little
+        memory (one line on standard error), 130 interrupted.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if list(arguments) == ["--version"]:
@@ -76,6 +90,14 @@ def run(command: Command) -> int:
         return times_command.compute(command)
     if isinstance(command, Plan):
         return estimate(command)
+    if isinstance(command, SweepRun):
+        return sweep_command.compute(command)
+    if isinstance(command, Collect):
+        return sweep_command.gather(command)
+    if isinstance(command, Speciate):
+        return speciate_command.compute(command)
+    if isinstance(command, Generate):
+        return generate_command.compute(command)
     if isinstance(command, Images):
         return images(command)
     return plot(command) if isinstance(command, Plot) else compute(command)
@@ -134,7 +156,7 @@ def compute(options: Predict | Simulate | Compare) -> int:
 
 
 def plot(options: Plot) -> int:
-    """Draw the figures of a result file, or of a file of rfdiff phase-map or rfdiff times, again.
+    """Draw the figures of a result file, or of a file of another command, again.
 
     Raises:
         ValueError: a file without anything to draw; an option that does not go with it; figures that stand in another folder.
@@ -143,22 +165,21 @@ def plot(options: Plot) -> int:
     if options.q is not None and not 0 < options.q < 1:
         raise ValueError(f"--q: {options.q!r}; allowed: 0 < q < 1")
     content = datasets.content_of(options.file)
-    if options.q is not None and content in (map_command.CONTENT, times_command.CONTENT, readout.CONTENT):
+    redrawn = (times_command, sweep_command, speciate_command, generate_command, readout)
+    if options.q is not None and content in (map_command.CONTENT, *(command.CONTENT for command in redrawn)):
         raise ValueError(f"--q: {options.q!r}; {options.file} holds times read at its own q; compute it again with this one")
     if content != map_command.CONTENT and (options.classes is not None or options.quantity != "all"):
         raise ValueError(f"--{'quantity' if options.classes is None else 'classes'}: goes with a file of rfdiff phase-map alone")
     if content == map_command.CONTENT:
         return map_command.redraw(options)
-    if content == times_command.CONTENT:
-        return times_command.redraw(options)
-    if content == readout.CONTENT:
-        return readout.redraw(options)
+    for command in redrawn:
+        if content == command.CONTENT:
+            return command.redraw(options)
     result = store.load(options.file)
     if result.theory is None and result.simulation is None:
         raise ValueError(f"{options.file}: holds neither theory nor simulation, nothing to draw curves of")
-    out = options.file.parent if options.out is None else options.out
     complete = result.theory is not None and result.simulation is not None and result.smaller is not None
-    prepare_folder(out, ("curves.png", "spectrum.png") + ("agreement.png",) * complete, options.overwrite or options.out is None)
+    out = redraw_folder(options, ("curves.png", "spectrum.png") + ("agreement.png",) * complete)
     return show(result, out, 0.5 if options.q is None else options.q)
 
 

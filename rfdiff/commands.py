@@ -10,15 +10,14 @@ from typing import Annotated, Any, Literal, Union
 
 import tyro
 
+from rfdiff.backward_options import Generate, Speciate
 from rfdiff.images_options import Images
-from rfdiff.problem import Problem
-from rfdiff.rules import GradientDescent, GradientFlow, HeavyBall, Ridge, Rule
-from rfdiff.simulation.features import LARGEST_DIMENSION
 
 DESCRIPTION = """\
 Per-class learning curves of random-features score learning on Gaussian mixtures, simulated and in closed form.
 
-Exit status: 0 done (and theory and simulation agree), 1 they disagree, 2 bad input or too little memory, 130 interrupted.
+Exit status: 0 done (and theory and simulation agree), 1 they disagree or a cell of a sweep is not done, 2 bad input or too little memory,
+130 interrupted.
 rfdiff --version prints the version."""
 
 Numbers = Annotated[tuple[float, ...] | None, tyro.conf.arg(metavar="NUMBER ...")]
@@ -164,11 +163,41 @@ class Times:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class SweepRun:
+    """Many problems x dimensions x seeds x solvers, one file a cell; the same command goes on from what is there."""
+
+    spec: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SPEC.toml")]
+    """Specification; experiments/sweep.toml is a commented example."""
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """Folder of the cells; created if absent, continued if it holds this sweep or a part of it."""
+    scheduler: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")] = None
+    """Compute on the Dask cluster of the scheduler at this address, of dask-jobqueue or any other."""
+    workers: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Compute in so many processes on this machine, by Dask. A cell that exhausts the memory then kills a worker, not the sweep."""
+    retry: bool = False
+    """Attempt the cells again that failed."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Collect:
+    """One labelled dataset of the folder of a sweep, with figures."""
+
+    dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
+    """Folder of rfdiff sweep."""
+    skip_bad: bool = False
+    """Leave out truncated, foreign and version-mismatched files, which are refused otherwise."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """File of the dataset; DIR/sweep.nc if not given. The figures go beside it."""
+    overwrite: bool = False
+    """Replace a file and figures that stand there."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Plot:
     """Figures of a file that another command wrote."""
 
     file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
-    """A result.nc, phase_map.nc, times.nc, or evaluation.nc of rfdiff images."""
+    """A result.nc, phase_map.nc, times.nc, speciation.nc, generation.nc, sweep.nc (or the file of a cell), or evaluation.nc of images."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder of the figures; if not given that of the file, whose figures are replaced."""
     q: Annotated[float | None, tyro.conf.arg(metavar="NUMBER")] = None
@@ -181,11 +210,21 @@ class Plot:
     """Replace figures that stand in the folder given by --out."""
 
 
-Command = Predict | Simulate | Compare | Plan | PhaseMap | Times | Plot | Images
+Command = Predict | Simulate | Compare | Plan | PhaseMap | Times | Speciate | Generate | SweepRun | Collect | Plot | Images
 NAMES = {
-    "predict": Predict, "simulate": Simulate, "compare": Compare, "plan": Plan, "phase-map": PhaseMap, "times": Times, "plot": Plot,
+    "predict": Predict,
+    "simulate": Simulate,
+    "compare": Compare,
+    "plan": Plan,
+    "phase-map": PhaseMap,
+    "times": Times,
+    "speciate": Speciate,
+    "generate": Generate,
+    "sweep": SweepRun,
+    "collect": Collect,
+    "plot": Plot,
     "images": Images,
-}  # fmt: skip
+}
 
 
 def parse(arguments: Sequence[str]) -> Command:
@@ -204,81 +243,6 @@ def parse(arguments: Sequence[str]) -> Command:
         if stop.code in (None, 0):
             raise
         raise UsageError(_one_line(told.getvalue())) from None
-
-
-def training_rule(options: Options) -> Rule:
-    """The rule that the options name.
-
-    Raises:
-        ValueError: an option that the rule needs is missing, or one was given that it does not take.
-    """
-    takes = {"gradient-flow": (), "gradient-descent": ("step_size",), "heavy-ball": ("step_size", "momentum"), "ridge": ("penalties",)}
-    for name in ("taus", "penalties"):
-        if getattr(options, name) == ():
-            raise ValueError(f"--{name}: given without a number; allowed: at least 3 numbers, or no --{name}")
-    given = {"step_size": options.step_size, "momentum": options.momentum, "penalties": options.penalties}
-    for name, value in given.items():
-        flag = f"--{name.replace('_', '-')}"
-        if value is None and name in takes[options.rule]:
-            raise ValueError(f"{flag}: missing; --rule {options.rule} needs it")
-        if value is not None and name not in takes[options.rule]:
-            users = " and ".join(rule for rule, names in takes.items() if name in names)
-            raise ValueError(f"{flag}: not an option of --rule {options.rule}; it goes with {users}")
-    if options.rule == "ridge" and options.taus:
-        raise ValueError("--taus: not an option of --rule ridge, whose penalties take the place of training times")
-    if options.rule == "ridge":
-        return Ridge(list(options.penalties or ()))
-    if options.rule == "heavy-ball":
-        return HeavyBall(options.step_size, options.momentum)
-    return GradientDescent(options.step_size) if options.rule == "gradient-descent" else GradientFlow()
-
-
-def check_options(options: Options) -> None:
-    """Refuse values out of range before anything is computed.
-
-    Raises:
-        ValueError: naming the option, its value and the allowed range.
-    """
-    limits: list[tuple[str, bool, str]] = [
-        ("points", 3 <= options.points <= 100_000, "3 to 100000"),
-        ("q", 0 < options.q < 1, "0 < q < 1"),
-    ]
-    if isinstance(options, Closed):
-        limits.append(("tolerance", 0 < options.tolerance < 1, "0 < tolerance < 1"))
-    if isinstance(options, Networks):
-        both = isinstance(options, Compare)
-        limits.append(
-            (
-                "d",
-                (4 if both else 1) <= options.d <= LARGEST_DIMENSION,
-                ("an integer >= 4, so that d // 2 is a size too," if both else "an integer >= 1") + f" and <= {LARGEST_DIMENSION}",
-            )
-        )
-        least = 2 if both else 1
-        limits.append(("seeds", least <= options.seeds < 2**32, f"at least {least}" + ", for a standard error" * both))
-        limits.append(("seed", 0 <= options.seed < 2**32, "0 to 2^32 - 1"))
-        if options.krylov_tolerance is not None:
-            limits.append(("krylov_tolerance", 0 < options.krylov_tolerance < 1, "0 < tolerance < 1"))
-    for name, good, allowed in limits:
-        if not good:
-            raise ValueError(f"--{name.replace('_', '-')}: {getattr(options, name)!r}; allowed: {allowed}")
-    if isinstance(options, Networks) and options.krylov_tolerance is not None and options.solver in ("auto", "exact"):
-        raise ValueError(f"--krylov-tolerance: goes with a Krylov solver, not with --solver {options.solver}")
-    count = len(options.penalties or ()) if options.rule == "ridge" else len(options.taus or ()) or options.points
-    if count < 3:
-        raise ValueError(f"--{'penalties' if options.rule == 'ridge' else 'taus'}: {count} given; allowed: at least 3, to read times from")
-
-
-def read_problem(path: Path) -> Problem:
-    """The problem in a file.
-
-    Raises:
-        ValueError: no such file, unreadable, or not a valid problem.
-    """
-    try:
-        return Problem.from_toml(path)
-    except OSError as err:
-        raise ValueError(f"{path}: cannot be read ({err.strerror or err})") from err
 
 
 def _one_line(box: str) -> str:

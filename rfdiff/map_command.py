@@ -9,7 +9,8 @@ import numpy as np
 import xarray as xr
 
 from rfdiff import checkpoint, plots, report, theory
-from rfdiff.commands import PhaseMap, Plot, read_problem
+from rfdiff.command_checks import read_problem, redraw_folder
+from rfdiff.commands import PhaseMap, Plot
 from rfdiff.datasets import load_dataset, save_dataset
 from rfdiff.output import prepare_folder, say
 from rfdiff.parameters import get_parameter
@@ -63,8 +64,7 @@ def redraw(options: Plot) -> int:
     """
     dataset = load_dataset(options.file)
     pair = pair_of(options.classes, dataset.sizes["class"])
-    out = options.file.parent if options.out is None else options.out
-    prepare_folder(out, figure_names(options.quantity), options.overwrite or options.out is None)
+    out = redraw_folder(options, figure_names(options.quantity))
     show(dataset, out, options.quantity, pair)
     return 0
 

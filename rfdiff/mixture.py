@@ -9,6 +9,8 @@ from numpy.typing import ArrayLike
 
 from rfdiff._pytree import as_real_array, is_concrete, set_field, static, value_type, vectorize_text
 from rfdiff.covariances import check_gram, class_moments, law_fields, symmetric_roots
+from rfdiff.scores import NoisedMixture, noised_mixture
+from rfdiff.scores import optimal_loss as optimal_loss
 
 WEIGHT_TOLERANCE = 1e-6
 
@@ -227,6 +229,23 @@ class GaussianMixture:
         means = np.sqrt(d) * (vectors[:, used] * np.sqrt(values[used])) @ frame.T
         return cls(np.asarray(law.weights), means, variances)
 
+    @property
+    def noised(self) -> NoisedMixture:
+        """The law of x_t at every t, which is the exact score in a form to hold and to hand on (`rfdiff.scores`)."""
+        return noised_mixture(self.weights, self.means, self.variances, self.factors)
+
+    def score(self, x: ArrayLike, t: ArrayLike) -> jax.Array:
+        """Exact score ∇ log p_t(x) (..., d) of the mixture noised to time t > 0, at points x (..., d)."""
+        return self.noised.score(x, t)
+
+    def log_density(self, x: ArrayLike, t: ArrayLike) -> jax.Array:
+        """Log-density log p_t(x) of the mixture noised to time t > 0, at points x (..., d)."""
+        return self.noised.log_density(x, t)
+
+    def posterior(self, x: ArrayLike, t: ArrayLike) -> jax.Array:
+        """Class probabilities P(c | x_t = x) (..., K) at points x (..., d) and time t > 0."""
+        return self.noised.posterior(x, t)
+
     def sample(self, key: jax.Array, counts: tuple[int, ...], dtype: Any = None) -> tuple[jax.Array, jax.Array]:
         """Samples of each class in class order.
 
@@ -279,22 +298,3 @@ def largest_remainder(weights: ArrayLike, total: int) -> np.ndarray:
 
 def _as_array(name: str, value: Any) -> Any:
     return as_real_array(name, value) if is_concrete(value) else jnp.asarray(value)
-
-
-def optimal_loss(weights: ArrayLike, eigenvalues: ArrayLike, t: ArrayLike) -> Any:
-    """Loss L_c^* of the exact score of the whole mixture on class c, at leading order in d.
-
-    `L_c^* = Σ_l w_l e^{-2t} λ_lc / (e^{-2t} λ_lc + Δ)`: two classes of a law are either told apart with probability → 1
-    (centroids at distance O(√d), or different spectra) or identical, and the posterior drops out either way (`equations`, section 1).
-
-    Args:
-        weights: (L,) fractions of the directions (1/d each for a realised mixture).
-        eigenvalues: (L, K) joint eigenvalues.
-        t: diffusion time.
-
-    Returns:
-        (K,) losses per coordinate, in [0, 1).
-    """
-    xp: Any = np if is_concrete(weights, eigenvalues, t) else jnp
-    signal = xp.exp(-2.0 * xp.asarray(t)) * xp.asarray(eigenvalues)
-    return xp.asarray(weights) @ (signal / (signal - xp.expm1(-2.0 * xp.asarray(t))))

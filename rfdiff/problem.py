@@ -2,6 +2,7 @@
 
 import math
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,11 +102,11 @@ def problem_from_dict(document: dict[str, Any]) -> Problem:
         ValueError: unknown, missing or malformed keys.
     """
     _check_depth(document)
-    _check_keys("problem", document, PROBLEM_KEYS, ("activation", "t", "psi_p", "psi_n", "mixture"))
+    check_keys("problem", document, PROBLEM_KEYS, ("activation", "t", "psi_p", "psi_n", "mixture"))
     table = document["mixture"]
     if not isinstance(table, dict):
         raise ValueError(f"mixture: got {table!r}; allowed: a table [mixture]")
-    _check_keys("mixture", table, MIXTURE_KEYS, ("weights",))
+    check_keys("mixture", table, MIXTURE_KEYS, ("weights",))
     gram = table.get("centroid_gram")
     if ("variances" in table) == ("eigenvalues" in table):
         raise ValueError("mixture: give either variances (isotropic classes) or eigenvalues with eigenvalue_weights, not both or neither")
@@ -163,7 +164,12 @@ def _check_depth(document: dict[str, Any]) -> None:
         raise ValueError(f"problem: nested more than {MOST_LEVELS} levels deep; allowed: tables of numbers and lists")
 
 
-def _check_keys(where: str, table: dict[str, Any], allowed: tuple[str, ...], required: tuple[str, ...]) -> None:
+def check_keys(where: str, table: dict[str, Any], allowed: Sequence[str], required: Sequence[str] = ()) -> None:
+    """Refuse keys of a table that mean nothing, and a table without those it needs.
+
+    Raises:
+        ValueError: naming the key.
+    """
     unknown = sorted(set(table) - set(allowed))
     if unknown:
         raise ValueError(f"{where}: unknown key {unknown[0]!r}; allowed: {', '.join(allowed)}")

@@ -4,11 +4,27 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import TextIO
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
 LINES = 4
+
+
+class _Silent:
+    """A stream that shows nothing."""
+
+    def isatty(self) -> bool:
+        return False
+
+    def write(self, _: str) -> int:
+        return 0
+
+    def flush(self) -> None:
+        pass
+
+
+SILENT: Any = _Silent()
 
 
 @contextlib.contextmanager

@@ -9,7 +9,8 @@ import numpy as np
 import xarray as xr
 
 from rfdiff import plots, report, theory
-from rfdiff.commands import Plot, Times, read_problem
+from rfdiff.command_checks import read_problem, redraw_folder
+from rfdiff.commands import Plot, Times
 from rfdiff.curves import LearningCurves, Spectrum, times
 from rfdiff.datasets import load_dataset, save_dataset
 from rfdiff.output import prepare_folder, say
@@ -63,8 +64,7 @@ def redraw(options: Plot) -> int:
         OSError: the folder cannot be written to.
     """
     dataset = load_dataset(options.file)
-    out = options.file.parent if options.out is None else options.out
-    prepare_folder(out, (FIGURE,), options.overwrite or options.out is None)
+    out = redraw_folder(options, (FIGURE,))
     show(dataset, out)
     return 0
 

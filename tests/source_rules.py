@@ -5,12 +5,25 @@ import re
 from collections.abc import Iterator, Mapping, Set
 
 PACKAGE = "rfdiff"
-VOCABULARY = ("_pytree", "diffusion", "activation", "covariances", "samples", "mixture", "problem", "parameters", "rules", "curves")
+VOCABULARY = (
+    "_pytree",
+    "diffusion",
+    "activation",
+    "covariances",
+    "samples",
+    "scores",
+    "mixture",
+    "problem",
+    "parameters",
+    "rules",
+    "curves",
+)
 TOOLS = ("_files", "progress", "output")  # know nothing of the physics; anything above the vocabulary may use them
 UPPER = (
     "theory",
     "simulation",
     "backward",
+    "generation",
     "images",
     "agreement",
     "plots",
@@ -19,12 +32,17 @@ UPPER = (
     "checkpoint",
     "sweep",
     "report",
+    "backward_options",
     "images_options",
     "commands",
+    "command_checks",
     "map_command",
     "times_command",
+    "sweep_command",
+    "speciate_command",
+    "generate_command",
 )
-OPTIONAL_EXTRAS = {"flax", "orbax"}
+OPTIONAL_EXTRAS = {"flax", "orbax", "distributed"}
 DELAYED = {("cli", "rfdiff.images.command")}  # what needs an optional extra, and who hands over to it
 GLOBAL_SWITCHES = re.compile(
     r"\bconfig\.update\(|\bconfig\.jax_\w+\s*=[^=]|os\.environ\[[^]]*\]\s*=[^=]|os\.putenv|os\.environ\.(setdefault|update)"
@@ -46,21 +64,51 @@ def allowed_imports(module: str) -> set[str]:
         "theory": {"theory"},
         "simulation": {"simulation"},
         "backward": {"backward"},
-        "images": {"images", "images_options", "plots", "datasets", "store", "report"},
+        "generation": {"generation", "backward", "simulation"},  # trained networks in the backward samplers: above both
+        "images": {"images", "images_options", "plots", "datasets", "store", "report", "commands", "command_checks"},
         "images_options": set(),
         "plots": {"plots"},
         "agreement": {"theory", "simulation"},
         "store": {"agreement"},
         "datasets": {"store"},
         "checkpoint": {"simulation"},
-        "sweep": {"theory", "simulation", "agreement", "store", "checkpoint"},
+        "sweep": {"theory", "simulation", "store", "report", "sweep"},
         "report": {"agreement"},
-        "commands": {"", *UPPER},
+        "backward_options": set(),
+        "commands": {"", "backward_options", "images_options"},
+        "command_checks": {"simulation", "commands"},
         # one command each, from its options to its files: cli hands over to them, and they know no other command
-        "map_command": {"theory", "plots", "datasets", "checkpoint", "report", "commands"},
-        "times_command": {"theory", "plots", "datasets", "report", "commands"},
+        "map_command": {"theory", "plots", "datasets", "checkpoint", "report", "commands", "command_checks"},
+        "times_command": {"theory", "plots", "datasets", "report", "commands", "command_checks"},
+        "sweep_command": {"sweep", "plots", "datasets", "report", "commands", "command_checks"},
+        "speciate_command": {"backward", "plots", "datasets", "checkpoint", "report", "commands", "command_checks", "backward_options"},
+        "generate_command": {
+            "theory",
+            "simulation",
+            "backward",
+            "generation",
+            "plots",
+            "datasets",
+            "checkpoint",
+            "report",
+            "commands",
+            "command_checks",
+            "backward_options",
+        },
         "cli": {"", *UPPER},
-        "__init__": {*UPPER} - {"report", "images_options", "commands", "map_command", "times_command"},
+        "__init__": {*UPPER}
+        - {
+            "report",
+            "commands",
+            "command_checks",
+            "backward_options",
+            "images_options",
+            "generate_command",
+            "map_command",
+            "times_command",
+            "speciate_command",
+            "sweep_command",
+        },
     }
     if top in extra:
         return {*VOCABULARY, *TOOLS, *extra[top]}

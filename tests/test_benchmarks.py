@@ -1,6 +1,8 @@
 """The benchmarks run: each in its `--smoke` mode, which writes nothing and prints the document it would write."""
 
+import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +56,56 @@ def test_images() -> None:
     found = smoke("images.py")
     assert found["programs_compiled_by_later_chunks"] == 0 and found["finite"]
     assert found["flops_per_image"] > 0 and found["images_per_s"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("distributed") is None, reason="distributed is not installed: the extra cluster")
+def test_faults() -> None:
+    found = smoke("faults.py")
+    for name, kills in (("serial", 2), ("dask", 1)):
+        counts = found[name]
+        assert counts["kills"] == kills and counts["cells"] == 18 and counts["exit_status"] == 0
+        assert counts["lost"] == counts["duplicated"] == counts["failed"] == counts["files_torn"] == 0
+        assert counts["equal_to_the_serial_run"] == 1
+
+
+BLOCKED = """
+import runpy, sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in BANNED:
+            raise ModuleNotFoundError(f"blocked: {name}")
+sys.meta_path.insert(0, Blocker())
+sys.path.insert(0, "benchmarks")
+sys.argv = ["benchmarks/scaling.py", "--case", "assembly", "64", "float32", "smoke"]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def blocked(*banned: str) -> subprocess.CompletedProcess[str]:
+    script = BLOCKED.replace("BANNED", repr(banned))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def test_scaling_needs_no_command_line() -> None:
+    """It runs where tyro, matfree, h5netcdf and what draws figures are missing; the blocker does block what is needed."""
+    result = blocked("tyro", "matfree", "h5netcdf", "matplotlib", "chex", "flax")
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout.splitlines()[-1])
+    assert found["fraction"] > 0 and found["order"] >= 2 and found["peak_gib"] > 0
+    assert "blocked: scipy" in blocked("scipy").stderr
+
+
+@pytest.mark.slow
+def test_scaling() -> None:
+    found = smoke("scaling.py")
+    assert set(found["seconds"]) == set(found["cases"]) and len(found["cases"]) == 10
+    assert not any("failed" in case for case in found["cases"].values())
+    assert all(case["peak_gib"] > 0 for case in found["cases"].values())
+    assert found["cases"]["krylov 256 float64"]["error_estimate"] < 1e-8
 
 
 def test_committed_results_name_their_machine_and_spread() -> None:

@@ -22,7 +22,7 @@ from rfdiff.agreement import Agreement, assess
 from rfdiff.curves import times
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientDescent, GradientFlow, HeavyBall, Ridge
-from rfdiff.simulation import solvers
+from rfdiff.simulation import planning
 from rfdiff.simulation.features import sizes_at
 from tests import synthetic
 
@@ -227,7 +227,7 @@ def test_standing_results_are_refused_before_anything_is_computed(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], r"Expected one of \{predict, simulate, compare, plan, phase-map, times, plot\}"),
+        ([], r"Expected one of \{predict, simulate, compare, plan, phase-map, times, speciate, generate, sweep, collect, plot, images\}"),
         (["forecast"], "Unrecognized options: forecast"),
         (["predict"], "Missing from rfdiff predict: PROBLEM.toml"),
         (["predict", "PROBLEM", "--psi", "3"], "Unrecognized options: --psi, 3"),
@@ -457,7 +457,7 @@ def test_solvers_give_the_same_networks(problem_file: Path, tmp_path: Path, caps
 
 
 def test_plan_prints_every_solver(problem_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(solvers, "product_rate", lambda dtype: 5e10)
+    monkeypatch.setattr(planning, "product_rate", lambda dtype: 5e10)
     assert cli.main(["plan", str(problem_file), "--d", "800", "--seeds", "3"]) == 0
     told = capsys.readouterr().out
     assert "p = 1600" in told and "3 networks" in told and all(name in told for name in simulation.SOLVERS)

@@ -104,7 +104,7 @@ def test_commands_exist(readme: str) -> None:
     assert {"make", "rfdiff"} <= {words[0].split("/")[-1] for words in shown}
     helped = rfdiff("--help")
     assert helped.returncode == 0, helped.stderr
-    names = ("predict", "simulate", "compare", "plan", "phase-map", "times", "plot", "sweep", "speciate", "images")
+    names = ("predict", "simulate", "compare", "plan", "phase-map", "times", "plot", "sweep", "collect", "speciate", "generate", "images")
     subcommands = {name for name in names if re.search(rf"\b{name}\b", helped.stdout)}
     assert unknown_commands(readme, subcommands, make_targets()) == []
 

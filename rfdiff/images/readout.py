@@ -8,9 +8,11 @@ import numpy as np
 import xarray as xr
 
 from rfdiff import plots, report
+from rfdiff.command_checks import redraw_folder
+from rfdiff.commands import Plot
 from rfdiff.curves import LearningCurves, times
 from rfdiff.datasets import load_dataset
-from rfdiff.output import prepare_folder, say
+from rfdiff.output import say
 
 CONTENT = "U-Net on images"
 FILE, CURVES, SAMPLES = "evaluation.nc", "curves.png", "samples.png"
@@ -156,7 +158,7 @@ def show(dataset: xr.Dataset, out: Path) -> None:
     say(f"in {out}: {', '.join([*[FILE] * (out / FILE).exists(), *figures])}")
 
 
-def redraw(options: Any) -> int:
+def redraw(options: Plot) -> int:
     """Print the table of an evaluation.nc and draw its figures again.
 
     Args:
@@ -170,7 +172,5 @@ def redraw(options: Any) -> int:
         OSError: the folder cannot be written to.
     """
     dataset = load_dataset(options.file)
-    out = options.file.parent if options.out is None else options.out
-    prepare_folder(out, (CURVES, SAMPLES), options.overwrite or options.out is None)
-    show(dataset, out)
+    show(dataset, redraw_folder(options, (CURVES, SAMPLES)))
     return 0

@@ -97,7 +97,7 @@ def plot_phase_map(
             getattr(panel, f"set_{which}scale")("log", subs=(2, 3, 5))
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.set_label_text(_axis_label(name))
+        axis.set_label_text(axis_label(name))
     panel.set_title(MEANINGS[quantity].replace("fraction q", f"fraction {q:g}"), fontsize=9)
     if handles:
         figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
@@ -112,12 +112,14 @@ def _mark(panel: Axes, first: Any, second: Any, where: np.ndarray, hatch: str, l
     handles.append(Patch(facecolor="0.75", edgecolor="0.35", hatch=hatch, label=label))
 
 
-def _axis_label(name: str) -> str:
+def axis_label(name: str) -> str:
+    """Label of an axis by the name of its number (`rfdiff.parameters`)."""
     known = {
         "t": r"diffusion time $t$",
         "psi_p": r"$\psi_p = p/d$",
         "psi_n": r"$\psi_n = n/d$",
         "variance_ratio": r"$\sigma_0^2/\sigma_1^2$",
+        "problem": "problem",
     }
     if name in known:
         return known[name]

@@ -23,19 +23,11 @@ from rfdiff.curves import LearningCurves
 from rfdiff.problem import Problem, noise_variance_of
 from rfdiff.rules import GradientDescent, check_stability
 from rfdiff.samples import Samples
+from rfdiff.simulation.batches import Progress, SeedBatch, check_seeds, summarize
 from rfdiff.simulation.descent_checkpoint import Checkpoint, identity, load_state, save_state
 from rfdiff.simulation.descent_loop import Recipe, State, StopWhen, advance, start
 from rfdiff.simulation.descent_setup import check_memory, prepared_replica, recipe_for, schedule
-from rfdiff.simulation.ensemble import (
-    Progress,
-    SeedBatch,
-    check_seeds,
-    check_truncation,
-    realised_optimum,
-    replica_mixture,
-    replica_split,
-    summarize,
-)
+from rfdiff.simulation.ensemble import check_truncation, realised_optimum, replica_mixture, replica_split
 from rfdiff.simulation.features import Sizes, floating_type, sizes_at
 from rfdiff.simulation.layout import Layout, layout_for
 from rfdiff.simulation.loss_gradient import Training

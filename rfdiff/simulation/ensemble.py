@@ -1,68 +1,31 @@
-"""Learning curves of an ensemble of real networks: seeds in chunks, compiled once, mean and standard error (`equations`, section 6)."""
+"""Replicas of an ensemble of real networks by the exact flow: seeds in chunks, compiled once (`equations`, section 6)."""
 
 import dataclasses
 import functools
 import math
-import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 
-from rfdiff._pytree import static, value_type
-from rfdiff.curves import EmpiricalSpectrum, LearningCurves
 from rfdiff.mixture import GaussianMixture, largest_remainder, optimal_loss
 from rfdiff.problem import Problem, noise_variance_of
 from rfdiff.rules import GradientFlow, Rule, check_stability
 from rfdiff.samples import Samples
+from rfdiff.simulation.batches import Progress, SeedBatch, check_seeds
 from rfdiff.simulation.features import Sizes, clean_samples, first_layer, floating_type, sizes_at
 from rfdiff.simulation.gradient_flow import FlowResult, flow_losses
 from rfdiff.simulation.layout import Layout, chunk_size, layout_for
-from rfdiff.simulation.moments import Moments, drawn_moments, noise_averaged_moments, population_moments
+from rfdiff.simulation.moments import Moments, drawn_moments, noise_averaged_moments, population_moments, together
+from rfdiff.simulation.rows import ALL, FEATURES, SEEDS, Rows
 from rfdiff.simulation.split import Split, draw_split, held_out_counts
 
 TRUNCATION_LIMIT = 1e-3
 
-Progress = Callable[[int, int], None]
 Keys = tuple[jax.Array, jax.Array, jax.Array]  # of the first layer, the samples and the noise
-
-
-@value_type
-class SeedBatch:
-    """Curves of some replicas (S seeds, T times, K classes, p features): what a checkpoint keeps between chunks.
-
-    Args:
-        seeds: (S,) replica numbers r; replica r is drawn from fold_in(key, r) alone.
-        taus: (T,) training times of the rule's schedule.
-        train_loss, test_loss, score_error: (S, T, K) curves.
-        eigenvalues: (S, p) eigenvalues of U; None from a solver that does not find them.
-        class_weights: (S, p, K) weights in the class-resolved density; None likewise.
-        truncation: (S,) bound on the relative error of the exact noise and population averages.
-        optimal_loss: (K,) loss of the exact score of the problem's mixture at the realised d.
-        weights: (K,) class fractions of the problem.
-        kappa: κ = 2Δ/ψ_p.
-        error_estimate: (S,) numerical error of the losses; NaN from the exact flow, which leaves rounding alone.
-        probe_stderr: (3, S, T, K) standard errors over random probes of the train loss, test loss and score error; None without probes.
-        dimension, dtype: as in `LearningCurves`.
-    """
-
-    seeds: Any
-    taus: Any
-    train_loss: Any
-    test_loss: Any
-    score_error: Any
-    eigenvalues: Any
-    class_weights: Any
-    truncation: Any
-    optimal_loss: Any
-    weights: Any
-    kappa: Any
-    error_estimate: Any = None
-    probe_stderr: Any = None
-    dimension: int = static(default=0)
-    dtype: str = static(default="float64")
 
 
 def exact_seeds(
@@ -75,8 +38,9 @@ def exact_seeds(
     dtype: Any = None,
     progress: Progress | None = None,
     data: Samples | None = None,
+    mesh: Mesh | None = None,
 ) -> SeedBatch:
-    """Curves of chosen replicas by the exact flow, one eigendecomposition each; arguments as in `run_seeds`.
+    """Curves of chosen replicas by the exact flow, one eigendecomposition each; arguments as in `run_seeds`, the mesh of this process.
 
     Raises:
         ValueError: as `learning_curves`; or seeds that repeat or are not such integers.
@@ -87,12 +51,13 @@ def exact_seeds(
     name = floating_type(dtype)
     sizes = sizes_at(problem, d)
     held_out = () if data is None else held_out_counts(data, problem, sizes)
-    chunk = chunk_size(sizes, name, len(schedule), len(numbers_), held_out)
+    lanes = 1 if mesh is None else mesh.shape[SEEDS]
+    chunk = lanes * chunk_size(sizes, name, len(schedule), math.ceil(len(numbers_) / lanes), held_out)
     layout = layout_for(problem, sizes, name, held_out)
     parts, truncations, done = [], [], 0
     for start in range(0, len(numbers_), chunk):
         group = numbers_[start : start + chunk]
-        result, truncation = _run_chunk(problem, data, layout, key, group, chunk, rule, clock)
+        result, truncation = _run_chunk(problem, data, layout, key, group, chunk, rule, clock, mesh)
         check_truncation(truncation, layout)
         check_stability(rule, problem.kappa, float(result.eigenvalues.max()))
         parts.append(result)
@@ -120,66 +85,26 @@ def exact_seeds(
     )
 
 
-def summarize(batches: Sequence[SeedBatch]) -> LearningCurves:
-    """Mean and standard error over all replicas of some batches, in the order of their seeds.
+def replica_moments(
+    problem: Problem, source: GaussianMixture | Split, keys: Keys, layout: Layout, rows: Rows = ALL
+) -> tuple[Moments, Moments]:
+    """Training moments and those of the population, or of the held-out samples, of one replica. Traceable.
 
-    Raises:
-        ValueError: no batch; batches of different runs; a seed that occurs twice.
+    Inside a `shard_map` over features, `rows` says how: each device then assembles its own rows, and gets the whole.
     """
-    if len(batches) == 0:
-        raise ValueError("batches: none given; allowed: at least one SeedBatch")
-    first = batches[0]
-    for batch in batches[1:]:
-        same = all(np.array_equal(getattr(batch, f), getattr(first, f)) for f in ("taus", "weights", "kappa", "optimal_loss"))
-        if not same or (batch.dimension, batch.dtype) != (first.dimension, first.dtype):
-            raise ValueError(
-                f"batches: one of d = {batch.dimension} in {batch.dtype} beside one of d = {first.dimension} in {first.dtype}, or of "
-                "another problem or time grid; allowed: batches of one run"
-            )
-    seeds = np.concatenate([batch.seeds for batch in batches])
-    if len(np.unique(seeds)) != len(seeds):
-        raise ValueError(f"batches: seeds {sorted(seeds.tolist())} occur more than once; allowed: each replica once")
-    order = np.argsort(seeds)
-
-    def gather(name: str) -> np.ndarray:
-        return np.concatenate([getattr(batch, name) for batch in batches])[order]
-
-    per_seed = {name: gather(name) for name in ("train_loss", "test_loss", "score_error")}
-    means = {name: value.mean(axis=0) for name, value in per_seed.items()}
-    errors = {f"{name}_stderr": _standard_error(value) for name, value in per_seed.items()}
-    if len(seeds) == 1 and first.probe_stderr is not None:  # with more seeds their spread holds that of the probes
-        errors = {f"{name}_stderr": value[0] for name, value in zip(per_seed, first.probe_stderr, strict=True)}
-    whole = all(batch.eigenvalues is not None for batch in batches)
-    estimates = [np.nan if batch.error_estimate is None else float(np.max(batch.error_estimate)) for batch in batches]
-    return LearningCurves(
-        taus=first.taus,
-        **means,
-        optimal_loss=first.optimal_loss,
-        weights=first.weights,
-        kappa=first.kappa,
-        error_estimate=max(estimates) if not np.isnan(estimates).any() else math.nan,
-        **errors,
-        per_seed=per_seed,
-        spectrum=EmpiricalSpectrum(gather("eigenvalues"), gather("class_weights")) if whole else None,
-        source="simulation",
-        dimension=first.dimension,
-        dtype=first.dtype,
-    )
-
-
-def replica_moments(problem: Problem, source: GaussianMixture | Split, keys: Keys, layout: Layout) -> tuple[Moments, Moments]:
-    """Training moments and those of the population, or of the held-out samples, of one replica. Traceable."""
     sizes, activation, dtype = layout.sizes, problem.activation, jnp.dtype(layout.dtype)
-    W = first_layer(keys[0], sizes, dtype)
+    W = rows.own(first_layer(keys[0], sizes, dtype))
     x = clean_samples(keys[1], source, sizes, dtype) if isinstance(source, GaussianMixture) else jnp.asarray(source.train, dtype)
     if sizes.draws is None:
-        train = noise_averaged_moments(W, x, problem.t, sizes, activation, layout.train_rule, layout.train_order)
+        train = noise_averaged_moments(W, x, problem.t, sizes, activation, layout.train_rule, layout.train_order, rows)
     else:
-        train = drawn_moments(W, x, problem.t, sizes, activation, keys[2])
+        train = drawn_moments(W, x, problem.t, sizes, activation, keys[2], rows)
     if isinstance(source, GaussianMixture):
-        return train, population_moments(W, source, problem.t, activation, layout.test_rule, layout.test_order)
-    tested, held = jnp.asarray(source.test, dtype), dataclasses.replace(sizes, counts=layout.held_out)
-    return train, noise_averaged_moments(W, tested, problem.t, held, activation, layout.test_rule, layout.test_order)
+        test = population_moments(W, source, problem.t, activation, layout.test_rule, layout.test_order, rows)
+    else:
+        tested, held = jnp.asarray(source.test, dtype), dataclasses.replace(sizes, counts=layout.held_out)
+        test = noise_averaged_moments(W, tested, problem.t, held, activation, layout.test_rule, layout.test_order, rows)
+    return together(train, rows), together(test, rows)
 
 
 def replica_mixture(problem: Problem, d: int, key: jax.Array) -> tuple[GaussianMixture, Keys]:
@@ -194,8 +119,10 @@ def replica_split(data: Samples, layout: Layout, key: jax.Array) -> tuple[Split,
     return draw_split(data, layout.sizes, layout.held_out, samples_key), (W_key, samples_key, noise_key)
 
 
-def _replica(problem: Problem, source: Any, keys: Any, rule: Rule, clock: Any, layout: Layout) -> tuple[FlowResult, jax.Array]:
-    train, test = replica_moments(problem, source, keys, layout)
+def _replica(
+    problem: Problem, source: Any, keys: Any, rule: Rule, clock: Any, layout: Layout, rows: Rows = ALL
+) -> tuple[FlowResult, jax.Array]:
+    train, test = replica_moments(problem, source, keys, layout, rows)
     result = flow_losses(train, test, layout.sizes, rule, clock, problem.kappa)
     return result, jnp.maximum(train.truncation, test.truncation)
 
@@ -205,12 +132,39 @@ def _replicas(problem: Problem, sources: Any, keys: Any, rule: Rule, clock: Any,
     return jax.vmap(run, in_axes=(None, 0, 0, None, None))(problem, sources, keys, rule, clock)
 
 
-_compiled_one = jax.jit(_replica, static_argnames="layout")
+def _spread_replicas(
+    problem: Problem, sources: Any, keys: Any, rule: Rule, clock: Any, layout: Layout, mesh: Mesh
+) -> tuple[FlowResult, jax.Array]:
+    """As many replicas on each row of a mesh; the devices of a row share the assembly of one."""
+    rows = Rows(layout.sizes.p, mesh.shape[FEATURES])
+    on_cpu = mesh.devices.flat[0].platform == "cpu"  # where batches of LAPACK calls on several devices would wait for each other
+
+    def lane(problem: Problem, sources: Any, keys: Any, rule: Rule, clock: Any) -> tuple[FlowResult, jax.Array]:
+        def one(replica: tuple[Any, Any]) -> tuple[FlowResult, jax.Array]:
+            return _replica(problem, *replica, rule, clock, layout, rows)
+
+        return jax.lax.map(one, (sources, keys)) if on_cpu else jax.vmap(one)((sources, keys))
+
+    own, same = PartitionSpec(SEEDS), PartitionSpec()
+    mapped = jax.shard_map(lane, mesh=mesh, in_specs=(same, own, own, same, same), out_specs=own, check_vma=False)
+    return mapped(problem, sources, keys, rule, clock)
+
+
+_compiled_one = jax.jit(_replica, static_argnames=("layout", "rows"))
 _compiled_many = jax.jit(_replicas, static_argnames="layout")
+_compiled_spread = jax.jit(_spread_replicas, static_argnames=("layout", "mesh"))
 
 
 def _run_chunk(
-    problem: Problem, data: Samples | None, layout: Layout, key: jax.Array, group: list[int], chunk: int, rule: Rule, clock: Any
+    problem: Problem,
+    data: Samples | None,
+    layout: Layout,
+    key: jax.Array,
+    group: list[int],
+    chunk: int,
+    rule: Rule,
+    clock: Any,
+    mesh: Mesh | None,
 ) -> tuple[FlowResult, np.ndarray]:
     """Results (float64, leading axis the group's seeds). A short last group is padded, so that only one shape is compiled."""
     padded = group + group[:1] * (chunk - len(group))
@@ -219,14 +173,15 @@ def _run_chunk(
         replica_mixture(problem, layout.sizes.d, k) if data is None else replica_split(data, layout, k) for k in own
     ]
     with jax.enable_x64(layout.dtype == "float64"):
-        if chunk == 1:
+        if chunk == 1 and mesh is None:
             result = _compiled_one(problem, *replicas[0], rule, clock, layout=layout)
             result = jax.tree.map(lambda leaf: leaf[None], result)
         else:
             sources, keys = jax.tree.map(
                 lambda *leaves: np.stack(leaves) if isinstance(leaves[0], np.ndarray) else jnp.stack(leaves), *replicas
             )
-            result = _compiled_many(problem, sources, keys, rule, clock, layout=layout)
+            arguments = (problem, sources, keys, rule, clock)
+            result = _compiled_many(*arguments, layout=layout) if mesh is None else _compiled_spread(*arguments, layout=layout, mesh=mesh)
         return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64)[: len(group)], result)
 
 
@@ -234,25 +189,6 @@ def realised_optimum(problem: Problem, sizes: Sizes) -> np.ndarray:
     """(K,) loss of the exact score of the problem's mixture, with the shares of directions that dimension d can realise."""
     counts = largest_remainder(problem.mixture.eigenvalue_weights, sizes.d)
     return np.asarray(optimal_loss(counts / sizes.d, problem.mixture.eigenvalues, problem.t))
-
-
-def _standard_error(values: np.ndarray) -> np.ndarray:
-    if len(values) == 1:
-        return np.full(values.shape[1:], np.nan)
-    return values.std(axis=0, ddof=1) / math.sqrt(len(values))
-
-
-def check_seeds(seeds: Sequence[int]) -> list[int]:
-    """Replica numbers as integers.
-
-    Raises:
-        ValueError: none given, repeated ones, or numbers that are not integers in [0, 2^32).
-    """
-    values = list(seeds)
-    good = all(isinstance(r, numbers.Integral) and not isinstance(r, bool) and 0 <= r < 2**32 for r in values)
-    if not values or not good or len(set(values)) != len(values):
-        raise ValueError(f"seeds: {values!r}; allowed: one or more distinct integers in [0, 2^32)")
-    return [int(r) for r in values]
 
 
 def check_truncation(truncation: np.ndarray, layout: Layout) -> None:

@@ -3,13 +3,12 @@
 Every curve needs U only through f(U) V, for all training times at once. An orthonormal basis Q of span{V, UV, U²V, …} is grown a block
 of b columns a step; with T = QᵀUQ = S Θ Sᵀ the Ritz pairs (Θ, Y = QS) stand for eigenpairs in the very formulas of `gradient_flow`,
 
-    L_c(τ) = leading_c - (2/d) tr[V_cᵀ X] + (1/d) tr[Xᵀ U_c X],      X(τ) = f_τ(U) V = Y f_τ(Θ) YᵀV.
+    L_c(τ) = leading_c - (2/d) Σ_i f_i (Ṽ_c Ṽᵀ)_ii + (1/d) Σ_ij f_i f_j (ṼṼᵀ)_ij (Yᵀ U_c Y)_ij,      Ṽ = YᵀV.
 
-The solutions of all times are combinations of a few, X(τ) = Σ_j g_j(τ) X_j (a filter as a function of Θ is smooth in log τ), and U_c is
-applied to those alone (`krylov_curves`). Every block is orthogonalised against all the others, several times: an exactly degenerate
-eigenvalue (p > n has a huge one) otherwise comes back as a ghost. T is the full projection, not a band, so whatever directions take the
-place of exhausted ones only enlarge the space. From V itself (b = d) the curves converge to the exact flow; from V G with s random
-columns (`probes`) each column g gives an unbiased estimate, E gᵀ(…)g = tr(…), whose spread is their standard error.
+Every block is orthogonalised against all the others, several times: an exactly degenerate eigenvalue (p > n has a huge one) otherwise
+comes back as a ghost. T is the full projection, not a band, so whatever directions take the place of exhausted ones only enlarge
+the space. From V itself (b = d) the curves converge to the exact flow; from V G with s random columns (`probes`) each column g
+gives an unbiased estimate, E gᵀ(…)g = tr(…), whose spread is their standard error.
 """
 
 import functools
@@ -29,7 +28,7 @@ SLAB = 8  # blocks kept as one matrix: products of few large matrices are faster
 FIRST_CHECK = 3
 INVARIANT = 100.0  # times the rounding unit: a block that is no longer than this beside U times the last one holds nothing new
 SPACING = 1.15  # of the steps at which the space is looked at: each look is an eigendecomposition of T
-TRIM = 1e-2  # of the tolerance, left out of the solutions
+SQUARED = 3.0  # the losses converge as the square of the solution
 
 
 class Averages(NamedTuple):
@@ -47,10 +46,10 @@ class KrylovCurves(NamedTuple):
     Args:
         train_loss, test_loss: (T, K) losses.
         train_error, test_error: (T, K) standard errors over probes; 0 without probes.
-        error_estimate: largest change of any loss by the last step, at a few times.
+        error_estimate: largest change of any loss by the last step, and by a shift of the eigenvalues by ε of the largest (rounding).
         steps: blocks in the basis.
         ritz_values: (M,) Θ, ascending.
-        converged: whether the estimate is within the tolerance.
+        converged: whether the change by the last step is within the tolerance; more steps do not mend rounding.
     """
 
     train_loss: np.ndarray
@@ -83,15 +82,17 @@ def _subtract(block: jax.Array, own: jax.Array, coefficients: jax.Array) -> jax.
 
 
 @jax.jit
-def _whiten(block: jax.Array) -> jax.Array:
-    """Columns of unit length spanning the same space, as far as rounding tells directions apart: by the eigenvectors of their Gram
-    matrix, since a sum over rows is all that needs the whole block (its rows may lie on several devices).
+def _whiten(block: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Columns of unit length spanning the same space, as far as rounding tells directions apart, and whether it tells all of them.
+
+    By the eigenvectors of their Gram matrix, since a sum over rows is all that needs the whole block (its rows may lie on several devices).
     """
     lengths = jnp.sqrt(jnp.sum(block * block, axis=0))
     block = block / jnp.where(lengths > 0, lengths, 1)
     values, vectors = jnp.linalg.eigh(_inner(block, block))
     floor = 4 * block.shape[1] * jnp.finfo(block.dtype).eps * values[-1]
-    return jnp.matmul(block, vectors / jnp.sqrt(jnp.maximum(values, floor)), precision=jax.lax.Precision.HIGHEST)
+    whole = values[0] > 1e-3 * values[-1]
+    return jnp.matmul(block, vectors / jnp.sqrt(jnp.maximum(values, floor)), precision=jax.lax.Precision.HIGHEST), whole
 
 
 class _Space:
@@ -126,13 +127,9 @@ class _Space:
         """QᵀX on the part of the basis that T is known on."""
         return np.concatenate([np.asarray(_inner(own, X), np.float64) for own in self.parts])[: len(self.T)]
 
-    def vectors(self, C: np.ndarray) -> jax.Array:
-        """Q C of coordinates C (M, s) on that part."""
-        C = np.pad(C, ((0, sum(own.shape[1] for own in self.parts) - len(C)), (0, 0)))
-        edges = np.cumsum([0, *(own.shape[1] for own in self.parts)])
-        dtype = self.parts[0].dtype
-        pieces = [_matmul(own, jnp.asarray(C[a:b], dtype)) for own, a, b in zip(self.parts, edges, edges[1:], strict=False)]
-        return functools.reduce(jnp.add, pieces)
+    def basis(self) -> jax.Array:
+        """Q (p, M), as far as T is known on it."""
+        return jnp.concatenate(self.parts, axis=1)[:, : len(self.T)]
 
     def _append(self, block: jax.Array) -> None:
         self.loose.append(block)
@@ -152,8 +149,9 @@ class _Space:
     def _orthonormal(self, block: jax.Array) -> jax.Array:
         """An orthonormal block orthogonal to the basis; columns for which the space has no room left are 0."""
         for attempt in range(PASSES):
-            block, overlap = self._without(_whiten(block))
-            if attempt and np.max(abs(overlap), initial=0) < math.sqrt(jnp.finfo(block.dtype).eps):
+            block, whole = _whiten(block)
+            block, overlap = self._without(block)
+            if (attempt or bool(whole)) and np.max(abs(overlap), initial=0) < math.sqrt(jnp.finfo(block.dtype).eps):
                 break  # what one subtraction leaves is rounding alone
         lengths = jnp.sqrt(jnp.sum(block * block, axis=0))
         return block * (lengths > 0.5)
@@ -202,8 +200,7 @@ def krylov_losses(
         g = jnp.asarray(probes, V.dtype)
         V, own = _matmul(V, g), [_matmul(v, g) for v in own]
     space = _Space(averages.mixture, V)
-    columns = d if probes is None else d * int(V.shape[1])  # a trace over d directions, or the mean over s probes of it
-    measured = Measured(space, V, rule, clock, float(kappa), columns, rank)
+    measured = Measured(space, V, rule, clock, float(kappa), d, probes is not None, rank)
     due = FIRST_CHECK
     while True:
         more = space.grow()
@@ -212,9 +209,10 @@ def krylov_losses(
         if not last and steps < due:
             continue
         due = max(steps + 1, math.ceil(SPACING * steps))
-        if not last and measured.newest() > math.sqrt(tolerance):  # the losses converge as the square of the solution
+        if not last and measured.newest() > SQUARED * math.sqrt(tolerance):
             continue
-        train, test, errors, estimate = measured.losses(averages, own, np.asarray(shares, np.float64), TRIM * tolerance, exhausted=not more)
-        if last or estimate <= tolerance:
-            errors = errors if probes is not None else (0 * train, 0 * test)
-            return KrylovCurves(train, test, *errors, estimate, steps, measured.ritz_values, estimate <= tolerance)
+        found = measured.losses(averages, own, np.asarray(shares, np.float64), exhausted=not more)
+        train, test, train_error, test_error, change, rounding = found
+        if last or change <= tolerance:
+            values, converged = measured.ritz_values, change <= tolerance
+            return KrylovCurves(train, test, train_error, test_error, change + rounding, steps, values, converged)

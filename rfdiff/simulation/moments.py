@@ -23,6 +23,7 @@ from rfdiff.diffusion import noise_variance, signal_scale
 from rfdiff.mixture import GaussianMixture
 from rfdiff.simulation.features import Sizes, feature_map
 from rfdiff.simulation.quadrature import Quadrature, hermite_moments
+from rfdiff.simulation.rows import ALL, Rows
 
 
 @value_type
@@ -70,21 +71,24 @@ class MehlerTerms:
         return total
 
 
-def train_terms(W: jax.Array, x: jax.Array, share: Any, t: Any, activation: Activation, quadrature: Quadrature, order: int) -> MehlerTerms:
-    """Terms of the noise average over clean samples x (S, d), each of weight `share` (a number, or (S,))."""
+def train_terms(
+    W: jax.Array, x: jax.Array, share: Any, t: Any, activation: Activation, quadrature: Quadrature, order: int, rows: Rows = ALL
+) -> MehlerTerms:
+    """Terms of the noise average over clean samples x (S, d), each of weight `share` (a number, or (S,)), for the features of W."""
     dtype, d = W.dtype, W.shape[1]
     norms = jnp.sqrt(jnp.sum(W * W, axis=1))
     std = jnp.sqrt(noise_variance(t).astype(dtype) / d) * norms
     mean = signal_scale(t).astype(dtype) / np.sqrt(d).astype(dtype) * product(W, x.T)
     coefficients, energy = hermite_moments(activation, quadrature, mean, std, order)
     root = jnp.sqrt(jnp.asarray(share, dtype))
-    return MehlerTerms(W / norms[:, None], tuple(root * a for a in coefficients), jnp.sum(share * energy, axis=1))
+    terms = MehlerTerms(W / norms[:, None], tuple(root * a for a in coefficients), jnp.sum(share * energy, axis=1))
+    return jax.tree.map(rows.masked, terms)
 
 
 def population_terms(
-    W: jax.Array, mixture: GaussianMixture, c: int, t: Any, activation: Activation, quadrature: Quadrature, order: int
+    W: jax.Array, mixture: GaussianMixture, c: int, t: Any, activation: Activation, quadrature: Quadrature, order: int, held: Rows = ALL
 ) -> tuple[MehlerTerms, jax.Array]:
-    """Terms of the average over the whole class c, and the factor (p,) of V_c = factor_i w_i (Stein's lemma)."""
+    """Terms of the average over the whole class c, and the factor (p,) of V_c = factor_i w_i (Stein's lemma), for the features of W."""
     dtype, d = W.dtype, W.shape[1]
     delta, scale = noise_variance(t).astype(dtype), signal_scale(t).astype(dtype)
     if mixture.factors is None:
@@ -95,7 +99,9 @@ def population_terms(
     root = np.sqrt(d).astype(dtype)
     mean = scale / root * product(W, jnp.asarray(mixture.means, dtype)[c])
     coefficients, energy = hermite_moments(activation, quadrature, mean[:, None], norms / root, order)
-    return MehlerTerms(rows / norms[:, None], tuple(coefficients), energy[:, 0]), jnp.sqrt(delta) * coefficients[1][:, 0] / norms
+    terms = MehlerTerms(rows / norms[:, None], tuple(coefficients), energy[:, 0])
+    terms = jax.tree.map(held.masked, terms)
+    return terms, jnp.sqrt(delta) * terms.coefficients[1][:, 0] / norms
 
 
 def mehler_rows(rows: MehlerTerms, terms: MehlerTerms, correlation: jax.Array, off_diagonal: jax.Array) -> jax.Array:
@@ -113,7 +119,7 @@ def truncation_rows(rows: MehlerTerms, terms: MehlerTerms, correlation: jax.Arra
 
 
 def noise_averaged_moments(
-    W: jax.Array, x: jax.Array, t: Any, sizes: Sizes, activation: Activation, quadrature: Quadrature, order: int
+    W: jax.Array, x: jax.Array, t: Any, sizes: Sizes, activation: Activation, quadrature: Quadrature, order: int, rows: Rows = ALL
 ) -> Moments:
     """Training moments with the noise averaged exactly (m = ∞).
 
@@ -125,22 +131,24 @@ def noise_averaged_moments(
         activation: σ.
         quadrature: rule of the one-dimensional averages, good for std up to max ‖w‖/√d.
         order: highest power of r.
+        rows: which features these are; the moments then have their rows alone, (p/parts, p) and (p/parts, d).
     """
     stops, dtype = np.cumsum(sizes.counts), W.dtype
     correlation: Any = None
     U, V, bounds = [], [], []
     for count, stop in zip(sizes.counts, stops, strict=True):
         share = np.asarray(1 / count, dtype)
-        terms = train_terms(W, x[stop - count : stop], share, t, activation, quadrature, order)
-        correlation = product(terms.unit, terms.unit.T) if correlation is None else correlation  # the same for every class
-        moment, bound = _whole(terms, correlation)
+        own = train_terms(W, x[stop - count : stop], share, t, activation, quadrature, order, rows)
+        terms = rows.everywhere(own)
+        correlation = product(own.unit, terms.unit.T) if correlation is None else correlation  # the same for every class
+        moment, bound = _whole(own, terms, correlation, rows)
         U.append(moment)
-        V.append((np.sqrt(share) * jnp.sum(terms.coefficients[1], axis=1))[:, None] * terms.unit)
+        V.append((np.sqrt(share) * jnp.sum(own.coefficients[1], axis=1))[:, None] * own.unit)
         bounds.append(bound)
     return Moments(tuple(U), tuple(V), jnp.ones(len(sizes.counts), dtype), jnp.max(jnp.stack(bounds)))
 
 
-def drawn_moments(W: jax.Array, x: jax.Array, t: Any, sizes: Sizes, activation: Activation, key: jax.Array) -> Moments:
+def drawn_moments(W: jax.Array, x: jax.Array, t: Any, sizes: Sizes, activation: Activation, key: jax.Array, rows: Rows = ALL) -> Moments:
     """Training moments over m stored noise draws per sample: plain averages over the n_c m noised samples of a class.
 
     Draw by draw, so that no array is larger than (p, n) or (p, p).
@@ -152,6 +160,7 @@ def drawn_moments(W: jax.Array, x: jax.Array, t: Any, sizes: Sizes, activation: 
         sizes: counts of each class, and m.
         activation: σ.
         key: JAX random key; draw r uses fold_in(key, r), so more draws never change the old ones.
+        rows: as in `noise_averaged_moments`.
     """
     dtype, k, draws = W.dtype, len(sizes.counts), int(sizes.draws or 0)
     signal = signal_scale(t).astype(dtype) * x
@@ -160,17 +169,18 @@ def drawn_moments(W: jax.Array, x: jax.Array, t: Any, sizes: Sizes, activation: 
 
     def add(draw: Any, sums: Any) -> Any:
         noise = jax.random.normal(jax.random.fold_in(key, draw), x.shape, jnp.float32).astype(dtype)
-        phi = feature_map(activation, W, signal + noise_std * noise)
+        own = rows.masked(feature_map(activation, W, signal + noise_std * noise), axis=1)
+        phi = rows.everywhere(own, axis=1)
         U, V, squares = sums
-        parts = [(phi[a:b], noise[a:b]) for a, b in zip(stops - sizes.counts, stops, strict=True)]
+        parts = [(own[a:b], phi[a:b], noise[a:b]) for a, b in zip(stops - sizes.counts, stops, strict=True)]
         return (
-            tuple(total + product(f.T, f) for total, (f, _) in zip(U, parts, strict=True)),
-            tuple(total + product(f.T, e) for total, (f, e) in zip(V, parts, strict=True)),
-            squares + jnp.stack([jnp.sum(e * e) for _, e in parts]),
+            tuple(total + product(f.T, g) for total, (f, g, _) in zip(U, parts, strict=True)),
+            tuple(total + product(f.T, e) for total, (f, _, e) in zip(V, parts, strict=True)),
+            squares + jnp.stack([jnp.sum(e * e) for *_, e in parts]),
         )
 
     p, d = W.shape
-    zeros = ((jnp.zeros((p, p), dtype),) * k, (jnp.zeros((p, d), dtype),) * k, jnp.zeros(k, dtype))
+    zeros = ((jnp.zeros((p, p * rows.parts), dtype),) * k, (jnp.zeros((p, d), dtype),) * k, jnp.zeros(k, dtype))
     U, V, squares = jax.lax.fori_loop(0, draws, add, zeros)
     terms = [np.asarray(count * draws, dtype) for count in sizes.counts]
     U = tuple(total / m for total, m in zip(U, terms, strict=True))
@@ -179,7 +189,7 @@ def drawn_moments(W: jax.Array, x: jax.Array, t: Any, sizes: Sizes, activation: 
 
 
 def population_moments(
-    W: jax.Array, mixture: GaussianMixture, t: Any, activation: Activation, quadrature: Quadrature, order: int
+    W: jax.Array, mixture: GaussianMixture, t: Any, activation: Activation, quadrature: Quadrature, order: int, rows: Rows = ALL
 ) -> Moments:
     """Population moments of each class, exact: the test loss needs no test set.
 
@@ -190,22 +200,32 @@ def population_moments(
         activation: σ.
         quadrature: rule of the one-dimensional averages, good for the largest standard deviation of a preactivation.
         order: highest power of the correlations.
+        rows: as in `noise_averaged_moments`.
     """
     U, V, bounds = [], [], []
     for c in range(mixture.num_classes):
-        terms, factor = population_terms(W, mixture, c, t, activation, quadrature, order)
-        moment, bound = _whole(terms, product(terms.unit, terms.unit.T))
+        own, factor = population_terms(W, mixture, c, t, activation, quadrature, order, rows)
+        terms = rows.everywhere(own)
+        moment, bound = _whole(own, terms, product(own.unit, terms.unit.T), rows)
         U.append(moment)
         V.append(factor[:, None] * W)
         bounds.append(bound)
     return Moments(tuple(U), tuple(V), jnp.ones(mixture.num_classes, W.dtype), jnp.max(jnp.stack(bounds)))
 
 
-def _whole(terms: MehlerTerms, correlation: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """A second moment (p, p), and the relative bound on what its series leaves out."""
-    off_diagonal = ~jnp.eye(len(terms.energy), dtype=bool)
-    bound = truncation_rows(terms, terms, correlation, off_diagonal) / jnp.vdot(terms.energy, terms.energy)
-    return mehler_rows(terms, terms, correlation, off_diagonal), jnp.sqrt(bound)
+def _whole(own: MehlerTerms, terms: MehlerTerms, correlation: jax.Array, rows: Rows) -> tuple[jax.Array, jax.Array]:
+    """Own rows (p, p) of a second moment, and the relative bound on what the series of the whole leaves out."""
+    off_diagonal = rows.numbers(len(own.energy))[:, None] != jnp.arange(len(terms.energy))
+    bound = rows.total(truncation_rows(own, terms, correlation, off_diagonal)) / jnp.vdot(terms.energy, terms.energy)
+    return mehler_rows(own, terms, correlation, off_diagonal), jnp.sqrt(bound)
+
+
+def together(own: Moments, rows: Rows) -> Moments:
+    """Whole moments on every device, from the rows that each holds."""
+    if rows.parts == 1:
+        return own
+    U, V = (tuple(rows.everywhere(part)[: rows.p] for part in parts) for parts in (own.U, own.V))
+    return Moments(tuple(part[:, : rows.p] for part in U), V, own.leading, own.truncation)
 
 
 def _horner(correlation: jax.Array, terms: list[jax.Array]) -> jax.Array:

@@ -3,6 +3,9 @@
 `Formed` holds its (p, p) matrix. `NoiseAverage` and `Population` hold the first layer and the data and form a panel (rows, p) of Mehler's
 series at a time; `Draws` recomputes the features of a block of noisy samples, Φ_b (p, b), and adds Φ_b (Φ_bᵀ X). Nothing they make is
 larger than (p, panel), (p, block · orders) or X. All are pytrees, so that one compiled product serves every seed.
+
+On several devices (`rows`) each holds the rows of its own features, of X too: a panel has the rows of a few features of every device and
+the columns of the own ones, so that only the terms of these few features and sums (panel, b) travel.
 """
 
 from typing import Any, Protocol
@@ -18,6 +21,7 @@ from rfdiff.mixture import GaussianMixture
 from rfdiff.simulation.features import feature_map
 from rfdiff.simulation.moments import MehlerTerms, mehler_rows, population_terms, product, train_terms, truncation_rows
 from rfdiff.simulation.quadrature import Quadrature
+from rfdiff.simulation.rows import ALL, Rows
 
 PANEL_VALUES = 2**22  # entries of a panel (rows, p): large enough for fast products, small enough to stay cheap beside X
 BLOCK_VALUES = 2**26  # entries of all coefficients (p, block · orders) of a block of samples
@@ -37,14 +41,15 @@ class Moment(Protocol):
 
 @value_type
 class Formed:
-    """A matrix U (p, p) that is there, and V (p, d)."""
+    """A matrix U (p, p) that is there, and V (p, d); with `rows` of several devices, their rows."""
 
     U: Any
     V: Any
+    rows: Rows = static(default=ALL)
 
     def times(self, X: jax.Array) -> jax.Array:
         """U X."""
-        return product(self.U, X)
+        return product(self.U, self.rows.everywhere(X))
 
     def slope(self) -> jax.Array:
         """V."""
@@ -65,6 +70,7 @@ class NoiseAverage:
         share: (S,) their weights, of sum 1; samples that only fill x up to a common shape weigh nothing.
         t: diffusion time.
         activation, quadrature, order: σ, the rule of its averages and the highest power of the correlations.
+        rows: the features whose W this is.
     """
 
     W: Any
@@ -74,6 +80,7 @@ class NoiseAverage:
     activation: Activation = static()
     quadrature: Quadrature = static()
     order: int = static()
+    rows: Rows = static(default=ALL)
 
     def _blocks(self) -> tuple[jax.Array, jax.Array]:
         """Samples (B, s, d) and their weights (B, s); those that fill the last block up weigh nothing."""
@@ -85,13 +92,13 @@ class NoiseAverage:
         return x, share.reshape(count, size)
 
     def _terms(self, x: jax.Array, share: jax.Array) -> MehlerTerms:
-        return train_terms(self.W, x, share, self.t, self.activation, self.quadrature, self.order)
+        return train_terms(self.W, x, share, self.t, self.activation, self.quadrature, self.order, self.rows)
 
     def times(self, X: jax.Array) -> jax.Array:
         """U X."""
 
         def add(total: jax.Array, block: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-            return total + _mehler_product(self._terms(*block), X), None
+            return total + _mehler_product(self._terms(*block), X, self.rows), None
 
         return jax.lax.scan(add, jnp.zeros_like(X), self._blocks())[0]
 
@@ -115,7 +122,7 @@ class NoiseAverage:
 
         zero = jnp.zeros_like(self.W[:, 0])
         energy, kept = jax.lax.scan(add, (zero, zero), self._blocks())[0]
-        return _truncation(self.W / jnp.sqrt(jnp.sum(self.W * self.W, axis=1))[:, None], energy, kept, self.order)
+        return _truncation(self.W / jnp.sqrt(jnp.sum(self.W * self.W, axis=1))[:, None], energy, kept, self.order, self.rows)
 
 
 @value_type
@@ -126,7 +133,7 @@ class Population:
         W: (p, d) first layer.
         own: the class alone, as a mixture of one class.
         t: diffusion time.
-        activation, quadrature, order: as in `NoiseAverage`.
+        activation, quadrature, order, rows: as in `NoiseAverage`.
     """
 
     W: Any
@@ -135,13 +142,14 @@ class Population:
     activation: Activation = static()
     quadrature: Quadrature = static()
     order: int = static()
+    rows: Rows = static(default=ALL)
 
     def _parts(self) -> tuple[MehlerTerms, jax.Array]:
-        return population_terms(self.W, self.own, 0, self.t, self.activation, self.quadrature, self.order)
+        return population_terms(self.W, self.own, 0, self.t, self.activation, self.quadrature, self.order, self.rows)
 
     def times(self, X: jax.Array) -> jax.Array:
         """U X."""
-        return _mehler_product(self._parts()[0], X)
+        return _mehler_product(self._parts()[0], X, self.rows)
 
     def slope(self) -> jax.Array:
         """V by Stein's lemma."""
@@ -150,7 +158,7 @@ class Population:
     def truncation(self) -> jax.Array:
         """Relative bound on what the series leaves out."""
         terms = self._parts()[0]
-        return _truncation(terms.unit, terms.energy, terms.kept, self.order)
+        return _truncation(terms.unit, terms.energy, terms.kept, self.order, self.rows)
 
 
 @value_type
@@ -165,6 +173,7 @@ class Draws:
         activation: σ.
         draws: m.
         start, stop: which samples.
+        rows: the features whose W this is.
     """
 
     W: Any
@@ -175,6 +184,7 @@ class Draws:
     draws: int = static()
     start: int = static()
     stop: int = static()
+    rows: Rows = static(default=ALL)
 
     def _sum(self, zero: Any, term: Any) -> Any:
         """Sum over draws and blocks of samples of `term(features (s, p), noise (s, d), live (s, 1))`, over the number of terms."""
@@ -192,7 +202,7 @@ class Draws:
             def block(total: Any, part: Any) -> tuple[Any, None]:
                 where, mask = part
                 e = noise[self.start + where]
-                phi = feature_map(self.activation, self.W, scale * self.x[self.start + where] + std * e)
+                phi = self.rows.masked(feature_map(self.activation, self.W, scale * self.x[self.start + where] + std * e), axis=1)
                 return jax.tree.map(jnp.add, total, term(phi * mask[:, None], e, mask[:, None])), None
 
             return jax.lax.scan(block, total, (rows, live))[0]
@@ -202,7 +212,7 @@ class Draws:
 
     def times(self, X: jax.Array) -> jax.Array:
         """U X."""
-        return self._sum(jnp.zeros_like(X), lambda phi, noise, live: product(phi.T, product(phi, X)))
+        return self._sum(jnp.zeros_like(X), lambda phi, noise, live: product(phi.T, self.rows.total(product(phi, X))))
 
     def slope(self) -> jax.Array:
         """V."""
@@ -218,50 +228,50 @@ class Draws:
 
 
 def formed(moment: NoiseAverage | Draws) -> jax.Array:
-    """The matrix U (p, p) of an average over samples, in panels of rows, or a product of features."""
-    p = moment.W.shape[0]
-    zero = jnp.zeros((p, p), moment.W.dtype)
+    """The matrix U (p, p) of an average over samples, in panels of rows, or a product of features; of several devices, own rows."""
+    p, rows = moment.W.shape[0], moment.rows
+    zero = jnp.zeros((p, p * rows.parts), moment.W.dtype)
     if isinstance(moment, Draws):
-        return moment._sum(zero, lambda phi, noise, live: product(phi.T, phi))
+        return moment._sum(zero, lambda phi, noise, live: product(phi.T, rows.everywhere(phi, axis=1)))
 
     def add(total: jax.Array, block: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         terms = moment._terms(*block)
-        return total + _by_panels(terms.unit, lambda rows, where, r, off: mehler_rows(_rows(terms, rows), terms, r, off)), None
+        return total + _by_panels(terms, rows, lambda part, live, r, off: rows.exchanged(mehler_rows(part, terms, r, off))), None
 
     return jax.lax.scan(add, zero, moment._blocks())[0]
 
 
-def _rows(terms: MehlerTerms, which: jax.Array) -> MehlerTerms:
-    return jax.tree.map(lambda part: part[which], terms)
+def _by_panels(terms: MehlerTerms, rows: Rows, panel: Any) -> jax.Array:
+    """`panel(terms of its rows, which are no repetition, correlations (b, p), off-diagonal mask)` of every panel, put together along rows.
 
-
-def _by_panels(unit: jax.Array, panel: Any) -> jax.Array:
-    """`panel(rows, numbers, correlations (rows, p), off-diagonal mask)` of every panel of rows, put together along the rows."""
-    p = unit.shape[0]
-    size = min(p, max(32, PANEL_VALUES // p))
+    A panel has as many rows of each device, and the columns of this one; what `panel` returns has those of its rows that are this device's.
+    """
+    p = terms.unit.shape[0]
+    size = min(p, max(32, PANEL_VALUES // (p * rows.parts)))
     count = -(-p // size)
-    numbers = np.arange(count * size).reshape(count, size)
+    columns = rows.numbers(p)
 
     def one(where: jax.Array) -> Any:
-        rows = jnp.minimum(where, p - 1)
-        return panel(rows, where, product(unit[rows], unit.T), jnp.arange(p) != rows[:, None])
+        which = jnp.minimum(where, p - 1)
+        part, numbers, live = rows.everywhere((jax.tree.map(lambda leaf: leaf[which], terms), columns[which], where < p))
+        return panel(part, live, product(part.unit, terms.unit.T), columns != numbers[:, None])
 
-    parts = jax.lax.map(one, numbers)
+    parts = jax.lax.map(one, np.arange(count * size).reshape(count, size))
     return parts.reshape(count * size, *parts.shape[2:])[:p]
 
 
-def _mehler_product(terms: MehlerTerms, X: jax.Array) -> jax.Array:
-    return _by_panels(terms.unit, lambda rows, where, r, off: product(mehler_rows(_rows(terms, rows), terms, r, off), X))
+def _mehler_product(terms: MehlerTerms, X: jax.Array, rows: Rows) -> jax.Array:
+    return _by_panels(terms, rows, lambda part, live, r, off: rows.scattered(product(mehler_rows(part, terms, r, off), X)))
 
 
-def _truncation(unit: jax.Array, energy: jax.Array, kept: jax.Array, order: int) -> jax.Array:
+def _truncation(unit: jax.Array, energy: jax.Array, kept: jax.Array, order: int, rows: Rows) -> jax.Array:
     """`truncation_rows` over all panels, relative to the diagonal."""
     # one centre whose squares add up to what the series keeps has the same remainder
     blank = jnp.zeros((len(energy), 1), unit.dtype)
     terms = MehlerTerms(unit, (jnp.sqrt(kept)[:, None], *(blank for _ in range(order))), energy)
 
-    def panel(rows: jax.Array, where: jax.Array, r: jax.Array, off: jax.Array) -> jax.Array:
-        live = (where < len(energy))[:, None]
-        return jnp.broadcast_to(truncation_rows(_rows(terms, rows), terms, r, off & live) / len(rows), (len(rows),))
+    def panel(part: MehlerTerms, live: jax.Array, r: jax.Array, off: jax.Array) -> jax.Array:
+        size = len(live) // rows.parts
+        return jnp.broadcast_to(truncation_rows(part, terms, r, off & live[:, None]) / size, (size,))
 
-    return jnp.sqrt(jnp.sum(_by_panels(unit, panel)) / jnp.vdot(energy, energy))
+    return jnp.sqrt(rows.total(jnp.sum(_by_panels(terms, rows, panel))) / rows.total(jnp.vdot(energy, energy)))

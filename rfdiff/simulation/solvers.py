@@ -1,180 +1,25 @@
-"""Which solver: estimates of memory, work and time of each for a problem and a size, the choice, and the refusal of what does not fit.
+"""Curves of networks by the solver asked for or picked, and the refusal of what does not fit in memory (`planning` has the estimates)."""
 
-`exact` is one eigendecomposition a network and gives the spectrum beside the curves. `krylov` forms U (p, p) and grows a basis of
-f(U) V; `krylov-matrix-free` holds the basis alone; `krylov-probes` starts it from a few random columns of V, with standard errors.
-"""
-
-import dataclasses
-import functools
-import math
 import numbers
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
+from jax.sharding import Mesh
 
 from rfdiff.curves import LearningCurves
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow, Rule
 from rfdiff.samples import Samples
-from rfdiff.simulation.ensemble import Progress, SeedBatch, check_seeds, exact_seeds, summarize
-from rfdiff.simulation.features import Sizes, floating_type, sizes_at
+from rfdiff.simulation.batches import Progress, SeedBatch, check_seeds, summarize
+from rfdiff.simulation.distributed import agreed, over_processes
+from rfdiff.simulation.ensemble import exact_seeds
+from rfdiff.simulation.features import floating_type, sizes_at
 from rfdiff.simulation.krylov_ensemble import krylov_seeds
-from rfdiff.simulation.layout import available_bytes, chunk_size, layout_for, replica_bytes
-from rfdiff.simulation.operators import BLOCK_VALUES, PANEL_VALUES
+from rfdiff.simulation.layout import chunk_size
+from rfdiff.simulation.mesh import check_mesh
+from rfdiff.simulation.planning import CALIBRATION, PROBES, SOLVERS, holds_matrix, plan
 from rfdiff.simulation.split import held_out_counts
-
-SOLVERS = ("exact", "krylov", "krylov-matrix-free", "krylov-probes")
-PROBES = 16
-# Measured on two cores: eigh works at this part of the rate of large products, counting 9 p³ operations; elementwise work of Mehler's
-# series and filters at this part of it.
-EIGH_SHARE, ELEMENTWISE_SHARE = 0.35, 0.05
-STEPS = 18  # blocks until every training time is resolved to 1e-8, seen at ψ_p from 8 to 64; at most p/d, where the space is the whole
-SOLUTIONS = 14  # directions that the solutions of all training times span to that tolerance, a block each
-CALIBRATION = 1024
-
-
-@dataclasses.dataclass(frozen=True)
-class Estimate:
-    """What one network costs by one solver.
-
-    Args:
-        solver: its name.
-        bytes: peak memory.
-        flops: floating-point operations of matrix products and eigendecompositions.
-        seconds: expected time on this device, without compilation.
-        fits: whether the memory is there.
-    """
-
-    solver: str
-    bytes: float
-    flops: float
-    seconds: float
-    fits: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class SolverPlan:
-    """Estimates of every solver for a problem at a dimension, and which one is taken; printing it gives a table.
-
-    Args:
-        sizes: integers of the network.
-        dtype: floating type.
-        num_seeds: networks.
-        available: bytes of memory of the device, None where unknown.
-        rate: measured rate of matrix products, operations a second.
-        estimates: one network by each solver.
-        solver: the one that is taken; None if none fits.
-    """
-
-    sizes: Sizes
-    dtype: str
-    num_seeds: int
-    available: int | None
-    rate: float
-    estimates: tuple[Estimate, ...]
-    solver: str | None
-
-    def __str__(self) -> str:
-        """A table, one line a solver."""
-        memory = "unknown" if self.available is None else f"{self.available / 2**30:.3g} GiB"
-        lines = [
-            f"p = {self.sizes.p}, n = {self.sizes.n}, d = {self.sizes.d}, {self.dtype}, {self.num_seeds} networks; memory {memory}, "
-            f"matrix products at {self.rate / 1e9:.3g} GFLOP/s",
-            f"{'solver':20}{'GiB':>10}{'TFLOP each':>14}{'s each':>10}{'s in all':>12}",
-        ]
-        for e in self.estimates:
-            mark = " <- taken" if e.solver == self.solver else "" if e.fits else " does not fit"
-            lines.append(
-                f"{e.solver:20}{e.bytes / 2**30:10.3g}{e.flops / 1e12:14.3g}{e.seconds:10.3g}{e.seconds * self.num_seeds:12.3g}{mark}"
-            )
-        return "\n".join(lines)
-
-
-def plan(problem: Problem, d: int, num_times: int = 80, num_seeds: int = 1, dtype: Any = None, data: Samples | None = None) -> SolverPlan:
-    """Memory, work and time of every solver for networks of a problem in dimension d, and the one that `solver=None` takes.
-
-    The exact flow is taken where it fits, since it gives the spectrum too and needs no tolerance; else the faster of the Krylov solvers
-    that fit; random probes, whose losses have standard errors, only where nothing else does. Where a Krylov solver is expected to be
-    much faster, ask for it by name. Rates are measured once a process by one product of 1024 × 1024 matrices.
-
-    Args:
-        problem: the problem.
-        d: dimension.
-        num_times: training times.
-        num_seeds: networks.
-        dtype: floating type; None for the device's own.
-        data: a data set in place of the mixture, or None.
-
-    Raises:
-        ValueError: as `sizes_at`; an unknown dtype; data that do not fit the problem.
-    """
-    name, sizes = floating_type(dtype), sizes_at(problem, d)
-    held_out = () if data is None else held_out_counts(data, problem, sizes)
-    layout = layout_for(problem, sizes, name, held_out)
-    available, rate = available_bytes(), product_rate(name)
-    costs = {solver: _cost(solver, sizes, name, num_times, layout.train_order, layout.test_order, held_out, rate) for solver in SOLVERS}
-    estimates = tuple(
-        Estimate(solver, size, flops, seconds, available is None or size <= available) for solver, (size, flops, seconds) in costs.items()
-    )
-    fitting = [e for e in estimates if e.fits]
-    whole = [e for e in fitting if e.solver != "krylov-probes"]
-    best = estimates[0] if estimates[0].fits else min(whole or fitting, key=lambda e: e.seconds, default=None)
-    return SolverPlan(sizes, name, num_seeds, available, rate, estimates, None if best is None else best.solver)
-
-
-def _cost(
-    solver: str, sizes: Sizes, dtype: str, num_times: int, train_order: int, test_order: int, held_out: tuple[int, ...], rate: float
-) -> tuple[float, float, float]:
-    """Bytes, operations and seconds of one network."""
-    p, n, d, k, item = sizes.p, sizes.n, sizes.d, len(sizes.counts), np.dtype(dtype).itemsize
-    assembly = 2.0 * p * p * n * (train_order + 1 if sizes.draws is None else sizes.draws)
-    tested = 2.0 * p * p * (d + sum(held_out) * (train_order + 1))
-    elementwise = p * p * (2.0 * train_order * (sizes.draws is None) + 2.0 * k * (test_order if not held_out else train_order))
-    if solver == "exact":
-        rotations = 2.0 * p**3 * (2 * k - 1) * 1.5
-        flops = assembly + k * tested + 9.0 * p**3 + rotations
-        seconds = (assembly + k * tested + rotations + 9.0 * p**3 / EIGH_SHARE + elementwise / ELEMENTWISE_SHARE) / rate
-        return replica_bytes(sizes, dtype, num_times, train_order, held_out), flops, seconds
-    width = min(d, PROBES) if solver == "krylov-probes" else d
-    steps = min(math.ceil(p / width), STEPS * (1 if width == d else 4))
-    basis = min(p, steps * width)
-    applied = 2.0 * p * p * width * steps
-    growth = 12.0 * p * width**2 * steps**2 / 2
-    combined = min(basis, SOLUTIONS * width)
-    forms = 2.0 * p * p * combined * (2 * k - 1) + 4.0 * p * basis * combined + k * tested + assembly
-    small = 9.0 * basis**3 / EIGH_SHARE * 3
-    free = solver == "krylov-matrix-free" or (solver == "krylov-probes" and item * p * p * 3 > (available_bytes() or math.inf))
-    assembled = assembly * (steps if free else 1)
-    passes = (steps if free else 1) + 1
-    flops = assembled + applied + growth + forms
-    seconds = (flops + small + elementwise * passes / ELEMENTWISE_SHARE) / rate
-    held = (
-        (2 * k + 4) * p * d
-        + (2 * basis + 4 * combined + 3 * width) * p
-        + 2 * min(BLOCK_VALUES, p * n * (train_order + 1))
-        + (train_order + 4) * PANEL_VALUES
-    )
-    size = item * (held + (0 if free else 3 * p * p)) + 8 * (2 * k + 4) * basis**2
-    return size, flops, seconds
-
-
-@functools.cache
-def product_rate(dtype: str) -> float:
-    """Operations a second of a product of two large matrices on this device, measured."""
-    with jax.enable_x64(dtype == "float64"):
-        a = jnp.ones((CALIBRATION, CALIBRATION), dtype) / CALIBRATION
-        multiply = jax.jit(lambda a: jnp.matmul(a, a, precision=jax.lax.Precision.HIGHEST))
-        multiply(a).block_until_ready()
-        best = math.inf
-        for _ in range(3):
-            start = time.perf_counter()
-            multiply(a).block_until_ready()
-            best = min(best, time.perf_counter() - start)
-    return 2.0 * CALIBRATION**3 / best
 
 
 def run_seeds(
@@ -189,36 +34,47 @@ def run_seeds(
     data: Samples | None = None,
     solver: str | None = None,
     tolerance: float | None = None,
+    mesh: Mesh | None = None,
 ) -> SeedBatch:
     """Curves of chosen replicas, for callers that checkpoint between batches; `summarize` puts batches together.
 
     Args:
         seeds: distinct replica numbers in [0, 2^32).
-        problem, taus, d, key, rule, dtype, progress, data, solver, tolerance: as in `learning_curves`.
+        problem, taus, d, key, rule, dtype, progress, data, solver, tolerance, mesh: as in `learning_curves`.
 
     Raises:
         ValueError: as `learning_curves`; or seeds that repeat or are not such integers.
     """
-    check_seeds(seeds)
+    numbers_ = check_seeds(seeds)
     if progress is not None and not callable(progress):
         raise ValueError(f"progress: {progress!r}; allowed: a function of (done, total), or None")
+    if mesh is not None:
+        check_mesh(mesh)
     rule = GradientFlow() if rule is None else rule
     schedule, _ = rule.schedule(taus, problem.kappa)
-    chosen = fitting_solver(problem, d, len(schedule), len(seeds), dtype, data, solver)
+    chosen = fitting_solver(problem, d, len(schedule), len(numbers_), dtype, data, solver, mesh)
     if chosen == "exact":
-        return exact_seeds(problem, taus, d, key, seeds, rule, dtype, progress, data)
+        return over_processes(lambda own, part: exact_seeds(problem, taus, d, key, own, rule, dtype, progress, data, part), numbers_, mesh)
     probes = min(d, PROBES) if chosen == "krylov-probes" else None
-    free = chosen == "krylov-matrix-free" or probes is not None
-    return krylov_seeds(problem, taus, d, key, seeds, rule, dtype, progress, data, free, probes, tolerance)
+    free = chosen == "krylov-matrix-free" or (probes is not None and not holds_matrix(sizes_at(problem, d).p, floating_type(dtype)))
+    settings = (rule, dtype, progress, data, free, probes, tolerance)
+    return over_processes(lambda own, part: krylov_seeds(problem, taus, d, key, own, *settings, part), numbers_, mesh)
 
 
 def fitting_solver(
-    problem: Problem, d: int, num_times: int, num_seeds: int, dtype: Any = None, data: Samples | None = None, solver: str | None = None
+    problem: Problem,
+    d: int,
+    num_times: int,
+    num_seeds: int,
+    dtype: Any = None,
+    data: Samples | None = None,
+    solver: str | None = None,
+    mesh: Mesh | None = None,
 ) -> str:
     """The solver asked for, if it fits in memory; for None the plan's choice. Small networks are not worth a measurement of the device.
 
     Args:
-        problem, d, num_times, num_seeds, dtype, data: as in `plan`.
+        problem, d, num_times, num_seeds, dtype, data, mesh: as in `plan`; with a mesh every process gets the same answer.
         solver: as in `learning_curves`.
 
     Raises:
@@ -230,8 +86,10 @@ def fitting_solver(
     if sizes.p <= CALIBRATION and solver in (None, "exact"):
         chunk_size(sizes, floating_type(dtype), num_times, 1, () if data is None else held_out_counts(data, problem, sizes))
         return "exact"
-    found = plan(problem, d, num_times, num_seeds, dtype, data)
+    found = plan(problem, d, num_times, num_seeds, dtype, data, mesh)
     chosen = solver or found.solver
+    if mesh is not None and solver is None:
+        chosen = SOLVERS[agreed(SOLVERS.index(chosen or "exact"))]
     fitting = [e.solver for e in found.estimates if e.fits]
     if chosen in fitting:
         return chosen
@@ -256,6 +114,7 @@ def learning_curves(
     data: Samples | None = None,
     solver: str | None = None,
     tolerance: float | None = None,
+    mesh: Mesh | None = None,
 ) -> LearningCurves:
     """Per-class learning curves of real networks in dimension d: mean and standard error over independent replicas.
 
@@ -276,10 +135,14 @@ def learning_curves(
         num_seeds: replicas S ≥ 1; with one the standard errors are NaN.
         rule: training rule; None is GradientFlow().
         dtype: float64 or float32; None is float64 on a CPU, float32 on an accelerator. The same seed is the same network in both.
+            Losses in float32 stay within 1e-4 of float64 but for late times (κτλ > 1 of the smallest λ) with λ_min below about
+            5e-5 λ_max: p near n m, or t of 0.01 and less.
         progress: called on the host with (replicas done, replicas in all) after each chunk.
         data: labelled samples of dimension d, classes in the order of the mixture's; None for draws of the mixture.
         solver: "exact", "krylov", "krylov-matrix-free" or "krylov-probes"; None for the choice of `plan`.
         tolerance: numerical error of the losses at which a Krylov space is large enough; None for 1e-8 (1e-4 in float32).
+        mesh: from `device_mesh`; None for one device. Numbers do not depend on it, to rounding. With a mesh of several processes
+            every one calls this with the same arguments and gets the same result; each tells `progress` of its own seeds.
 
     Returns:
         `LearningCurves` with `per_seed`, source "simulation" and, from the exact flow alone, `spectrum`; `error_estimate` is that of a
@@ -291,4 +154,4 @@ def learning_curves(
     """
     if not isinstance(num_seeds, numbers.Integral) or isinstance(num_seeds, bool) or num_seeds < 1:
         raise ValueError(f"num_seeds: {num_seeds!r}; allowed: an integer >= 1")
-    return summarize([run_seeds(problem, taus, d, key, range(int(num_seeds)), rule, dtype, progress, data, solver, tolerance)])
+    return summarize([run_seeds(problem, taus, d, key, range(int(num_seeds)), rule, dtype, progress, data, solver, tolerance, mesh)])

@@ -2,7 +2,6 @@
 
 import dataclasses
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 import xarray as xr
 
 from rfdiff import plots
+from rfdiff.commands import Plot
 from rfdiff.curves import LearningCurves, times
 from rfdiff.datasets import load_dataset, save_dataset
 from rfdiff.images import checkpoints, evaluation, readout
@@ -113,7 +113,7 @@ def test_an_evaluated_run(evaluated: tuple[Path, xr.Dataset], capsys: pytest.Cap
     np.testing.assert_allclose(dataset["number"], 60 * dataset["fraction"], rtol=1e-12)
     xr.testing.assert_equal(load_dataset(folder / readout.FILE).drop_attrs(), dataset.drop_attrs())
     np.testing.assert_array_equal(dataset["gap"][0], 0)
-    assert readout.redraw(SimpleNamespace(file=folder / readout.FILE, out=None, overwrite=False)) == 0
+    assert readout.redraw(Plot(file=folder / readout.FILE)) == 0
     text = capsys.readouterr().out
     assert "Trouser" in text and "accuracy of the classifier on the test images" in text
     assert (folder / readout.CURVES).stat().st_size > 0 and (folder / readout.SAMPLES).stat().st_size > 0

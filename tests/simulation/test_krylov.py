@@ -11,7 +11,7 @@ import pytest
 
 from rfdiff import MixtureLaw, Problem, Samples, simulation
 from rfdiff.rules import GradientDescent, GradientFlow, Ridge, Rule
-from rfdiff.simulation import SeedBatch, krylov, krylov_ensemble, operators, quadrature, solvers
+from rfdiff.simulation import SeedBatch, krylov, krylov_ensemble, operators, planning, quadrature
 from rfdiff.simulation.features import first_layer, sizes_at
 from rfdiff.simulation.krylov import Averages, KrylovCurves, krylov_losses
 from rfdiff.simulation.layout import layout_for
@@ -114,14 +114,14 @@ def prescribed(values: np.ndarray, width: int, seed: int = 0) -> tuple[np.ndarra
     return O * values @ O.T, V, other @ other.T / p
 
 
-def krylov_of(values: np.ndarray, width: int, **changes: Any) -> tuple[KrylovCurves, np.ndarray]:
+def krylov_of(values: np.ndarray, width: int, dtype: str = "float64", **changes: Any) -> tuple[KrylovCurves, np.ndarray]:
     """Curves of a prescribed spectrum by a Krylov space, and the test losses by numpy's eigendecomposition."""
     U, V, other = prescribed(values, width)
     rule = GradientFlow()
     _, clock = rule.schedule(TAUS, 1.0)
     settings = {"tolerance": 1e-10, "max_steps": 200, **changes}
     with jax.enable_x64(True):
-        whole, tested = Formed(jnp.asarray(U), jnp.asarray(V)), Formed(jnp.asarray(other), jnp.asarray(0.3 * V))
+        whole, tested = (Formed(jnp.asarray(a, dtype), jnp.asarray(b, dtype)) for a, b in ((U, V), (other, 0.3 * V)))
         averages = Averages(whole, (whole,), (tested,), np.ones(1))
         found = krylov_losses(averages, [1.0], rule, clock, 1.0, width, int(np.sum(values > 0)), **settings)
         f = np.asarray(rule.filter(jnp.asarray(np.linalg.eigvalsh(U)), clock, 1.0))
@@ -156,6 +156,14 @@ def test_columns_that_depend_on_each_other_do_no_harm() -> None:
     assert np.all((abs(lengths - 1) < 1e-10) | (lengths == 0)) and np.sum(lengths > 0.5) == 24
     np.testing.assert_allclose(basis.T @ basis, np.diag(lengths > 0.5), atol=1e-12)
     np.testing.assert_allclose(np.sort(np.linalg.eigvalsh(space.T))[-24:], values, rtol=1e-9)
+
+
+def test_the_estimate_holds_what_rounding_does_to_small_eigenvalues() -> None:
+    """A space that is the whole in float32: late times see eigenvalues near rounding; larger ones are the sibling."""
+    found, losses = krylov_of(np.geomspace(1e-5, 8.0, 40), 5, "float32", tolerance=1e-4)
+    error = np.max(abs(found.test_loss[:, 0] - losses))
+    assert found.converged and 1e-2 < error <= 4 * found.error_estimate
+    assert krylov_of(np.geomspace(0.1, 8.0, 40), 5, "float32", tolerance=1e-4)[0].error_estimate < 1e-2 * found.error_estimate
 
 
 def test_too_few_steps_are_refused() -> None:
@@ -199,6 +207,12 @@ def test_without_the_matrix_nothing_is_as_large_as_it(draws: float, monkeypatch:
     assert (sizes.p, sizes.p) in shapes(jax.make_jaxpr(operators.formed)(moment).jaxpr)
 
 
+@pytest.mark.parametrize("tolerance", [0.0, -1e-6, 1.0, math.nan, "small", True])
+def test_a_tolerance_out_of_range(tolerance: Any) -> None:
+    with pytest.raises(ValueError, match=rf"tolerance: {tolerance!r}; allowed: 0 < tolerance < 1, or None"):
+        simulation.run_seeds(problem(), TAUS, D, KEY, [0], solver="krylov", tolerance=tolerance)
+
+
 def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=r"solver: 'magic'; allowed: exact, krylov, krylov-matrix-free, krylov-probes"):
         simulation.run_seeds(problem(), TAUS, D, KEY, [0], solver="magic")
@@ -207,14 +221,14 @@ def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(krylov_ensemble, "MOST_STEPS", 3)
     with pytest.raises(ValueError, match=r"tolerance: 1.0e-08 is not reached by 3 steps, .* solver='exact'"):
         simulation.run_seeds(problem(), TAUS, D, KEY, [0], solver="krylov")
-    monkeypatch.setattr(solvers, "available_bytes", lambda: 2**20)
+    monkeypatch.setattr(planning, "available_bytes", lambda: 2**20)
     with pytest.raises(ValueError, match=r"d: 16 makes p = 256 features and needs about .* GiB .* by solver krylov; allowed:"):
         simulation.run_seeds(problem(), TAUS, D, KEY, [0], solver="krylov")
 
 
 def test_the_plan_prefers_what_gives_most_and_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(solvers, "product_rate", lambda dtype: 5e10)
-    monkeypatch.setattr(solvers, "available_bytes", lambda: 24 * 2**30)
+    monkeypatch.setattr(planning, "product_rate", lambda dtype: 5e10)
+    monkeypatch.setattr(planning, "available_bytes", lambda: 24 * 2**30)
     wide = problem(psi_p=64.0, psi_n=4.0)
     small = simulation.plan(wide, 100)
     assert small.solver == "exact" and small.estimates[1].seconds < 0.5 * small.estimates[0].seconds
@@ -225,7 +239,7 @@ def test_the_plan_prefers_what_gives_most_and_fits(monkeypatch: pytest.MonkeyPat
     assert "p = 6400, n = 400, d = 100, float64, 3 networks; memory 24 GiB" in text and text.count("<- taken") == 1
     seconds = [[e.seconds for e in simulation.plan(wide, d).estimates] for d in (50, 100, 200)]
     assert np.all(np.diff(seconds, axis=0) > 0)
-    monkeypatch.setattr(solvers, "available_bytes", lambda: 2**20)
+    monkeypatch.setattr(planning, "available_bytes", lambda: 2**20)
     assert simulation.plan(wide, 100).solver is None
     with pytest.raises(ValueError, match=r"d: 100 makes p = 6400 features and needs about"):
         monkeypatch.setattr("rfdiff.simulation.layout.available_bytes", lambda: 2**20)

@@ -1,0 +1,169 @@
+"""A rare class is decided later in the backward process: the speciation time falls with its weight, in theory, U-turns and clones.
+
+Two isotropic classes of variance 1, centroids at distance √d, data centred. Two classes share one time by R_c = (1 + π_c)/2, since
+π_0 (1 - R_0) = π_1 (1 - R_1): a rare class delays both.
+"""
+
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+from scipy.stats import norm
+
+from experiments import harness
+from rfdiff import GaussianMixture, MixtureLaw, backward
+from rfdiff.plots import class_colors
+
+FALSE_ALARM = 0.01
+REACH = np.linspace(-1.6, 1.2, 9)  # times of the U-turns, around the speciation time
+
+
+def law(pi: float) -> MixtureLaw:
+    """Minority of weight π, the class 1; centroids (1 - π) v and -π v with |v|² = d."""
+    places = np.array([pi, -(1 - pi)])
+    return MixtureLaw.isotropic([1 - pi, pi], [1.0, 1.0], np.outer(places, places))
+
+
+def numbers(pi: float, d: int) -> tuple[Any, ...]:
+    mixture = law(pi)
+    return mixture.weights, mixture.centroid_gram, mixture.variances, float(d)
+
+
+def closed_form(cell: dict[str, Any]) -> dict[str, Any]:
+    with jax.enable_x64(True):
+        args = numbers(cell["pi"], cell["d"])
+        times, wells = jax.jit(backward.speciation_times)(*args), jax.jit(backward.potential_times)(*args)
+        grid = np.linspace(0.05, cell["latest"], 81)
+        curve = jax.jit(lambda t: jax.lax.map(lambda t: backward.return_probability(*args, t), t))(grid)
+        return {"time": times, "well": wells, "grid": grid, "curve": curve, "classical": backward.classical_time(*args)}
+
+
+def measured(cell: dict[str, Any]) -> dict[str, Any]:
+    """U-turns and clones of one weight, and the closed form at their times."""
+    pi, d, num = cell["pi"], cell["d"], cell["num"]
+    denoiser = backward.Denoiser(GaussianMixture.from_law(law(pi), d, jax.random.key(1)), num_steps=180)
+    with jax.enable_x64(True):
+        args = numbers(pi, d)
+        t_s = float(jax.jit(backward.speciation_times)(*args)[1])
+    turns = np.maximum(t_s + REACH, 0.1)
+    turned = backward.uturn(denoiser, turns, jax.random.key(2), num)
+    copies, _, _ = backward.clones(denoiser, t_s + 3, jax.random.key(3), cell["clones"], branches=12)
+    with jax.enable_x64(True):
+        at = jax.jit(lambda t: jax.lax.map(lambda t: backward.return_probability(*args, t), t))
+        expected, at_copies = np.asarray(at(turns)), np.asarray(at(np.asarray(copies.times)))
+        even = (np.array([0.5, 0.5]), *args[1:])  # the same classes in equal parts: what must be rejected
+        balanced = np.asarray(jax.jit(lambda t: jax.lax.map(lambda t: backward.return_probability(*even, t), t))(turns))
+    found = {"turn": turns, "uturn": turned.fraction, "uturn_error": turned.stderr, "expected": expected, "balanced": balanced}
+    return found | {"copy": copies.times, "clone": copies.fraction, "clone_error": copies.stderr, "clone_expected": at_copies}
+
+
+def compute(smoke: bool, cells: harness.Cells) -> xr.Dataset:
+    d = 256 if smoke else 1024
+    weights = [0.5, 0.1, 0.01] if smoke else [float(w) for w in np.geomspace(0.5, 0.001, 19)]
+    shown, num, pairs = ([0.5, 0.05], 2000, 4000) if smoke else ([0.5, 0.1, 0.01, 0.001], 10_000, 40_000)
+    latest = float(np.log(d) / 2 + 1.5)
+    theory = cells("theory", closed_form, [{"pi": pi, "d": d, "latest": latest} for pi in weights])
+    beside = cells("theory", closed_form, [{"pi": pi, "d": d, "latest": latest} for pi in shown])
+    found = cells("measured", measured, [{"pi": pi, "d": d, "num": num, "clones": pairs} for pi in shown])
+    variables = {
+        "time": (("weight", "class"), harness.stack(theory, "time")),
+        "well": (("weight", "class"), harness.stack(theory, "well")),
+        "classical": ("weight", harness.stack(theory, "classical")),
+        "curve": (("shown", "grid", "class"), harness.stack(beside, "curve")),
+        "shown_time": (("shown", "class"), harness.stack(beside, "time")),
+    }
+    for name in found[0]:
+        axes = ("shown", "branch" if name.startswith(("cop", "clone")) else "place", "class")
+        variables[name] = (axes[: found[0][name].ndim + 1], harness.stack(found, name))
+    return xr.Dataset(variables, {"weight": weights, "shown": shown, "grid": theory[0]["grid"]}, {"d": d, "num": num, "clones": pairs})
+
+
+def _off(data: xr.Dataset, seen: str, theory: str) -> np.ndarray:
+    """|measured - theory| in standard errors of theory's binomial; NaN where no clone was in the class."""
+    value = data[theory].values
+    count = data[f"{seen}_error"].values
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.abs(data[seen].values - value) / count
+
+
+def _known(off: np.ndarray, data: xr.Dataset, name: str) -> np.ndarray:
+    """Entries whose normal approximation holds: measured probabilities away from 0 and 1 by 5 standard errors."""
+    share, error = data[name].values, data[f"{name}_error"].values
+    with np.errstate(invalid="ignore"):
+        return off[np.isfinite(off) & (np.minimum(share, 1 - share) > 5 * error)]
+
+
+def crossings(data: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Time at which the measured U-turns of the minority fall through (1 + π)/2, and its standard error."""
+    found = []
+    for i, pi in enumerate(data["shown"].values):
+        t, share, error = data["turn"].values[i], data["uturn"].values[i, :, 1], data["uturn_error"].values[i, :, 1]
+        j = int(np.flatnonzero((share[:-1] >= (1 + pi) / 2) & (share[1:] < (1 + pi) / 2))[-1])
+        slope = (share[j + 1] - share[j]) / (t[j + 1] - t[j])
+        found.append((t[j] + ((1 + pi) / 2 - share[j]) / slope, np.hypot(error[j], error[j + 1]) / abs(slope)))
+    values, errors = np.array(found).T
+    return values, errors
+
+
+def verdict(data: xr.Dataset) -> list[tuple[str, bool]]:
+    time = data["time"].values
+    falls = bool(np.all(np.diff(time[:, 1]) < 0))
+    said = [(f"theory: the time falls at every step from π = 0.5 to {data['weight'].values[-1]:g}, "
+             f"{time[0, 1]:.2f} to {time[-1, 1]:.2f}, while the classical estimate falls to {data['classical'].values[-1]:.2f}", falls),
+            ("theory: both classes have one time, to 1e-6", bool(np.max(np.abs(time[:, 0] - time[:, 1])) < 1e-6))]  # fmt: skip
+    for name, theory, what in (("uturn", "expected", "U-turns"), ("clone", "clone_expected", "clones")):
+        off = _known(_off(data, name, theory), data, name)
+        limit = float(norm.isf(FALSE_ALARM / (2 * off.size)))
+        said.append((f"{what}: within {limit:.1f} standard errors of R_c in all {off.size} points "
+                     f"of every class and weight (worst {off.max():.1f})",
+                     bool(off.max() < limit)))  # fmt: skip
+    rare = data.isel(shown=slice(1, None))
+    wrong = _known(_off(rare, "uturn", "balanced"), rare, "uturn")
+    said.append((f"U-turns: a theory that takes the classes to be balanced is rejected (worst {wrong.max():.0f} standard errors)",
+                 bool(wrong.max() > 10)))  # fmt: skip
+    return said
+
+
+def table(data: xr.Dataset) -> str:
+    seen, error = crossings(data)
+    rows = []
+    for i, pi in enumerate(data["shown"].values):
+        j = int(np.argmin(np.abs(np.log(data["weight"].values / pi))))
+        row = [f"{pi:g}", f"{data['shown_time'].values[i, 1]:.3f}", f"{seen[i]:.3f} ± {error[i]:.3f}"]
+        rows.append([*row, f"{data['well'].values[j, 1]:.3f}", f"{data['classical'].values[j]:.3f}"])
+    header = ["π of the minority", "t_s, closed form", "t_s, U-turns (linear between points)", "its well appears (nearest π)", "½ log Λ"]
+    size = f"d = {data.attrs['d']}, {data.attrs['num']} U-turns a class and time, {data.attrs['clones']} pairs of clones."
+    return f"{harness.markdown(header, rows)}\n\n{size}"
+
+
+def draw(data: xr.Dataset) -> Figure:
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for i, (pi, color) in enumerate(zip(data["shown"].values, class_colors(data.sizes["shown"]), strict=True)):
+        left.plot(data["grid"], data["curve"].values[i, :, 1], color=color, label=rf"$\pi$ = {pi:g}")
+        left.errorbar(
+            data["turn"].values[i], data["uturn"].values[i, :, 1], data["uturn_error"].values[i, :, 1], fmt="o", color=color, ms=5
+        )
+        good = np.isfinite(data["clone"].values[i, :, 1]) & (data["clone_error"].values[i, :, 1] < 0.1)
+        at, share, error = (
+            data[name].values[i][good] if name == "copy" else data[name].values[i, good, 1] for name in ("copy", "clone", "clone_error")
+        )
+        left.errorbar(at, share, error, fmt="s", color=color, mfc="white", ms=5, lw=1)
+        left.plot([data["shown_time"].values[i, 1]], [(1 + pi) / 2], "*", color=color, ms=14, mec="k", zorder=5)
+    left.set(xlim=(data["grid"].values.max(), 0), xlabel="time $t$ of the turn", ylabel=r"$R_c(t)$ of the minority")
+    left.legend(fontsize=8, title="● U-turns  □ clones  ★ $t_s$", title_fontsize=8)
+    seen, error = crossings(data)
+    right.plot(data["weight"], data["time"].values[:, 1], color="k", label=r"$R_c = (1+\pi_c)/2$, both classes")
+    right.plot(data["weight"], data["well"].values[:, 1], "--", color="0.4", label="the minority's well appears")
+    right.plot(data["weight"], data["classical"].values, ":", color="0.4", label=r"classical $\frac{1}{2}\log\Lambda$")
+    right.errorbar(data["shown"], seen, error, fmt="o", color="k", label="U-turns")
+    right.set(xscale="log", xlabel=r"weight $\pi$ of the minority", ylabel="speciation time $t_s$")
+    right.legend(fontsize=8)
+    return figure
+
+
+if __name__ == "__main__":
+    sys.exit(harness.main(sys.modules[__name__]))

@@ -1,0 +1,164 @@
+"""The training times good for every class are a window that closes as the minority gets rarer; in theory there is none below a weight.
+
+Each class varies in its own half of the directions, equal variances, t = 0.3, σ(x) = tanh(x + 1). A class is well learned where its score
+error is below 0.45 of that of an untrained network; in samples its memorised fraction must be below a twentieth too.
+"""
+
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from experiments import harness
+from rfdiff import Activation, MixtureLaw, Problem, generation, theory
+from rfdiff.backward import log_snr_grid
+from rfdiff.plots import class_colors
+
+T, PSI_P, PSI_N, LEVEL, MEMORISED = 0.3, 64.0, 16.0, 0.45, 0.05
+ACTIVATION = Activation("shifted tanh", lambda x: jnp.tanh(x + 1))
+LINE_TAUS = np.geomspace(1, 1e6, 121)
+FIELDS = ("counts", "memorised", "score_error")
+
+
+def problem(pi: float) -> Problem:
+    law = MixtureLaw([1 - pi, pi], [[2.0, 0.0], [0.0, 2.0]], [0.5, 0.5], [[0.0, 0.0], [0.0, 0.0]])
+    return Problem(law, ACTIVATION, t=T, psi_p=PSI_P, psi_n=PSI_N)
+
+
+def closed_form(pi: float) -> dict[str, Any]:
+    """Score error of each class over that of an untrained network."""
+    curves = theory.learning_curves(problem(pi), LINE_TAUS)
+    return {"relative": curves.score_error * -np.expm1(-2 * T) / (1 - curves.optimal_loss)}
+
+
+def network(cell: dict[str, Any]) -> dict[str, Any]:
+    key = jax.random.fold_in(jax.random.key(0), cell["seed"])
+    grid = log_snr_grid(3.0, 0.01, cell["steps"])
+    found = generation.generate(problem(cell["pi"]), cell["d"], [0.0, *cell["taus"]], grid, key, cell["num"])
+    place = int(np.argmin(np.abs(np.log(grid / T))))
+    error = found.score_error[:, place]
+    return {"relative": error[1:-2] / error[0], "counts": found.counts[1:-2], "memorised": found.memorised[1:-2]}
+
+
+def compute(smoke: bool, cells: harness.Cells) -> xr.Dataset:
+    weights = [0.5, 0.05] if smoke else [float(w) for w in np.geomspace(0.5, 0.02, 25)]
+    shown, seeds, num, steps = ([0.5, 0.05], 1, 200, 16) if smoke else ([0.5, 0.2, 0.05], 2, 500, 30)
+    taus = [10.0, 1e5] if smoke else [1.0, 3.0, 6.0, 10.0, 20.0, 50.0, 200.0, 1e3, 1e4, 1e6]
+    lines = cells("theory", closed_form, weights)
+    beside = cells("theory", closed_form, shown)
+    ask = [{"pi": pi, "seed": r, "d": 8, "num": num, "steps": steps, "taus": taus} for pi in shown for r in range(seeds)]
+    found = cells("networks", network, ask)
+    axes = ("shown", "network", "tau", "class")
+    variables = {
+        "theory": (("weight", "line_tau", "class"), harness.stack(lines, "relative")),
+        "theory_shown": (("shown", "line_tau", "class"), harness.stack(beside, "relative")),
+        **{name: (axes, harness.stack(found, name, (len(shown), seeds))) for name in ("relative", "counts", "memorised")},
+    }
+    return xr.Dataset(
+        variables,
+        {"weight": weights, "shown": shown, "line_tau": LINE_TAUS, "tau": taus},
+        {"d": 8, "seeds": seeds, "num": num, "steps": steps},
+    )
+
+
+def good(data: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Whether a class is good: in theory (weight, τ, class), and in networks (shown, τ, class)."""
+    counts, near = data["counts"].values.sum(axis=1), data["memorised"].values.sum(axis=1)
+    learned = data["relative"].values.mean(axis=1) < LEVEL
+    return data["theory"].values < LEVEL, learned & (near <= MEMORISED * counts)
+
+
+def window(taus: np.ndarray, fine: np.ndarray) -> str:
+    kept = taus[fine]
+    return f"{kept.min():.3g} to {kept.max():.3g}" if kept.size else "none"
+
+
+def verdict(data: xr.Dataset) -> list[tuple[str, bool]]:
+    theory_good, seen_good = good(data)
+    width = theory_good.all(axis=2).sum(axis=1)
+    empty = np.flatnonzero(width == 0)
+    said = [("theory: the window for both classes never widens as π falls", bool(np.all(np.diff(width) <= 0))),
+            (f"theory: it is there at π = 0.5 and gone at the smallest; the largest π of the scan without one is "
+             f"{data['weight'].values[empty].max() if empty.size else np.nan:.3g}", bool(width[0] > 0 and width[-1] == 0)),
+            ("theory: the majority alone has a window at every π", bool(np.all(theory_good[:, :, 0].any(axis=1))))]  # fmt: skip
+    both, tau = seen_good.all(axis=2), data["tau"].values
+    there = bool(both[0].any() and seen_good[-1, :, 0].any())
+    ends = [float(tau[fine].max()) if fine.any() else float(tau.min()) for fine in (both[0], both[-1], seen_good[-1, :, 0])]
+    text = f"networks and their samples: the last τ good for both classes is {ends[0]:g} at π = 0.5 and {ends[1]:g} at π = 0.05"
+    said.append((f"{text}, at least two decades less", there and ends[1] <= ends[0] / 100))
+    said.append((f"networks and their samples, π = 0.05: the majority alone is good up to {ends[2]:g}", there and ends[2] >= 100 * ends[1]))
+    return said
+
+
+def table(data: xr.Dataset) -> str:
+    _, seen = good(data)
+    rows = []
+    for i, pi in enumerate(data["shown"].values):
+        lines = data["theory_shown"].values[i] < LEVEL
+        both = [window(data["line_tau"].values, lines.all(axis=1)), window(data["tau"].values, seen[i].all(axis=1))]
+        each = [window(data["tau"].values, seen[i, :, c]) for c in range(2)]
+        rows.append([f"{pi:g}", *both, *each, f"{data['relative'].values[i].mean(axis=0)[:, 1].min():.2f}"])
+    header = [
+        "π",
+        "window in theory",
+        "in samples (of the τ tried)",
+        "majority alone",
+        "minority alone",
+        "minority's least relative score error",
+    ]
+    return f"{harness.markdown(header, rows)}\n\nd = 8, {data.attrs['seeds']} networks, {data.attrs['num']} samples each."
+
+
+def draw(data: xr.Dataset) -> Figure:
+    count = data.sizes["shown"]
+    figure = Figure(figsize=(3.5 * (count + 1), 6.4), layout="constrained")
+    panels = figure.subplots(2, count + 1)
+    tau, lines = data["tau"].values, data["line_tau"].values
+    near = data["memorised"].values.sum(axis=1) / np.maximum(data["counts"].values.sum(axis=1), 1)
+    seen = good(data)[1]
+    for i, pi in enumerate(data["shown"].values):
+        upper, lower = panels[:, i]
+        for c, color in enumerate(class_colors(2)):
+            upper.plot(
+                lines, data["theory_shown"].values[i, :, c], color=color, lw=2, alpha=0.5, label=f"class {c}, weight {(1 - pi, pi)[c]:g}"
+            )
+            upper.plot(tau, data["relative"].values[i, :, :, c].T, "o", color=color, ms=4)
+            lower.plot(tau, near[i, :, c], "o-", color=color, ms=4)
+        both = (data["theory_shown"].values[i] < LEVEL).all(axis=1)
+        if both.any():
+            upper.axvspan(lines[both].min(), lines[both].max(), color="0.9", zorder=0)
+        lower.plot(tau[seen[i].all(axis=1)], np.full(int(seen[i].all(axis=1).sum()), 0.9), "k^", ms=6, label="good for both")
+        upper.axhline(LEVEL, color="0.4", ls="--", lw=1)
+        lower.axhline(MEMORISED, color="0.4", ls="--", lw=1)
+        upper.set(xscale="log", yscale="log", title=rf"$\pi$ = {pi:g}")
+        lower.set(xscale="log", ylim=(-0.03, 1.03), xlabel=r"training time $\tau$")
+        upper.legend(fontsize=7)
+    panels[1, 0].legend(fontsize=7, loc="center left")
+    panels[0, 0].set_ylabel("score error / untrained")
+    panels[1, 0].set_ylabel("memorised fraction")
+    _windows(panels[0, count], data)
+    panels[1, count].axis("off")
+    return figure
+
+
+def _windows(panel: Any, data: xr.Dataset) -> None:
+    """Both ends of the window in theory against π: of each class, and of both."""
+    fine = good(data)[0]
+    for c, color in enumerate(class_colors(2)):
+        for i, pi in enumerate(data["weight"].values):
+            kept = data["line_tau"].values[fine[i, :, c]]
+            if kept.size:
+                panel.plot([pi, pi], [kept.min(), kept.max()], color=color, lw=3 - c, alpha=0.6)
+    panel.set(
+        xscale="log", yscale="log", ylim=(1, 1e6), xlabel=r"weight $\pi$ of the minority", title="theory: well learned", ylabel=r"$\tau$"
+    )
+    panel.set_xticks([0.02, 0.05, 0.1, 0.2, 0.5], ["0.02", "0.05", "0.1", "0.2", "0.5"])
+    panel.minorticks_off()
+
+
+if __name__ == "__main__":
+    sys.exit(harness.main(sys.modules[__name__]))

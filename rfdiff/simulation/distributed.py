@@ -1,0 +1,118 @@
+"""Several processes, each with devices of its own: how they find each other, and one ensemble whose seeds are shared among them.
+
+Every process runs the same program. `initialize` comes first, then `device_mesh()` has the devices of all processes, and `run_seeds` and
+`learning_curves` with that mesh give every process the same result: each computes the seeds of its own rows of the mesh, and JAX's
+`process_allgather` brings them together. Without a mesh each process works for itself. Who writes files is `is_writer`.
+"""
+
+import dataclasses
+import numbers
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from rfdiff.simulation.batches import SeedBatch
+from rfdiff.simulation.mesh import local_part
+
+SEED_AXIS = {
+    "seeds": 0, "train_loss": 0, "test_loss": 0, "score_error": 0, "eigenvalues": 0, "class_weights": 0, "truncation": 0,
+    "error_estimate": 0, "probe_stderr": 1,
+}  # fmt: skip
+
+
+def initialize(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
+    """Join the processes of one run (`jax.distributed`), before anything is computed in this one.
+
+    Args:
+        coordinator: "HOST:PORT" at which process 0 listens. None with the other two under SLURM, Open MPI, Kubernetes, or on a TPU pod,
+            where JAX finds all three out.
+        num_processes: how many there are.
+        process_id: which of them this is, from 0.
+
+    Raises:
+        ValueError: only some of the three, or numbers out of range.
+        RuntimeError: JAX has computed already in this process; or there is nothing to find the others by.
+    """
+    given = (coordinator, num_processes, process_id)
+    if any(value is None for value in given):
+        if any(value is not None for value in given):
+            raise ValueError(
+                f"coordinator, num_processes, process_id: {', '.join(map(repr, given))}; allowed: all three, or none under a scheduler"
+            )
+        try:
+            jax.distributed.initialize()
+        except ValueError as err:
+            raise RuntimeError("no scheduler that JAX knows: give coordinator, num_processes and process_id") from err
+        return
+    host, _, port = str(coordinator).rpartition(":")
+    if not isinstance(coordinator, str) or not host or not port.isdigit() or not 0 < int(port) < 2**16:
+        raise ValueError(f"coordinator: {coordinator!r}; allowed: 'HOST:PORT'")
+    for name, value, low, high in (("num_processes", num_processes, 1, np.inf), ("process_id", process_id, 0, (num_processes or 1) - 1)):
+        if not isinstance(value, numbers.Integral) or isinstance(value, bool) or not low <= value <= high:
+            raise ValueError(f"{name}: {value!r}; allowed: an integer >= {low}{'' if high == np.inf else f' and <= {high}'}")
+    jax.distributed.initialize(coordinator, num_processes, process_id)
+
+
+def is_writer() -> bool:
+    """Whether this process is the one that writes files: process 0, the only one where there is one."""
+    return jax.process_index() == 0
+
+
+def agreed(value: int) -> int:
+    """The value of process 0, where several may have come to different ones (a measured time, say)."""
+    return int(multihost_utils.process_allgather(np.int32(value)).reshape(-1)[0]) if jax.process_count() > 1 else value
+
+
+def over_processes(run: Callable[[Sequence[int], Mesh | None], SeedBatch], seeds: Sequence[int], mesh: Mesh | None) -> SeedBatch:
+    """The batch of all seeds, each from the process whose row of the mesh it falls to; the same in every process.
+
+    Args:
+        run: batch of some seeds, on the mesh of this process.
+        seeds: replica numbers.
+        mesh: of all processes, or None for this one alone.
+
+    Raises:
+        ValueError: a process without a row of the mesh.
+        RuntimeError: another process failed; its own message says why.
+    """
+    if mesh is None or jax.process_count() == 1:
+        return run(seeds, mesh)
+    owners = [row[0].process_index for row in mesh.devices]
+    absent = sorted(set(range(jax.process_count())) - set(owners))
+    if absent:
+        raise ValueError(f"mesh: no device of process {absent[0]}; allowed: at least one row of each process, as device_mesh() gives")
+    shared = {q: [r for i, r in enumerate(seeds) if owners[i % len(owners)] == q] for q in sorted(set(owners))}
+    outcome: SeedBatch | Exception
+    try:
+        # with fewer seeds than rows, a process that has none runs one of the others', whose copy is dropped
+        outcome = run(shared[jax.process_index()] or seeds[:1], local_part(mesh))
+    except Exception as err:  # noqa: BLE001  the others wait for this process, and must learn of it before it ends
+        outcome = err
+    failed = np.flatnonzero(np.asarray(multihost_utils.process_allgather(np.int32(isinstance(outcome, Exception)))).reshape(-1))
+    if isinstance(outcome, Exception):
+        raise outcome
+    if len(failed):
+        raise RuntimeError(f"process {failed[0]} of {jax.process_count()} failed; its own message says why")
+    return _gathered(outcome, [len(own) for own in shared.values()])
+
+
+def _gathered(batch: SeedBatch, counts: Sequence[int]) -> SeedBatch:
+    """The batches of all processes as one; each is filled up to the longest, since gathered arrays have one shape."""
+    most = max(counts)
+    parts: dict[str, Any] = {}
+    for name, axis in SEED_AXIS.items():
+        value = getattr(batch, name)
+        if value is not None:
+            rows = np.moveaxis(np.asarray(value), axis, 0)
+            padded = np.concatenate([rows, np.repeat(rows[-1:], most, axis=0)])[:most]
+            with jax.enable_x64(True):
+                everyones = np.asarray(multihost_utils.process_allgather(padded))
+            kept = np.concatenate([part[:count] for part, count in zip(everyones, counts, strict=True)])
+            parts[name] = np.moveaxis(kept, 0, axis)
+    order = np.argsort(parts["seeds"])
+    changes: dict[str, Any] = {name: np.take(value, order, axis=SEED_AXIS[name]) for name, value in parts.items()}
+    return dataclasses.replace(batch, **changes)

@@ -1,0 +1,147 @@
+"""One mesh of devices with axes (seeds, features): its making, and feature moments whose rows are spread over it.
+
+Seeds are data-parallel. The features of one network are spread by rows over the devices of a row of the mesh: U, V and the basis of
+a Krylov space for good, U and V of the exact flow while they are assembled. The eigendecomposition of the exact flow is not spread:
+each device of a row then holds the whole U and solves it. All communication is JAX's own (`jax.shard_map`, and the compiler's
+partitioning of the orthogonalisation).
+"""
+
+import numbers
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from rfdiff._pytree import static, value_type
+from rfdiff.simulation.operators import Formed, formed
+from rfdiff.simulation.rows import FEATURES, SEEDS, Rows
+
+BY_ROWS, SAME = PartitionSpec(FEATURES), PartitionSpec()
+HAS_ROWS = {"W", "U", "V"}  # fields of a moment that have a row for each feature
+
+
+def device_mesh(seeds: int | None = None, features: int | None = None, devices: Sequence[Any] | None = None) -> Mesh:
+    """A mesh for the argument `mesh` of `run_seeds` and `learning_curves`.
+
+    Args:
+        seeds: networks at a time; None for as many as the devices allow.
+        features: devices that share the features of one network, all of one process; None for one, or what `seeds` leaves.
+        devices: None for all devices of all processes.
+
+    Raises:
+        ValueError: numbers that do not go with the number of devices; devices of several processes that would share one network.
+    """
+    chosen = list(jax.devices() if devices is None else devices)
+    count = len(chosen)
+    for name, value in (("seeds", seeds), ("features", features)):
+        if value is not None and (not isinstance(value, numbers.Integral) or isinstance(value, bool) or not 1 <= value <= count):
+            raise ValueError(f"{name}: {value!r}; allowed: an integer from 1 to the number of devices, {count}")
+    if features is None:
+        features = 1 if seeds is None else count // seeds
+    rows = count // features if seeds is None else seeds
+    if rows * features != count:
+        raise ValueError(f"seeds, features: {rows}, {features}; allowed: numbers whose product is {count}, the number of devices")
+    grid = np.empty(count, object)
+    grid[:] = sorted(chosen, key=lambda device: (device.process_index, device.id))
+    mesh = Mesh(grid.reshape(rows, features), (SEEDS, FEATURES))
+    check_mesh(mesh)
+    return mesh
+
+
+def check_mesh(mesh: Any) -> None:
+    """Refuse what is no mesh of the axes (seeds, features), or spreads one network over several processes.
+
+    Raises:
+        ValueError: naming what is allowed.
+    """
+    if not isinstance(mesh, Mesh) or mesh.axis_names != (SEEDS, FEATURES):
+        raise ValueError(f"mesh: {mesh!r}; allowed: one from simulation.device_mesh, or None")
+    if any(len({device.process_index for device in row}) > 1 for row in mesh.devices):
+        raise ValueError(
+            f"features: {mesh.shape[FEATURES]} devices for one network belong to several processes; allowed: a divisor of the number of "
+            "devices of each process"
+        )
+
+
+def local_part(mesh: Mesh) -> Mesh | None:
+    """The rows of a mesh that this process has the devices of; None if it has none."""
+    mine = [row for row in mesh.devices if row[0].process_index == jax.process_index()]
+    return Mesh(np.stack(mine), mesh.axis_names) if mine else None
+
+
+def single_rows(mesh: Mesh) -> list[Mesh]:
+    """One mesh for each row, which holds one network at a time."""
+    return [Mesh(row[None], mesh.axis_names) for row in mesh.devices]
+
+
+def spread(mesh: Mesh, tree: Any, spec: PartitionSpec = SAME) -> Any:
+    """A tree with all its leaves on the devices of a mesh: the same everywhere, or by rows."""
+    return jax.device_put(tree, NamedSharding(mesh, spec))
+
+
+@value_type
+class Spread:
+    """A moment of `operators` over the devices of one row of a mesh; U X and V are spread by rows, as X is.
+
+    Args:
+        moment: its arrays W, U and V spread by rows, `rows` naming as many parts as the row of the mesh has devices.
+        mesh: of one row.
+    """
+
+    moment: Any
+    mesh: Mesh = static()
+
+    def times(self, X: jax.Array) -> jax.Array:
+        """U X."""
+        return self._mapped(lambda moment, X: moment.times(X), X, out=BY_ROWS)
+
+    def slope(self) -> jax.Array:
+        """V."""
+        return self._mapped(lambda moment: moment.slope(), out=BY_ROWS)
+
+    def truncation(self) -> jax.Array:
+        """Relative bound on what the series leaves out."""
+        return self._mapped(lambda moment: moment.truncation(), out=SAME)
+
+    def leading(self) -> jax.Array:
+        """Mean of ‖ξ‖²/d over stored draws."""
+        return self._mapped(lambda moment: moment.leading(), out=SAME)
+
+    def matrix(self) -> jax.Array:
+        """U, spread by rows."""
+        return self._mapped(formed, out=BY_ROWS)
+
+    def _mapped(self, function: Any, *arguments: jax.Array, out: PartitionSpec) -> Any:
+        specs = (placement(self.moment), *(BY_ROWS for _ in arguments))
+        return jax.shard_map(function, mesh=self.mesh, in_specs=specs, out_specs=out, check_vma=False)(self.moment, *arguments)
+
+
+def placement(moment: Any) -> Any:
+    """Where the arrays of a moment lie: by rows of the features, or on every device."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: BY_ROWS if path[0].name in HAS_ROWS else SAME, moment)
+
+
+def on_mesh(moment: Any, mesh: Mesh | None) -> Any:
+    """A moment as it is, or with its arrays on a mesh."""
+    if mesh is None:
+        return moment
+    shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), placement(moment), is_leaf=lambda x: isinstance(x, PartitionSpec))
+    return Spread(jax.device_put(moment, shardings), mesh)
+
+
+def rows_of(W: jax.Array, mesh: Mesh | None) -> tuple[jax.Array, Rows]:
+    """W (p, d) by rows on a mesh, filled up to equal parts, and how they are shared."""
+    rows = Rows(len(W), 1 if mesh is None else mesh.shape[FEATURES])
+    return (W if mesh is None else spread(mesh, rows.filled(W), BY_ROWS)), rows
+
+
+_matrix = jax.jit(lambda moment: moment.matrix() if isinstance(moment, Spread) else formed(moment))
+_slope = jax.jit(lambda moment: moment.slope())
+
+
+def with_matrix(moment: Any, mesh: Mesh | None) -> Any:
+    """A moment that holds its U, formed once."""
+    rows = moment.rows if mesh is None else moment.moment.rows
+    return on_mesh(Formed(_matrix(moment), _slope(moment), rows), mesh)

@@ -1,0 +1,156 @@
+"""Cells of a sweep: one problem by one solver at one dimension for some seeds; what its result depends on, its hash, its computation."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import tomllib
+from collections.abc import Mapping
+from importlib import metadata as packages
+from typing import Any
+
+import jax
+import numpy as np
+
+from rfdiff import simulation, theory
+from rfdiff.curves import LearningCurves
+from rfdiff.problem import Problem, problem_from_dict
+from rfdiff.store import version_of
+from rfdiff.sweep.specification import RULE_KEYS, RULES, THEORY, Sweep
+
+LAYOUT = 1  # raised when the same cell gives other numbers, or its file another layout
+THEORY_TOLERANCE = 1e-6
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """Everything that the result of a cell depends on beside versions, as plain data that any process can be sent; None where it does not.
+
+    Args:
+        problem: the problem as TOML.
+        solver: what computes it.
+        d: dimension.
+        seeds: replicas.
+        taus: training times, or None for `points` chosen by the theory (or none with ridge).
+        points: number of chosen times.
+        rule: name of the training rule.
+        rule_numbers: its numbers by name.
+        dtype: floating type.
+        tolerance: numerical error.
+        random_seed: number from which the networks are drawn.
+    """
+
+    problem: str
+    solver: str
+    d: int | None
+    seeds: tuple[int, ...]
+    taus: tuple[float, ...] | None
+    points: int | None
+    rule: str
+    rule_numbers: tuple[tuple[str, Any], ...]
+    dtype: str | None
+    tolerance: float | None
+    random_seed: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A cell at its place in the sweep.
+
+    Args:
+        name: the hash of what its result depends on; its file is NAME.nc.
+        index: number of its problem.
+        task: what to compute.
+    """
+
+    name: str
+    index: int
+    task: Task
+
+    @property
+    def text(self) -> str:
+        """Its place in a few words, beside the point on the axes."""
+        seeds = self.task.seeds
+        networks = f", d = {self.task.d}, seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}" if seeds else ""
+        return f"{self.task.solver}{networks}"
+
+
+def versions() -> dict[str, str]:
+    """Versions that a cell's numbers depend on, as this process has them."""
+    return {"layout": str(LAYOUT), "rfdiff": version_of("rfdiff"), **{name: packages.version(name) for name in ("jax", "jaxlib")}}
+
+
+def cells_of(sweep: Sweep, of: Mapping[str, str]) -> list[Cell]:
+    """All cells of a sweep, closed forms first.
+
+    Args:
+        sweep: the sweep.
+        of: versions that the hashes are made with, `versions()` or those of a manifest.
+    """
+    groups = [tuple(range(s, min(s + sweep.seeds_per_cell, sweep.seeds))) for s in range(0, sweep.seeds, sweep.seeds_per_cell)]
+    numbers = tuple((key, np.asarray(getattr(sweep.rule, key)).tolist()) for key in RULE_KEYS[sweep.rule_name])
+    common: dict[str, Any] = {"taus": sweep.taus, "rule": sweep.rule_name, "rule_numbers": numbers}
+    common["points"] = sweep.points if sweep.taus is None and sweep.rule_name != "ridge" else None
+    texts = [problem.to_toml() for problem in sweep.problems]
+    tasks: list[tuple[int, Task]] = []
+    if THEORY in sweep.solvers:
+        closed: dict[str, Any] = {"d": None, "seeds": (), "dtype": None, "random_seed": None}
+        closed["tolerance"] = THEORY_TOLERANCE if sweep.tolerance is None else sweep.tolerance
+        tasks += [(i, Task(problem=text, solver=THEORY, **closed, **common)) for i, text in enumerate(texts)]
+    drawn: dict[str, Any] = {"dtype": sweep.dtype, "random_seed": sweep.random_seed, **common}
+    for solver in sweep.networks:
+        tolerance = None if solver == "exact" else sweep.tolerance
+        for d in sweep.dimensions:
+            for i, text in enumerate(texts):
+                tasks += [(i, Task(problem=text, solver=solver, d=d, seeds=g, tolerance=tolerance, **drawn)) for g in groups]
+    return [Cell(cell_name(task, of), i, task) for i, task in tasks]
+
+
+def cell_name(task: Task, of: Mapping[str, str]) -> str:
+    """Hash of a task and of versions, over their sorted canonical form: 32 hexadecimal digits of SHA-256."""
+    text = json.dumps({"task": dataclasses.asdict(task), "versions": dict(of)}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def problem_of(task: Task) -> Problem:
+    """The problem of a task."""
+    return problem_from_dict(tomllib.loads(task.problem))
+
+
+def compute(task: Task) -> LearningCurves:
+    """The curves of a cell.
+
+    Replica r of a random seed is the same network in every cell of its dimension, whatever the solver; networks of different dimensions
+    are drawn independently (from fold_in(key(random_seed), d)).
+
+    Raises:
+        ValueError: what theory or simulation refuse; or curves that are not finite.
+    """
+    problem = problem_of(task)
+    rule = RULES[task.rule](**dict(task.rule_numbers))
+    taus = task.taus if task.points is None else theory.time_grid(problem, num=task.points)
+    if task.d is None or task.random_seed is None:
+        curves = theory.learning_curves(problem, taus, rule=rule, tolerance=task.tolerance or THEORY_TOLERANCE)
+    else:
+        key = jax.random.fold_in(jax.random.key(task.random_seed), task.d)
+        batch = simulation.run_seeds(
+            problem, taus, task.d, key, task.seeds, rule=rule, dtype=task.dtype, solver=task.solver, tolerance=task.tolerance
+        )
+        curves = simulation.summarize([batch])
+    check_finite(curves, problem)
+    return curves
+
+
+def check_finite(curves: LearningCurves, problem: Problem) -> None:
+    """Refuse curves that are not numbers (except at τ = ∞ where p = n m, where the limit diverges).
+
+    Raises:
+        ValueError: naming the first training time at which a loss is not finite.
+    """
+    taus = np.asarray(curves.taus)
+    diverges = np.isinf(taus) & (problem.psi_p == problem.psi_n * problem.noise_draws)
+    lost = ~diverges & ~np.isfinite(np.stack([curves.train_loss, curves.test_loss])).all(axis=(0, 2))
+    if lost.any():
+        estimate = float(curves.error_estimate)
+        reason = "" if math.isnan(estimate) else f" (error estimate {estimate:g})"
+        raise ValueError(f"losses: not finite from tau = {taus[lost][0]:g} on, at {lost.sum()} of {taus.size} training times{reason}")

@@ -1,0 +1,208 @@
+"""The folder of a sweep: one whole file a finished cell, one record a failed one, a manifest. What is done is read from these alone.
+
+    DIR/manifest.json       the specification, the cells with their coordinates, the versions
+    DIR/cells/NAME.nc       result of a finished cell (`rfdiff.store`; NAME is the hash of what it depends on)
+    DIR/failures/NAME.json  diagnosis of a failed one
+
+Every file is written beside its place, flushed and renamed: a process that is killed leaves at most a hidden `.partial` file, which no
+reader takes for a result and which the next run removes. One process at a time works in a folder, held by a lock that dies with it.
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import fcntl
+import json
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from rfdiff import store
+from rfdiff._files import replacing
+from rfdiff.curves import LearningCurves
+from rfdiff.store import version_of
+from rfdiff.sweep.cells import Cell, cells_of, problem_of
+from rfdiff.sweep.specification import THEORY, Sweep, point_of, sweep_from_dict
+
+FORMAT = "rfdiff sweep"
+FORMAT_VERSION = 1
+DONE, FAILED, MISSING = "done", "failed", "missing"
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What a folder's manifest says.
+
+    Args:
+        sweep: the specification.
+        versions: versions that the cells are computed with.
+        cells: the cells.
+    """
+
+    sweep: Sweep
+    versions: dict[str, str]
+    cells: list[Cell]
+
+
+class Folder:
+    """Files of a sweep.
+
+    Args:
+        path: the folder; made by `begin`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.manifest = path / "manifest.json"
+        self.cells, self.failures = path / "cells", path / "failures"
+
+    def result(self, name: str) -> Path:
+        """File of the result of a cell."""
+        return self.cells / f"{name}.nc"
+
+    def failure(self, name: str) -> Path:
+        """File of the diagnosis of a cell."""
+        return self.failures / f"{name}.json"
+
+    def states(self, cells: Iterable[Cell]) -> dict[str, str]:
+        """State of each cell, from the files that are there: done, failed or missing."""
+        done = {path.name for path in self.cells.glob("*.nc")}
+        failed = {path.name for path in self.failures.glob("*.json")}
+        return {cell.name: DONE if f"{cell.name}.nc" in done else FAILED if f"{cell.name}.json" in failed else MISSING for cell in cells}
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder, making it if it is absent; leftovers of killed processes are removed.
+
+        Raises:
+            ValueError: another process holds it, or it cannot be written to.
+        """
+        try:
+            for folder in (self.cells, self.failures):
+                folder.mkdir(parents=True, exist_ok=True)
+            handle = open(self.path / ".lock", "a")  # noqa: SIM115 - the lock is held as long as it is open
+        except OSError as err:
+            raise ValueError(f"--out: cannot write to {self.path} ({err.strerror or err})") from err
+        with handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as err:
+                raise ValueError(f"--out: another process works on the sweep in {self.path}; allowed: one at a time") from err
+            for folder, pattern in ((self.path, ".manifest.json.*.partial"), (self.cells, ".*.partial"), (self.failures, ".*.partial")):
+                for leftover in folder.glob(pattern):
+                    leftover.unlink()
+            yield
+
+    def begin(self, sweep: Sweep, versions: Mapping[str, str]) -> list[Cell]:
+        """Write the manifest of a sweep, and return its cells; the folder must be locked.
+
+        A sweep that holds every cell of the one that stands there (more seeds, dimensions, solvers, values of an axis) takes over its
+        cells. Any other is refused.
+
+        Raises:
+            ValueError: another sweep, or one of other versions, stands in the folder; or its manifest is damaged.
+        """
+        cells = cells_of(sweep, versions)
+        if self.manifest.exists():
+            old = self.read()
+            if old.versions != dict(versions):
+                differing = [f"{name} {old.versions.get(name)}, here {version}" for name, version in versions.items()]
+                changed = "; ".join(
+                    text for text, name in zip(differing, versions, strict=True) if old.versions.get(name) != versions[name]
+                )
+                raise ValueError(f"--out: the sweep in {self.path} is of other versions ({changed}); allowed: those, or another folder")
+            lost = {cell.name for cell in old.cells} - {cell.name for cell in cells}
+            if lost:
+                raise ValueError(
+                    f"--out: {self.path} holds another sweep, {len(lost)} of whose {len(old.cells)} cells are not in this one; "
+                    "allowed: the same, one that adds cells to it, or another folder"
+                )
+        document = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "versions": dict(versions),
+            "specification": tomli_w.dumps(sweep.document),
+            "cells": {cell.name: coordinates(sweep, cell) for cell in cells},
+        }
+        _write_json(self.manifest, document)
+        return cells
+
+    def read(self) -> Manifest:
+        """The manifest.
+
+        Raises:
+            ValueError: none there, a damaged one, or one of a newer format; the message names the file.
+        """
+        document = _read_json(self.manifest, "manifest")
+        if document.get("format") != FORMAT:
+            raise ValueError(f"{self.manifest}: is not the manifest of an rfdiff sweep (format is {document.get('format')!r})")
+        version = document.get("format_version")
+        if not isinstance(version, int) or version > FORMAT_VERSION:
+            raise ValueError(f"{self.manifest}: has format version {version!r}; allowed: up to {FORMAT_VERSION}; upgrade rfdiff")
+        try:
+            sweep = sweep_from_dict(tomllib.loads(document["specification"]))
+            cells = cells_of(sweep, document["versions"])
+            if {cell.name: coordinates(sweep, cell) for cell in cells} != document["cells"]:
+                by = f"; written by rfdiff {document['versions']['rfdiff']}, here {version_of('rfdiff')}"
+                raise ValueError(f"its cells are not those of its specification{by}")
+        except (KeyError, TypeError, AttributeError, ValueError) as err:
+            raise ValueError(f"{self.manifest}: damaged manifest, or one of another version ({err})") from err
+        return Manifest(sweep, document["versions"], cells)
+
+    def keep(self, cell: Cell, curves: LearningCurves, metadata: Mapping[str, Any]) -> None:
+        """Write the result of a cell, whole or not at all, and drop an earlier failure of it.
+
+        Raises:
+            OSError: the folder cannot be written to.
+        """
+        sides: dict[str, Any] = {"theory" if cell.task.solver == THEORY else "simulation": curves}
+        record = {"command": "sweep", "cell": cell.name, "solver": cell.task.solver, "rule": cell.task.rule, **metadata}
+        if cell.task.seeds:
+            record |= {"random_seed": cell.task.random_seed, "seeds": ", ".join(map(str, cell.task.seeds))}
+        store.save(store.Result(problem_of(cell.task), metadata=record, **sides), self.result(cell.name))
+        self.failure(cell.name).unlink(missing_ok=True)
+
+    def record_failure(self, cell: Cell, place: Mapping[str, Any], diagnosis: Mapping[str, str]) -> None:
+        """Write the diagnosis of a cell.
+
+        Raises:
+            OSError: the folder cannot be written to.
+        """
+        date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        _write_json(self.failure(cell.name), {"cell": cell.name, **place, **diagnosis, "date": date})
+
+    def diagnosis(self, name: str) -> str:
+        """Type and message of a failure in one line.
+
+        Raises:
+            ValueError: a damaged record; the message names it.
+        """
+        record = _read_json(self.failure(name), "failure record")
+        if record.get("cell") != name or not all(isinstance(record.get(key), str) for key in ("type", "message")):
+            raise ValueError(f"{self.failure(name)}: is not the failure record of this cell")
+        return f"{record['type']}: {record['message']}"
+
+
+def coordinates(sweep: Sweep, cell: Cell) -> dict[str, Any]:
+    """Place of a cell in the sweep, as it stands in the manifest."""
+    return {"point": point_of(sweep, cell.index), "solver": cell.task.solver, "d": cell.task.d, "seeds": list(cell.task.seeds)}
+
+
+def _write_json(path: Path, document: Mapping[str, Any]) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _read_json(path: Path, what: str) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as err:
+        raise ValueError(f"{path}: no such {what}") from err
+    except (OSError, ValueError, RecursionError) as err:
+        raise ValueError(f"{path}: damaged {what} ({err})") from err
+    if not isinstance(document, dict):
+        raise ValueError(f"{path}: damaged {what} (not an object)")
+    return document

@@ -1,0 +1,209 @@
+"""What a sweep computes, as a TOML file: problems, dimensions, seeds, solvers, training; refused by name before anything is computed."""
+
+import dataclasses
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rfdiff._pytree import as_number
+from rfdiff.problem import Problem, check_keys
+from rfdiff.rules import GradientDescent, GradientFlow, HeavyBall, Ridge, Rule, check_taus
+from rfdiff.simulation import SOLVERS as NETWORK_SOLVERS
+from rfdiff.simulation.features import DTYPES, LARGEST_DIMENSION, sizes_at
+from rfdiff.sweep.grid import LIST_AXIS, problems_of
+from rfdiff.sweep.refusals import counted, distinct, is_integer, named, one_of
+
+THEORY = "theory"
+SOLVERS = (THEORY, *NETWORK_SOLVERS)
+RULES: dict[str, Callable[..., Rule]] = {
+    "gradient-flow": GradientFlow,
+    "gradient-descent": GradientDescent,
+    "heavy-ball": HeavyBall,
+    "ridge": Ridge,
+}
+RULE_KEYS = {"gradient-flow": (), "gradient-descent": ("step_size",), "heavy-ball": ("step_size", "momentum"), "ridge": ("penalties",)}
+KEYS = (
+    "problem", "problems", "axes", "d", "seeds", "seeds_per_cell", "solvers", "taus", "points", "rule", "dtype", "tolerance", "random_seed",
+)  # fmt: skip
+MOST_CELLS = 100_000
+MOST_SEEDS = 2**32
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """A sweep as it was asked for, every number of it checked.
+
+    Args:
+        axes: values of each axis by the name of its number; for a list of problems {"problem": 0, 1, …}.
+        scales: "log" or "linear", how each axis is drawn.
+        problems: the problems, the last axis fastest.
+        dimensions: dimensions d of the networks; empty for theory alone.
+        seeds: networks of each problem, dimension and solver: replicas 0 … seeds - 1.
+        seeds_per_cell: how many of them are one cell.
+        solvers: what is computed of each problem, out of `SOLVERS`.
+        taus: training times; None for `points` chosen by the theory, or with ridge.
+        points: number of training times where they are chosen.
+        rule: training rule, and its name in `RULES`.
+        rule_name: that name.
+        dtype: floating type of the networks.
+        tolerance: numerical error of theory and Krylov spaces; None for 1e-6 and for the default of `simulation.learning_curves`.
+        random_seed: number from which all networks are drawn.
+        document: the file's content, the values of every axis written out.
+    """
+
+    axes: dict[str, np.ndarray]
+    scales: dict[str, str]
+    problems: tuple[Problem, ...]
+    dimensions: tuple[int, ...]
+    seeds: int
+    seeds_per_cell: int
+    solvers: tuple[str, ...]
+    taus: tuple[float, ...] | None
+    points: int
+    rule: Rule
+    rule_name: str
+    dtype: str
+    tolerance: float | None
+    random_seed: int
+    document: dict[str, Any]
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The solvers that build networks."""
+        return tuple(name for name in self.solvers if name != THEORY)
+
+
+def read_spec(path: str | Path) -> Sweep:
+    """A sweep from a TOML file (the commented example is experiments/sweep.toml).
+
+    Raises:
+        ValueError: no such file, not TOML; unknown, missing or malformed keys; a cell that cannot exist. The message names the file.
+    """
+    try:
+        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        return sweep_from_dict(document)
+    except OSError as err:
+        raise ValueError(f"{path}: cannot be read ({err.strerror or err})") from err
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as err:
+        raise ValueError(f"{path}: not a TOML file: {err}") from err
+    except ValueError as err:
+        raise ValueError(f"{path}: {err}") from err
+
+
+def sweep_from_dict(document: dict[str, Any]) -> Sweep:
+    """A sweep from plain numbers, lists and tables (the content of the TOML file).
+
+    Raises:
+        ValueError: unknown, missing or malformed keys; a cell that cannot exist.
+    """
+    check_keys("sweep", document, KEYS)
+    solvers = distinct("solvers", document.get("solvers"), lambda name: name in SOLVERS, f"a list out of {', '.join(SOLVERS)}")
+    simulated = any(name != THEORY for name in solvers)
+    for name in ("d", "seeds"):
+        if simulated and name not in document:
+            raise ValueError(f"sweep: key {name!r} is missing; required for {next(s for s in solvers if s != THEORY)}")
+    for name in ("d", "seeds", "seeds_per_cell", "dtype", "random_seed"):
+        if not simulated and name in document:
+            raise ValueError(f"{name}: {document[name]!r} with theory alone, which has none; allowed: beside a solver of networks")
+    wanted = document.get("d", [])
+    good, allowed = lambda d: is_integer(d, 1, LARGEST_DIMENSION), f"an integer from 1 to {LARGEST_DIMENSION}, or a list of such"
+    dimensions = distinct("d", wanted if isinstance(wanted, list) else [wanted], good, allowed) if simulated else ()
+    seeds = counted(document, "seeds", 1, 1, MOST_CELLS)
+    rule_name, rule = _rule(document.get("rule", {"name": "gradient-flow"}))
+    axes, scales, problems = problems_of(document)
+    sweep = Sweep(
+        axes=axes,
+        scales=scales,
+        problems=problems,
+        dimensions=dimensions,
+        seeds=seeds,
+        seeds_per_cell=counted(document, "seeds_per_cell", 1, 1, seeds),
+        solvers=solvers,
+        taus=_taus(document, rule_name),
+        points=counted(document, "points", 80, 3, MOST_CELLS),
+        rule=rule,
+        rule_name=rule_name,
+        dtype=one_of("dtype", document.get("dtype", "float64"), DTYPES),
+        tolerance=_tolerance(document.get("tolerance")),
+        random_seed=counted(document, "random_seed", 0, 0, MOST_SEEDS - 1),
+        document=_written_out(document, axes, scales),
+    )
+    _check_cells(sweep)
+    return sweep
+
+
+def _written_out(document: dict[str, Any], axes: dict[str, np.ndarray], scales: dict[str, str]) -> dict[str, Any]:
+    """The document with axes as tables, which keep their order and every bit when they are written as TOML and read again."""
+    if not document.get("axes"):
+        return document
+    return {**document, "axes": {name: {"values": values.tolist(), "scale": scales[name]} for name, values in axes.items()}}
+
+
+def _rule(table: Any) -> tuple[str, Rule]:
+    if not isinstance(table, dict) or "name" not in table:
+        raise ValueError(f"rule: {table!r}; allowed: a table [rule] with a name")
+    name = one_of("rule: name", table["name"], tuple(RULES))
+    check_keys(f"rule: {name}", table, ("name", *RULE_KEYS[name]), RULE_KEYS[name])
+    rule = named("rule", RULES[name], *(table[key] for key in RULE_KEYS[name]))
+    if isinstance(rule, Ridge) and (len(rule.penalties) < 3 or np.any(np.diff(rule.penalties) >= 0)):
+        raise ValueError(f"rule: penalties: {table['penalties']!r}; allowed: at least 3, decreasing, so that training times increase")
+    return name, rule
+
+
+def _taus(document: dict[str, Any], rule_name: str) -> tuple[float, ...] | None:
+    for name in ("taus", "points"):
+        if name in document and rule_name == "ridge":
+            raise ValueError(f"{name}: {document[name]!r} with ridge; allowed: none, its penalties take the place of training times")
+    if "taus" not in document:
+        return None
+    if "points" in document:
+        raise ValueError(f"points: {document['points']!r} beside taus; allowed: one of them")
+    taus = check_taus(document["taus"])
+    if len(taus) < 3:
+        raise ValueError(f"taus: {len(taus)} given; allowed: at least 3, to read times from")
+    return tuple(taus.tolist())
+
+
+def _tolerance(value: Any) -> float | None:
+    if value is not None and not 1e-9 <= as_number(value) <= 0.1:
+        raise ValueError(f"tolerance: {value!r}; allowed: 1e-9 <= tolerance <= 0.1")
+    return None if value is None else float(value)
+
+
+def _check_cells(sweep: Sweep) -> None:
+    """Refuse too many cells, problems that occur twice, and networks and schedules that cannot exist.
+
+    Raises:
+        ValueError: naming the problem and the dimension.
+    """
+    groups = -(-sweep.seeds // sweep.seeds_per_cell)
+    theory = THEORY in sweep.solvers
+    count = len(sweep.problems) * (theory + len(sweep.networks) * len(sweep.dimensions) * groups)
+    if count > MOST_CELLS:
+        raise ValueError(f"sweep: {count} cells; allowed: at most {MOST_CELLS}")
+    texts: dict[str, int] = {}
+    for i, problem in enumerate(sweep.problems):
+        first = texts.setdefault(problem.to_toml(), i)
+        if first != i:
+            raise ValueError(f"problems: {i} is the same as {first}; allowed: each problem once")
+        where = f"problem {i}" if LIST_AXIS in sweep.axes else f"axes: {point_text(sweep, i)}"
+        if sweep.taus is not None or sweep.rule_name == "ridge":
+            named(where, sweep.rule.schedule, sweep.taus, problem.kappa)
+        for d in sweep.dimensions:
+            named(where, sizes_at, problem, d)
+    if "krylov-probes" in sweep.solvers and min(sweep.dimensions) < 2:
+        raise ValueError(f"d: {min(sweep.dimensions)} with krylov-probes; allowed: at least 2, the columns that it draws")
+
+
+def point_of(sweep: Sweep, index: int) -> dict[str, float]:
+    """Values of the axes at a problem of the sweep."""
+    places = np.unravel_index(index, [len(values) for values in sweep.axes.values()])
+    return {name: values[i].item() for (name, values), i in zip(sweep.axes.items(), places, strict=True)}
+
+
+def point_text(sweep: Sweep, index: int) -> str:
+    """The same in words."""
+    return ", ".join(f"{name} = {value:g}" for name, value in point_of(sweep, index).items())
