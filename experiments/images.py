@@ -71,8 +71,8 @@ class Form:
 
 
 SIZES = {
-    "full": Form(28, 64, 3, 1, 500, 500, 500, 60_000, 128, 8, 2000, 50, 100, 5, "bfloat16"),
-    "small": Form(14, 16, 2, 1, 64, 256, 64, 2000, 32, 4, 200, 20, 100, 2),
+    "full": Form(28, 64, 3, 1, 500, 500, 500, 60_000, 128, 8, 2000, 50, 100, 8, "bfloat16"),
+    "small": Form(14, 16, 2, 1, 64, 256, 64, 2000, 32, 4, 200, 20, 100, 8),
     "smoke": Form(7, 4, 2, 0, 24, 30, 24, 60, 16, 3, 60, 5, 30, 8),
 }
 
@@ -101,7 +101,7 @@ def data_of(form: str) -> FashionMNIST:
 def settings_of(form: str, classes: Sequence[int], counts: Sequence[int], seed: int) -> Settings:
     """The run of a form on given classes and counts; the seed chooses images, network and noise."""
     size = SIZES[form]
-    protocol = Protocol(classes=tuple(classes), counts=tuple(counts), held_out=size.held_out, side=size.side, seed=seed)
+    protocol = Protocol(classes=tuple(classes), counts=tuple(counts), held_out=size.held_out, side=size.side, split_seed=seed)
     network = Architecture(width=size.width, depth=size.depth, attention=size.attention)
     names = ("steps", "batch", "levels", "measured", "dtype")
     return Settings(protocol=protocol, architecture=network, seed=seed, **{name: getattr(size, name) for name in names})
@@ -117,7 +117,7 @@ def trained(place: Path, argument: tuple[str, Sequence[int], Sequence[int], int]
     losses = train(settings, images, folder, devices)
     classifier = trained_classifier(data, images, size.epochs, devices, place / f"classifier-{form}-{settings.protocol.classes}.npz")
     steps = evaluation.evaluated_steps(folder, size.first)
-    sampling = evaluation.Sampling(number=size.samples, steps=size.sampler_steps, seed=seed)
+    sampling = evaluation.Sampling(samples=size.samples, sampler_steps=size.sampler_steps, seed=seed)
     rows = evaluation.Evaluator(folder, settings, images, data, classifier, sampling, devices).run(steps)
     dataset = readout.read_out(losses, steps, rows)
     names = ("mean_loss", "mean_loss_stderr", "gap", "time", "time_at", "step", "checkpoint", "t", "grid", *readout.VARIABLES)
@@ -262,7 +262,7 @@ def draw(data: xr.Dataset, title: str) -> Figure:
     handles += [
         Line2D([], [], color="0.3", linestyle="", marker=m, label=text) for m, text in (("^", r"$\tau_{gen}$"), ("D", r"$\tau_{mem}$"))
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(4, 2 * count), frameon=False)
     figure.suptitle(title)
     return figure
 

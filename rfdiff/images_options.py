@@ -104,7 +104,7 @@ class ImageEvaluate:
     """Earlier checkpoints are not evaluated."""
     classifier: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """File of the classifier, made if absent; classifier.npz in the folder of the run if not given."""
-    classifier_epochs: int = 5
+    classifier_epochs: int = 8
     """Passes of the classifier's training."""
     devices: Whole = None
     """Number of devices that share the work; all if not given."""

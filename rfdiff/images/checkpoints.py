@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 
 from rfdiff._files import replacing
 from rfdiff.images.settings import Settings
-from rfdiff.store import provenance
+from rfdiff.store import provenance, version_of
 
 RUN, METRICS, FOLDER = "run.json", "metrics.nc", "checkpoints"
 FORMAT = "rfdiff images run"
@@ -46,8 +46,8 @@ def save(folder: Path, step: int, arrays: Mapping[str, np.ndarray]) -> Path:
     return target
 
 
-def load(folder: Path, step: int) -> dict[str, np.ndarray]:
-    """The arrays of the checkpoint of a step.
+def load(folder: Path, step: int, remedy: str = "") -> dict[str, np.ndarray]:
+    """The arrays of the checkpoint of a step; `remedy` ends the message about a damaged one.
 
     Raises:
         ValueError: missing, or damaged (its files do not fit their checksum, or cannot be read); the message names it.
@@ -62,7 +62,7 @@ def load(folder: Path, step: int) -> dict[str, np.ndarray]:
             names = reader.metadata(path.absolute()).item_metadata.tree
             tree = reader.restore(path.absolute(), restore_args=jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), names))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as err:
-        raise ValueError(f"{path}: damaged checkpoint ({_first_line(err)})") from err
+        raise ValueError(f"{path}: damaged checkpoint ({_first_line(err)}){remedy}") from err
     return {name: np.asarray(value) for name, value in tree.items()}
 
 
@@ -107,7 +107,8 @@ def describe(folder: Path, settings: Settings, data_digest: str, extra: Mapping[
     Raises:
         OSError: the folder cannot be written to.
     """
-    content = {"format": FORMAT, "settings": settings.record(), "images_sha256": data_digest, **provenance(), **extra}
+    versions = {f"{name}_version": version_of(name) for name in ("flax", "optax", "orbax-checkpoint")}
+    content = {"format": FORMAT, "settings": settings.record(), "images_sha256": data_digest, **provenance(**versions), **extra}
     with replacing(folder / RUN) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 

@@ -23,8 +23,8 @@ from rfdiff.images.unet import initial_parameters
 from rfdiff.progress import progress
 
 FEATURES = 32
-BATCH, RATE, BLOCK = 256, 3e-3, 1000
-LAYOUT, SEED = 1, 0
+BATCH, RATE, BLOCK = 128, 3e-3, 1000
+LAYOUT, SEED = 2, 0
 
 
 class Network(nn.Module):

@@ -56,9 +56,8 @@ def protocol_of(options: ImageChoice) -> Protocol:
         counts = imbalanced(options.total, 1.0 if options.imbalance is None else options.imbalance, max(len(classes), 1))
     else:
         counts = options.counts if options.counts is not None else (EACH,) * len(classes)
-    return Protocol(
-        classes=classes, counts=counts, held_out=options.held_out, side=options.side, rescale=options.rescale, seed=options.split_seed
-    )
+    own = {name: getattr(options, name) for name in ("held_out", "side", "rescale", "split_seed")}
+    return Protocol(classes=classes, counts=counts, **own)
 
 
 def settings_of(options: ImageTrain) -> Settings:
@@ -96,7 +95,7 @@ def _evaluate(options: ImageEvaluate) -> int:
     folder = options.run
     described = checkpoints.described(folder)
     settings: Settings = described["settings"]
-    sampling = evaluation.Sampling(number=options.samples, steps=options.sampler_steps, seed=options.seed)
+    sampling = evaluation.Sampling(samples=options.samples, sampler_steps=options.sampler_steps, seed=options.seed)
     if not 1 <= options.classifier_epochs <= 1000:
         raise ValueError(f"--classifier-epochs: {options.classifier_epochs}; allowed: 1 to 1000")
     devices = Devices(options.devices)
@@ -114,7 +113,7 @@ def _evaluate(options: ImageEvaluate) -> int:
         path = folder / CLASSIFIER if options.classifier is None else options.classifier
         classifier = trained_classifier(data, images, options.classifier_epochs, devices, path)
         rows = evaluation.Evaluator(folder, settings, images, data, classifier, sampling, devices).run(steps)
-        attributes = {"accuracy": classifier.accuracy, "samples": sampling.number, "sampler_steps": sampling.steps}
+        attributes = {"accuracy": classifier.accuracy, "samples": sampling.samples, "sampler_steps": sampling.sampler_steps}
     dataset = readout.read_out(losses, steps, rows, **attributes)
     save_dataset(dataset, folder / readout.FILE)
     readout.show(dataset, folder)

@@ -30,20 +30,20 @@ class Sampling:
     """How a checkpoint is sampled.
 
     Args:
-        number: samples of a checkpoint.
-        steps: evaluations of the network for a sample.
+        samples: of a checkpoint.
+        sampler_steps: evaluations of the network for a sample.
         seed: of the noise they start from, the same for every checkpoint.
 
     Raises:
         ValueError: naming the field, its value and the allowed range.
     """
 
-    number: int = 1000
-    steps: int = 50
+    samples: int = 1000
+    sampler_steps: int = 50
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least, most in (("number", 2, 10**6), ("steps", 2, 10_000), ("seed", 0, 2**32 - 1)):
+        for name, least, most in (("samples", 2, 10**6), ("sampler_steps", 2, 10_000), ("seed", 0, 2**32 - 1)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
                 raise ValueError(f"{name}: {value!r}; allowed: an integer, {least} to {most}")
@@ -145,12 +145,13 @@ class Evaluator:
 
     def evaluate(self, parameters: Any) -> dict[str, np.ndarray]:
         """Per class of samples (as classified): number, share, memorised fraction (interval), Fréchet distance (floor); grids."""
-        samples = draw_samples(parameters, self.settings, self.devices, self.sampling.number, self.sampling.steps, self.sampling.seed)
+        how = self.sampling
+        samples = draw_samples(parameters, self.settings, self.devices, how.samples, how.sampler_steps, how.seed)
         finite = np.isfinite(samples).all((1, 2))
         features, marks = self.classifier.read(np.where(finite[:, None, None], samples, 0))
         marks = np.where(finite, marks, -1)
         copies, nearest = memorised(np.where(finite[:, None, None], samples, 0), self.images.train)
-        rng = np.random.default_rng(self.sampling.seed)
+        rng = np.random.default_rng(how.seed)
         rows: dict[str, list[Any]] = {name: [] for name in ("number", "fraction", "memorised", "low", "high", "frechet", "floor")}
         grids = []
         for k, c in enumerate(self.settings.protocol.classes):

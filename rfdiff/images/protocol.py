@@ -30,7 +30,7 @@ class Protocol:
         held_out: images of each class from the end of that order, never trained on.
         side: pixels a side, 28, 14 or 7.
         rescale: K factors r_c > 0 of the class variances; None for 1.
-        seed: of the random orders.
+        split_seed: of the random orders.
 
     Raises:
         ValueError: naming the field, its value and the allowed range.
@@ -41,7 +41,7 @@ class Protocol:
     held_out: int = 250
     side: int = 28
     rescale: tuple[float, ...] | None = None
-    seed: int = 0
+    split_seed: int = 0
 
     def __post_init__(self) -> None:
         for name in ("classes", "counts"):
@@ -56,8 +56,8 @@ class Protocol:
             raise ValueError(f"held_out: {self.held_out!r}; allowed: an integer >= 2")
         if self.side not in SIDES:
             raise ValueError(f"side: {self.side!r}; allowed: {', '.join(map(str, SIDES))} pixels")
-        if not _whole(self.seed, 0, 2**32 - 1):
-            raise ValueError(f"seed: {self.seed!r}; allowed: 0 to 2^32 - 1")
+        if not _whole(self.split_seed, 0, 2**32 - 1):
+            raise ValueError(f"split_seed: {self.split_seed!r}; allowed: 0 to 2^32 - 1")
         if self.rescale is not None:
             object.__setattr__(self, "rescale", tuple(float(r) for r in self.rescale))
             if len(self.rescale) != len(self.classes) or not all(0 < r < np.inf for r in self.rescale):
@@ -147,7 +147,8 @@ def prepare(data: FashionMNIST, protocol: Protocol) -> ImageSet:
     whole = ImageSet(np.empty(0), np.empty(0), np.empty(0), shift, scale, means, protocol)
     train, held_out = [], []
     for k, (c, n) in enumerate(zip(protocol.classes, protocol.counts, strict=True)):
-        own = data.train_images[np.flatnonzero(marks == c)[np.random.default_rng([protocol.seed, c]).permutation(int(np.sum(marks == c)))]]
+        rows = np.flatnonzero(marks == c)
+        own = data.train_images[rows[np.random.default_rng([protocol.split_seed, c]).permutation(len(rows))]]
         train.append(whole.normalized(own[:n], k))
         held_out.append(whole.normalized(own[len(own) - protocol.held_out :], k))
     order = np.repeat(np.arange(protocol.num_classes), protocol.counts)

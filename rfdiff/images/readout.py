@@ -18,6 +18,7 @@ CONTENT = "U-Net on images"
 FILE, CURVES, SAMPLES = "evaluation.nc", "curves.png", "samples.png"
 READINGS = ("tau_gen", "tau_stop", "tau_mem", "tau_copy")
 RESOLVED = 3.0  # standard errors by which the last gap must exceed 0 for a memorisation time
+GOOD = 0.9  # least accuracy at which the classifier is trusted without a word
 VARIABLES = {
     "number": "samples that the classifier gives to the class",
     "fraction": "their share of all samples",
@@ -126,9 +127,9 @@ def table(dataset: xr.Dataset) -> list[str]:
         rows.append(line)
     lines = report.columns(rows)
     if sampled:
-        lines.append(
-            f"accuracy of the classifier on the test images: {dataset.attrs['accuracy']:.2%}; last checkpoint: step {steps_of(dataset)[-1]}"
-        )
+        accuracy = float(dataset.attrs["accuracy"])
+        low = f", below {GOOD:.0%}: more --classifier-epochs or pixels would make classes and distances surer" * (accuracy < GOOD)
+        lines.append(f"accuracy of the classifier on the test images: {accuracy:.2%}{low}; last checkpoint: step {steps_of(dataset)[-1]}")
     return lines
 
 

@@ -165,7 +165,8 @@ def parameters_at(folder: Path, step: int, settings: Settings) -> Any:
     Raises:
         ValueError: no such checkpoint, a damaged one, or one of another architecture.
     """
-    return _restored(checkpoints.load(folder, step), settings, f"{folder / checkpoints.FOLDER} at step {step}").parameters
+    found = checkpoints.load(folder, step, "; the other checkpoints stand: delete this one to go on without it")
+    return _restored(found, settings, f"{folder / checkpoints.FOLDER} at step {step}").parameters
 
 
 def as_dataset(history: list[dict[str, Any]], settings: Settings) -> xr.Dataset:

@@ -25,7 +25,7 @@ def plot_image_run(dataset: xr.Dataset) -> Figure:
     sampled = "frechet" in dataset
     figure = Figure(figsize=(9.6, 7.2 if sampled else 4.0), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(2 if sampled else 1, 2).ravel()
+    panels = figure.subplots(2 if sampled else 1, 2, sharex=True).ravel()
     names, steps = [str(name) for name in dataset["class"].values], dataset["step"].values
     colors = class_colors(len(names))
     for k, color in enumerate(colors):
@@ -45,6 +45,8 @@ def plot_image_run(dataset: xr.Dataset) -> Figure:
     panels[1].axhline(0, color="0.6", linewidth=0.8)
     if sampled:
         panels[2].set(yscale="log" if bool((dataset["frechet"] > 0).any()) else "linear", ylabel="Fréchet distance in classifier features")
+        if not np.isfinite(dataset["frechet"]).any():
+            panels[2].text(0.5, 0.5, "too few samples of a class", transform=panels[2].transAxes, ha="center")
         panels[3].set(ylim=(-0.03, 1.03), ylabel="memorised fraction of samples")
     for panel in panels:
         panel.set(xscale="log", xlabel="training step")

@@ -103,7 +103,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, xr.Datase
 
 
 def evaluator(folder: Path, classifier: Any, seed: int = 0) -> Evaluator:
-    return Evaluator(folder, SETTINGS, toy_images(), toy_data(), classifier, Sampling(number=60, steps=3, seed=seed), Devices())
+    return Evaluator(folder, SETTINGS, toy_images(), toy_data(), classifier, Sampling(samples=60, sampler_steps=3, seed=seed), Devices())
 
 
 def test_an_evaluated_run(evaluated: tuple[Path, xr.Dataset], capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,7 +115,8 @@ def test_an_evaluated_run(evaluated: tuple[Path, xr.Dataset], capsys: pytest.Cap
     np.testing.assert_array_equal(dataset["gap"][0], 0)
     assert readout.redraw(Plot(file=folder / readout.FILE)) == 0
     text = capsys.readouterr().out
-    assert "Trouser" in text and "accuracy of the classifier on the test images" in text
+    assert "Trouser" in text and "accuracy of the classifier on the test images" in text and "below 90%" not in text
+    assert "below 90%: more --classifier-epochs" in readout.table(dataset.assign_attrs(accuracy=0.87))[-1]
     assert (folder / readout.CURVES).stat().st_size > 0 and (folder / readout.SAMPLES).stat().st_size > 0
     assert len(plots.plot_image_run(dataset[["mean_loss", "gap", "time"]]).axes) == 2
 
@@ -148,7 +149,7 @@ def test_samples_depend_on_the_seed_alone_and_need_all_times() -> None:
         draw_samples(parameters, dataclasses.replace(SETTINGS, t=0.5), Devices(), 60, 3, 0)
 
 
-@pytest.mark.parametrize("change", [{"number": 1}, {"steps": 1}, {"seed": -1}])
+@pytest.mark.parametrize("change", [{"samples": 1}, {"sampler_steps": 1}, {"seed": -1}])
 def test_refusals(change: dict[str, int]) -> None:
     (name,) = change
     with pytest.raises(ValueError, match=f"^{name}: {change[name]}; allowed: an integer"):

@@ -54,7 +54,7 @@ def test_the_shorthand_gives_counts() -> None:
     assert command.protocol_of(ImageChoice(total=900, classes=(1, 2, 3))).counts == (300, 300, 300)
     assert command.protocol_of(ImageChoice(classes=(1, 2, 3))).counts == (500, 500, 500)
     settings = command.settings_of(ImageTrain(t=0.1, width=16, split_seed=3, seed=4))
-    assert (settings.t, settings.architecture.width, settings.protocol.seed, settings.seed) == (0.1, 16, 3, 4)
+    assert (settings.t, settings.architecture.width, settings.protocol.split_seed, settings.seed) == (0.1, 16, 3, 4)
 
 
 def test_without_the_extra_everything_else_works_and_images_says_what_is_missing() -> None:

@@ -24,7 +24,7 @@ def test_held_out_images_are_disjoint_and_stay_when_counts_change() -> None:
     np.testing.assert_array_equal(more.held_out, images.held_out)
     np.testing.assert_array_equal(more.train[:24], images.train[:24])
     np.testing.assert_array_equal(more.train[40:64], images.train[24:])
-    other = prepare(toy_data(), dataclasses.replace(PROTOCOL, seed=1))
+    other = prepare(toy_data(), dataclasses.replace(PROTOCOL, split_seed=1))
     assert not np.array_equal(other.train, images.train)
     assert other.shift == images.shift and other.scale == images.scale
 
@@ -91,7 +91,7 @@ def test_imbalance_is_a_shorthand_for_counts() -> None:
         ({"counts": (5, 1)}, "counts: "),
         ({"held_out": 1}, "held_out: 1; allowed: an integer >= 2"),
         ({"side": 13}, "side: 13; allowed: 28, 14, 7"),
-        ({"seed": -1}, "seed: -1"),
+        ({"split_seed": -1}, "split_seed: -1"),
         ({"rescale": (1.0,)}, "rescale: .*allowed: 2 finite numbers > 0"),
         ({"rescale": (1.0, 0.0)}, "rescale: "),
     ],

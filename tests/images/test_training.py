@@ -94,9 +94,14 @@ def test_losses_start_at_one_and_fall(finished: tuple[Path, xr.Dataset]) -> None
 def test_a_run_describes_itself(finished: tuple[Path, xr.Dataset]) -> None:
     content = json.loads((finished[0] / "run.json").read_text())
     assert Settings.of_record(content["settings"]) == SETTINGS
-    assert content["jax_version"] == jax.__version__ and {"rfdiff_version", "system", "date", "images_sha256", "pixel_scale"} <= set(
-        content
-    )
+    assert content["jax_version"] == jax.__version__ and {
+        "rfdiff_version",
+        "system",
+        "date",
+        "images_sha256",
+        "pixel_scale",
+        "flax_version",
+    } <= set(content)
     np.testing.assert_allclose(np.diagonal(content["law"]["angle"]), 0)
 
 
@@ -137,6 +142,8 @@ def test_a_damaged_checkpoint_leaves_the_one_before_it(
     damage(folder, LAST)
     with pytest.raises(ValueError, match=r"step-000000012: damaged checkpoint \(its files do not fit their checksum\)"):
         checkpoints.load(folder, LAST)
+    with pytest.raises(ValueError, match=r"do not fit their checksum\); the other checkpoints stand: delete this one to go on without it$"):
+        parameters_at(folder, LAST, SETTINGS)
     assert_same(folder, train(SETTINGS, toy_images(), folder), finished)
     earlier = SETTINGS.kept_steps()[-2]
     text = capsys.readouterr().err
