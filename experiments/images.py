@@ -221,15 +221,14 @@ def table(data: xr.Dataset) -> str:
             f"{float(at['variance']):.3f}",
             f"{float(at['centroid_norm']):.3f}",
         ]
-        line += [f"{value:.3g}" for value in at["predicted"].values]
-        line += [", ".join(f"{value:.3g}" for value in data["time"].sel(reading=name).values[i, :, k]) for name in READ]
+        line += [f"{value:.4g}" for value in at["predicted"].values]
+        line += [", ".join(f"{value:.4g}" for value in data["time"].sel(reading=name).values[i, :, k]) for name in READ]
         line += [f"{float(at['gap'][-1]):.3f}", f"{float(end['fraction']):.0%}", f"{float(end['memorised']):.0%}"]
         rows.append([*line, f"{float(end['frechet']):.3g} ({float(end['floor']):.3g})"])
     size = data.attrs
     text = f"{size['images']}, form {size['form']}: {size['form_side']} × {size['form_side']} pixels, width {size['form_width']}, "
-    text += (
-        f"{size['form_steps']} steps of {size['form_batch']} images, {data.sizes['seed']} seeds (times: one a seed; the rest: their mean). "
-    )
+    seeds = f"{data.sizes['seed']} seeds (times: one a seed; the rest: their mean)" if data.sizes["seed"] > 1 else "one seed"
+    text += f"{size['form_steps']} steps of {size['form_batch']} images, {seeds}. "
     text += f"Accuracy of the classifier on the test images: {float(data['accuracy'].min()):.1%} or better. Theory: tanh, "
     text += (
         f"t = {THEORY_TIME}, ψ_p = {THEORY_RATIO:g}, ψ_n = images/pixels, the law fitted to the training images, in its own unit of time."

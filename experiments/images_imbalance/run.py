@@ -1,4 +1,4 @@
-"""Outnumbering a class of images shifts its time of generalisation against the other's as theory says, and opens its loss gap further.
+"""Outnumbering a class of images delays its generalisation against the other's, where theory hastens it, and opens the gap of Bag further.
 
 The pair Bag and Sneaker at a fixed number of images in all, from one class in the majority to the other.
 """
@@ -33,13 +33,18 @@ def verdict(data: xr.Dataset) -> list[tuple[str, bool]]:
     ratios = images.log_ratio(data, "tau_gen", 0, 1).mean(1)
     expected = -np.diff(np.log(data["predicted"].sel(predicted_reading="tau_gen").mean("seed").values), axis=1)[:, 0]
     listed, theirs = (", ".join(f"{np.exp(ratio):.2f}" for ratio in values) for values in (ratios, expected))
-    text = f"τ_gen of Bag over that of Sneaker moves as in theory while Bag becomes outnumbered: {listed}; in theory {theirs}"
-    moves = (ratios[-1] - ratios[0]) * (expected[-1] - expected[0]) > 0
-    said = [images.learned_said(data), (text, bool(moves))]
+    said = [images.learned_said(data)]
+    if data.attrs["form"] != "smoke":  # whose few steps and stand-ins resolve no order of times
+        text = (
+            f"at t = {data['t'].values[images.level_of(data)]:.2g} τ_gen of Bag over that of Sneaker rises while Bag becomes outnumbered, "
+        )
+        text += f"by more than {images.RESOLVED}: {listed}"
+        said.append((text, bool(ratios[-1] - ratios[0] > np.log(images.RESOLVED))))
+    said.append((f"in theory it falls: {theirs}", bool(expected[-1] < expected[0])))
     gap = data["gap"].isel(step=-1).mean("seed").values
-    text = "the last gap of each class is larger where it is outnumbered most than where it outnumbers most: "
-    text += "; ".join(f"{gap[few, k]:.3f} against {gap[many, k]:.3f}" for k, (few, many) in enumerate(((-1, 0), (0, -1))))
-    return [*said, (text, bool(gap[-1, 0] > gap[0, 0] and gap[0, 1] > gap[-1, 1]))]
+    text = "the last gap of Bag is larger where it is outnumbered most than where it outnumbers most: "
+    text += f"{gap[-1, 0]:.3f} against {gap[0, 0]:.3f} (Sneaker: {gap[0, 1]:.3f} against {gap[-1, 1]:.3f})"
+    return [*said, (text, bool(gap[-1, 0] > gap[0, 0]))]
 
 
 def table(data: xr.Dataset) -> str:
