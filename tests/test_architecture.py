@@ -64,7 +64,7 @@ def text_files() -> list[Path]:
     """Every file of the checkout that is text, whether git knows it yet or not."""
     found = []
     for folder, folders, files in os.walk(ROOT):
-        folders[:] = [name for name in folders if name not in SKIPPED and not name.endswith(".egg-info")]
+        folders[:] = [name for name in folders if name not in SKIPPED and not name.endswith((".egg-info", ".partial"))]
         found += [Path(folder, name) for name in files if name not in SKIPPED]  # .git is a file in a linked worktree
     return [path for path in found if b"\0" not in path.read_bytes()[:4096]]
 
