@@ -17,9 +17,10 @@ from jax.sharding import Mesh
 
 from rfdiff.problem import Problem
 from rfdiff.samples import Samples
+from rfdiff.simulation.assembly import PANEL_VALUES
 from rfdiff.simulation.features import Sizes, floating_type, sizes_at
 from rfdiff.simulation.layout import available_bytes, layout_for, replica_bytes
-from rfdiff.simulation.operators import BLOCK_VALUES, PANEL_VALUES
+from rfdiff.simulation.operators import BLOCK_VALUES
 from rfdiff.simulation.rows import FEATURES
 from rfdiff.simulation.split import held_out_counts
 
