@@ -28,8 +28,9 @@ lint: $(STAMP) ## ruff and mypy alone
 smoke: $(STAMP) ## every experiment in its small version, which must satisfy the criterion of its claim
 	@for name in $(CLAIMS); do echo "$$name"; $(BIN)/python -m experiments.$$name.run --smoke --out out/smoke/$$name || exit 1; done
 
-experiments: $(STAMP) ## regenerate the results, figures and README numbers of all experiments
-	@for name in $(CLAIMS); do echo "$$name"; $(BIN)/python -m experiments.$$name.run || exit 1; done
+experiments: $(STAMP) ## regenerate results, figures and README numbers of all experiments (U-Nets: their small form)
+	@for name in $(CLAIMS); do echo "$$name"; \
+	  case $$name in images_*) form=--small;; *) form=;; esac; $(BIN)/python -m experiments.$$name.run $$form || exit 1; done
 	$(BIN)/python -m experiments.harness
 
 bench: $(STAMP) ## time the package on this machine (results in benchmarks/results)
@@ -53,5 +54,5 @@ $(STAMP): pyproject.toml constraints.txt
 	if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
 	  echo "creating $(VENV) with $$found"; rm -rf $(VENV); $$found -m venv $(VENV); \
 	fi
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,images]'
 	@touch $(STAMP)

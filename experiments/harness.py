@@ -1,9 +1,10 @@
 """What every experiment shares: command line, cells that survive Ctrl-C, result file, figure, numbers of the README, and the check.
 
-An experiment is a folder with a `run.py` of four functions:
+An experiment is a folder with a `run.py` of four functions (and one more where the whole needs a GPU):
 
     compute(smoke, cells) -> xarray.Dataset   the numbers; long work goes through `cells(label, function, arguments)`
     table(dataset) -> str                     Markdown table of the README
+    compute_small(cells) -> xarray.Dataset    optional: a form between the whole and the smoke version, for `--small`
     verdict(dataset) -> [(statement, bool)]   what the claim says, in sentences that the numbers may break
     draw(dataset) -> Figure                   theory and simulation on the same axes
 
@@ -33,6 +34,7 @@ from rfdiff.progress import progress
 
 HOME = Path(__file__).resolve().parent
 OPEN, CLOSE = "<!-- numbers -->", "<!-- /numbers -->"
+NOT_RUN = "not run yet"  # what the index and the README of an experiment without a result say
 Cell = dict[str, Any]
 
 
@@ -50,6 +52,10 @@ class Cells:
     def __init__(self, folder: Path, source: Sequence[Path]) -> None:
         self.folder, self.seconds = folder, 0.0
         self._stamp = hashlib.sha256(b"\0".join(path.read_bytes() for path in source)).hexdigest()
+
+    def place(self) -> Path:
+        """Folder for what a cell keeps while it runs; other sources have another one."""
+        return self.folder / f"place-{self._stamp[:16]}"
 
     def __call__(self, label: str, function: Callable[[Any], Cell], arguments: Sequence[Any]) -> list[Cell]:
         """`[function(argument) for argument in arguments]`, resumable.
@@ -107,6 +113,10 @@ def main(experiment: Any, arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(description=experiment.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--smoke", action="store_true", help="a small version that satisfies the same criterion within seconds")
+    if hasattr(experiment, "compute_small"):
+        parser.add_argument(
+            "--small", action="store_true", help="the form for two CPU cores; its result stands until a full one replaces it"
+        )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of result.nc and figure.png; the experiment's own if not given")
     parser.add_argument("--check", action="store_true", help="compute nothing: hold result.nc and README.md against the claim")
     parser.add_argument("--redraw", action="store_true", help="compute nothing: figure.png and README numbers again from result.nc")
@@ -123,7 +133,10 @@ def main(experiment: Any, arguments: Sequence[str] | None = None) -> int:
             return 1 if faults else 0
         if options.redraw:
             return _present(experiment, out)
-        return _run(experiment, out, options.smoke)
+        small = getattr(options, "small", False)
+        if small and options.smoke:
+            raise ValueError("--small: given beside --smoke; allowed: one of them")
+        return _run(experiment, out, options.smoke, small)
     except (ValueError, OSError) as err:
         print(f"{experiment.__name__}: {err}", file=sys.stderr)
         return 2
@@ -190,12 +203,13 @@ def index() -> str:
     rows = []
     for name, experiment in experiments().items():
         claim = " ".join((experiment.__doc__ or "").strip().split("\n\n")[0].split())
-        seconds = load_dataset(HOME / name / "result.nc").attrs["seconds"]
-        rows.append([f"[{name}]({name}/README.md)", claim, f"{seconds / 60:.1f}"])
+        result = HOME / name / "result.nc"
+        minutes = f"{load_dataset(result).attrs['seconds'] / 60:.1f}" if result.exists() else NOT_RUN
+        rows.append([f"[{name}]({name}/README.md)", claim, minutes])
     return markdown(["experiment", "claim", "minutes"], rows)
 
 
-def _run(experiment: Any, out: Path, smoke: bool) -> int:
+def _run(experiment: Any, out: Path, smoke: bool, small: bool = False) -> int:
     home = folder(experiment)
     out.mkdir(parents=True, exist_ok=True)
     if out.resolve() == home:
@@ -203,7 +217,7 @@ def _run(experiment: Any, out: Path, smoke: bool) -> int:
     package = HOME.parent / "rfdiff"
     shared = [*sorted(HOME.glob("*.py")), *sorted(package.rglob("*.py"))]
     cells = Cells(out / "cells.partial", [Path(experiment.__file__), *shared])
-    dataset = experiment.compute(smoke, cells)
+    dataset = experiment.compute_small(cells) if small else experiment.compute(smoke, cells)
     save_dataset(dataset, out / "result.nc", smoke=int(smoke), seconds=cells.seconds, experiment=home.name)
     if cells.folder.exists():
         shutil.rmtree(cells.folder)

@@ -1,4 +1,4 @@
-"""Command line: rfdiff predict | simulate | compare | plan | phase-map | times | speciate | generate | sweep | collect | plot | --help."""
+"""Command line: predict | simulate | compare | plan | phase-map | times | speciate | generate | sweep | collect | plot | images."""
 
 import sys
 import time
@@ -41,6 +41,8 @@ from rfdiff.commands import (
     parse,
 )
 from rfdiff.curves import LearningCurves, times
+from rfdiff.images import readout
+from rfdiff.images_options import Images
 from rfdiff.output import prepare_folder, say
 from rfdiff.problem import Problem
 from rfdiff.progress import progress
@@ -96,7 +98,23 @@ def run(command: Command) -> int:
         return speciate_command.compute(command)
     if isinstance(command, Generate):
         return generate_command.compute(command)
+    if isinstance(command, Images):
+        return images(command)
     return plot(command) if isinstance(command, Plot) else compute(command)
+
+
+def images(command: Images) -> int:
+    """Do what a command on images asks for; the only one that needs flax and orbax.
+
+    Raises:
+        ValueError: bad input, or the extra is not installed.
+        OSError: files that cannot be read or written.
+    """
+    try:
+        from rfdiff.images import command as image_command
+    except ModuleNotFoundError as err:
+        raise ValueError(f"images: the module {err.name} is missing; allowed: an environment with the extra, rfdiff[images]") from err
+    return image_command.compute(command)
 
 
 def compute(options: Predict | Simulate | Compare) -> int:
@@ -147,7 +165,7 @@ def plot(options: Plot) -> int:
     if options.q is not None and not 0 < options.q < 1:
         raise ValueError(f"--q: {options.q!r}; allowed: 0 < q < 1")
     content = datasets.content_of(options.file)
-    redrawn = (times_command, sweep_command, speciate_command, generate_command)
+    redrawn = (times_command, sweep_command, speciate_command, generate_command, readout)
     if options.q is not None and content in (map_command.CONTENT, *(command.CONTENT for command in redrawn)):
         raise ValueError(f"--q: {options.q!r}; {options.file} holds times read at its own q; compute it again with this one")
     if content != map_command.CONTENT and (options.classes is not None or options.quantity != "all"):

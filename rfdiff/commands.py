@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Union
 import tyro
 
 from rfdiff.backward_options import Generate, Speciate
+from rfdiff.images_options import Images
 
 DESCRIPTION = """\
 Per-class learning curves of random-features score learning on Gaussian mixtures, simulated and in closed form.
@@ -196,7 +197,7 @@ class Plot:
     """Figures of a file that another command wrote."""
 
     file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
-    """A result.nc, phase_map.nc, times.nc, speciation.nc, generation.nc or sweep.nc, or the file of a cell of a sweep."""
+    """A result.nc, phase_map.nc, times.nc, speciation.nc, generation.nc, sweep.nc (or the file of a cell), or evaluation.nc of images."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder of the figures; if not given that of the file, whose figures are replaced."""
     q: Annotated[float | None, tyro.conf.arg(metavar="NUMBER")] = None
@@ -209,7 +210,7 @@ class Plot:
     """Replace figures that stand in the folder given by --out."""
 
 
-Command = Predict | Simulate | Compare | Plan | PhaseMap | Times | Speciate | Generate | SweepRun | Collect | Plot
+Command = Predict | Simulate | Compare | Plan | PhaseMap | Times | Speciate | Generate | SweepRun | Collect | Plot | Images
 NAMES = {
     "predict": Predict,
     "simulate": Simulate,
@@ -222,6 +223,7 @@ NAMES = {
     "sweep": SweepRun,
     "collect": Collect,
     "plot": Plot,
+    "images": Images,
 }
 
 

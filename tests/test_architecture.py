@@ -148,6 +148,8 @@ def test_import_probe_rejects_what_it_should(tmp_path: Path) -> None:
         ("from matplotlib import colors", "agreement", "plots alone"),
         ("def f():\n    import scipy", "theory.density", "delays the import of scipy"),
         ("def f():\n    from rfdiff.curves import times", "theory.density", "delays the import"),
+        ("def f():\n    from rfdiff.images import command", "map_command", "delays the import"),
+        ("from rfdiff.images import unet", "simulation.moments", "against the layering"),
     ],
 )
 def test_import_rules_reject(source: str, module: str, message: str) -> None:

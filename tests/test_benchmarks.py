@@ -52,6 +52,13 @@ def test_maps() -> None:
 
 
 @pytest.mark.slow
+def test_images() -> None:
+    found = smoke("images.py")
+    assert found["programs_compiled_by_later_chunks"] == 0 and found["finite"]
+    assert found["flops_per_image"] > 0 and found["images_per_s"] > 0
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("distributed") is None, reason="distributed is not installed: the extra cluster")
 def test_faults() -> None:
     found = smoke("faults.py")

@@ -227,7 +227,7 @@ def test_standing_results_are_refused_before_anything_is_computed(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], r"Expected one of \{predict, simulate, compare, plan, phase-map, times, speciate, generate, sweep, collect, plot\}"),
+        ([], r"Expected one of \{predict, simulate, compare, plan, phase-map, times, speciate, generate, sweep, collect, plot, images\}"),
         (["forecast"], "Unrecognized options: forecast"),
         (["predict"], "Missing from rfdiff predict: PROBLEM.toml"),
         (["predict", "PROBLEM", "--psi", "3"], "Unrecognized options: --psi, 3"),

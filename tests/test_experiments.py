@@ -141,9 +141,12 @@ def found() -> dict[str, types.ModuleType]:
 
 @pytest.mark.parametrize("name", sorted(found()))
 def test_committed_experiment(name: str) -> None:
-    """Its criterion holds in the committed result, and the numbers in its README are those of the file."""
-    assert harness.check(found()[name]) == []
+    """Its criterion holds in the committed result, and the numbers in its README are those of the file; without one the README says so."""
     text = (harness.HOME / name / "README.md").read_text(encoding="utf-8")
+    if not (harness.HOME / name / "result.nc").exists():
+        assert harness.NOT_RUN in text and hasattr(found()[name], "compute_small")
+        return
+    assert harness.check(found()[name]) == []
     assert f"python -m experiments.{name}.run" in text and "figure.png" in text and "falsif" in text.lower()
 
 

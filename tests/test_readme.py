@@ -110,10 +110,10 @@ def test_commands_exist(readme: str) -> None:
 
 
 @functools.cache
-def explained(name: str) -> str:
-    """What `rfdiff NAME --help` prints."""
+def explained(*names: str) -> str:
+    """What `rfdiff NAME --help` prints, or `rfdiff images NAME --help`."""
     with contextlib.redirect_stdout(io.StringIO()) as told:
-        assert cli.main([name, "--help"]) == 0
+        assert cli.main([*names, "--help"]) == 0
     return told.getvalue()
 
 
@@ -122,8 +122,9 @@ def test_options_exist(readme: str) -> None:
     for words in commands(readme):
         if words[0].split("/")[-1] != "rfdiff" or len(words) < 2 or words[1].startswith("-"):
             continue
+        names = words[1 : 3 if words[1] == "images" else 2]
         for word in words:
-            assert not word.startswith("--") or word.split("=")[0] in explained(words[1]), f"{shlex.join(words)}: no option {word}"
+            assert not word.startswith("--") or word.split("=")[0] in explained(*names), f"{shlex.join(words)}: no option {word}"
 
 
 def test_linked_files_exist(readme: str) -> None:

@@ -1,4 +1,5 @@
-"""Real images: the loader of Fashion-MNIST is `rfdiff.images.fashion_mnist`, of numpy and the standard library alone.
+"""Real images: Fashion-MNIST, and a U-Net that is trained to denoise it, measured and sampled class by class (`rfdiff images`).
 
-Nothing is imported here, so that what needs the extra `images` is loaded only by those who name it.
+fashion_mnist, protocol and readout need numpy, xarray and the package alone; unet, training, checkpoints, classifier, sampling, evaluation
+and command need the extra `images` (flax, orbax-checkpoint). Nothing is imported here, so that it is loaded only by those who name it.
 """

@@ -1,0 +1,204 @@
+"""What a checkpoint generates, class by class: share of the samples, memorised fraction, and distance from real images in feature space."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+
+from rfdiff._files import read_arrays, write_arrays
+from rfdiff.images import checkpoints
+from rfdiff.images.classifier import Classifier
+from rfdiff.images.devices import Devices
+from rfdiff.images.fashion_mnist import FashionMNIST
+from rfdiff.images.protocol import ImageSet
+from rfdiff.images.sampling import draw_samples
+from rfdiff.images.settings import Settings
+from rfdiff.images.training import parameters_at
+from rfdiff.progress import progress
+
+RATIO = 1 / 3  # a sample counts as memorised if its nearest training image is nearer than this part of the second-nearest's distance
+BOOTSTRAPS = 1000
+FEWEST = 40  # samples below which the covariance of 32 features is not estimated
+SHOWN = 8  # samples of a class that a grid shows
+KEPT = "evaluations"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How a checkpoint is sampled.
+
+    Args:
+        samples: of a checkpoint.
+        sampler_steps: evaluations of the network for a sample.
+        seed: of the noise they start from, the same for every checkpoint.
+
+    Raises:
+        ValueError: naming the field, its value and the allowed range.
+    """
+
+    samples: int = 1000
+    sampler_steps: int = 50
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least, most in (("samples", 2, 10**6), ("sampler_steps", 2, 10_000), ("seed", 0, 2**32 - 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+                raise ValueError(f"{name}: {value!r}; allowed: an integer, {least} to {most}")
+
+
+def memorised(samples: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each sample is a copy: nearest over second-nearest Euclidean distance to the training images below 1/3.
+
+    Args:
+        samples: (N, ...) samples.
+        train: (n, ...) at least two training images.
+
+    Returns:
+        (N,) truth values, and (N,) indices of the nearest images.
+    """
+    a, b = (np.asarray(x, np.float64).reshape(len(x), -1) for x in (samples, train))
+    squared = np.concatenate([(part**2).sum(1)[:, None] - 2 * part @ b.T + (b**2).sum(1) for part in np.array_split(a, -(-len(a) // 500))])
+    nearest = np.argpartition(squared, 1, axis=1)[:, :2]
+    first = np.linalg.norm(a[:, None] - b[nearest], axis=2)  # exactly: the expanded square loses digits near a copy
+    order = np.argsort(first, axis=1)
+    first, nearest = np.take_along_axis(first, order, 1), np.take_along_axis(nearest, order, 1)
+    return first[:, 0] < RATIO * first[:, 1], nearest[:, 0]
+
+
+def bootstrap_interval(hits: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
+    """95 % percentile interval of the mean of truth values over bootstraps (resampling them is a binomial draw); NaN of none."""
+    if not len(hits):
+        return np.nan, np.nan
+    low, high = np.quantile(rng.binomial(len(hits), np.mean(hits), BOOTSTRAPS) / len(hits), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def frechet(a: np.ndarray, b: np.ndarray) -> float:
+    """Squared Fréchet distance of the normal laws with the moments of two sets of features (n, f); NaN below `FEWEST` of either.
+
+    ‖m_a - m_b‖² + tr(C_a + C_b - 2 (C_a C_b)^{1/2}). In this classifier's features: not the Inception distance of the literature.
+    """
+    if min(len(a), len(b)) < FEWEST:
+        return np.nan
+    covariances = [np.cov(np.asarray(x, np.float64), rowvar=False) for x in (a, b)]
+    root = scipy.linalg.sqrtm(covariances[0] + 1e-10 * np.eye(a.shape[1])).real
+    product = np.linalg.eigvalsh(root @ covariances[1] @ root)
+    shift = np.asarray(a, np.float64).mean(0) - np.asarray(b, np.float64).mean(0)
+    return float(max(shift @ shift + sum(np.trace(c) for c in covariances) - 2 * np.sqrt(np.maximum(product, 0)).sum(), 0.0))
+
+
+class Evaluator:
+    """Evaluates the checkpoints of a run; what is evaluated is kept beside them.
+
+    Args:
+        folder: of the run.
+        settings: of the run.
+        images: of the run.
+        data: the data set, whose test file is what samples are held against.
+        classifier: trained on the same pixels.
+        sampling: how.
+        devices: that share the work.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Settings,
+        images: ImageSet,
+        data: FashionMNIST,
+        classifier: Classifier,
+        sampling: Sampling,
+        devices: Devices,
+    ) -> None:
+        self.folder, self.settings, self.images, self.classifier = folder, settings, images, classifier
+        self.sampling, self.devices = sampling, devices
+        self._halves = []
+        for k, c in enumerate(settings.protocol.classes):
+            real = classifier.read(images.normalized(data.test_images[data.test_labels == c], k))[0]
+            self._halves.append((real[::2], real[1::2]))
+
+    def run(self, steps: list[int]) -> list[dict[str, np.ndarray]]:
+        """Evaluations of checkpoints, in order; Ctrl-C keeps the finished ones.
+
+        Raises:
+            ValueError: a damaged checkpoint, or evaluation.
+            OSError: an evaluation cannot be written.
+            KeyboardInterrupt: with a sentence on what is kept.
+        """
+        found = {step: kept for step in steps if (kept := self._kept(step)) is not None}
+        try:
+            with progress("samples of checkpoints", len(steps), len(found), unit="checkpoint") as advance:
+                for step in steps:
+                    if step not in found:
+                        own = self.evaluate(parameters_at(self.folder, step, self.settings))
+                        self._path(step).parent.mkdir(parents=True, exist_ok=True)
+                        write_arrays(self._path(step), {**own, "identity": np.array(self._identity())})
+                        found[step] = own
+                        advance(1)
+        except KeyboardInterrupt as stop:
+            text = f"{len(found)} of {len(steps)} checkpoints are evaluated, the same command goes on from them"
+            raise KeyboardInterrupt(text) from stop
+        return [found[step] for step in steps]
+
+    def evaluate(self, parameters: Any) -> dict[str, np.ndarray]:
+        """Per class of samples (as classified): number, share, memorised fraction (interval), Fréchet distance (floor); grids."""
+        how = self.sampling
+        samples = draw_samples(parameters, self.settings, self.devices, how.samples, how.sampler_steps, how.seed)
+        finite = np.isfinite(samples).all((1, 2))
+        features, marks = self.classifier.read(np.where(finite[:, None, None], samples, 0))
+        marks = np.where(finite, marks, -1)
+        copies, nearest = memorised(np.where(finite[:, None, None], samples, 0), self.images.train)
+        rng = np.random.default_rng(how.seed)
+        rows: dict[str, list[Any]] = {name: [] for name in ("number", "fraction", "memorised", "low", "high", "frechet", "floor")}
+        grids = []
+        for k, c in enumerate(self.settings.protocol.classes):
+            own = marks == c
+            one, other = self._halves[k]
+            low, high = bootstrap_interval(copies[own], rng)
+            values = (own.sum(), own.mean(), copies[own].mean() if own.any() else np.nan, low, high, frechet(features[own], one))
+            for name, value in zip(rows, (*values, frechet(other[: max(int(own.sum()), 1)], one)), strict=True):
+                rows[name].append(value)
+            grids.append(self._grid(samples, nearest, np.flatnonzero(own)[:SHOWN]))
+        everyone = copies[finite].mean() if finite.any() else np.nan
+        return {
+            **{name: np.asarray(values, np.float64) for name, values in rows.items()},
+            "all_memorised": np.asarray(everyone, np.float64),
+            "grid": np.stack(grids),
+        }
+
+    def _grid(self, samples: np.ndarray, nearest: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """(2, SHOWN, s, s) grey levels 0..255 of samples and of the training images nearest to them; white where there is none."""
+        side = samples.shape[-1]
+        grid = np.full((2, SHOWN, side, side), 255, np.uint8)
+        for i, row in enumerate(rows):
+            for j, image in enumerate((samples[row], self.images.train[nearest[row]])):
+                grid[j, i] = np.round(255 * self.images.grey(image)).astype(np.uint8)
+        return grid
+
+    def _path(self, step: int) -> Path:
+        return self.folder / KEPT / f"step-{step:09d}.npz"
+
+    def _identity(self) -> str:
+        return f"{self.sampling} {self.classifier.identity}"
+
+    def _kept(self, step: int) -> dict[str, np.ndarray] | None:
+        if not self._path(step).is_file():
+            return None
+        arrays = read_arrays(self._path(step), "delete it to evaluate this checkpoint again")
+        same = str(arrays.pop("identity", "")) == self._identity()
+        return arrays if same else None
+
+
+def evaluated_steps(folder: Path, least: int) -> list[int]:
+    """Steps of the checkpoints of a run from `least` on.
+
+    Raises:
+        ValueError: there is none.
+    """
+    steps = [step for step in checkpoints.kept(folder) if step >= least]
+    if not steps:
+        raise ValueError(f"{folder}: no checkpoint from step {least} on; allowed: one of {checkpoints.kept(folder)}")
+    return steps

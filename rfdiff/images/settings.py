@@ -1,0 +1,121 @@
+"""Everything that a training run depends on, as one value that is checked, written to the run's folder and compared when it goes on."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from rfdiff._pytree import as_number
+from rfdiff.images.protocol import Protocol
+from rfdiff.images.unet import Architecture, check_time, log_snr_of
+
+LONGEST = 10_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """A training run.
+
+    Args:
+        protocol: its images.
+        architecture: its network.
+        steps: number of training steps; a run may go on to more later.
+        batch: images of a step; batches walk through a random order of the training images, drawn anew when it is used up.
+        optimizer: "adam", or "sgd" with momentum.
+        learning_rate: constant.
+        momentum: of sgd.
+        t: the one diffusion time of training, as in the random-features theory; None for all t, uniform in log-SNR.
+        log_snr: least and greatest log-SNR of training at all t.
+        levels: number of log-SNRs at which losses are measured, in the middles of as many equal parts of that range.
+        measured: most images of a class and set on which losses are measured.
+        per_decade: measured steps per decade.
+        kept_per_decade: checkpoints per decade.
+        dtype: floating type of the arithmetic, "float32" or "bfloat16"; parameters and optimiser are float32.
+        seed: of parameters, noise and order.
+
+    Raises:
+        ValueError: naming the field, its value and the allowed range.
+    """
+
+    protocol: Protocol = dataclasses.field(default_factory=Protocol)
+    architecture: Architecture = dataclasses.field(default_factory=Architecture)
+    steps: int = 20_000
+    batch: int = 128
+    optimizer: Literal["adam", "sgd"] = "adam"
+    learning_rate: float = 1e-3
+    momentum: float = 0.9
+    t: float | None = None
+    log_snr: tuple[float, float] = (-8.0, 7.0)
+    levels: int = 8
+    measured: int = 256
+    per_decade: int = 8
+    kept_per_decade: int = 4
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "log_snr", tuple(float(value) for value in self.log_snr))
+        limits = (
+            ("steps", 1, LONGEST),
+            ("batch", 1, sum(self.protocol.counts)),
+            ("levels", 1, 1000),
+            ("measured", 2, 10**6),
+            ("per_decade", 1, 1000),
+            ("kept_per_decade", 1, 1000),
+            ("seed", 0, 2**32 - 1),
+        )
+        for name, least, most in limits:
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+                raise ValueError(f"{name}: {value!r}; allowed: an integer, {least} to {most}")
+        for name, allowed in (("optimizer", ("adam", "sgd")), ("dtype", ("float32", "bfloat16"))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}: {getattr(self, name)!r}; allowed: {' or '.join(allowed)}")
+        if not 0 < as_number(self.learning_rate) < np.inf:
+            raise ValueError(f"learning_rate: {self.learning_rate!r}; allowed: a finite number > 0")
+        if not 0 <= as_number(self.momentum) < 1:
+            raise ValueError(f"momentum: {self.momentum!r}; allowed: 0 <= momentum < 1")
+        if self.t is not None:
+            check_time("t", self.t)
+        if len(self.log_snr) != 2 or not -20 <= self.log_snr[0] < self.log_snr[1] <= 20:
+            raise ValueError(f"log_snr: {self.log_snr}; allowed: two increasing numbers, -20 to 20")
+
+    def measured_log_snrs(self) -> np.ndarray:
+        """(T,) log-SNRs λ = log(e^{-2t}/Δ) at which losses are measured, ascending: that of t alone, or the grid."""
+        if self.t is not None:
+            return np.asarray(log_snr_of(self.t), np.float32)[None]
+        low, high = self.log_snr
+        return (low + (high - low) * (np.arange(self.levels) + 0.5) / self.levels).astype(np.float32)
+
+    def measured_steps(self) -> list[int]:
+        """Steps at which losses are measured: 0, then log-spaced, then the last."""
+        return [0, *log_spaced(self.steps, self.per_decade)]
+
+    def kept_steps(self) -> list[int]:
+        """Steps at which a checkpoint is kept: log-spaced, then the last."""
+        return log_spaced(self.steps, self.kept_per_decade)
+
+    def record(self) -> dict[str, Any]:
+        """Plain data, as JSON holds it."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def of_record(cls, record: dict[str, Any]) -> "Settings":
+        """The settings of a record.
+
+        Raises:
+            ValueError: an unknown or a missing field, or a value out of range.
+        """
+        try:
+            known = dict(record)
+            return cls(protocol=Protocol(**known.pop("protocol")), architecture=Architecture(**known.pop("architecture")), **known)
+        except (TypeError, KeyError, AttributeError) as err:
+            raise ValueError(f"settings: cannot be understood ({err}); allowed: the fields of Settings") from err
+
+
+def log_spaced(last: int, per_decade: int) -> list[int]:
+    """Distinct steps 1 … last, `per_decade` in a decade, the last one included; those below it do not depend on it."""
+    count = int(np.floor(per_decade * np.log10(last))) + 1
+    steps = np.unique(np.round(10.0 ** (np.arange(count) / per_decade)).astype(int))
+    return sorted({*steps[steps <= last].tolist(), last})

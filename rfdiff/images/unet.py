@@ -1,0 +1,207 @@
+"""The denoising U-Net: residual blocks with group norm, a log-SNR embedding, attention at the coarse levels, no class conditioning.
+
+It estimates the noise: ε̂(x_t, λ) with λ = log(e^{-2t}/Δ), so the score is s = -ε̂/√Δ and the loss per coordinate ‖ε̂ - ξ‖²/d is the package's
+(1/d)‖√Δ s + ξ‖². The last convolution starts at zero: ε̂ = 0, the loss is 1, as that of A = 0 in the theory.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rfdiff._pytree import as_number
+
+WIDEST = 4  # most channels of a level, in units of the first
+LAST = "noise"  # name of the layer that starts at zero
+HEAD = 64  # channels of an attention head
+FREQUENCIES = 16  # of the embedding, in each of sine and cosine
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """Size of a U-Net.
+
+    Args:
+        width: channels of the finest level, a multiple of 4; level l has width · min(2^l, 4).
+        depth: number of levels; each halves the side of the one before (rounding up).
+        blocks: residual blocks of a level on the way down; one more on the way up.
+        attention: number of coarsest levels with self-attention, 0 to depth.
+
+    Raises:
+        ValueError: naming the field, its value and the allowed range.
+    """
+
+    width: int = 32
+    depth: int = 3
+    blocks: int = 1
+    attention: int = 1
+
+    def __post_init__(self) -> None:
+        limits = (("width", 4, 1024), ("depth", 1, 4), ("blocks", 1, 16), ("attention", 0, self.depth))
+        for name, least, most in limits:
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+                raise ValueError(f"{name}: {value!r}; allowed: an integer, {least} to {most}")
+        if self.width % 4:
+            raise ValueError(f"width: {self.width}; allowed: a multiple of 4")
+
+    def channels(self, level: int) -> int:
+        """Channels of a level."""
+        return self.width * min(2**level, WIDEST)
+
+
+class UNet(nn.Module):
+    """Noise estimate ε̂ of noised images.
+
+    Args:
+        architecture: its size.
+        dtype: floating type of the arithmetic; parameters are float32 always.
+    """
+
+    architecture: Architecture
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, log_snr: jax.Array) -> jax.Array:
+        """Noise estimates (n, s, s), float32, of images x (n, s, s) at log-SNRs (n,)."""
+        size, dtype = self.architecture, self.dtype
+        levels = range(size.depth)
+        embedding = _Embedding(4 * size.width, dtype)(log_snr)
+        h = _conv(size.width, dtype)(x[..., None].astype(dtype))
+        skips = [h]
+        for level in levels:
+            for _ in range(size.blocks):
+                h = self._block(h, embedding, level)
+                skips.append(h)
+            if level < size.depth - 1:
+                h = nn.Conv(size.channels(level + 1), (3, 3), strides=2, dtype=dtype)(h)
+                skips.append(h)
+        h = self._block(h, embedding, size.depth - 1)
+        h = _Residual(size.channels(size.depth - 1), dtype)(h, embedding)
+        for level in reversed(levels):
+            for _ in range(size.blocks + 1):
+                h = self._block(jnp.concatenate([h, skips.pop()], axis=-1), embedding, level)
+            if level:
+                finer = skips[-1].shape[1]
+                h = jnp.repeat(jnp.repeat(h, 2, axis=1), 2, axis=2)[:, :finer, :finer]  # an odd side was rounded up
+                h = _conv(size.channels(level - 1), dtype)(h)
+        h = nn.silu(_norm(h.shape[-1], dtype)(h))
+        out = nn.Conv(1, (3, 3), dtype=jnp.float32, name=LAST)(h.astype(jnp.float32))
+        return out[..., 0]
+
+    def _block(self, h: jax.Array, embedding: jax.Array, level: int) -> jax.Array:
+        h = _Residual(self.architecture.channels(level), self.dtype)(h, embedding)
+        return _Attention(self.dtype)(h) if level >= self.architecture.depth - self.architecture.attention else h
+
+
+class _Embedding(nn.Module):
+    """Features of the log-SNR: sines and cosines of geometric frequencies, then two dense layers."""
+
+    features: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, log_snr: jax.Array) -> jax.Array:
+        angles = log_snr[:, None] * jnp.geomspace(0.05, 3.0, FREQUENCIES, dtype=jnp.float32)[None, :]
+        waves = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1).astype(self.dtype)
+        hidden = nn.silu(nn.Dense(self.features, dtype=self.dtype)(waves))
+        return nn.silu(nn.Dense(self.features, dtype=self.dtype)(hidden))
+
+
+class _Residual(nn.Module):
+    """Norm, convolution, shift and scale by the embedding, norm, convolution, plus the input."""
+
+    channels: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, embedding: jax.Array) -> jax.Array:
+        h = _conv(self.channels, self.dtype)(nn.silu(_norm(x.shape[-1], self.dtype)(x)))
+        scale, shift = jnp.split(nn.Dense(2 * self.channels, dtype=self.dtype)(embedding)[:, None, None, :], 2, axis=-1)
+        h = _norm(self.channels, self.dtype)(h) * (1 + scale) + shift
+        h = _conv(self.channels, self.dtype)(nn.silu(h))
+        if x.shape[-1] != self.channels:
+            x = nn.Dense(self.channels, dtype=self.dtype)(x)
+        return (x + h) / math.sqrt(2)
+
+
+class _Attention(nn.Module):
+    """Self-attention among the pixels, plus the input."""
+
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        n, rows, columns, channels = x.shape
+        h = _norm(channels, self.dtype)(x).reshape(n, rows * columns, channels)
+        heads = math.gcd(channels, max(channels // HEAD, 1))
+        parts = nn.Dense(3 * channels, dtype=self.dtype)(h).reshape(n, rows * columns, 3, heads, channels // heads)
+        h = jax.nn.dot_product_attention(parts[:, :, 0], parts[:, :, 1], parts[:, :, 2])
+        h = nn.Dense(channels, dtype=self.dtype)(h.reshape(n, rows * columns, channels))
+        return (x + h.reshape(x.shape)) / math.sqrt(2)
+
+
+def _conv(channels: int, dtype: Any) -> nn.Conv:
+    return nn.Conv(channels, (3, 3), dtype=dtype)
+
+
+def _norm(channels: int, dtype: Any) -> nn.GroupNorm:
+    return nn.GroupNorm(math.gcd(channels, 8), dtype=dtype)
+
+
+def initial_parameters(network: nn.Module, seed: int, *example: Any) -> Any:
+    """Parameters of a network: kernels normal of variance 1/(inputs of a unit), the last layer's and biases 0, scales of norms 1.
+
+    Drawn by numpy into the shapes of the network, since JAX would compile a program for each shape.
+
+    Args:
+        network: the network.
+        seed: of the kernels.
+        example: arguments of a call, or their shapes (`jax.ShapeDtypeStruct`).
+    """
+    rng = np.random.default_rng(seed)
+
+    def drawn(path: Any, like: Any) -> np.ndarray:
+        names = [str(part.key) for part in path]
+        if names[-1] != "kernel" or LAST in names:
+            return np.full(like.shape, float(names[-1] == "scale"), np.float32)
+        return (rng.standard_normal(like.shape) / math.sqrt(math.prod(like.shape[:-1]))).astype(np.float32)
+
+    shapes = jax.eval_shape(network.init, jax.eval_shape(lambda: jax.random.key(0)), *example)
+    return jax.tree_util.tree_map_with_path(drawn, shapes)
+
+
+def noise_estimate(network: UNet, parameters: Any, x: jax.Array, log_snr: jax.Array) -> jax.Array:
+    """ε̂ (n, s, s) of images x (n, s, s) at log-SNRs (n,)."""
+    estimate: Any = network.apply(parameters, x, log_snr)
+    return estimate
+
+
+def noised(x0: jax.Array, log_snr: jax.Array, noise: jax.Array) -> jax.Array:
+    """x_t = e^{-t} x_0 + √Δ ξ at log-SNRs (n,): e^{-2t} is the logistic function of λ, and Δ that of -λ."""
+    signal_part, noise_part = (jnp.sqrt(jax.nn.sigmoid(sign * log_snr))[:, None, None] for sign in (1, -1))
+    return signal_part * x0 + noise_part * noise
+
+
+def log_snr_of(t: Any) -> jax.Array:
+    """log(e^{-2t}/Δ) = -log(e^{2t} - 1) at diffusion time t > 0."""
+    return -jnp.log(jnp.expm1(2 * jnp.asarray(t, jnp.float32)))
+
+
+def time_of(log_snr: Any) -> jax.Array:
+    """Diffusion time t = ½ log(1 + e^{-λ}) at log-SNR λ."""
+    return 0.5 * jax.nn.softplus(-jnp.asarray(log_snr, jnp.float32))
+
+
+def check_time(name: str, t: Any) -> None:
+    """Refuse a diffusion time that is not a finite number > 0.
+
+    Raises:
+        ValueError: naming it.
+    """
+    if not 1e-4 <= as_number(t) <= 10:
+        raise ValueError(f"{name}: {t!r}; allowed: a diffusion time, 0.0001 to 10")

@@ -1,0 +1,156 @@
+"""Copies, distances, times and figures: each against a case whose answer is known, and a whole run through them."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from rfdiff import plots
+from rfdiff.commands import Plot
+from rfdiff.curves import LearningCurves, times
+from rfdiff.datasets import load_dataset, save_dataset
+from rfdiff.images import checkpoints, evaluation, readout
+from rfdiff.images.classifier import FEATURES, trained_classifier
+from rfdiff.images.devices import Devices
+from rfdiff.images.evaluation import Evaluator, Sampling, bootstrap_interval, evaluated_steps, frechet, memorised
+from rfdiff.images.sampling import draw_samples
+from rfdiff.images.training import initial_state, train
+from tests.images.toy import SETTINGS, toy_data, toy_images
+from tests.tolerances import rejects
+
+
+def test_a_copy_is_a_sample_much_nearer_to_one_image_than_to_all_others() -> None:
+    rng = np.random.default_rng(0)
+    train_images = rng.standard_normal((30, 5, 5))
+    fresh = rng.standard_normal((40, 5, 5))
+    copies = train_images[[3, 7]] + 0.01 * rng.standard_normal((2, 5, 5))
+    hits, nearest = memorised(np.concatenate([fresh, copies]), train_images)
+    assert not hits[:40].any() and hits[40:].all() and nearest[40:].tolist() == [3, 7]
+    a, b = np.zeros((1, 1)), np.array([[1.0], [-2.9]])
+    assert not memorised(a, b)[0][0]  # the ratio is that of distances, 1/2.9
+    assert memorised(a, np.array([[1.0], [-3.1]]))[0][0]
+    exact = np.sort(np.linalg.norm(fresh[:, None] - train_images[None], axis=(2, 3)), axis=1)
+    np.testing.assert_array_equal(memorised(fresh, train_images)[0], exact[:, 0] < exact[:, 1] / 3)
+
+
+def test_bootstrap_interval_is_that_of_resampling() -> None:
+    rng, hits = np.random.default_rng(0), np.repeat([True, False], [30, 70])
+    low, high = bootstrap_interval(hits, rng)
+    drawn = np.quantile([rng.choice(hits, 100).mean() for _ in range(4000)], [0.025, 0.975])
+    np.testing.assert_allclose([low, high], drawn, atol=0.02)
+    assert np.isnan(bootstrap_interval(hits[:0], rng)).all()
+
+
+def test_frechet_distance_is_its_closed_form() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((2, 20_000, 3))
+    b = b * np.array([2.0, 1.0, 0.5]) + np.array([1.0, 0, 0])
+    found = frechet(a, b)
+
+    def agrees(value: float) -> None:
+        assert abs(found - value) < 0.1
+
+    agrees(1 + 1 + 0 + 0.25)  # shift², and (σ_a - σ_b)² of each axis
+    rejects(lambda: agrees(1 + 9 + 0 + 0.5625))  # variances where standard deviations are meant
+    assert frechet(a, a) < 1e-8 and np.isnan(frechet(a[:10], b))
+
+
+def losses_of(steps: np.ndarray, gen: float, mem: float, start: float = 1.0) -> xr.Dataset:
+    """Losses of two classes: the first as given, the second ten times as slow; held-out falls and rises again, train falls."""
+    columns = [(1 - 0.8 * (1 - np.exp(-steps / g)), 0.3 * (1 - np.exp(-steps / m))) for g, m in ((gen, mem), (10 * gen, 10 * mem))]
+    loss = start * np.stack([np.stack([fall - rise, fall + rise]) for fall, rise in columns], -1)
+    loss = np.moveaxis(loss, 1, 0)
+    axes = ("step", "set", "log_snr", "class")
+    variables: dict[str, Any] = {"loss": (axes, loss[:, :, None]), "loss_stderr": (axes, np.full_like(loss[:, :, None], 0.01))}
+    variables |= {"mean_loss": (("step", "set", "class"), loss), "mean_loss_stderr": (("step", "set", "class"), np.full_like(loss, 0.01))}
+    variables |= {"count": ("class", np.array([10, 10])), "t": ("log_snr", np.array([0.1]))}
+    return xr.Dataset(variables, {"step": steps, "set": ["train", "held_out"], "log_snr": [1.0], "class": ["a", "b"]})
+
+
+def test_times_are_those_of_the_package_definitions() -> None:
+    steps = np.array([0, *np.unique(np.round(np.geomspace(1, 30_000, 60))).astype(int)])
+    found, each = readout.class_times(losses_of(steps, 30.0, 500.0, start=1.02))  # the measured noise is not 1 exactly
+    np.testing.assert_array_equal(found, each[:, 0])
+    test, lowest = losses_of(steps, 30.0, 500.0)["mean_loss"].values[:, 1, 0], 0.0
+    lowest = test.min()
+    expected = np.interp(-(lowest + (1 - lowest) / np.e), -test[: np.argmin(test)], steps[: np.argmin(test)])
+    np.testing.assert_allclose(found[0], [expected, 10 * expected], rtol=0.03)
+    np.testing.assert_allclose(found[2], 500 * np.log(2) * np.array([1, 10]), rtol=0.03)
+    ones = np.zeros((len(steps), 1))
+    curves = LearningCurves(steps * 1.0, ones, test[:, None], ones, np.zeros(1), np.ones(1), 1.0, np.nan, ones, ones, ones)
+    np.testing.assert_allclose(found[0, 0], times(curves).tau_gen[0], rtol=1e-9)
+    small = losses_of(steps, 30.0, 500.0)
+    small["mean_loss_stderr"] += 1.0
+    assert np.isnan(readout.class_times(small)[0][2]).all()
+    assert np.isnan(readout.class_times(small.isel(step=slice(2)))[0]).all()
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, xr.Dataset]:
+    """A trained run with its evaluation, and the file of it."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    losses = train(SETTINGS, toy_images(), folder)
+    classifier = trained_classifier(toy_data(), toy_images(), 30, Devices(), folder / "classifier.npz")
+    assert classifier.accuracy > 0.9
+    steps = evaluated_steps(folder, 6)
+    rows = evaluator(folder, classifier).run(steps)
+    dataset = readout.read_out(losses, steps, rows, accuracy=classifier.accuracy)
+    save_dataset(dataset, folder / readout.FILE)
+    return folder, dataset
+
+
+def evaluator(folder: Path, classifier: Any, seed: int = 0) -> Evaluator:
+    return Evaluator(folder, SETTINGS, toy_images(), toy_data(), classifier, Sampling(samples=60, sampler_steps=3, seed=seed), Devices())
+
+
+def test_an_evaluated_run(evaluated: tuple[Path, xr.Dataset], capsys: pytest.CaptureFixture[str]) -> None:
+    folder, dataset = evaluated
+    assert readout.steps_of(dataset) == [6, 10, 12]
+    assert float(dataset["fraction"].sum("class").max()) <= 1
+    np.testing.assert_allclose(dataset["number"], 60 * dataset["fraction"], rtol=1e-12)
+    xr.testing.assert_equal(load_dataset(folder / readout.FILE).drop_attrs(), dataset.drop_attrs())
+    np.testing.assert_array_equal(dataset["gap"][0], 0)
+    assert readout.redraw(Plot(file=folder / readout.FILE)) == 0
+    text = capsys.readouterr().out
+    assert "Trouser" in text and "accuracy of the classifier on the test images" in text and "below 90%" not in text
+    assert "below 90%: more --classifier-epochs" in readout.table(dataset.assign_attrs(accuracy=0.87))[-1]
+    assert (folder / readout.CURVES).stat().st_size > 0 and (folder / readout.SAMPLES).stat().st_size > 0
+    assert len(plots.plot_image_run(dataset[["mean_loss", "gap", "time"]]).axes) == 2
+
+
+def test_evaluations_are_kept_and_the_classifier_is_read_again(evaluated: tuple[Path, xr.Dataset], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = evaluated[0]
+    again = trained_classifier(toy_data(), toy_images(), 30, Devices(), folder / "classifier.npz")
+    assert again.read(toy_images().train[:5])[0].shape == (5, FEATURES)
+    with pytest.raises(ValueError, match=r"classifier of other images or epochs; allowed: another file, or delete it"):
+        trained_classifier(toy_data(), toy_images(), 1, Devices(), folder / "classifier.npz")
+
+    def forbidden(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluation, "draw_samples", forbidden)
+    assert len(evaluator(folder, again).run([6, 12])) == 2
+    with pytest.raises(KeyboardInterrupt, match="0 of 2 checkpoints are evaluated, the same command goes on from them"):
+        evaluator(folder, again, seed=1).run([6, 12])
+    with pytest.raises(ValueError, match=r"no checkpoint from step 100 on"):
+        evaluated_steps(folder, 100)
+    assert checkpoints.kept(folder)[-1] == 12
+
+
+def test_samples_depend_on_the_seed_alone_and_need_all_times() -> None:
+    parameters = initial_state(SETTINGS).parameters
+    one, same, other = (draw_samples(parameters, SETTINGS, Devices(), 60, 3, seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one, same)
+    assert not np.array_equal(one, other) and one.shape == (60, 7, 7)
+    with pytest.raises(ValueError, match=r"^t: 0.5, the one time that the network was trained at; allowed: .* trained at all t"):
+        draw_samples(parameters, dataclasses.replace(SETTINGS, t=0.5), Devices(), 60, 3, 0)
+
+
+@pytest.mark.parametrize("change", [{"samples": 1}, {"sampler_steps": 1}, {"seed": -1}])
+def test_refusals(change: dict[str, int]) -> None:
+    (name,) = change
+    with pytest.raises(ValueError, match=f"^{name}: {change[name]}; allowed: an integer"):
+        Sampling(**change)
