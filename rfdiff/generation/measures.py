@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.spatial import cKDTree
 
+from rfdiff.backward.decisions import drawn_classes
 from rfdiff.scores import NoisedMixture
 
 THRESHOLD = 1 / 3
@@ -26,9 +27,7 @@ def draw_classes(law: NoisedMixture, x: np.ndarray, t: float, key: jax.Array) ->
         key: JAX random key.
     """
     posterior = np.concatenate([np.asarray(law.posterior(x[i : i + CHUNK], t), np.float64) for i in range(0, len(x), CHUNK)])
-    edges = np.cumsum(posterior, axis=1)
-    chance = np.asarray(jax.random.uniform(key, (len(x), 1)), np.float64)
-    return np.minimum(np.sum(chance >= edges, axis=1), law.num_classes - 1)
+    return drawn_classes(posterior, key)
 
 
 def generated_moments(law: NoisedMixture, x: np.ndarray, classes: np.ndarray, t: float) -> tuple[np.ndarray, np.ndarray]:
