@@ -32,7 +32,8 @@ def well_times(weights: Any, gram: Any, variances: Any, d: Any) -> jax.Array:
     """Times (K, K) at which the well of class c appears beside that of class a on the axis through their centroids.
 
     inf: it is the well of t = ∞ and was always there, or one in which class c lay before. NaN: no barrier ever stands between the two
-    (classes that overlap, share their centroid or lie far on one side of the origin), and for a = c. Derivatives are those of the saddle-node.
+    (classes that overlap, share their centroid or lie far on one side of the origin), and for a = c. Derivatives are those of the
+    saddle-node.
 
     Args:
         weights: (K,) class fractions.
@@ -103,7 +104,9 @@ def _first_wells(weights: Any, places: Any, variances: Any, distance: Any, right
     """
 
     def slopes(t: jax.Array) -> tuple[jax.Array, ...]:
-        low, high = (2 * jnp.exp(-t) * place / jnp.maximum(1 - jnp.exp(-2 * t) * (variance - 1), LEAST) for place, variance in (left, right))
+        low, high = (
+            2 * jnp.exp(-t) * place / jnp.maximum(1 - jnp.exp(-2 * t) * (variance - 1), LEAST) for place, variance in (left, right)
+        )
         outer = jnp.minimum(low, 0) - MARGIN, jnp.maximum(high, 0) + MARGIN
         q = outer[0] + jnp.linspace(0, 1, PLACES, dtype=t.dtype) * (outer[1] - outer[0])
         force = jax.vmap(lambda q: slope(q, t, weights, places, variances))(q)

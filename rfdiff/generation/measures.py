@@ -67,12 +67,21 @@ def near_training(x: np.ndarray, training: np.ndarray, t: float, threshold: floa
 
     Reference: the criterion of Yoon et al. 2023 and Bonnaire et al. 2025 (arXiv:2505.17638); tests/generation/test_measures.py.
     """
-    if not 0 < threshold <= 1:
-        raise ValueError(f"threshold: {threshold!r}; allowed: 0 < threshold <= 1")
-    if len(training) < 2:
-        raise ValueError(f"training: {len(training)} samples; allowed: at least 2, for a second nearest")
+    check_nearest(threshold, len(training))
     distances = cKDTree(np.exp(-t) * np.asarray(training, np.float64)).query(np.asarray(x, np.float64), k=2)[0]
     return distances[:, 0] < threshold * distances[:, 1]
+
+
+def check_nearest(threshold: float, num_training: int) -> None:
+    """Refuse what memorised samples cannot be counted with.
+
+    Raises:
+        ValueError: a threshold out of range, or fewer than two training samples.
+    """
+    if not 0 < threshold <= 1:
+        raise ValueError(f"threshold: {threshold!r}; allowed: 0 < threshold <= 1")
+    if num_training < 2:
+        raise ValueError(f"training: {num_training} samples; allowed: at least 2, for a second nearest")
 
 
 def memorised_interval(
