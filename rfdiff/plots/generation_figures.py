@@ -53,7 +53,7 @@ def plot_generation(dataset: xr.Dataset, class_names: tuple[str, ...] | None = N
         panel.set(xscale="log", yscale=scale)
         panel.set_title(title, fontsize=10)
     theory_taus = dataset.theory_tau.values
-    inside = (theory_taus >= x.min()) & (theory_taus <= x.max())
+    inside = (theory_taus >= x.min()) & (theory_taus <= taus[np.isfinite(taus)].max(initial=x.min()))
     for c, color in enumerate(class_colors(k)):
         panels[4].plot(theory_taus[inside], dataset.theory_score_error.values[inside, c], color=color, linewidth=2.2, alpha=0.4)
     for panel in panels[2:5]:
