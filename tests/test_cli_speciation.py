@@ -71,6 +71,8 @@ def test_files_and_table(folder: Path) -> None:
     theory = data.uturn_theory.values
     np.testing.assert_allclose(theory[0], data.return_probability.values[0])
     assert np.all(np.abs(data.uturn.values - theory) < 4 * data.uturn_stderr.values + 0.03)  # at d = 64, in 32 steps
+    worst = abs(data.uturn.values - theory) / np.sqrt(np.maximum(theory * (1 - theory), 0.5 / 400 * (1 - 0.5 / 400)) / 400)
+    assert all(f"{number:.1f} s.e." in told for number in worst.max(axis=0))
     well = data.well_time.values
     assert well[0] == np.inf and 0 < well[1] < 5
 
