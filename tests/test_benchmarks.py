@@ -117,3 +117,8 @@ def test_committed_results_name_their_machine_and_spread() -> None:
         assert {"processor", "cores", "versions"} <= set(document["environment"])
         for timing in document["seconds"].values():
             assert timing["best_s"] <= timing["median_s"] <= timing["worst_s"]
+
+
+def test_uturns() -> None:
+    found = smoke("uturns.py")
+    assert found["trajectories"] == 400 and all(case["within_four_errors"] for case in found["cases"].values())
