@@ -245,7 +245,8 @@ def draw(data: xr.Dataset, title: str) -> Figure:
     for i, s, k in np.ndindex(count, data.sizes["seed"], data.sizes["class"]):
         _draw_run(panels[:, i], data.isel({"case": i, "seed": s, "class": k}), colors[k])
     for i in range(count):
-        panels[0, i].set(title=", ".join(f"{n} {name}" for n, name in zip(data["count"].values[i], data["classes"].values[i], strict=True)))
+        parts = [f"{n} {name}" for n, name in zip(data["count"].values[i], data["classes"].values[i], strict=True)]
+        panels[0, i].set(title="\n".join(", ".join(parts[k : k + 2]) for k in range(0, len(parts), 2)))
         panels[0, i].set(xscale="log", yscale="log")
         panels[3, i].set(xlabel="training step", ylim=(-0.03, 1.03))
     if bool((data["frechet"] > 0).any()):
