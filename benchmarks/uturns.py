@@ -27,20 +27,22 @@ def run(d: int, each: int, t: float) -> dict[str, Any]:
     mixture = GaussianMixture.from_law(law, d, jax.random.key(0))
     with jax.enable_x64(True):
         expected = np.asarray(backward.return_probability(law.weights, law.centroid_gram, law.variances, float(d), t))
-    cases = {}
+    cases, seconds = {}, {}
     for name in ("reduced", "full"):
         denoiser = backward.Denoiser(mixture, full=name == "full", num_steps=STEPS)
         start, cpu = time.perf_counter(), time.process_time()
         found = backward.uturn(denoiser, [t], jax.random.key(1), each, name)
+        took = time.perf_counter() - start
+        seconds[name] = {**dict.fromkeys(("first_s", "best_s", "median_s", "worst_s"), took), "repeats": 1}
         cases[name] = {
-            "seconds": time.perf_counter() - start,
             "processor_seconds": time.process_time() - cpu,
             "fraction": found.fraction[0].tolist(),
             "stderr": found.stderr[0].tolist(),
             "within_four_errors": bool(np.all(np.abs(found.fraction[0] - expected) < 4 * found.stderr[0] + ALLOWANCE)),
         }
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return {"d": d, "trajectories": 2 * each, "steps": STEPS, "t": t, "closed_form": expected.tolist(), "peak_gib": peak, "cases": cases}
+    shape = {"d": d, "trajectories": 2 * each, "steps": STEPS, "t": t}
+    return {**shape, "closed_form": expected.tolist(), "peak_gib": peak, "seconds": seconds, "cases": cases}
 
 
 if __name__ == "__main__":
