@@ -36,7 +36,7 @@ class Generate:
     """What networks generate along their training: class fractions, moments and memorised samples, beside the exact and empirical score."""
 
     problem: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="PROBLEM.toml")]
-    """Problem file; its t is the one at which theory is set beside, networks are trained at every time of the backward grid."""
+    """Problem file; theory is set beside at the time of the backward grid next to its t, networks are trained at all of them."""
     d: int = 16
     """Dimension of the data."""
     tau: Annotated[tuple[float, ...] | None, tyro.conf.arg(metavar="NUMBER ...")] = None

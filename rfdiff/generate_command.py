@@ -1,5 +1,6 @@
 """The command generate: what networks generate along their training, class by class, beside theory's times: table, figure, dataset."""
 
+import dataclasses
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from rfdiff.output import prepare_folder, say
 from rfdiff.problem import Problem
 from rfdiff.rules import check_taus
 from rfdiff.simulation.features import LARGEST_DIMENSION, floating_type, sizes_at
+from rfdiff.theory.neuron_types import is_odd
 
 CONTENT = "generation"
 FILE, FIGURE = "generation.nc", "generation.png"
@@ -84,8 +86,10 @@ def redraw(options: Plot) -> int:
 
 
 def labelled(problem: Problem, taus: np.ndarray, grid: np.ndarray, runs: list[dict[str, Any]], options: Generate) -> xr.Dataset:
-    """Measures of all networks at all sources, and theory's curves and times at the problem's t, as a dataset."""
-    curves = theory.learning_curves(problem, theory.time_grid(problem, CURVE_POINTS))
+    """Measures of all networks at all sources, and theory's curves and times at the grid's time next to the problem's t, as a dataset."""
+    t = float(grid[_nearest(grid, float(problem.t))])
+    beside = dataclasses.replace(problem, t=t)
+    curves = theory.learning_curves(beside, theory.time_grid(beside, CURVE_POINTS))
     read = times(curves)
     weights = np.asarray(problem.mixture.weights)
     found = {name: np.stack([run[name] for run in runs]) for name in COUNTED}
@@ -104,16 +108,17 @@ def labelled(problem: Problem, taus: np.ndarray, grid: np.ndarray, runs: list[di
         "score_error": (("network", "source", "time", "class"), found["score_error"], {"long_name": "score error per coordinate"}),
         "memorised_interval": (("source", "class", "edge"), interval, {"long_name": "memorised fraction and its 95 % bootstrap interval"}),
         "weight": ("class", weights, {"long_name": "class fraction"}),
-        "tau_gen": ("class", read.tau_gen, {"long_name": "theory's generalisation time at the problem's t"}),
-        "tau_mem": ("class", read.tau_mem, {"long_name": "theory's memorisation time at the problem's t"}),
-        "theory_score_error": (("theory_tau", "class"), curves.score_error, {"long_name": "score error in closed form at the problem's t"}),
+        "tau_gen": ("class", read.tau_gen, {"long_name": "theory's generalisation time at the attribute t"}),
+        "tau_mem": ("class", read.tau_mem, {"long_name": "theory's memorisation time at the attribute t"}),
+        "theory_score_error": (("theory_tau", "class"), curves.score_error, {"long_name": "score error in closed form at the attribute t"}),
         "tau": ("source", np.append(taus, [np.nan] * REFERENCES), {"long_name": "training time; NaN for the two reference scores"}),
     }
     names = [*[f"tau = {tau:.4g}" for tau in taus], "empirical score", "exact score"]
     coordinates = {"source": names, "time": grid, "theory_tau": curves.taus, "class": np.arange(weights.size)}
     coordinates |= {"edge": ["fraction", "lower", "upper"]}
     record = {"d": options.d, "samples": options.samples, "threshold": options.threshold, "random_seed": options.seed}
-    attributes = {"content": CONTENT, "problem": problem.to_toml(), "t": float(problem.t), "method": options.method, **record}
+    attributes = {"content": CONTENT, "problem": problem.to_toml(), "t": t, "method": options.method, **record}
+    attributes["odd_score"] = int(is_odd(problem.activation))
     return xr.Dataset(variables, coordinates, attributes)
 
 
@@ -127,7 +132,7 @@ def show(dataset: xr.Dataset, out: Path) -> None:
 def table(dataset: xr.Dataset) -> list[str]:
     """What each source generates, class by class: means over the networks, with standard errors."""
     rows = [["source", "class", "fraction", "mean error", "variance error", "memorised (95 %)", "score error"]]
-    place = int(np.argmin(np.abs(np.log(dataset.time.values / dataset.attrs["t"]))))
+    place = _nearest(dataset.time.values, dataset.attrs["t"])
     fraction = dataset.counts.values / dataset.attrs["samples"]
     for i, name in enumerate(dataset.source.values):
         for c in range(dataset.sizes["class"]):
@@ -139,12 +144,18 @@ def table(dataset: xr.Dataset) -> list[str]:
     times_ = [["theory", "class", "weight", "tau_gen", "tau_mem"]]
     for c, weight in enumerate(dataset.weight.values):
         numbers = (report.number(float(dataset[key].values[c])) for key in ("tau_gen", "tau_mem"))
-        times_.append([f"t = {dataset.attrs['t']:g}" if c == 0 else "", str(c), f"{weight:.3g}", *numbers])
+        times_.append([f"t = {dataset.attrs['t']:.3g}" if c == 0 else "", str(c), f"{weight:.3g}", *numbers])
     head = (
         f"{dataset.sizes['network']} networks at d = {dataset.attrs['d']}, {dataset.attrs['samples']} samples of each at each training time"
     )
-    score_at = f"score error at t = {dataset.time.values[place]:.3g}, the time of the grid next to the problem's"
-    return [head, score_at, "", *report.columns(times_), "", *report.columns(rows)]
+    score_at = f"theory and score error at t = {dataset.attrs['t']:.3g}, the time of the grid next to the problem's"
+    odd = "the activation is odd, and so is the score: classes at x and -x are generated equally often, whatever their weights"
+    return [head, score_at, *[odd] * dataset.attrs["odd_score"], "", *report.columns(times_), "", *report.columns(rows)]
+
+
+def _nearest(times: np.ndarray, t: float) -> int:
+    """Place of the time next to t, in the logarithm."""
+    return int(np.argmin(np.abs(np.log(times / t))))
 
 
 def _mean(values: np.ndarray) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from rfdiff import backward, checkpoint, plots, report
+from rfdiff.backward.decisions import proportion_error
 from rfdiff.backward.reduction import ReducedMixture
 from rfdiff.backward.samplers import chunk_of
 from rfdiff.backward.speciation import check_classes
@@ -20,6 +21,7 @@ from rfdiff.datasets import load_dataset, save_dataset
 from rfdiff.mixture import GaussianMixture
 from rfdiff.output import prepare_folder, say
 from rfdiff.problem import Problem
+from rfdiff.progress import progress
 
 CONTENT = "speciation"
 FILE, FIGURES = "speciation.nc", ("return_probability.png", "trajectories.png")
@@ -82,10 +84,12 @@ def closed_form(problem: Problem, numbers: tuple[Any, ...], options: Speciate, t
         grid = np.linspace(max(low - 1.8, 2 * t_end), high + 2.2, 161)
         turns = np.linspace(grid[0], grid[-1], options.points)
         copies = backward.log_snr_grid(high + BEYOND, t_end, options.steps)[: -1 : options.steps // options.points]
-        curve, at_copies = np.split(np.asarray(_curves(*numbers, np.concatenate([grid, copies]))), [grid.size])
+        everywhere = np.asarray(_curves(*numbers, np.concatenate([grid, turns, copies])))
+    curve, at_turns, at_copies = np.split(everywhere, [grid.size, grid.size + turns.size])
     weights = np.asarray(problem.mixture.weights)
     variables = {
         "return_probability": (("time", "class"), curve, {"long_name": "probability to return to the class, closed form"}),
+        "uturn_theory": (("turn_time", "class"), at_turns, {"long_name": "the same at the times of the U-turns"}),
         "clone_theory": (("clone_time", "class"), at_copies, {"long_name": "the same at the times of the clones"}),
         "speciation_time": ("class", speciated, {"long_name": "time at which the return probability is (1 + weight)/2"}),
         "well_time": ("class", wells, {"long_name": "time at which the class's well appears; inf: always there, NaN: none"}),
@@ -125,8 +129,8 @@ def show(dataset: xr.Dataset, out: Path) -> None:
 def table(dataset: xr.Dataset) -> list[str]:
     """Speciation times of each class in all readings, and how far the measured points lie from the closed form."""
     rows = [["class", "weight", "variance", "t_s, closed form", "t_s, U-turns", "t_s, well", "worst U-turn", "worst clones"]]
-    theory = np.stack([np.interp(dataset.turn_time, dataset.time, curve) for curve in dataset.return_probability.values.T], axis=1)
-    turned = abs(dataset.uturn.values - theory) / dataset.uturn_stderr.values
+    expected = dataset.uturn_theory.values  # whose standard errors hold near 0 and 1 too, where those of a few counts do not
+    turned = abs(dataset.uturn.values - expected) / proportion_error(expected, dataset.attrs["trajectories"])
     cloned = abs(dataset.clone.values - dataset.clone_theory.values) / dataset.clone_stderr.values
     for c, weight in enumerate(dataset.weight.values):
         measured = crossing(dataset.turn_time.values, dataset.uturn.values[:, c], dataset.uturn_stderr.values[:, c], (1 + weight) / 2)
@@ -156,7 +160,9 @@ def crossing(times: np.ndarray, share: np.ndarray, stderr: np.ndarray, level: fl
         return np.nan, np.nan
     i = below[-1]
     slope = (share[i + 1] - share[i]) / (times[i + 1] - times[i])
-    return float(times[i] + (level - share[i]) / slope), float(np.hypot(stderr[i], stderr[i + 1]) / np.sqrt(2) / abs(slope))
+    part = (level - share[i]) / (share[i + 1] - share[i])
+    error = np.hypot((1 - part) * stderr[i], part * stderr[i + 1]) / abs(slope)
+    return float(times[i] + part * (times[i + 1] - times[i])), float(error)
 
 
 @jax.jit
@@ -173,17 +179,24 @@ def _measured(denoiser: backward.Denoiser, dataset: xr.Dataset, options: Speciat
     """Variables of the U-turns, the clones and the trajectories of the picture; each point is kept as soon as it is done."""
     turning, cloning, drawing = jax.random.split(jax.random.fold_in(jax.random.key(options.seed), 1), 3)
     turns, high = dataset.turn_time.values, float(dataset.clone_time.values[0])
+    names = [*[f"turn-{i}" for i in range(len(turns))], "clones"]
+    done = sum(name in kept for name in names)
     try:
-        for i, t in enumerate(turns):
-            if f"turn-{i}" not in kept:
-                label = f"U-turns at t = {t:.3g} ({i + 1} of {len(turns)})"
-                found = backward.uturn(denoiser, [t], jax.random.fold_in(turning, i), options.trajectories, label)
-                kept[f"turn-{i}"] = {"share": found.fraction[0], "stderr": found.stderr[0], "bayes": np.asarray(found.bayes)[0]}
-        if "clones" not in kept:
-            copies, same, error = backward.clones(denoiser, high, cloning, options.trajectories, options.points, "clones")
-            kept["clones"] = {"share": copies.fraction, "stderr": copies.stderr, "same": same, "same_stderr": error}
+        with progress(f"{len(turns)} times of U-turns, then clones", len(names), done, "point") as advance:
+            for i, t in enumerate(turns):
+                if names[i] not in kept:
+                    label = None if denoiser.wide else f"U-turns at t = {t:.3g}"  # all coordinates: long enough for a report of its own
+                    found = backward.uturn(denoiser, [t], jax.random.fold_in(turning, i), options.trajectories, label)
+                    kept[names[i]] = {"share": found.fraction[0], "stderr": found.stderr[0], "bayes": np.asarray(found.bayes)[0]}
+                    advance(1)
+            if "clones" not in kept:
+                label = None if denoiser.wide else "clones"
+                copies, same, error = backward.clones(denoiser, high, cloning, options.trajectories, options.points, label)
+                kept["clones"] = {"share": copies.fraction, "stderr": copies.stderr, "same": same, "same_stderr": error}
+                advance(1)
     except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt(f"{len(list(kept))} of {len(turns) + 1} points are kept, the same command goes on from them") from stop
+        done = sum(name in kept for name in names)
+        raise KeyboardInterrupt(f"{done} of {len(names)} points are kept, the same command goes on from them") from stop
     points, clones = [kept[f"turn-{i}"] for i in range(len(turns))], kept["clones"]
     turn, copy = ("turn_time", "class"), ("clone_time", "class")
     return {
@@ -208,7 +221,7 @@ def _paths(denoiser: backward.Denoiser, t_start: float, key: jax.Array, options:
     lengths, axes = np.linalg.svd(spread, full_matrices=False)[1:] if spread.size else (np.zeros(1), np.zeros((1, 0)))
     axes = axes[:AXES][lengths[:AXES] > 1e-6 * max(lengths[0], 1e-6)]
     if len(axes):
-        observe, quantity = jax.tree_util.Partial(_along, axes), "centroid axis"
+        observe, quantity = jax.tree_util.Partial(_along, axes), "projection on the centroid axis"
     else:
         observe, quantity = jax.tree_util.Partial(_square, float(options.d)), r"squared norm $\|x_t\|^2/d$"
     grid = backward.log_snr_grid(t_start, denoiser.t_end, options.steps)

@@ -20,6 +20,7 @@ def smoke(name: str) -> dict[str, Any]:
     return json.loads(result.stdout)
 
 
+@pytest.mark.slow
 def test_exact_flow() -> None:
     found = smoke("exact_flow.py")
     assert found["shape"]["p"] == 64
@@ -117,3 +118,9 @@ def test_committed_results_name_their_machine_and_spread() -> None:
         assert {"processor", "cores", "versions"} <= set(document["environment"])
         for timing in document["seconds"].values():
             assert timing["best_s"] <= timing["median_s"] <= timing["worst_s"]
+
+
+@pytest.mark.slow
+def test_uturns() -> None:
+    found = smoke("uturns.py")
+    assert found["trajectories"] == 400 and all(case["within_four_errors"] for case in found["cases"].values())

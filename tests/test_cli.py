@@ -153,6 +153,7 @@ def test_predict_holds_theory_alone(problem_file: Path, tmp_path: Path, capsys: 
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["curves.png", "result.nc", "spectrum.png"]
 
 
+@pytest.mark.slow
 def test_default_times_are_the_grid_of_the_theory(problem_file: Path, tmp_path: Path) -> None:
     assert cli.main(words("simulate", problem_file, tmp_path / "out", "--points", "6")) == 0
     result = store.load(tmp_path / "out" / "result.nc")

@@ -68,8 +68,11 @@ def test_files_and_table(folder: Path) -> None:
     assert data.attrs["content"] == "speciation" and data.attrs["d"] == 64 and data.sizes["turn_time"] == 4
     assert np.all((data.uturn >= 0) & (data.uturn <= 1)) and data.return_probability.shape == (161, 2)
     assert data.path.dims == ("trajectory", "path_time", "axis") and data.sizes["axis"] == 1
-    theory = np.stack([np.interp(data.turn_time, data.time, curve) for curve in data.return_probability.values.T], axis=1)
+    theory = data.uturn_theory.values
+    np.testing.assert_allclose(theory[0], data.return_probability.values[0])
     assert np.all(np.abs(data.uturn.values - theory) < 4 * data.uturn_stderr.values + 0.03)  # at d = 64, in 32 steps
+    worst = abs(data.uturn.values - theory) / np.sqrt(np.maximum(theory * (1 - theory), 0.5 / 400 * (1 - 0.5 / 400)) / 400)
+    assert all(f"{number:.1f} s.e." in told for number in worst.max(axis=0))
     well = data.well_time.values
     assert well[0] == np.inf and 0 < well[1] < 5
 
@@ -113,7 +116,7 @@ def test_results_are_not_overwritten(folder: Path, capsys: pytest.CaptureFixture
 def test_crossing() -> None:
     times, share, stderr = np.array([1.0, 2.0, 3.0]), np.array([1.0, 0.6, 0.2]), np.full(3, 0.02)
     t, error = speciate_command.crossing(times, share, stderr, 0.5)
-    assert t == pytest.approx(2.25) and error == pytest.approx(0.05)
+    assert t == pytest.approx(2.25) and error == pytest.approx(0.05 * np.hypot(0.75, 0.25))
     assert np.isnan(speciate_command.crossing(times, share, stderr, 0.1)).all()
 
 
@@ -133,7 +136,8 @@ def test_table_of_what_is_never_reached() -> None:
     data = xr.Dataset(
         {
             "return_probability": (("time", "class"), np.full((3, 2), 0.5)), "uturn": shares, "uturn_stderr": shares,
-            "clone": clones, "clone_stderr": clones, "clone_theory": clones, "speciation_time": ("class", [np.nan, 1.0]),
+            "clone": clones, "clone_stderr": clones, "clone_theory": clones, "uturn_theory": shares,
+            "speciation_time": ("class", [np.nan, 1.0]),
             "well_time": ("class", [np.inf, np.nan]), "weight": ("class", [0.5, 0.5]), "variance": ("class", [1.0, 1.0]),
         },
         {"time": [0.0, 1.0, 2.0], "turn_time": [0.5, 1.0], "clone_time": [1.0]},

@@ -52,6 +52,7 @@ def test_sweep_collect_plot(spec: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert (tmp_path / "cell" / "curves.png").exists()
 
 
+@pytest.mark.slow
 def test_failures_are_told_and_give_exit_status_one(
     spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,11 +82,9 @@ def compute(smoke: bool, cells: harness.Cells) -> xr.Dataset:
 
 
 def _off(data: xr.Dataset, seen: str, theory: str) -> np.ndarray:
-    """|measured - theory| in standard errors of theory's binomial; NaN where no clone was in the class."""
-    value = data[theory].values
-    count = data[f"{seen}_error"].values
+    """|measured - theory| in measured standard errors; NaN where no clone was in the class."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.abs(data[seen].values - value) / count
+        return np.abs(data[seen].values - data[theory].values) / data[f"{seen}_error"].values
 
 
 def _known(off: np.ndarray, data: xr.Dataset, name: str) -> np.ndarray:
@@ -103,7 +101,8 @@ def crossings(data: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
         t, share, error = data["turn"].values[i], data["uturn"].values[i, :, 1], data["uturn_error"].values[i, :, 1]
         j = int(np.flatnonzero((share[:-1] >= (1 + pi) / 2) & (share[1:] < (1 + pi) / 2))[-1])
         slope = (share[j + 1] - share[j]) / (t[j + 1] - t[j])
-        found.append((t[j] + ((1 + pi) / 2 - share[j]) / slope, np.hypot(error[j], error[j + 1]) / abs(slope)))
+        part = ((1 + pi) / 2 - share[j]) / (share[j + 1] - share[j])
+        found.append((t[j] + part * (t[j + 1] - t[j]), np.hypot((1 - part) * error[j], part * error[j + 1]) / abs(slope)))
     values, errors = np.array(found).T
     return values, errors
 

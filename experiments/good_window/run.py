@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from experiments import harness
 from rfdiff import Activation, MixtureLaw, Problem, generation, theory
@@ -115,49 +117,64 @@ def table(data: xr.Dataset) -> str:
 
 def draw(data: xr.Dataset) -> Figure:
     count = data.sizes["shown"]
-    figure = Figure(figsize=(3.5 * (count + 1), 6.4), layout="constrained")
-    panels = figure.subplots(2, count + 1)
+    figure = Figure(figsize=(3.1 * (count + 1), 5.6), layout="constrained")
+    panels = figure.subplots(2, count + 1, sharex="col", sharey="row", width_ratios=[*[1] * count, 1.1])
     tau, lines = data["tau"].values, data["line_tau"].values
     near = data["memorised"].values.sum(axis=1) / np.maximum(data["counts"].values.sum(axis=1), 1)
     seen = good(data)[1]
     for i, pi in enumerate(data["shown"].values):
         upper, lower = panels[:, i]
-        for c, color in enumerate(class_colors(2)):
-            upper.plot(
-                lines, data["theory_shown"].values[i, :, c], color=color, lw=2, alpha=0.5, label=f"class {c}, weight {(1 - pi, pi)[c]:g}"
-            )
-            upper.plot(tau, data["relative"].values[i, :, :, c].T, "o", color=color, ms=4)
-            lower.plot(tau, near[i, :, c], "o-", color=color, ms=4)
+        for c, (color, marker) in enumerate(zip(class_colors(2), "os", strict=True)):
+            upper.plot(lines, data["theory_shown"].values[i, :, c], color=color, lw=(2.4, 1.2)[c], alpha=0.7)
+            upper.plot(tau, data["relative"].values[i, :, :, c].T, marker, color=color, ms=3.5, mfc=(color, "white")[c])
+            lower.plot(tau, near[i, :, c], f"{marker}-", color=color, ms=3.5, lw=1, mfc=(color, "white")[c])
         both = (data["theory_shown"].values[i] < LEVEL).all(axis=1)
         if both.any():
             upper.axvspan(lines[both].min(), lines[both].max(), color="0.9", zorder=0)
-        lower.plot(tau[seen[i].all(axis=1)], np.full(int(seen[i].all(axis=1).sum()), 0.9), "k^", ms=6, label="good for both")
+        lower.plot(tau[seen[i].all(axis=1)], np.full(int(seen[i].all(axis=1).sum()), 0.9), "k^", ms=5)
         upper.axhline(LEVEL, color="0.4", ls="--", lw=1)
         lower.axhline(MEMORISED, color="0.4", ls="--", lw=1)
         upper.set(xscale="log", yscale="log", title=rf"$\pi$ = {pi:g}")
         lower.set(xscale="log", ylim=(-0.03, 1.03), xlabel=r"training time $\tau$")
-        upper.legend(fontsize=7)
-    panels[1, 0].legend(fontsize=7, loc="center left")
+    panels[0, 0].set_yticks([0.03, 0.1, 0.3, 1.0], ["0.03", "0.1", "0.3", "1"])
+    panels[0, 0].minorticks_off()
     panels[0, 0].set_ylabel("score error / untrained")
     panels[1, 0].set_ylabel("memorised fraction")
-    _windows(panels[0, count], data)
-    panels[1, count].axis("off")
+    for panel in panels[:, count]:
+        panel.remove()
+    _windows(figure.add_subplot(panels[0, count].get_subplotspec()), data)
+    _legend(figure.add_subplot(panels[1, count].get_subplotspec()))
     return figure
 
 
 def _windows(panel: Any, data: xr.Dataset) -> None:
-    """Both ends of the window in theory against π: of each class, and of both."""
+    """Where each class is well learned in theory, against π: a thin bar from the first to the last good τ."""
     fine = good(data)[0]
     for c, color in enumerate(class_colors(2)):
         for i, pi in enumerate(data["weight"].values):
             kept = data["line_tau"].values[fine[i, :, c]]
             if kept.size:
-                panel.plot([pi, pi], [kept.min(), kept.max()], color=color, lw=3 - c, alpha=0.6)
+                panel.vlines(pi * (0.99, 1.01)[c], kept.min(), kept.max(), color=color, lw=1.2)
     panel.set(
         xscale="log", yscale="log", ylim=(1, 1e6), xlabel=r"weight $\pi$ of the minority", title="theory: well learned", ylabel=r"$\tau$"
     )
     panel.set_xticks([0.02, 0.05, 0.1, 0.2, 0.5], ["0.02", "0.05", "0.1", "0.2", "0.5"])
     panel.minorticks_off()
+
+
+def _legend(panel: Any) -> None:
+    """One legend for all panels, in the free corner."""
+    majority, minority = class_colors(2)
+    handles = [
+        Line2D([], [], color=majority, marker="o", ms=3.5, lw=2.4, alpha=0.8, label=r"majority, weight $1-\pi$"),
+        Line2D([], [], color=minority, marker="s", ms=3.5, mfc="white", lw=1.2, label=r"minority, weight $\pi$"),
+        Line2D([], [], color="0.4", ls="none", label="above: lines theory, points networks"),
+        Line2D([], [], color="0.4", ls="--", lw=1, label="level of a good class"),
+        Patch(color="0.9", label="theory: good for both"),
+        Line2D([], [], color="k", marker="^", ms=5, ls="none", label="networks: good for both"),
+    ]
+    panel.axis("off")
+    panel.legend(handles=handles, loc="center", fontsize=8, frameon=False)
 
 
 if __name__ == "__main__":

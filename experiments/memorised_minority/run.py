@@ -147,17 +147,20 @@ def draw(data: xr.Dataset) -> Figure:
             for panel in panels[i]:
                 panel.axvline(data["tau_gen"].values[i, c], color=color, lw=0.8, alpha=0.5)
                 panel.axvline(data["tau_mem"].values[i, c], color=color, lw=2.2, alpha=0.4)
+        panels[i, 0].plot([], [], color="0.4", lw=0.8, label=r"theory's $\tau_{gen}$")
+        panels[i, 0].plot([], [], color="0.4", lw=2.2, alpha=0.6, label=r"theory's $\tau_{mem}$")
         panels[i, 0].legend(fontsize=8)
+        panels[i, 1].set_ylim(-0.03, 1.03)
         panels[i, 0].set_ylabel(rf"$\pi$ = {pi:g}")
     titles = (
         "fraction of the samples (dashed: weight)",
         "memorised fraction (dotted: empirical score)",
-        f"score error at t = {data.attrs['t']:.2g}",
+        f"score error at t = {data.attrs['t']:.2g} (curves: theory)",
     )
     for panel, title in zip(panels[0], titles, strict=True):
         panel.set_title(title, fontsize=10)
     for panel in panels[1]:
-        panel.set(xscale="log", xlabel=r"training time $\tau$ (last: $\infty$); lines: theory's $\tau_{gen}$, $\tau_{mem}$")
+        panel.set(xscale="log", xlabel=r"training time $\tau$ (last: $\infty$)")
     for panel in panels[:, 2]:
         panel.set_yscale("log")
     return figure

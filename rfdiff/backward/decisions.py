@@ -11,7 +11,7 @@ import numpy as np
 
 from rfdiff._pytree import as_number
 from rfdiff.backward.reduction import ReducedMixture, reduced
-from rfdiff.backward.samplers import CHUNK_BYTES, Full, backward
+from rfdiff.backward.samplers import ARRAYS, CHUNK_BYTES, Full, backward, chunk_of
 from rfdiff.backward.speciation import check_classes
 from rfdiff.mixture import GaussianMixture
 from rfdiff.scores import NoisedMixture
@@ -63,10 +63,13 @@ class Denoiser:
         return jax.enable_x64(True) if self.wide else contextlib.nullcontext()
 
     def draw(self, key: jax.Array, labels: np.ndarray, t: float) -> np.ndarray:
-        """States (N, ·) of x_t given their classes; t = inf is pure noise."""
-        padded = np.pad(labels, (0, -len(labels) % PADDED))  # few sizes, few programs
+        """States (N, ·) of x_t given their classes, in chunks of bounded memory; t = inf is pure noise.
+
+        Raises:
+            ValueError: the trajectories do not fit in memory (with an estimate).
+        """
         with self._precision():
-            return np.asarray(_draws(self.law, key, jnp.asarray(padded), jnp.asarray(t, float)))[: len(labels)]
+            return draw_states(self.law, key, labels, t)
 
     def run(self, x: np.ndarray, times: Any, key: jax.Array, label: str | None = None, observe: Callable | None = None) -> Any:
         """States (N, ·) at the end of a grid, and what was observed, as `samplers.backward`."""
@@ -82,9 +85,33 @@ class Denoiser:
 
     def classes(self, x: np.ndarray, key: jax.Array) -> np.ndarray:
         """Class (N,) of each trajectory, from its state at t_end."""
-        edges = np.cumsum(self.posterior(x, self.t_end), axis=1, dtype=np.float64)
-        chance = np.asarray(jax.random.uniform(key, (len(x), 1)), np.float64)
-        return np.minimum(np.sum(chance >= edges, axis=1), self.num_classes - 1)
+        return drawn_classes(self.posterior(x, self.t_end), key)
+
+
+def draw_states(law: NoisedMixture | ReducedMixture, key: jax.Array, labels: np.ndarray, t: float) -> np.ndarray:
+    """States (N, ·) of x_t given their classes (N,), in chunks of bounded memory; one does not depend on how many there are.
+
+    Raises:
+        ValueError: they do not fit in memory (with an estimate).
+    """
+    time, count = jnp.asarray(t, float), len(labels)
+    size = jax.eval_shape(law.draw, key, 0, time).shape[0]
+    chunk_of(size, count, time.dtype)
+    most = max(1, CHUNK_BYTES // (ARRAYS * size * time.dtype.itemsize))
+    chunk = min(most, count + -count % PADDED)  # few sizes, few programs
+    states = np.empty((count, size), time.dtype)
+    for start in range(0, count, chunk):
+        own = labels[start : start + chunk]
+        drawn = _draws(law, key, jnp.arange(start, start + chunk), np.pad(own, (0, chunk - len(own))), time)
+        states[start : start + chunk] = np.asarray(drawn)[: len(own)]
+    return states
+
+
+def drawn_classes(posterior: np.ndarray, key: jax.Array) -> np.ndarray:
+    """A class (N,) for each row of class probabilities (N, K), drawn from it."""
+    edges = np.cumsum(posterior, axis=1, dtype=np.float64)
+    chance = np.asarray(jax.random.uniform(key, (len(posterior), 1)), np.float64)
+    return np.minimum(np.sum(chance >= edges, axis=1), posterior.shape[1] - 1)
 
 
 def check_count(name: str, value: Any, least: int = 2) -> int:
@@ -107,8 +134,8 @@ def proportion_error(share: Any, count: Any) -> np.ndarray:
 
 
 @jax.jit
-def _draws(law: Any, key: jax.Array, labels: jax.Array, t: jax.Array) -> jax.Array:
-    keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(labels.size))
+def _draws(law: Any, key: jax.Array, index: jax.Array, labels: jax.Array, t: jax.Array) -> jax.Array:
+    keys = jax.vmap(partial(jax.random.fold_in, key))(index)
     return jax.vmap(law.draw, (0, 0, None))(keys, labels, t)
 
 

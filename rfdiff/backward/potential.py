@@ -8,6 +8,9 @@ the potential of the noised mixture's marginal. Going backward from t = ∞, whe
 narrower appears beside it in a saddle-node, 𝒰' = 𝒰'' = 0. The other well is the first one carried on, and was always there. Where classes
 are balanced and of one variance the well splits: both appear, at e^{-2t} ‖μ_1 - μ_2‖²/4 = ½ for unit variance, the classical ½ log Λ up to
 a constant.
+
+Alone on the axis, class b would have its well at w_b = 2 e^{-t} e·μ_b/(2 - Γ_b²). Every place with 𝒰' = 0 is a convex combination of these,
+so that two classes are apart where a barrier lies between their w; a barrier beyond them parts a third class off.
 """
 
 from functools import partial
@@ -21,14 +24,16 @@ from rfdiff.backward.speciation import as_floats, check_classes
 
 PLACES, TIMES, BISECTIONS, POLISHING = 1024, 256, 45, 40
 MARGIN = 3.0
+LEAST = 0.1  # of 2 - Γ²: a class as wide as Γ² = 2 has no well of its own, for the drift pushes outward
 SPLIT = 0.02  # a new well this near to the old one, in units of its own distance of 1, is half of a split
 
 
 def well_times(weights: Any, gram: Any, variances: Any, d: Any) -> jax.Array:
     """Times (K, K) at which the well of class c appears beside that of class a on the axis through their centroids.
 
-    inf: it is the well of t = ∞ and was always there. NaN: there are no two wells at any t > 0 (classes that overlap, share their centroid
-    or lie far on one side of the origin), and for a = c. Derivatives are those of the saddle-node.
+    inf: it is the well of t = ∞ and was always there, or one in which class c lay before. NaN: no barrier ever stands between the two
+    (classes that overlap, share their centroid or lie far on one side of the origin), and for a = c. Derivatives are those of the
+    saddle-node.
 
     Args:
         weights: (K,) class fractions.
@@ -79,7 +84,7 @@ def _pair(weights: Any, gram: Any, variances: Any, d: Any, c: jax.Array, a: jax.
     distance = jnp.sqrt(jnp.where(apart, square, 1.0))
     places = d * (gram[c] - gram[a]) / distance
     numbers = weights, places, variances
-    fixed = jax.lax.stop_gradient((*numbers, distance, places[c], places[a]))
+    fixed = jax.lax.stop_gradient((*numbers, distance, (places[c], variances[c]), (places[a], variances[a])))
     t, q, new, exists = jax.lax.stop_gradient(_first_wells(*fixed))
     t, q, inverse = jax.lax.stop_gradient(_polish(t, q, fixed[:3]))
     residual = _node(jnp.stack([q, t]), numbers)
@@ -92,16 +97,24 @@ def _pair(weights: Any, gram: Any, variances: Any, d: Any, c: jax.Array, a: jax.
 
 
 def _first_wells(weights: Any, places: Any, variances: Any, distance: Any, right: Any, left: Any) -> tuple[Any, ...]:
-    """Largest t with two wells, from a scan and bisection on a grid of q: t, place of the new well, its side, and whether there is one."""
+    """Largest t with a barrier between two classes, from a scan and bisection on a grid of q.
 
-    def slopes(t: jax.Array) -> tuple[jax.Array, jax.Array]:
-        low, high = jnp.minimum(left, 2 * left), jnp.maximum(right, 2 * right)
-        q = jnp.exp(-t) * low - MARGIN + jnp.linspace(0, 1, PLACES, dtype=t.dtype) * (jnp.exp(-t) * (high - low) + 2 * MARGIN)
-        return q, jax.vmap(lambda q: slope(q, t, weights, places, variances))(q)
+    Returns:
+        t, place of the new well, its side, and whether there is one.
+    """
+
+    def slopes(t: jax.Array) -> tuple[jax.Array, ...]:
+        low, high = (
+            2 * jnp.exp(-t) * place / jnp.maximum(1 - jnp.exp(-2 * t) * (variance - 1), LEAST) for place, variance in (left, right)
+        )
+        outer = jnp.minimum(low, 0) - MARGIN, jnp.maximum(high, 0) + MARGIN
+        q = outer[0] + jnp.linspace(0, 1, PLACES, dtype=t.dtype) * (outer[1] - outer[0])
+        force = jax.vmap(lambda q: slope(q, t, weights, places, variances))(q)
+        return q, force, (q[:-1] > low) & (q[1:] < high)
 
     def barriers(t: jax.Array) -> tuple[jax.Array, jax.Array]:
-        q, force = slopes(t)
-        return q, (force[:-1] > 0) & (force[1:] <= 0)
+        q, force, between = slopes(t)
+        return q, between & (force[:-1] > 0) & (force[1:] <= 0)
 
     latest = jnp.log1p(distance) + 2
     grid = latest * jnp.linspace(1, 0, TIMES, dtype=distance.dtype)
@@ -116,8 +129,9 @@ def _first_wells(weights: Any, places: Any, variances: Any, distance: Any, right
         return jnp.where(two, middle, low), jnp.where(two, high, middle)
 
     low, _ = jax.lax.fori_loop(0, BISECTIONS, halve, (grid[index], grid[jnp.maximum(index - 1, 0)]))
-    q, barrier = barriers(low)
-    force = slopes(low)[1]
+    later = low - jnp.minimum(1e-3, low / 2)  # where barrier and new well have come apart by some cells
+    q, barrier = barriers(later)
+    force = slopes(later)[1]
     place = jnp.argmax(barrier)
     wells = (force[:-1] <= 0) & (force[1:] > 0)
     cells = jnp.arange(PLACES - 1)

@@ -54,7 +54,7 @@ def uturn(denoiser: Denoiser, times: ArrayLike, key: jax.Array, num: int = 10_00
         own = np.take_along_axis(denoiser.posterior(x, t), labels[:, None], 1)[:, 0]
         expected.append(own.reshape(-1, num).mean(axis=1, dtype=np.float64))
         grid = log_snr_grid(t, denoiser.t_end, denoiser.num_steps)
-        x, _ = denoiser.run(x, grid, noise, label and f"{label}, t = {t:.3g} ({i + 1} of {len(turns)})")
+        x, _ = denoiser.run(x, grid, noise, label and label + f", t = {t:.3g} ({i + 1} of {len(turns)})" * (len(turns) > 1))
         fractions.append(np.mean((denoiser.classes(x, end) == labels).reshape(-1, num), axis=1))
     fraction = np.array(fractions)
     return ReturnFractions(turns, fraction, proportion_error(fraction, num), np.array(expected))

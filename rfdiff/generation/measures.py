@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.spatial import cKDTree
 
+from rfdiff.backward.decisions import drawn_classes
 from rfdiff.scores import NoisedMixture
 
 THRESHOLD = 1 / 3
@@ -26,9 +27,7 @@ def draw_classes(law: NoisedMixture, x: np.ndarray, t: float, key: jax.Array) ->
         key: JAX random key.
     """
     posterior = np.concatenate([np.asarray(law.posterior(x[i : i + CHUNK], t), np.float64) for i in range(0, len(x), CHUNK)])
-    edges = np.cumsum(posterior, axis=1)
-    chance = np.asarray(jax.random.uniform(key, (len(x), 1)), np.float64)
-    return np.minimum(np.sum(chance >= edges, axis=1), law.num_classes - 1)
+    return drawn_classes(posterior, key)
 
 
 def generated_moments(law: NoisedMixture, x: np.ndarray, classes: np.ndarray, t: float) -> tuple[np.ndarray, np.ndarray]:
@@ -68,12 +67,21 @@ def near_training(x: np.ndarray, training: np.ndarray, t: float, threshold: floa
 
     Reference: the criterion of Yoon et al. 2023 and Bonnaire et al. 2025 (arXiv:2505.17638); tests/generation/test_measures.py.
     """
-    if not 0 < threshold <= 1:
-        raise ValueError(f"threshold: {threshold!r}; allowed: 0 < threshold <= 1")
-    if len(training) < 2:
-        raise ValueError(f"training: {len(training)} samples; allowed: at least 2, for a second nearest")
+    check_nearest(threshold, len(training))
     distances = cKDTree(np.exp(-t) * np.asarray(training, np.float64)).query(np.asarray(x, np.float64), k=2)[0]
     return distances[:, 0] < threshold * distances[:, 1]
+
+
+def check_nearest(threshold: float, num_training: int) -> None:
+    """Refuse what memorised samples cannot be counted with.
+
+    Raises:
+        ValueError: a threshold out of range, or fewer than two training samples.
+    """
+    if not 0 < threshold <= 1:
+        raise ValueError(f"threshold: {threshold!r}; allowed: 0 < threshold <= 1")
+    if num_training < 2:
+        raise ValueError(f"training: {num_training} samples; allowed: at least 2, for a second nearest")
 
 
 def memorised_interval(

@@ -7,10 +7,14 @@ import jax
 import numpy as np
 
 from rfdiff.backward import backward
-from rfdiff.generation.measures import THRESHOLD, draw_classes, generated_moments, near_training, score_errors
+from rfdiff.backward.decisions import check_count
+from rfdiff.backward.samplers import check_method
+from rfdiff.backward.time_grids import check_grid
+from rfdiff.generation.measures import THRESHOLD, check_nearest, draw_classes, generated_moments, near_training, score_errors
 from rfdiff.generation.trained_scores import EmpiricalScore, TrainedNetwork, train
 from rfdiff.problem import Problem
 from rfdiff.progress import SILENT, progress
+from rfdiff.simulation.features import sizes_at
 
 REFERENCES = ("empirical", "exact")
 
@@ -65,10 +69,14 @@ def generate(
         label: name of the work for a progress report, or None.
 
     Raises:
-        ValueError: as `train`, `backward.backward` and `near_training`.
+        ValueError: as `train`, `backward.backward` and `near_training`, before anything is trained.
 
     Reference: equations, sections 1 and 8; tests/generation/test_runs.py.
     """
+    times = check_grid(times)
+    check_method(method)
+    check_nearest(threshold, sizes_at(problem, d).n)
+    check_count("num", num)
     network = train(problem, d, taus, times, key, dtype, label and f"{label}, training")
     law, t_end = network.mixture.noised, float(network.times[-1])
     start, path, ends, points = (jax.random.fold_in(key, part) for part in range(10, 14))  # beyond the streams of the network

@@ -28,7 +28,8 @@ from rfdiff.simulation.ensemble import check_truncation, replica_mixture
 from rfdiff.simulation.features import Sizes, clean_samples, feature_map, first_layer, floating_type, sizes_at
 from rfdiff.simulation.gradient_flow import mixed, zero_rounding
 from rfdiff.simulation.layout import Layout, available_bytes, layout_for, replica_bytes
-from rfdiff.simulation.moments import drawn_moments, noise_averaged_moments, product
+from rfdiff.simulation.mehler import product
+from rfdiff.simulation.moments import drawn_moments, noise_averaged_moments
 
 CHUNK = 8  # times of the grid in one call: between calls there is progress, and Ctrl-C is heard
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -11,14 +12,16 @@ from matplotlib.lines import Line2D
 from rfdiff.plots.curve_figures import class_colors
 
 REFERENCES: dict[str, Any] = {"empirical score": ":", "exact score": "--"}
+SMALLEST = 1e-6  # of a reference line on a logarithmic axis
 BEYOND = 3.0  # τ = inf is drawn at this many times the last finite τ
 
 
 def plot_generation(dataset: xr.Dataset, class_names: tuple[str, ...] | None = None) -> Figure:
-    """Fraction generated, variance error, memorised fraction and score error of each class against training time.
+    """Fraction generated, errors of mean and variance, memorised fraction and score error of each class against training time.
 
     Points are means over networks with standard errors, or bootstrap intervals of 95 % (memorised fraction). Horizontal lines are the two
-    reference scores, vertical ones theory's τ_gen (thin) and τ_mem (thick) at the problem's t, the smooth line theory's score error there.
+    reference scores, vertical ones theory's τ_gen (thin) and τ_mem (thick), the smooth line theory's score error, at the same t as the
+    points.
 
     Args:
         dataset: of the command generate.
@@ -31,41 +34,49 @@ def plot_generation(dataset: xr.Dataset, class_names: tuple[str, ...] | None = N
     names = class_names or tuple(f"class {c}" for c in range(k))
     if len(names) != k:
         raise ValueError(f"class_names: {len(names)} names; allowed: {k}, one a class")
-    figure = Figure(figsize=(10.5, 7.4), layout="constrained")
+    figure = Figure(figsize=(12.0, 6.8), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(2, 2, sharex=True).ravel()
+    panels = figure.subplots(2, 3, sharex=True).ravel()
     place = int(np.argmin(np.abs(np.log(dataset.time.values / dataset.attrs["t"]))))
     quantities = [
-        ("fraction of the samples", dataset.counts.values / dataset.attrs["samples"]),
-        ("variance of the class, generated / exact", 1 + dataset.variance_error.values),
-        (f"memorised fraction (ratio < {dataset.attrs['threshold']:.3g})", None),
-        (rf"score error at $t$ = {dataset.time.values[place]:.2g}", dataset.score_error.values[:, :, place]),
+        ("fraction of the samples", dataset.counts.values / dataset.attrs["samples"], "linear"),
+        ("squared error of the class mean, per coordinate", dataset.mean_error.values, "linear"),
+        ("variance of the class, generated / exact", 1 + dataset.variance_error.values, "log"),
+        (f"memorised fraction (ratio < {dataset.attrs['threshold']:.3g})", None, "linear"),
+        (rf"score error at $t$ = {dataset.time.values[place]:.2g}, per coordinate", dataset.score_error.values[:, :, place], "log"),
     ]
     taus = dataset.tau.values
-    trained = np.isfinite(taus) | np.isinf(taus)
-    x = _drawn(taus[trained])
-    for panel, (title, values) in zip(panels, quantities, strict=True):
+    x = _drawn(taus[~np.isnan(taus)])
+    for panel, (title, values, scale) in zip(panels, quantities, strict=False):
         for c, color in enumerate(class_colors(k)):
-            middle, spread = _spread(dataset, values, c)
-            panel.errorbar(x, middle[trained], spread[:, trained], fmt="o-", color=color, markersize=4, linewidth=1, capsize=2)
-            for name, style in REFERENCES.items():
-                panel.axhline(float(middle[list(dataset.source.values).index(name)]), color=color, linestyle=style, linewidth=1, alpha=0.8)
-            for key, width in (("tau_gen", 0.8), ("tau_mem", 2.2)):
-                if x.min() <= dataset[key].values[c] <= x.max():
-                    panel.axvline(float(dataset[key].values[c]), color=color, linewidth=width, alpha=0.35)
-        panel.set(xscale="log", title=title)
-        panel.title.set_fontsize(10)
-    panels[1].set_yscale("log")
-    panels[3].set_yscale("log")
-    low, high = x.min(), taus[np.isfinite(taus)].max(initial=x.min())
+            _draw_class(panel, dataset, x, _spread(dataset, values, c), c, color, scale)
+        panel.set(xscale="log", yscale=scale)
+        panel.set_title(title, fontsize=10)
     theory_taus = dataset.theory_tau.values
-    inside = (theory_taus >= low) & (theory_taus <= high)
+    inside = (theory_taus >= x.min()) & (theory_taus <= taus[np.isfinite(taus)].max(initial=x.min()))
     for c, color in enumerate(class_colors(k)):
-        panels[3].plot(theory_taus[inside], dataset.theory_score_error.values[inside, c], color=color, linewidth=2.2, alpha=0.4)
-    for panel in panels[2:]:
+        panels[4].plot(theory_taus[inside], dataset.theory_score_error.values[inside, c], color=color, linewidth=2.2, alpha=0.4)
+    for panel in panels[2:5]:
         panel.set_xlabel(r"training time $\tau$" + (r" (last point: $\tau = \infty$)" if np.isinf(taus).any() else ""))
-    figure.legend(handles=_handles(names), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+        panel.tick_params(labelbottom=True)
+    panels[5].axis("off")
+    panels[5].legend(handles=_handles(names), loc="center left", frameon=False, fontsize=10)
     return figure
+
+
+def _draw_class(
+    panel: Axes, dataset: xr.Dataset, x: np.ndarray, found: tuple[np.ndarray, np.ndarray], c: int, color: str, scale: str
+) -> None:
+    """One class in one panel: networks in points, both reference scores, theory's times."""
+    (middle, spread), count = found, len(x)
+    panel.errorbar(x, middle[:count], spread[:, :count], fmt="o-", color=color, markersize=4, linewidth=1, capsize=2)
+    for name, style in REFERENCES.items():
+        value = float(middle[list(dataset.source.values).index(name)])
+        if np.isfinite(value) and not (scale == "log" and value < SMALLEST):  # the exact score has an error of 0
+            panel.axhline(value, color=color, linestyle=style, linewidth=1, alpha=0.8)
+    for key, width in (("tau_gen", 0.8), ("tau_mem", 2.2)):
+        if x.min() <= dataset[key].values[c] <= x.max():
+            panel.axvline(float(dataset[key].values[c]), color=color, linewidth=width, alpha=0.35)
 
 
 def _handles(names: tuple[str, ...]) -> list[Line2D]:
@@ -73,8 +84,9 @@ def _handles(names: tuple[str, ...]) -> list[Line2D]:
     return [
         *[Line2D([], [], color=color, marker="o", label=name) for name, color in zip(names, class_colors(len(names)), strict=True)],
         *[Line2D([], [], linestyle=style, label=name, **grey) for name, style in REFERENCES.items()],
-        Line2D([], [], linewidth=0.8, label=r"theory $\tau_{\rm gen}$ (vertical)", **grey),
-        Line2D([], [], linewidth=2.2, alpha=0.5, label=r"theory $\tau_{\rm mem}$ (vertical); score error", **grey),
+        Line2D([], [], linewidth=0.8, label=r"theory $\tau_{\rm gen}$ (thin, vertical)", **grey),
+        Line2D([], [], linewidth=2.2, alpha=0.5, label=r"theory $\tau_{\rm mem}$ (thick, vertical)", **grey),
+        Line2D([], [], linewidth=2.2, alpha=0.5, label="theory's score error (curve)", **grey),
     ]
 
 

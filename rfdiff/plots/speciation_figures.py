@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 from rfdiff.plots.curve_figures import class_colors
 
 LINEAR = 4.0  # noise has variance 1: what lies beyond is signal
+TICKS = (1, 2, 4, 10, 20, 40, 100, 200, 400, 1000)
 
 
 def plot_return_probability(
@@ -63,7 +64,8 @@ def plot_return_probability(
     if wells is not None and np.any(np.isfinite(np.asarray(wells))):
         handles.append(Line2D([], [], color="0.4", linestyle=":", label="the class's well appears"))
     panel.set(xlabel=r"time $t$ of the turn", ylabel=r"return probability $R_c(t)$", ylim=(-0.03, 1.03))
-    panel.set_xlim(max(times.max(), 0), times.min())  # the backward process runs to the right
+    margin = 0.02 * np.ptp(times)
+    panel.set_xlim(times.max() + margin, times.min() - margin)  # the backward process runs to the right
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4), frameon=False)
     return figure
 
@@ -108,6 +110,10 @@ def plot_backward_paths(
                 panel.axvline(float(np.asarray(speciation)[c]), color=color, linestyle="--", linewidth=1.2)
         if np.abs(lines[:, :, a]).max() > LINEAR:
             panel.set_yscale("symlog", linthresh=LINEAR)
+            ticks = [tick for tick in TICKS if 2 <= tick <= np.abs(lines[:, :, a]).max()]
+            panel.set_yticks([*[-tick for tick in reversed(ticks)], 0, *ticks], minor=False)
+            panel.yaxis.set_major_formatter("{x:g}")
+            panel.minorticks_off()
         panel.set_ylabel(quantity + (f" {a + 1}" if count > 1 else ""))
     handles = [Line2D([], [], color=colors[c], label=f"{names[c]} ({np.sum(ends == c)})") for c in range(num_classes)]
     if speciation is not None and np.any(np.isfinite(np.asarray(speciation))):

@@ -20,7 +20,8 @@ import numpy as np
 from rfdiff._pytree import value_type
 from rfdiff.rules import Rule
 from rfdiff.simulation.features import Sizes
-from rfdiff.simulation.moments import Moments, product
+from rfdiff.simulation.mehler import product
+from rfdiff.simulation.moments import Moments
 
 PANELS = 8
 MIN_PANELLED = 512

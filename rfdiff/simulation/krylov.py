@@ -27,7 +27,8 @@ PASSES = 4  # of orthogonalisation at most: each takes a dependent direction fro
 SLAB = 8  # blocks kept as one matrix: products of few large matrices are faster
 FIRST_CHECK = 3
 INVARIANT = 100.0  # times the rounding unit: a block that is no longer than this beside U times the last one holds nothing new
-SPACING = 1.15  # of the steps at which the space is looked at: each look is an eigendecomposition of T
+NEGLIGIBLE = 1e-12  # overlap of blocks, far below the square root of the rounding unit, at which Ritz values begin to suffer
+SPACING = 1.5  # at most, of the steps at which the space is looked at: each look is an eigendecomposition of T
 SQUARED = 3.0  # the losses converge as the square of the solution
 
 
@@ -73,7 +74,8 @@ def _matmul(a: jax.Array, b: jax.Array) -> jax.Array:
 
 @jax.jit
 def _inner(a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.matmul(a.T, b, precision=jax.lax.Precision.HIGHEST)
+    # transposed in memory: XLA would fold the transposition into a product that then runs at half speed on a CPU
+    return jnp.matmul(jax.lax.optimization_barrier(a.T), b, precision=jax.lax.Precision.HIGHEST)
 
 
 @jax.jit
@@ -110,9 +112,10 @@ class _Space:
         image = _times(self.mixture, self.loose[-1] if self.loose else self.slabs[-1][:, -self.width :])
         rest, column = self._without(image)
         self.T = _bordered(self.T, column)
-        if float(jnp.linalg.norm(rest)) <= INVARIANT * jnp.finfo(rest.dtype).eps * float(jnp.linalg.norm(image)):
+        size, eps = float(jnp.linalg.norm(image)), float(jnp.finfo(rest.dtype).eps)
+        if float(jnp.linalg.norm(rest)) <= INVARIANT * eps * size:
             return False  # U maps the space into itself: only rounding would be added
-        following = self._orthonormal(rest)
+        following = self._orthonormal(rest, eps * size)
         if not bool(jnp.any(following != 0)):
             return False
         self._append(following)
@@ -146,10 +149,18 @@ class _Space:
             column.append(np.asarray(coefficients, np.float64))
         return block, np.concatenate([np.zeros((0, block.shape[1])), *column])
 
-    def _orthonormal(self, block: jax.Array) -> jax.Array:
-        """An orthonormal block orthogonal to the basis; columns for which the space has no room left are 0."""
+    def _orthonormal(self, block: jax.Array, rounding: float = math.inf) -> jax.Array:
+        """An orthonormal block orthogonal to the basis; columns for which the space has no room left are 0.
+
+        Args:
+            block: the block, orthogonal to the basis up to `rounding`, an absolute error. Where no direction of it is so short that this
+                matters, it is left at that.
+        """
         for attempt in range(PASSES):
+            shortest = float(jnp.min(jnp.linalg.norm(block, axis=0)))
             block, whole = _whiten(block)
+            if not attempt and bool(whole) and rounding <= NEGLIGIBLE * shortest:
+                return block
             block, overlap = self._without(block)
             if (attempt or bool(whole)) and np.max(abs(overlap), initial=0) < math.sqrt(jnp.finfo(block.dtype).eps):
                 break  # what one subtraction leaves is rounding alone
@@ -201,18 +212,28 @@ def krylov_losses(
         V, own = _matmul(V, g), [_matmul(v, g) for v in own]
     space = _Space(averages.mixture, V)
     measured = Measured(space, V, rule, clock, float(kappa), d, probes is not None, rank)
-    due = FIRST_CHECK
+    due, goal, seen = FIRST_CHECK, SQUARED * math.sqrt(tolerance), (0, math.nan)
     while True:
         more = space.grow()
         steps = len(space.T) // space.width
         last = not more or steps >= max_steps
         if not last and steps < due:
             continue
-        due = max(steps + 1, math.ceil(SPACING * steps))
-        if not last and measured.newest() > SQUARED * math.sqrt(tolerance):
+        newest = measured.newest()
+        rate = math.log(newest / seen[1]) / (steps - seen[0]) if newest > 0 else -math.inf
+        seen = steps, newest
+        if not last and newest > goal:
+            due = _next_look(steps, math.log(goal / newest), rate)
             continue
         found = measured.losses(averages, own, np.asarray(shares, np.float64), exhausted=not more)
         train, test, train_error, test_error, change, rounding = found
         if last or change <= tolerance:
             values, converged = measured.ritz_values, change <= tolerance
             return KrylovCurves(train, test, train_error, test_error, change + rounding, steps, values, converged)
+        due = _next_look(steps, math.log(tolerance / change) / 2, rate)
+
+
+def _next_look(steps: int, missing: float, rate: float) -> int:
+    """Steps at which a logarithm that grew by `rate` a step will have grown by `missing` < 0, as far as that can be foreseen."""
+    most = math.ceil(SPACING * steps)
+    return max(steps + 1, min(most, steps + math.ceil(missing / rate)) if rate < 0 else most)

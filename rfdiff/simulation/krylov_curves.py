@@ -34,7 +34,7 @@ class _Ritz(NamedTuple):
     slope: np.ndarray
 
 
-_times = jax.jit(lambda moment, X: moment.times(X))
+_half = jax.jit(lambda moment, X: moment.half_times(X))
 
 
 class Measured:
@@ -82,35 +82,37 @@ class Measured:
         Q = space.basis()
         forms = []
         for operator in (*averages.train[1:], *averages.test):
-            form = space.coordinates(_times(operator, Q))
-            forms.append((form + form.T) / 2)
+            form = space.coordinates(_half(operator, Q))
+            forms.append(form + form.T)
         slopes = [space.coordinates(v) for v in own]
         leading = np.concatenate([np.asarray(averages.leading, np.float64), np.ones(len(shares))])
-        found = self._on(size, forms, slopes, shares, leading)
+        ritz = self._ritz(size)
+        turned = self._turned(ritz, forms, slopes, shares)
+        found = self._on(ritz, *turned, leading)
         change = 0.0
         if not exhausted:
-            before = self._on(size - space.width, forms, slopes, shares, leading)
+            smaller = self._ritz(size - space.width)
+            before = self._on(smaller, *self._turned(smaller, forms, slopes, shares), leading)
             change = float(np.max(abs(found[0] - before[0])))
-        moved = self._on(size, forms, slopes, shares, leading, self._rounding(self._ritz(size).values[-1]))
-        rounding = float(np.max(abs(found[0] - moved[0]))) + size * float(np.finfo(self.V.dtype).eps * np.max(abs(found[0])))
+        moved = ritz._replace(f=self._filter(np.where(ritz.values > 0, ritz.values + self._rounding(ritz.values[-1]), 0)))
+        shifted = self._on(moved, *turned, leading)
+        rounding = float(np.max(abs(found[0] - shifted[0]))) + size * float(np.finfo(self.V.dtype).eps * np.max(abs(found[0])))
         k = len(shares)
         return found[0][:, :k], found[0][:, k:], found[1][:, :k], found[1][:, k:], change, rounding
 
-    def _on(
-        self, size: int, forms: list[np.ndarray], slopes: list[np.ndarray], shares: np.ndarray, leading: np.ndarray, shift: float = 0.0
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Losses (T, 2K) of train and test classes on the leading part of the space, and their standard errors; f at shifted values."""
-        found, k = self._ritz(size), len(shares)
-        if shift:
-            found = found._replace(f=self._filter(np.where(found.values > 0, found.values + shift, 0)))
-        rotated = [found.S.T @ form[:size, :size] @ found.S for form in forms]
-        whole = np.diag(found.values) - sum(share * form for share, form in zip(shares[1:], rotated[: k - 1], strict=True))
-        curves, errors = [], []
-        for slope, form, lead in zip(slopes, [whole / shares[0], *rotated], leading, strict=True):
-            value, error = self._loss(found, found.S.T @ slope[:size], form)
-            curves.append(lead + value)
-            errors.append(error)
-        return np.stack(curves, 1), np.stack(errors, 1)
+    def _turned(
+        self, ritz: _Ritz, forms: list[np.ndarray], slopes: list[np.ndarray], shares: np.ndarray
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """YᵀU_cY of every train and test class, and YᵀV_c."""
+        size, k = len(ritz.values), len(shares)
+        rotated = [ritz.S.T @ form[:size, :size] @ ritz.S for form in forms]
+        first = np.diag(ritz.values) - sum(share * form for share, form in zip(shares[1:], rotated[: k - 1], strict=True))
+        return [first / shares[0], *rotated], [ritz.S.T @ slope[:size] for slope in slopes]
+
+    def _on(self, ritz: _Ritz, forms: list[np.ndarray], slopes: list[np.ndarray], leading: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Losses (T, 2K) of train and test classes on Ritz vectors, and their standard errors."""
+        values, errors = zip(*(self._loss(ritz, slope, form) for slope, form in zip(slopes, forms, strict=True)), strict=True)
+        return np.stack(values, 1) + leading, np.stack(errors, 1)
 
     def _loss(self, found: _Ritz, slope: np.ndarray, form: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """-(2/d) tr Vᵀ f V_c + (1/d) tr Vᵀ f U_c f V (T,): in one sum, or as a mean over probes with its standard error."""

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from rfdiff._pytree import value_type
 from rfdiff.activation import Activation
 from rfdiff.simulation.features import feature_map
-from rfdiff.simulation.moments import Moments, product
+from rfdiff.simulation.mehler import product
+from rfdiff.simulation.moments import Moments
 
 BLOCK_VALUES = 2**24  # features (block, p) of a batch at once
 

@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rfdiff._pytree import static, value_type
-from rfdiff.simulation.operators import Formed, formed
+from rfdiff.simulation.operators import Formed
 from rfdiff.simulation.rows import FEATURES, SEEDS, Rows
 
 BY_ROWS, SAME = PartitionSpec(FEATURES), PartitionSpec()
@@ -97,6 +97,10 @@ class Spread:
         """U X."""
         return self._mapped(lambda moment, X: moment.times(X), X, out=BY_ROWS)
 
+    def half_times(self, X: jax.Array) -> jax.Array:
+        """L X with L + Lᵀ = U."""
+        return self._mapped(lambda moment, X: moment.half_times(X), X, out=BY_ROWS)
+
     def slope(self) -> jax.Array:
         """V."""
         return self._mapped(lambda moment: moment.slope(), out=BY_ROWS)
@@ -111,7 +115,7 @@ class Spread:
 
     def matrix(self) -> jax.Array:
         """U, spread by rows."""
-        return self._mapped(formed, out=BY_ROWS)
+        return self._mapped(lambda moment: moment.matrix(), out=BY_ROWS)
 
     def _mapped(self, function: Any, *arguments: jax.Array, out: PartitionSpec) -> Any:
         specs = (placement(self.moment), *(BY_ROWS for _ in arguments))
@@ -137,7 +141,7 @@ def rows_of(W: jax.Array, mesh: Mesh | None) -> tuple[jax.Array, Rows]:
     return (W if mesh is None else spread(mesh, rows.filled(W), BY_ROWS)), rows
 
 
-_matrix = jax.jit(lambda moment: moment.matrix() if isinstance(moment, Spread) else formed(moment))
+_matrix = jax.jit(lambda moment: moment.matrix())
 _slope = jax.jit(lambda moment: moment.slope())
 
 

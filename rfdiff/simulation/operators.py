@@ -1,11 +1,10 @@
-"""Feature moments as operators: U X for blocks X (p, b) without U, by panels of rows and blocks of samples.
+"""Feature moments as operators: U X for blocks X (p, b) without U, by pieces of it and blocks of samples.
 
-`Formed` holds its (p, p) matrix. `NoiseAverage` and `Population` hold the first layer and the data and form a panel (rows, p) of Mehler's
-series at a time; `Draws` recomputes the features of a block of noisy samples, Φ_b (p, b), and adds Φ_b (Φ_bᵀ X). Nothing they make is
-larger than (p, panel), (p, block · orders) or X. All are pytrees, so that one compiled product serves every seed.
+`Formed` holds its (p, p) matrix. `NoiseAverage` and `Population` hold the first layer and the data and form a piece of Mehler's series
+at a time (`assembly`); `Draws` recomputes the features of a block of noisy samples, Φ_b (p, b), and adds Φ_b (Φ_bᵀ X). Nothing they make
+is larger than a piece, (p, block · orders) or X. All are pytrees, so that one compiled product serves every seed.
 
-On several devices (`rows`) each holds the rows of its own features, of X too: a panel has the rows of a few features of every device and
-the columns of the own ones, so that only the terms of these few features and sums (panel, b) travel.
+On several devices (`rows`) each holds the rows of its own features, of X too.
 """
 
 from typing import Any, Protocol
@@ -18,12 +17,12 @@ from rfdiff._pytree import static, value_type
 from rfdiff.activation import Activation
 from rfdiff.diffusion import noise_variance, signal_scale
 from rfdiff.mixture import GaussianMixture
+from rfdiff.simulation import assembly
 from rfdiff.simulation.features import feature_map
-from rfdiff.simulation.moments import MehlerTerms, mehler_rows, population_terms, product, train_terms, truncation_rows
+from rfdiff.simulation.mehler import MehlerTerms, population_terms, product, train_terms
 from rfdiff.simulation.quadrature import Quadrature
 from rfdiff.simulation.rows import ALL, Rows
 
-PANEL_VALUES = 2**22  # entries of a panel (rows, p): large enough for fast products, small enough to stay cheap beside X
 BLOCK_VALUES = 2**26  # entries of all coefficients (p, block · orders) of a block of samples
 
 
@@ -32,6 +31,10 @@ class Moment(Protocol):
 
     def times(self, X: jax.Array) -> jax.Array:
         """U X for X (p, b)."""
+        ...
+
+    def half_times(self, X: jax.Array) -> jax.Array:
+        """L X for some L with L + Lᵀ = U, whichever is cheapest: all that Xᵀ U X needs."""
         ...
 
     def slope(self) -> jax.Array:
@@ -50,6 +53,10 @@ class Formed:
     def times(self, X: jax.Array) -> jax.Array:
         """U X."""
         return product(self.U, self.rows.everywhere(X))
+
+    def half_times(self, X: jax.Array) -> jax.Array:
+        """U X/2."""
+        return self.times(X) / 2
 
     def slope(self) -> jax.Array:
         """V."""
@@ -96,11 +103,16 @@ class NoiseAverage:
 
     def times(self, X: jax.Array) -> jax.Array:
         """U X."""
+        return self._added(lambda terms: assembly.times(terms, X, self.rows), jnp.zeros_like(X))
 
-        def add(total: jax.Array, block: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-            return total + _mehler_product(self._terms(*block), X, self.rows), None
+    def half_times(self, X: jax.Array) -> jax.Array:
+        """L X with L + Lᵀ = U."""
+        return self._added(lambda terms: assembly.half_times(terms, X, self.rows), jnp.zeros_like(X))
 
-        return jax.lax.scan(add, jnp.zeros_like(X), self._blocks())[0]
+    def matrix(self) -> jax.Array:
+        """U (p, p); of several devices, own rows."""
+        p = len(self.W)
+        return self._added(lambda terms: assembly.matrix(terms, self.rows), jnp.zeros((p, p * self.rows.parts), self.W.dtype))
 
     def slope(self) -> jax.Array:
         """V by Stein's lemma."""
@@ -115,14 +127,19 @@ class NoiseAverage:
 
     def truncation(self) -> jax.Array:
         """Relative bound on what the series leaves out, as `noise_averaged_moments` has it."""
+        zero = jnp.zeros_like(self.W[:, 0])
+        energy, kept = self._added(lambda terms: (terms.energy, terms.kept), (zero, zero))
+        unit = self.W / jnp.sqrt(jnp.sum(self.W * self.W, axis=1))[:, None]
+        return assembly.left_out(unit, energy, kept, self.order, self.rows)
+
+    def _added(self, part: Any, zero: Any) -> Any:
+        """Sum of `part(terms)` over the blocks of samples."""
 
         def add(total: Any, block: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
-            terms = self._terms(*block)
-            return (total[0] + terms.energy, total[1] + terms.kept), None
+            return jax.tree.map(jnp.add, total, part(self._terms(*block))), None
 
-        zero = jnp.zeros_like(self.W[:, 0])
-        energy, kept = jax.lax.scan(add, (zero, zero), self._blocks())[0]
-        return _truncation(self.W / jnp.sqrt(jnp.sum(self.W * self.W, axis=1))[:, None], energy, kept, self.order, self.rows)
+        x, share = self._blocks()
+        return part(self._terms(x[0], share[0])) if len(x) == 1 else jax.lax.scan(add, zero, (x, share))[0]
 
 
 @value_type
@@ -149,7 +166,11 @@ class Population:
 
     def times(self, X: jax.Array) -> jax.Array:
         """U X."""
-        return _mehler_product(self._parts()[0], X, self.rows)
+        return assembly.times(self._parts()[0], X, self.rows)
+
+    def half_times(self, X: jax.Array) -> jax.Array:
+        """L X with L + Lᵀ = U."""
+        return assembly.half_times(self._parts()[0], X, self.rows)
 
     def slope(self) -> jax.Array:
         """V by Stein's lemma."""
@@ -158,7 +179,7 @@ class Population:
     def truncation(self) -> jax.Array:
         """Relative bound on what the series leaves out."""
         terms = self._parts()[0]
-        return _truncation(terms.unit, terms.energy, terms.kept, self.order, self.rows)
+        return assembly.left_out(terms.unit, terms.energy, terms.kept, self.order, self.rows)
 
 
 @value_type
@@ -214,6 +235,16 @@ class Draws:
         """U X."""
         return self._sum(jnp.zeros_like(X), lambda phi, noise, live: product(phi.T, self.rows.total(product(phi, X))))
 
+    def half_times(self, X: jax.Array) -> jax.Array:
+        """U X/2."""
+        return self.times(X) / 2
+
+    def matrix(self) -> jax.Array:
+        """U (p, p); of several devices, own rows."""
+        p, rows = len(self.W), self.rows
+        zero = jnp.zeros((p, p * rows.parts), self.W.dtype)
+        return self._sum(zero, lambda phi, noise, live: product(phi.T, rows.everywhere(phi, axis=1)))
+
     def slope(self) -> jax.Array:
         """V."""
         return self._sum(jnp.zeros_like(self.W), lambda phi, noise, live: product(phi.T, noise))
@@ -225,53 +256,3 @@ class Draws:
     def truncation(self) -> jax.Array:
         """0: a plain average leaves nothing out."""
         return jnp.zeros((), self.W.dtype)
-
-
-def formed(moment: NoiseAverage | Draws) -> jax.Array:
-    """The matrix U (p, p) of an average over samples, in panels of rows, or a product of features; of several devices, own rows."""
-    p, rows = moment.W.shape[0], moment.rows
-    zero = jnp.zeros((p, p * rows.parts), moment.W.dtype)
-    if isinstance(moment, Draws):
-        return moment._sum(zero, lambda phi, noise, live: product(phi.T, rows.everywhere(phi, axis=1)))
-
-    def add(total: jax.Array, block: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-        terms = moment._terms(*block)
-        return total + _by_panels(terms, rows, lambda part, live, r, off: rows.exchanged(mehler_rows(part, terms, r, off))), None
-
-    return jax.lax.scan(add, zero, moment._blocks())[0]
-
-
-def _by_panels(terms: MehlerTerms, rows: Rows, panel: Any) -> jax.Array:
-    """`panel(terms of its rows, which are no repetition, correlations (b, p), off-diagonal mask)` of every panel, put together along rows.
-
-    A panel has as many rows of each device, and the columns of this one; what `panel` returns has those of its rows that are this device's.
-    """
-    p = terms.unit.shape[0]
-    size = min(p, max(32, PANEL_VALUES // (p * rows.parts)))
-    count = -(-p // size)
-    columns = rows.numbers(p)
-
-    def one(where: jax.Array) -> Any:
-        which = jnp.minimum(where, p - 1)
-        part, numbers, live = rows.everywhere((jax.tree.map(lambda leaf: leaf[which], terms), columns[which], where < p))
-        return panel(part, live, product(part.unit, terms.unit.T), columns != numbers[:, None])
-
-    parts = jax.lax.map(one, np.arange(count * size).reshape(count, size))
-    return parts.reshape(count * size, *parts.shape[2:])[:p]
-
-
-def _mehler_product(terms: MehlerTerms, X: jax.Array, rows: Rows) -> jax.Array:
-    return _by_panels(terms, rows, lambda part, live, r, off: rows.scattered(product(mehler_rows(part, terms, r, off), X)))
-
-
-def _truncation(unit: jax.Array, energy: jax.Array, kept: jax.Array, order: int, rows: Rows) -> jax.Array:
-    """`truncation_rows` over all panels, relative to the diagonal."""
-    # one centre whose squares add up to what the series keeps has the same remainder
-    blank = jnp.zeros((len(energy), 1), unit.dtype)
-    terms = MehlerTerms(unit, (jnp.sqrt(kept)[:, None], *(blank for _ in range(order))), energy)
-
-    def panel(part: MehlerTerms, live: jax.Array, r: jax.Array, off: jax.Array) -> jax.Array:
-        size = len(live) // rows.parts
-        return jnp.broadcast_to(truncation_rows(part, terms, r, off & live[:, None]) / size, (size,))
-
-    return jnp.sqrt(rows.total(jnp.sum(_by_panels(terms, rows, panel))) / rows.total(jnp.vdot(energy, energy)))

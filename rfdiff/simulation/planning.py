@@ -17,9 +17,10 @@ from jax.sharding import Mesh
 
 from rfdiff.problem import Problem
 from rfdiff.samples import Samples
+from rfdiff.simulation.assembly import PANEL_VALUES
 from rfdiff.simulation.features import Sizes, floating_type, sizes_at
 from rfdiff.simulation.layout import available_bytes, layout_for, replica_bytes
-from rfdiff.simulation.operators import BLOCK_VALUES, PANEL_VALUES
+from rfdiff.simulation.operators import BLOCK_VALUES
 from rfdiff.simulation.rows import FEATURES
 from rfdiff.simulation.split import held_out_counts
 
@@ -27,7 +28,7 @@ SOLVERS = ("exact", "krylov", "krylov-matrix-free", "krylov-probes")
 PROBES = 16
 # Measured on two cores: eigh works at this part of the rate of large products, counting 9 p³ operations; elementwise work of Mehler's
 # series and filters at this part of it.
-EIGH_SHARE, ELEMENTWISE_SHARE = 0.35, 0.05
+EIGH_SHARE, ELEMENTWISE_SHARE = 0.85, 0.05
 STEPS = 18  # blocks until every training time is resolved to 1e-8, seen at ψ_p from 8 to 64; at most p/d, where the space is the whole
 CALIBRATION = 1024
 
@@ -150,9 +151,10 @@ def _cost(
 ) -> tuple[float, float, float]:
     """Bytes, operations and seconds of one network."""
     p, n, d, k, item = sizes.p, sizes.n, sizes.d, len(sizes.counts), np.dtype(dtype).itemsize
-    assembly = 2.0 * p * p * n * (train_order + 1 if sizes.draws is None else sizes.draws)
-    tested = 2.0 * p * p * (d + sum(held_out) * (train_order + 1))
-    elementwise = p * p * (2.0 * train_order * (sizes.draws is None) + 2.0 * k * (test_order if not held_out else train_order))
+    # half of what is symmetric is formed, and applied in quadratic forms
+    assembly = p * p * n * (train_order + 1.0 if sizes.draws is None else 2.0 * sizes.draws)
+    tested = p * p * (d + sum(held_out) * (train_order + 1.0))
+    elementwise = p * p / 2 * (2.0 * train_order * (sizes.draws is None) + 2.0 * k * (test_order if not held_out else train_order))
     if solver == "exact":
         rotations = 2.0 * p**3 * (2 * k - 1) * 1.5
         flops = assembly + k * tested + 9.0 * p**3 + rotations
@@ -163,7 +165,7 @@ def _cost(
     basis = min(p, steps * width)
     applied = 2.0 * p * p * width * steps
     growth = 12.0 * p * width**2 * steps**2 / 2
-    forms = (2.0 * p * p * basis + 2.0 * p * basis**2) * (2 * k - 1) + k * tested + assembly
+    forms = (p * p * basis + 2.0 * p * basis**2) * (2 * k - 1) + k * tested + assembly
     small = 9.0 * basis**3 / EIGH_SHARE * 3
     free = solver == "krylov-matrix-free" or (solver == "krylov-probes" and not holds_matrix(p, dtype))
     assembled = assembly * (steps if free else 1)

@@ -12,7 +12,7 @@ from rfdiff.backward import potential, potential_times, well_times
 from tests.tolerances import rejects
 
 MIRROR = np.array([[1.0, -1.0], [-1.0, 1.0]])
-wells = jax.jit(well_times)
+wells, both = jax.jit(well_times), jax.jit(lambda *numbers: (well_times(*numbers), potential_times(*numbers)))
 
 
 def at(*arguments: Any) -> np.ndarray:
@@ -35,11 +35,13 @@ def count_wells(t: float, weights: Any, gram: np.ndarray, variances: Any, d: flo
     return int(np.sum((energy[1:-1] < energy[:-2]) & (energy[1:-1] < energy[2:])))
 
 
-@pytest.mark.parametrize("d", [50.0, 400.0, 1e6])
-def test_balanced_classes_split_at_the_classical_time(d: float) -> None:
-    """e^{-2t} ‖μ_1 - μ_2‖²/4 = ½ with ‖μ_1 - μ_2‖² = 4d: both wells appear at ½ log 2d."""
-    times = at([0.5, 0.5], MIRROR, [1.0, 1.0], d)
-    expected = np.array([[np.nan, math.log(2 * d) / 2], [math.log(2 * d) / 2, np.nan]])
+def test_balanced_classes_split_at_the_classical_time() -> None:
+    """e^{-2t} ‖μ_1 - μ_2‖²/4 = ½ with ‖μ_1 - μ_2‖² = 4d: both wells appear at ½ log 2d, for all d in one mapped call."""
+    d = np.array([50.0, 400.0, 1e6])
+    with jax.enable_x64(True):
+        times = np.asarray(jax.jit(jax.vmap(well_times, (None, None, None, 0)))(np.full(2, 0.5), MIRROR, np.ones(2), d))
+    split = np.log(2 * d)[:, None, None] / 2
+    expected = np.where(np.eye(2, dtype=bool), np.nan, split)
     np.testing.assert_allclose(times, expected, rtol=1e-9)
     rejects(lambda: np.testing.assert_allclose(times, expected + 0.5 * math.log(2), rtol=1e-9))
 
@@ -78,9 +80,30 @@ def test_no_wells() -> None:
 def test_three_classes() -> None:
     numbers = np.array([0.6, 0.3, 0.1]), np.diag([1.0, 0.5, 2.0]), np.array([1.5, 0.5, 1.0]), 400.0
     with jax.enable_x64(True):
-        times, least = map(np.asarray, jax.jit(lambda *n: (well_times(*n), potential_times(*n)))(*numbers))
+        times, least = map(np.asarray, both(*numbers))
     assert least[0] == np.inf and np.all(np.isinf(times[0, 1:]))  # the majority
     np.testing.assert_allclose(least[1:], [times[1, 0], min(times[2, 0], times[2, 1])])
+
+
+@pytest.mark.parametrize(
+    ("weights", "line", "appear"),
+    [
+        ([0.1, 0.8, 0.1], [-1.0, 0.0, 1.3], [2, 0]),  # both rare classes beside the one in the middle
+        ([0.3, 0.4, 0.3], [-1.0, 0.2, 1.0], [0, 1]),  # the one in the middle comes out of its neighbour's well
+        ([0.45, 0.1, 0.45], [-1.0, 0.0, 1.0], [0, 1]),  # a split, class 2 with class 0, then one in the middle of it
+    ],
+)
+def test_three_classes_on_a_line(weights: list[float], line: list[float], appear: list[int]) -> None:
+    """A third class on the axis of two: its well is not taken for theirs."""
+    places = np.array(line) - np.dot(weights, line)
+    gram, variances = np.outer(places, places), np.ones(3)
+    with jax.enable_x64(True):
+        found = np.asarray(both(np.array(weights), gram, variances, 400.0)[1])
+    for count, c in enumerate(appear):
+        assert count_wells(found[c] + 1e-3, weights, gram, variances, 400.0) == count + 1
+        assert count_wells(found[c] - 1e-3, weights, gram, variances, 400.0) == count + 2
+    others = np.delete(found, appear)
+    assert np.all(np.isinf(others) | np.isclose(others, found[appear[0]]))
 
 
 def test_derivatives() -> None:

@@ -60,12 +60,12 @@ def assert_order(values: np.ndarray, steps: np.ndarray, order: int) -> None:
     assert loglog_slope(1 / steps, values) == pytest.approx(order, abs=0.12)
 
 
-def draws(noised: Any, labels: np.ndarray, t: float, seed: int = 0) -> jax.Array:
-    return decisions._draws(noised, jax.random.key(seed), jnp.asarray(labels), jnp.asarray(t, float))
+def draws(noised: Any, labels: np.ndarray, t: float, seed: int = 0) -> np.ndarray:
+    return decisions.draw_states(noised, jax.random.key(seed), labels, t)
 
 
 @pytest.fixture(scope="module")
-def start() -> jax.Array:
+def start() -> np.ndarray:
     return draws(MIXTURE.noised, np.repeat([0, 1], [6400, 1600]), GRID[0])
 
 
@@ -83,7 +83,7 @@ def assert_law(x: np.ndarray, t: float, weights: np.ndarray, means: np.ndarray, 
 
 
 @pytest.mark.parametrize("method", ["euler-maruyama", "heun-sde", "heun-ode"])
-def test_samples_of_the_exact_score_have_the_law_of_the_mixture(method: str, start: jax.Array) -> None:
+def test_samples_of_the_exact_score_have_the_law_of_the_mixture(method: str, start: np.ndarray) -> None:
     """Class fractions, means and covariances in standard errors; a score without the factor of its weights fails."""
     t = GRID[-1]
     grid = log_snr_grid(GRID[0], t, 600) if method == "euler-maruyama" else GRID
@@ -101,7 +101,7 @@ def test_samples_of_the_exact_score_have_the_law_of_the_mixture(method: str, sta
         rejects(lambda: assert_law(other, t, *expected))
 
 
-def test_trajectories_do_not_depend_on_the_chunks(start: jax.Array, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_trajectories_do_not_depend_on_the_chunks(start: np.ndarray, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     score = jax.tree_util.Partial(NoisedMixture.score, MIXTURE.noised)
     arguments: dict[str, Any] = {"score": score, "x": start[:10], "times": GRID[:11], "key": jax.random.key(3)}
     arguments["observe"] = first_coordinate
@@ -120,7 +120,7 @@ def first_coordinate(x: jax.Array, t: jax.Array) -> jax.Array:
     return x[0]
 
 
-def test_a_second_call_compiles_nothing(start: jax.Array) -> None:
+def test_a_second_call_compiles_nothing(start: np.ndarray) -> None:
     arguments: Any = (start[:10], GRID[:11], jax.random.key(3))
     size = getattr(samplers._run, "_cache_size")  # noqa: B009 - it has no type
     backward(jax.tree_util.Partial(NoisedMixture.score, MIXTURE.noised), *arguments)
@@ -186,7 +186,8 @@ def test_too_large_for_memory() -> None:
         samplers.chunk_of(16384, 10**9, np.float32)
 
 
-@pytest.mark.parametrize("method", ["heun-sde", pytest.param("heun-ode", marks=pytest.mark.slow)])
+@pytest.mark.slow  # U-turns of both in test_decisions say it by default
+@pytest.mark.parametrize("method", ["heun-sde", "heun-ode"])
 def test_reduction_has_the_law_of_the_full_process(method: str) -> None:
     """Two isotropic classes of different variance in d = 12: span coordinate, norm across and posterior, full against reduced."""
     d = 12

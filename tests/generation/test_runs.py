@@ -1,5 +1,7 @@
 """What a network generates: the two reference scores, and memorisation of a network with many features and few samples."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from rfdiff import MixtureLaw, Problem, generation
 from rfdiff.activation import Activation
 from rfdiff.backward import log_snr_grid
+from rfdiff.generation import runs
 from tests.tolerances import assert_within, rejects
 
 LAW = MixtureLaw.isotropic([0.8, 0.2], [0.5, 0.5], [[0.7, -0.7], [-0.7, 0.7]])
@@ -50,3 +53,20 @@ def test_many_features_memorise_few_samples_in_the_end() -> None:
     late = generation.generate(problem, 8, [30.0, np.inf], log_snr_grid(4.0, 0.01, 30), jax.random.key(0), 500, dtype="float64", probes=20)
     share = late.memorised / np.maximum(late.counts, 1)
     assert share[0].max() < 0.1 and share[1].min() > 0.2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"times": GRID[::-1]}, "^times: .*strictly decreasing"),
+        ({"times": [1.0, 0.0]}, "^times: 0 at 1; allowed: finite times > 0"),
+        ({"method": "leapfrog"}, "^method: 'leapfrog'"),
+        ({"threshold": 0.0}, "^threshold: 0.0; allowed"),
+        ({"num": 0}, "^num: 0; allowed: an integer >= 2"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_trained(change: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(runs, "train")
+    arguments: dict[str, Any] = {"taus": [1.0], "times": GRID, "key": jax.random.key(0), **change}
+    with pytest.raises(ValueError, match=message):
+        generation.generate(Problem(LAW, SHIFTED, t=0.1, psi_p=8.0, psi_n=2.0), 12, **arguments)

@@ -46,7 +46,11 @@ def some_readout() -> np.ndarray:
 
 
 @pytest.mark.parametrize("problem", [AVERAGED, pytest.param(DRAWN, marks=pytest.mark.slow)], ids=["averaged", "drawn"])
-@pytest.mark.parametrize(("optimizer", "rule"), [(SGD, GradientDescent(0.5)), (MOMENTUM, HeavyBall(0.5, 0.8))], ids=["plain", "momentum"])
+@pytest.mark.parametrize(
+    ("optimizer", "rule"),
+    [pytest.param(SGD, GradientDescent(0.5), marks=pytest.mark.slow), (MOMENTUM, HeavyBall(0.5, 0.8))],
+    ids=["plain", "momentum"],
+)
 def test_steps_are_the_filters_of_the_rules(problem: Problem, optimizer: Any, rule: HeavyBall) -> None:
     trained = run(problem, optimizer)
     exact = run_seeds(problem, trained.batch.taus, D, KEY, [SEED], rule)

@@ -11,7 +11,7 @@ import pytest
 
 from rfdiff import MixtureLaw, Problem, Samples, simulation
 from rfdiff.rules import GradientDescent, GradientFlow, Ridge, Rule
-from rfdiff.simulation import SeedBatch, krylov, krylov_ensemble, operators, planning, quadrature
+from rfdiff.simulation import SeedBatch, assembly, krylov, krylov_ensemble, operators, planning, quadrature
 from rfdiff.simulation.features import first_layer, sizes_at
 from rfdiff.simulation.krylov import Averages, KrylovCurves, krylov_losses
 from rfdiff.simulation.layout import layout_for
@@ -186,7 +186,7 @@ def shapes(jaxpr: Any) -> set[tuple[int, ...]]:
 @pytest.mark.parametrize("draws", [math.inf, 5])
 def test_without_the_matrix_nothing_is_as_large_as_it(draws: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """No array of p² or of p n m entries in the program; forming U, which has one, is the sibling."""
-    monkeypatch.setattr(operators, "PANEL_VALUES", 2**10)
+    monkeypatch.setattr(assembly, "TILE", 32)
     monkeypatch.setattr(operators, "BLOCK_VALUES", 2**12)
     monkeypatch.setattr(quadrature, "BLOCK_VALUES", 2**13)
     case = problem(draws, psi_n=8.0)
@@ -204,7 +204,7 @@ def test_without_the_matrix_nothing_is_as_large_as_it(draws: float, monkeypatch:
     small = shapes(jax.make_jaxpr(lambda m, X: m.times(X))(moment, X).jaxpr)
     largest = max(math.prod(shape) for shape in small)
     assert largest < sizes.p**2 / 2 and largest < sizes.p * sizes.n * (5 if draws == 5 else layout.train_order + 1)
-    assert (sizes.p, sizes.p) in shapes(jax.make_jaxpr(operators.formed)(moment).jaxpr)
+    assert (sizes.p, sizes.p) in shapes(jax.make_jaxpr(lambda m: m.matrix())(moment).jaxpr)
 
 
 @pytest.mark.parametrize("tolerance", [0.0, -1e-6, 1.0, math.nan, "small", True])

@@ -71,7 +71,7 @@ def agree(moments: Moments, name: str, which: str) -> None:
         assert_within(V, V_error, moments.V[c], k=4.5, max_stderr=0.01)
 
 
-@pytest.mark.parametrize("name", ["tanh", "relu"])
+@pytest.mark.parametrize("name", ["tanh", pytest.param("relu", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("which", ["train", "population"])
 def test_exact_averages_against_monte_carlo(name: str, which: str) -> None:
     exact = exact_train if which == "train" else exact_population
@@ -101,7 +101,7 @@ def test_noise_of_one_sample_is_shared_by_its_features() -> None:
     rejects(lambda: agree(Moments(tuple(independent), moments.V, moments.leading, moments.truncation), "tanh", "train"))
 
 
-@pytest.mark.parametrize("name", ["tanh", "relu"])
+@pytest.mark.parametrize("name", ["tanh", pytest.param("relu", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("exact", [exact_train, exact_population])
 def test_truncation_bounds_the_error(name: str, exact: Any) -> None:
     best = exact(name, 24)

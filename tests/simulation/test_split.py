@@ -71,6 +71,7 @@ def test_training_and_held_out_samples_never_overlap(uniform_data: Samples) -> N
     assert rows(again.train) != rows(splits[5].train)
 
 
+@pytest.mark.slow
 def test_each_replica_depends_on_its_own_key_alone(uniform_data: Samples, monkeypatch: pytest.MonkeyPatch) -> None:
     curves = simulation.summarize([simulation.run_seeds(problem(), TAUS, D, KEY, seeds, data=uniform_data) for seeds in ([2], [0, 1])])
     monkeypatch.setitem(layout.LOOP_FEATURES, jax.default_backend(), 1000)

@@ -144,7 +144,8 @@ def agrees(simulated: Any, predicted: Any, d: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("draws", "d", "seeds"), [(math.inf, 48, 24), pytest.param(2, 96, 24, marks=slow), pytest.param(2, 48, 60, marks=slow)]
+    ("draws", "d", "seeds"),
+    [pytest.param(math.inf, 48, 24, marks=slow), pytest.param(2, 96, 24, marks=slow), pytest.param(2, 48, 60, marks=slow)],
 )
 def test_networks_on_the_same_classes_agree(draws: float, d: int, seeds: int) -> None:
     """To O(1/d); pairing the sorted eigenvalues as if the covariances commuted does not."""

@@ -142,6 +142,7 @@ def test_other_numbers_compile_nothing(observed: Observed) -> None:
     assert before._cache_size() == compiled
 
 
+@pytest.mark.slow
 def test_forward_reverse_and_mapped_derivatives_agree() -> None:
     at = problem()
     plan = theory.plan_points(at, np.array([0.5]), level=1)

@@ -95,7 +95,8 @@ def test_derivative_in_a_number_of_the_problem(jacobian: Any, name: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("name", "index"), [("weights", (1,)), ("eigenvalues", (0, 1)), ("eigenvalues", (1, 0)), ("eigenvalue_weights", (0,))]
+    ("name", "index"),
+    [("weights", (1,)), ("eigenvalues", (0, 1)), ("eigenvalues", (1, 0)), pytest.param("eigenvalue_weights", (0,), marks=pytest.mark.slow)],
 )
 def test_derivative_in_the_mixture(jacobian: Any, name: str, index: tuple[int, ...]) -> None:
     field = np.asarray(getattr(centred().mixture, name))
@@ -117,6 +118,7 @@ def test_derivative_where_the_gram_matrix_has_no_width(jacobian: Any, change: np
     rejects(lambda: assert_slopes(1.001 * exact, differences, 5e-5))
 
 
+@pytest.mark.slow
 def test_derivative_of_a_density() -> None:
     lam = np.array([1.0, 2.0])
     problem = centred()

@@ -40,6 +40,7 @@ def by_lattice() -> object:
     return theory.learning_curves(problem(plane(4)), TAUS)
 
 
+@pytest.mark.slow
 def test_scrambled_points_find_what_the_lattice_finds(by_lattice: object, monkeypatch: pytest.MonkeyPatch) -> None:
     """A Gram matrix of rank 2 given to the points for high rank: off by less than the returned error, which is small."""
     monkeypatch.setattr(dynamics, "LATTICE_RANK", 1)

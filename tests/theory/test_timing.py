@@ -28,6 +28,7 @@ def assert_same(exact: ClassTimes, gridded: ClassTimes, relative: float) -> None
         np.testing.assert_allclose(getattr(exact, name), getattr(gridded, name), rtol=relative, err_msg=name)
 
 
+@pytest.mark.slow
 def test_derivatives_of_the_times_of_one_class() -> None:
     """d τ along t, ψ_p, ψ_n and σ² against central differences of the same program's times, with that of another number rejected."""
     plan = theory.plan_curves(ONE_CLASS, tolerance=1e-3, gram_derivatives=False)
