@@ -277,7 +277,7 @@ def _draw_run(panels: Sequence[Axes], at: xr.Dataset, color: Any) -> None:
         if np.isfinite(place) and place > 0:
             panels[0].plot(place, np.interp(place, steps, test), marker, color=color, markeredgecolor="black", markersize=6)
     panels[1].plot(steps[1:], at["gap"].values[1:], color=color, linewidth=0.9)
-    panels[2].plot(checkpoints, at["frechet"].values, color=color, linewidth=0.9)
+    panels[2].plot(checkpoints, at["frechet"].values, ".-", color=color, linewidth=0.9)  # some points have no neighbour
     panels[2].plot(checkpoints, at["floor"].values, ":", color=color, linewidth=0.9)
     panels[3].plot(checkpoints, at["memorised"].values, color=color, linewidth=0.9)
     panels[3].fill_between(checkpoints, at["low"].values, at["high"].values, color=color, alpha=0.15, linewidth=0)
