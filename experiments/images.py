@@ -122,11 +122,12 @@ def trained(place: Path, argument: tuple[str, Sequence[int], Sequence[int], int]
     dataset = readout.read_out(losses, steps, rows)
     names = ("mean_loss", "mean_loss_stderr", "gap", "time", "time_at", "step", "checkpoint", "t", "grid", *readout.VARIABLES)
     law = fitted_law(images)
+    slow = form == "smoke" and len(classes) > 2  # the theory of four classes compiles for longer than a smoke run may take
     return {
         **{name: dataset[name].values for name in names},
         "accuracy": classifier.accuracy,
         **law_numbers(law),
-        "predicted": predicted(law, settings),
+        "predicted": np.full((2, len(classes)), np.nan) if slow else predicted(law, settings),
     }
 
 
