@@ -41,6 +41,8 @@ def verdict(data: xr.Dataset) -> list[tuple[str, bool]]:
         text += f"by more than {images.RESOLVED}: {listed}"
         said.append((text, bool(ratios[-1] - ratios[0] > np.log(images.RESOLVED))))
     said.append((f"in theory it falls: {theirs}", bool(expected[-1] < expected[0])))
+    if data.attrs["form"] == "smoke":  # what the claim says of photographs, stand-ins need not show
+        return said
     gap = data["gap"].isel(step=-1).mean("seed").values
     text = "the last gap of Bag is larger where it is outnumbered most than where it outnumbers most: "
     text += f"{gap[-1, 0]:.3f} against {gap[0, 0]:.3f} (Sneaker: {gap[0, 1]:.3f} against {gap[-1, 1]:.3f})"

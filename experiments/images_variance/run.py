@@ -34,13 +34,15 @@ def verdict(data: xr.Dataset) -> list[tuple[str, bool]]:
         images.learned_said(data),
         (f"the variance of Bag is {float(ratio.min()):.2f} times that of Sneaker or more, above 1.5", bool((ratio > 1.5).all())),
     ]
+    if data.attrs["form"] == "smoke":  # what the claim says of photographs, stand-ins need not show
+        return said
     gaps = data["gap"].isel(step=-1, case=0).values
     text = "after the last step the loss gap of Bag is the larger one in every seed: "
     said.append((text + ", ".join(f"{bag:.3f} against {sneaker:.3f}" for bag, sneaker in gaps), bool(np.all(gaps[:, 0] > gaps[:, 1]))))
     times = data["time"].sel(reading="tau_mem").isel(case=0).values
     there = np.isfinite(times).all(1)
     text = f"τ_mem of Bag is the earlier one in each of the {there.sum()} seeds where both classes have one"
-    said.append((text, bool(np.all(times[there, 0] < times[there, 1])) and (there.all() or data.attrs["form"] == "smoke")))
+    said.append((text, bool(np.all(times[there, 0] < times[there, 1])) and bool(there.all())))
     resolved, right = images.orders(data, "tau_gen")
     t = data["t"].values[images.level_of(data)]
     said.append((f"at t = {t:.2g} no resolved order of τ_gen ({resolved} of 1 is resolved) is that of theory", right == 0))
