@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +137,19 @@ def predicted(law: MixtureLaw, settings: Settings) -> np.ndarray:
     problem = Problem(law, "tanh", THEORY_TIME, THEORY_RATIO, ratio)  # type: ignore[arg-type]
     found = times(theory.learning_curves(problem, TAUS, tolerance=TOLERANCE))
     return np.stack([np.asarray(found.tau_gen), np.asarray(found.tau_mem)])
+
+
+def forms(cases: Callable[[str], list[Case]], seeds: dict[str, int]) -> tuple[Callable[..., xr.Dataset], Callable[..., xr.Dataset]]:
+    """`compute` and `compute_small` of an experiment, from its cases in a form and its numbers of seeds."""
+
+    def compute(smoke: bool, cells: harness.Cells) -> xr.Dataset:
+        form = "smoke" if smoke else "full"
+        return computed(form, cells, cases(form), seeds["full"])
+
+    def compute_small(cells: harness.Cells) -> xr.Dataset:
+        return computed("small", cells, cases("small"), seeds["small"])
+
+    return compute, compute_small
 
 
 def computed(form: str, cells: harness.Cells, cases: Sequence[Case], number: int) -> xr.Dataset:

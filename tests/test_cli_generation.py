@@ -10,6 +10,7 @@ import pytest
 
 from rfdiff import cli, generation, plots
 from rfdiff.datasets import load_dataset
+from tests.command_line import run
 
 TOML = """\
 activation = "softplus"
@@ -22,13 +23,6 @@ variances = [1.0, 0.6]
 """
 GRAM = "centroid_gram = [[0.5, -0.5], [-0.5, 0.5]]\n"
 SMALL = ["--d", "12", "--tau", "3", "30", "inf", "--samples", "40", "--steps", "12", "--dtype", "float32"]
-
-
-def run(*arguments: str) -> tuple[int, str]:
-    told = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "stdout", told)
-        return cli.main(list(arguments)), told.getvalue()
 
 
 @pytest.fixture(scope="module")

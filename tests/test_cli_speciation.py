@@ -11,6 +11,7 @@ import xarray as xr
 
 from rfdiff import backward, cli, plots, speciate_command
 from rfdiff.datasets import load_dataset
+from tests.command_line import run
 
 TOML = """\
 activation = "tanh"
@@ -24,13 +25,6 @@ variances = [1.5, 0.6]
 GRAM = "centroid_gram = [[0.3, -0.3], [-0.3, 0.3]]\n"
 SMALL = ["--d", "64", "--trajectories", "400", "--points", "4", "--steps", "32"]
 FILES = ["return_probability.png", "speciation.nc", "trajectories.png"]
-
-
-def run(*arguments: str) -> tuple[int, str]:
-    told = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "stdout", told)
-        return cli.main(list(arguments)), told.getvalue()
 
 
 @pytest.fixture(scope="module")

@@ -19,13 +19,7 @@ def cases(form: str) -> list[images.Case]:
     return [(CLASSES, (images.SIZES[form].each // 2,) * len(CLASSES))]
 
 
-def compute(smoke: bool, cells: harness.Cells) -> xr.Dataset:
-    form = "smoke" if smoke else "full"
-    return images.computed(form, cells, cases(form), SEEDS["full"])
-
-
-def compute_small(cells: harness.Cells) -> xr.Dataset:
-    return images.computed("small", cells, cases("small"), SEEDS["small"])
+compute, compute_small = images.forms(cases, SEEDS)
 
 
 def verdict(data: xr.Dataset) -> list[tuple[str, bool]]:

@@ -20,13 +20,7 @@ def cases(form: str) -> list[images.Case]:
     return [(CLASSES, imbalanced(2 * images.SIZES[form].each, ratio)) for ratio in RATIOS[form]]
 
 
-def compute(smoke: bool, cells: harness.Cells) -> xr.Dataset:
-    form = "smoke" if smoke else "full"
-    return images.computed(form, cells, cases(form), SEEDS["full"])
-
-
-def compute_small(cells: harness.Cells) -> xr.Dataset:
-    return images.computed("small", cells, cases("small"), SEEDS["small"])
+compute, compute_small = images.forms(cases, SEEDS)
 
 
 def verdict(data: xr.Dataset) -> list[tuple[str, bool]]:
