@@ -8,12 +8,13 @@ trained networks generate by it (`rfdiff.generation`).
 from rfdiff import backward, generation, simulation, theory
 from rfdiff.activation import Activation
 from rfdiff.agreement import Agreement, assess, compare
-from rfdiff.curves import ClassTimes, EmpiricalSpectrum, LearningCurves, Spectrum, times
+from rfdiff.class_times import ClassTimes, times
+from rfdiff.curves import EmpiricalSpectrum, LearningCurves, Spectrum
+from rfdiff.files.result_file import Result, load, save
 from rfdiff.mixture import GaussianMixture, MixtureLaw
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientDescent, GradientFlow, HeavyBall, Ridge
 from rfdiff.samples import Samples
-from rfdiff.store import Result, load, save
 
 __version__ = "0.1.0"
 

@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rfdiff._pytree import as_real_array, is_concrete, set_field, static, value_type, vectorize_text
-from rfdiff.covariances import check_gram, class_moments, law_fields, symmetric_roots
-from rfdiff.scores import NoisedMixture, noised_mixture
-from rfdiff.scores import optimal_loss as optimal_loss
+from rfdiff.covariance_estimates import class_moments
+from rfdiff.covariances import check_gram, law_fields, symmetric_roots
+from rfdiff.errors import InputError
+from rfdiff.noised_mixture import NoisedMixture, noised_mixture
+from rfdiff.noised_mixture import optimal_loss as optimal_loss
+from rfdiff.value_types import as_real_array, is_concrete, set_field, static, value_type, vectorize_text
 
 WEIGHT_TOLERANCE = 1e-6
 
@@ -33,7 +35,7 @@ class MixtureLaw:
         commuting: whether `eigenvalues` are joint.
 
     Raises:
-        ValueError: naming the field, its value and the allowed range.
+        InputError: naming the field, its value and the allowed range.
     """
 
     weights: Any
@@ -48,19 +50,19 @@ class MixtureLaw:
         for name in ("weights", "eigenvalues", "eigenvalue_weights", "centroid_gram"):
             set_field(self, name, _as_array(name, getattr(self, name)))
         if (self.covariances is None) != (self.centroids is None) or (self.covariances is None and not self.commuting):
-            raise ValueError("covariances: given without centroids, or commuting=False without them; allowed: build with from_covariances")
+            raise InputError("covariances: given without centroids, or commuting=False without them; allowed: build with from_covariances")
         if np.ndim(self.weights) != 1 or np.shape(self.weights)[0] < 1:
-            raise ValueError(f"weights: shape {np.shape(self.weights)}; allowed: (K,) with K >= 1")
+            raise InputError(f"weights: shape {np.shape(self.weights)}; allowed: (K,) with K >= 1")
         k = np.shape(self.weights)[0]
         if np.ndim(self.eigenvalues) != 2 or np.shape(self.eigenvalues)[1] != k or np.shape(self.eigenvalues)[0] < 1:
-            raise ValueError(f"eigenvalues: shape {np.shape(self.eigenvalues)}; allowed: (L, K) with K = {k}, as many as weights")
+            raise InputError(f"eigenvalues: shape {np.shape(self.eigenvalues)}; allowed: (L, K) with K = {k}, as many as weights")
         groups = np.shape(self.eigenvalues)[0]
         if np.shape(self.eigenvalue_weights) != (groups,):
-            raise ValueError(
+            raise InputError(
                 f"eigenvalue_weights: shape {np.shape(self.eigenvalue_weights)}; allowed: ({groups},), one for each row of eigenvalues"
             )
         if np.shape(self.centroid_gram) != (k, k):
-            raise ValueError(f"centroid_gram: shape {np.shape(self.centroid_gram)}; allowed: ({k}, {k}), K x K with K = {k} weights")
+            raise InputError(f"centroid_gram: shape {np.shape(self.centroid_gram)}; allowed: ({k}, {k}), K x K with K = {k} weights")
         if is_concrete(self.weights, self.eigenvalues, self.eigenvalue_weights, self.centroid_gram):
             self._check_values()
 
@@ -68,17 +70,17 @@ class MixtureLaw:
         for name in ("weights", "eigenvalues", "eigenvalue_weights", "centroid_gram"):
             value = getattr(self, name)
             if not np.all(np.isfinite(value)):
-                raise ValueError(f"{name}: {vectorize_text(np.ravel(value))} has an entry that is not finite; allowed: finite numbers")
+                raise InputError(f"{name}: {vectorize_text(np.ravel(value))} has an entry that is not finite; allowed: finite numbers")
         for name in ("weights", "eigenvalue_weights"):
             value = getattr(self, name)
             if np.any(value <= 0):
-                raise ValueError(f"{name}: {vectorize_text(value)} has an entry <= 0; allowed: every entry > 0")
+                raise InputError(f"{name}: {vectorize_text(value)} has an entry <= 0; allowed: every entry > 0")
             if abs(value.sum() - 1) > WEIGHT_TOLERANCE:
-                raise ValueError(f"{name}: {vectorize_text(value)} sums to {value.sum():.8g}; allowed: a sum of 1")
+                raise InputError(f"{name}: {vectorize_text(value)} sums to {value.sum():.8g}; allowed: a sum of 1")
             if abs(value.sum() - 1) > 1e-15 * value.size:  # a normalised list is left alone, so that a file reads back to the same numbers
                 set_field(self, name, value / value.sum())
         if np.any(self.eigenvalues < 0):
-            raise ValueError(
+            raise InputError(
                 f"eigenvalues: smallest variance is {self.eigenvalues.min():.6g}; allowed: variances >= 0 (not standard deviations)"
             )
         check_gram(self.centroid_gram)
@@ -93,15 +95,15 @@ class MixtureLaw:
             centroid_gram: (K, K) Gram matrix μ_c·μ_{c'}/d; None for centred classes.
 
         Raises:
-            ValueError: naming the field, its value and the allowed range.
+            InputError: naming the field, its value and the allowed range.
         """
         weights = _as_array("weights", weights)
         k = np.size(weights)
         spread = _as_array("variances", variances)
         if np.shape(spread) != (k,):
-            raise ValueError(f"variances: shape {np.shape(spread)}; allowed: ({k},), one for each of the {k} weights")
+            raise InputError(f"variances: shape {np.shape(spread)}; allowed: ({k},), one for each of the {k} weights")
         if is_concrete(spread) and not np.all(np.isfinite(spread) & (spread >= 0)):
-            raise ValueError(f"variances: {vectorize_text(spread)}; allowed: finite numbers >= 0 (variances, not standard deviations)")
+            raise InputError(f"variances: {vectorize_text(spread)}; allowed: finite numbers >= 0 (variances, not standard deviations)")
         gram = np.zeros((k, k)) if centroid_gram is None else centroid_gram
         return cls(weights, spread[None, :], np.ones(1), gram)
 
@@ -118,7 +120,7 @@ class MixtureLaw:
             centroids: (K, d) μ_c, of norm O(√d); None for centred classes.
 
         Raises:
-            ValueError: naming the field, its value and the allowed range.
+            InputError: naming the field, its value and the allowed range.
         """
         return cls(*law_fields(weights, covariances, centroids))
 
@@ -137,7 +139,7 @@ class MixtureLaw:
             shrinkage: "ledoit-wolf", or a number ρ with 0 ≤ ρ < 1.
 
         Raises:
-            ValueError: naming the argument, its value and the allowed range.
+            InputError: naming the argument, its value and the allowed range.
         """
         return cls.from_covariances(*class_moments(samples, labels, weights, shrinkage))
 
@@ -168,7 +170,7 @@ class GaussianMixture:
         factors: (K, d, d) symmetric F_c with Σ_c = F_c F_cᵀ, or None where the covariances are diagonal.
 
     Raises:
-        ValueError: shapes that do not fit together.
+        InputError: shapes that do not fit together.
     """
 
     weights: Any
@@ -180,9 +182,9 @@ class GaussianMixture:
         shape = (np.size(self.weights), np.shape(self.means)[-1] if np.ndim(self.means) else 0)
         for name in ("means", "variances"):
             if np.shape(getattr(self, name)) != shape:
-                raise ValueError(f"{name}: shape {np.shape(getattr(self, name))}; allowed: {shape}, K classes in one dimension d")
+                raise InputError(f"{name}: shape {np.shape(getattr(self, name))}; allowed: {shape}, K classes in one dimension d")
         if self.factors is not None and np.shape(self.factors) != (*shape, shape[1]):
-            raise ValueError(f"factors: shape {np.shape(self.factors)}; allowed: {(*shape, shape[1])}, a square matrix for each class")
+            raise InputError(f"factors: shape {np.shape(self.factors)}; allowed: {(*shape, shape[1])}, a square matrix for each class")
 
     @property
     def num_classes(self) -> int:
@@ -207,11 +209,11 @@ class GaussianMixture:
             key: JAX random key of the centroid directions.
 
         Raises:
-            ValueError: d too small for the law, or another than that of its covariances.
+            InputError: d too small for the law, or another than that of its covariances.
         """
         if law.covariances is not None:
             if d != law.dimension:
-                raise ValueError(f"d: {d}; allowed: {law.dimension}, the dimension of the covariances that the law was built from")
+                raise InputError(f"d: {d}; allowed: {law.dimension}, the dimension of the covariances that the law was built from")
             matrices = np.asarray(law.covariances)
             return cls(np.asarray(law.weights), law.centroids, np.einsum("kaa->ka", matrices), symmetric_roots(matrices))
         gram = np.asarray(law.centroid_gram, np.float64)
@@ -219,7 +221,7 @@ class GaussianMixture:
         rank = int(np.sum(values > 1e-12 * max(values[-1], 1e-300)))
         groups = law.eigenvalues.shape[0]
         if d < max(groups, rank, 1):
-            raise ValueError(f"d: {d}; allowed: at least {max(groups, rank, 1)} ({groups} eigenvalue groups, Gram matrix of rank {rank})")
+            raise InputError(f"d: {d}; allowed: at least {max(groups, rank, 1)} ({groups} eigenvalue groups, Gram matrix of rank {rank})")
         counts = largest_remainder(law.eigenvalue_weights, d)
         variances = np.repeat(np.asarray(law.eigenvalues), counts, axis=0).T
         used = slice(gram.shape[0] - rank, None)  # eigh sorts ascending: the non-zero eigenvalues are the last
@@ -231,7 +233,7 @@ class GaussianMixture:
 
     @property
     def noised(self) -> NoisedMixture:
-        """The law of x_t at every t, which is the exact score in a form to hold and to hand on (`rfdiff.scores`)."""
+        """The law of x_t at every t, which is the exact score in a form to hold and to hand on (`rfdiff.noised_mixture`)."""
         return noised_mixture(self.weights, self.means, self.variances, self.factors)
 
     def score(self, x: ArrayLike, t: ArrayLike) -> jax.Array:
@@ -258,10 +260,10 @@ class GaussianMixture:
             x (n, d) with n = Σ n_c, and labels (n,).
 
         Raises:
-            ValueError: not one count >= 0 for each class.
+            InputError: not one count >= 0 for each class.
         """
         if len(counts) != self.num_classes or min(counts) < 0:
-            raise ValueError(f"counts: {counts!r}; allowed: {self.num_classes} integers >= 0, one for each class")
+            raise InputError(f"counts: {counts!r}; allowed: {self.num_classes} integers >= 0, one for each class")
         labels = np.repeat(np.arange(len(counts)), counts)
         return self.place(jax.random.normal(key, (len(labels), self.dimension), dtype), counts), jnp.asarray(labels)
 
@@ -283,11 +285,11 @@ def largest_remainder(weights: ArrayLike, total: int) -> np.ndarray:
     """Integers summing to `total`, as near to `weights * total` as can be, each at least 1.
 
     Raises:
-        ValueError: fewer units than weights.
+        InputError: fewer units than weights.
     """
     shares = np.asarray(weights, np.float64) * total
     if total < shares.size:
-        raise ValueError(f"total: {total} cannot be shared among {shares.size} weights with at least 1 each; allowed: >= {shares.size}")
+        raise InputError(f"total: {total} cannot be shared among {shares.size} weights with at least 1 each; allowed: >= {shares.size}")
     counts = np.maximum(np.floor(shares + 1e-9).astype(int), 1)
     while counts.sum() != total:
         step = 1 if counts.sum() < total else -1

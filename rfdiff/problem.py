@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import tomli_w
 
-from rfdiff._pytree import as_number, as_real_array, is_concrete, set_field, static, value_type
 from rfdiff.activation import ACTIVATIONS, as_activation
 from rfdiff.diffusion import noise_variance
+from rfdiff.errors import InputError
 from rfdiff.mixture import MixtureLaw
+from rfdiff.value_types import as_number, as_real_array, is_concrete, set_field, static, value_type
 
 LARGEST_NUMBER = 1e10  # of t, psi_p and psi_n: beyond it nothing of the limit is left to learn
 MOST_DRAWS = 10**9
@@ -31,7 +32,7 @@ class Problem:
         noise_draws: noise draws m per training sample, an integer from 1 to 10^9, or `math.inf` for the exact noise average.
 
     Raises:
-        ValueError: naming the field, its value and the allowed range.
+        InputError: naming the field, its value and the allowed range.
     """
 
     mixture: MixtureLaw
@@ -43,7 +44,7 @@ class Problem:
 
     def __post_init__(self) -> None:
         if not isinstance(self.mixture, MixtureLaw):
-            raise ValueError(f"mixture: got {type(self.mixture).__name__}; allowed: a MixtureLaw")
+            raise InputError(f"mixture: got {type(self.mixture).__name__}; allowed: a MixtureLaw")
         set_field(self, "activation", as_activation(self.activation))
         for name in ("t", "psi_p", "psi_n"):
             set_field(self, name, _positive(name, getattr(self, name)))
@@ -64,23 +65,23 @@ class Problem:
         """Read a problem from a TOML file (the commented example is experiments/problem.toml).
 
         Raises:
-            ValueError: not TOML; unknown, missing or malformed keys.
+            InputError: not TOML; unknown, missing or malformed keys.
             OSError: the file cannot be read.
         """
         try:
             document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as err:  # the last: nested too deeply
-            raise ValueError(f"{path}: not a TOML file: {err}") from err
+            raise InputError(f"{path}: not a TOML file: {err}") from err
         try:
             return problem_from_dict(document)
         except ValueError as err:
-            raise ValueError(f"{path}: {err}") from err
+            raise InputError(f"{path}: {err}") from err
 
     def to_toml(self) -> str:
         """The problem as TOML text that `from_toml` reads back to the same numbers.
 
         Raises:
-            ValueError: the activation is a user's own function, or the law was built from covariances: neither fits into a text file.
+            InputError: the activation is a user's own function, or the law was built from covariances: neither fits into a text file.
         """
         return tomli_w.dumps(problem_to_dict(self))
 
@@ -99,30 +100,30 @@ def problem_from_dict(document: dict[str, Any]) -> Problem:
     """A problem from plain numbers and lists (the content of the TOML file).
 
     Raises:
-        ValueError: unknown, missing or malformed keys.
+        InputError: unknown, missing or malformed keys.
     """
     _check_depth(document)
     check_keys("problem", document, PROBLEM_KEYS, ("activation", "t", "psi_p", "psi_n", "mixture"))
     table = document["mixture"]
     if not isinstance(table, dict):
-        raise ValueError(f"mixture: got {table!r}; allowed: a table [mixture]")
+        raise InputError(f"mixture: got {table!r}; allowed: a table [mixture]")
     check_keys("mixture", table, MIXTURE_KEYS, ("weights",))
     gram = table.get("centroid_gram")
     if ("variances" in table) == ("eigenvalues" in table):
-        raise ValueError("mixture: give either variances (isotropic classes) or eigenvalues with eigenvalue_weights, not both or neither")
+        raise InputError("mixture: give either variances (isotropic classes) or eigenvalues with eigenvalue_weights, not both or neither")
     if "variances" in table:
         if "eigenvalue_weights" in table:
-            raise ValueError("mixture: eigenvalue_weights goes with eigenvalues, not with variances")
+            raise InputError("mixture: eigenvalue_weights goes with eigenvalues, not with variances")
         mixture = MixtureLaw.isotropic(table["weights"], table["variances"], gram)
     else:
         if "eigenvalue_weights" not in table:
-            raise ValueError("mixture: eigenvalue_weights is missing; allowed: one weight for each row of eigenvalues")
+            raise InputError("mixture: eigenvalue_weights is missing; allowed: one weight for each row of eigenvalues")
         weights = as_real_array("weights", table["weights"])
         if gram is None:
             gram = np.zeros((weights.size, weights.size))
         mixture = MixtureLaw(weights, table["eigenvalues"], table["eigenvalue_weights"], gram)
     if not isinstance(document["activation"], str):
-        raise ValueError(f"activation: got {document['activation']!r}; allowed: one of {', '.join(ACTIVATIONS)}")
+        raise InputError(f"activation: got {document['activation']!r}; allowed: one of {', '.join(ACTIVATIONS)}")
     draws = document.get("noise_draws", math.inf)
     return Problem(mixture, document["activation"], document["t"], document["psi_p"], document["psi_n"], draws)  # type: ignore[arg-type]
 
@@ -131,16 +132,16 @@ def problem_to_dict(problem: Problem) -> dict[str, Any]:
     """The problem as plain numbers and lists, the inverse of `problem_from_dict`.
 
     Raises:
-        ValueError: the activation is a user's own function, or the law was built from covariances: neither fits into a text file.
+        InputError: the activation is a user's own function, or the law was built from covariances: neither fits into a text file.
     """
     name = problem.activation.name
     if ACTIVATIONS.get(name) != problem.activation:
-        raise ValueError(f"activation: {name!r} is a user's own function and cannot be written; allowed: {', '.join(ACTIVATIONS)}")
+        raise InputError(f"activation: {name!r} is a user's own function and cannot be written; allowed: {', '.join(ACTIVATIONS)}")
     law = problem.mixture
     if law.covariances is not None:
         d = law.dimension
-        raise ValueError(
-            f"mixture: has covariances of {d} x {d} numbers, which a TOML file does not hold; allowed: a result file (rfdiff.store)"
+        raise InputError(
+            f"mixture: has covariances of {d} x {d} numbers, which a TOML file does not hold; allowed: a result file (rfdiff.save)"
         )
     spectrum: dict[str, Any] = {"eigenvalues": law.eigenvalues.tolist(), "eigenvalue_weights": law.eigenvalue_weights.tolist()}
     if law.eigenvalues.shape[0] == 1:
@@ -161,21 +162,21 @@ def _check_depth(document: dict[str, Any]) -> None:
     for _ in range(MOST_LEVELS):
         level = [child for item in level for child in (item.values() if isinstance(item, dict) else item) if isinstance(child, dict | list)]
     if level:
-        raise ValueError(f"problem: nested more than {MOST_LEVELS} levels deep; allowed: tables of numbers and lists")
+        raise InputError(f"problem: nested more than {MOST_LEVELS} levels deep; allowed: tables of numbers and lists")
 
 
 def check_keys(where: str, table: dict[str, Any], allowed: Sequence[str], required: Sequence[str] = ()) -> None:
     """Refuse keys of a table that mean nothing, and a table without those it needs.
 
     Raises:
-        ValueError: naming the key.
+        InputError: naming the key.
     """
     unknown = sorted(set(table) - set(allowed))
     if unknown:
-        raise ValueError(f"{where}: unknown key {unknown[0]!r}; allowed: {', '.join(allowed)}")
+        raise InputError(f"{where}: unknown key {unknown[0]!r}; allowed: {', '.join(allowed)}")
     missing = [name for name in required if name not in table]
     if missing:
-        raise ValueError(f"{where}: key {missing[0]!r} is missing; required: {', '.join(required)}")
+        raise InputError(f"{where}: key {missing[0]!r} is missing; required: {', '.join(required)}")
 
 
 def _positive(name: str, value: Any) -> Any:
@@ -183,14 +184,14 @@ def _positive(name: str, value: Any) -> Any:
         return value
     number = as_number(value)
     if not 0 < number <= LARGEST_NUMBER:
-        raise ValueError(f"{name}: {value!r}; allowed: a finite number > 0, at most {LARGEST_NUMBER:g}")
+        raise InputError(f"{name}: {value!r}; allowed: a finite number > 0, at most {LARGEST_NUMBER:g}")
     return number
 
 
 def _draws(value: Any) -> float:
     number = as_number(value)
     if not (math.isinf(number) and number > 0) and not (1 <= number <= MOST_DRAWS and number == int(number)):
-        raise ValueError(
+        raise InputError(
             f"noise_draws: {value!r}; allowed: an integer >= 1, or inf for the exact noise average; at most {MOST_DRAWS:g} draws"
         )
     return math.inf if math.isinf(number) else int(number)

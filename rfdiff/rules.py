@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfdiff._pytree import as_number, as_real_array, is_concrete, set_field, value_type, vectorize_text
+from rfdiff.errors import InputError
+from rfdiff.value_types import as_number, as_real_array, is_concrete, set_field, value_type, vectorize_text
 
 STEP_BITS = 48
 
@@ -46,7 +47,7 @@ class GradientFlow:
         """The training times themselves; inf is training to convergence.
 
         Raises:
-            ValueError: taus that are not an increasing list of numbers > 0 (or 0 for the first).
+            InputError: taus that are not an increasing list of numbers > 0 (or 0 for the first).
         """
         taus = check_taus(taus)
         return taus, taus
@@ -86,7 +87,7 @@ class HeavyBall:
         momentum: β in [0, 1).
 
     Raises:
-        ValueError: a step size or momentum out of range.
+        InputError: a step size or momentum out of range.
     """
 
     step_size: Any
@@ -97,21 +98,21 @@ class HeavyBall:
             set_field(self, "step_size", _positive("step_size", self.step_size))
             momentum = as_number(self.momentum)
             if not 0 <= momentum < 1:
-                raise ValueError(f"momentum: {self.momentum!r}; allowed: 0 <= momentum < 1")
+                raise InputError(f"momentum: {self.momentum!r}; allowed: 0 <= momentum < 1")
             set_field(self, "momentum", momentum)
 
     def schedule(self, taus: Any, kappa: Any) -> tuple[np.ndarray, Any]:
         """Times moved to the nearest whole number of steps (at least one unless τ = 0), and the step counts in binary.
 
         Raises:
-            ValueError: malformed taus, or more than 2^48 steps (allowed beside that: inf, training to convergence).
+            InputError: malformed taus, or more than 2^48 steps (allowed beside that: inf, training to convergence).
         """
         taus = check_taus(taus)
         final = np.isinf(taus)
         steps = np.rint(np.where(final, 0, taus) / self.step_size)
         steps = np.where((taus > 0) & (steps == 0), 1, steps)
         if steps.max() >= 2.0**STEP_BITS:
-            raise ValueError(f"taus: {taus[~final].max():.6g} takes {steps.max():.3g} steps of {self.step_size:.3g}; allowed: < 2^48 steps")
+            raise InputError(f"taus: {taus[~final].max():.6g} takes {steps.max():.3g} steps of {self.step_size:.3g}; allowed: < 2^48 steps")
         bits = (steps.astype(np.int64)[:, None] >> np.arange(STEP_BITS)) & 1
         return np.where(final, np.inf, steps * self.step_size), (bits.astype(bool), final)
 
@@ -160,13 +161,13 @@ class GradientDescent(HeavyBall):
         step_size: η > 0 in units of τ.
 
     Raises:
-        ValueError: a step size out of range.
+        InputError: a step size out of range.
     """
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if is_concrete(self.momentum) and self.momentum != 0:
-            raise ValueError(f"momentum: {self.momentum!r}; allowed: 0 for GradientDescent (use HeavyBall)")
+            raise InputError(f"momentum: {self.momentum!r}; allowed: 0 for GradientDescent (use HeavyBall)")
 
 
 @value_type
@@ -179,7 +180,7 @@ class Ridge:
         penalties: (T,) penalties ρ > 0, decreasing or increasing; the curves keep this order.
 
     Raises:
-        ValueError: penalties that are not numbers > 0.
+        InputError: penalties that are not numbers > 0.
     """
 
     penalties: Any
@@ -189,17 +190,17 @@ class Ridge:
             return
         penalties = np.atleast_1d(as_real_array("penalties", self.penalties))
         if penalties.ndim != 1 or penalties.size == 0 or not np.all(np.isfinite(penalties) & (penalties > 0)):
-            raise ValueError(f"penalties: {self.penalties!r}; allowed: a list of finite numbers > 0")
+            raise InputError(f"penalties: {self.penalties!r}; allowed: a list of finite numbers > 0")
         set_field(self, "penalties", penalties)
 
     def schedule(self, taus: Any, kappa: Any) -> tuple[np.ndarray, Any]:
         """Equivalent training times 1/(κρ), at which gradient flow has learned the modes above ρ; the clock is the penalties.
 
         Raises:
-            ValueError: taus given beside the penalties.
+            InputError: taus given beside the penalties.
         """
         if taus is not None:
-            raise ValueError("taus: got a grid; allowed: None with Ridge, whose T axis is its penalties")
+            raise InputError("taus: got a grid; allowed: None with Ridge, whose T axis is its penalties")
         return 1 / (float(kappa) * self.penalties), self.penalties
 
     def filter(self, eigenvalues: jax.Array, clock: Any, kappa: Any) -> jax.Array:
@@ -220,12 +221,12 @@ def check_stability(rule: Rule, kappa: Any, largest_eigenvalue: float) -> None:
     """Refuse a step size at which the largest mode diverges.
 
     Raises:
-        ValueError: naming the step size and the largest one allowed.
+        InputError: naming the step size and the largest one allowed.
     """
     limit = rule.largest_stable_eigenvalue(kappa)
     if largest_eigenvalue >= limit:
         step = float(rule.step_size)  # type: ignore[attr-defined]
-        raise ValueError(
+        raise InputError(
             f"step_size: {step:.6g} diverges, because the largest eigenvalue of U is {largest_eigenvalue:.6g}; "
             f"allowed: below {step * limit / largest_eigenvalue:.6g}"
         )
@@ -235,18 +236,18 @@ def check_taus(taus: Any) -> np.ndarray:
     """Training times as a float64 array.
 
     Raises:
-        ValueError: empty, not one-dimensional, NaN, negative, or not strictly increasing.
+        InputError: empty, not one-dimensional, NaN, negative, or not strictly increasing.
     """
     array = np.atleast_1d(as_real_array("taus", taus))
     if array.ndim != 1 or array.size == 0 or np.any(np.isnan(array)) or np.any(array < 0):
-        raise ValueError(f"taus: {taus!r}; allowed: a non-empty list of training times >= 0 (inf is convergence)")
+        raise InputError(f"taus: {taus!r}; allowed: a non-empty list of training times >= 0 (inf is convergence)")
     if np.any(array[1:] <= array[:-1]):
-        raise ValueError(f"taus: {vectorize_text(array)} does not increase strictly; allowed: increasing training times")
+        raise InputError(f"taus: {vectorize_text(array)} does not increase strictly; allowed: increasing training times")
     return array
 
 
 def _positive(name: str, value: Any) -> float:
     number = as_number(value)
     if not 0 < number < np.inf:
-        raise ValueError(f"{name}: {value!r}; allowed: a finite number > 0")
+        raise InputError(f"{name}: {value!r}; allowed: a finite number > 0")
     return number

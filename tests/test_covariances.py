@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rfdiff.covariances import joint_eigenvalues, ledoit_wolf, symmetric_roots
+from rfdiff.covariance_estimates import ledoit_wolf
+from rfdiff.covariances import joint_eigenvalues, symmetric_roots
 from rfdiff.mixture import GaussianMixture, MixtureLaw, optimal_loss
 from rfdiff.problem import Problem
 from rfdiff.simulation.features import Sizes, clean_samples

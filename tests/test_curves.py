@@ -7,7 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from rfdiff.curves import LearningCurves, times
+from rfdiff.class_times import times
+from rfdiff.curves import LearningCurves
 
 GRID = np.geomspace(0.01, 1000, 400)
 

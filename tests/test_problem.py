@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rfdiff._pytree import as_number
 from rfdiff.activation import Activation
 from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem, problem_from_dict, problem_to_dict
+from rfdiff.value_types import as_number
 
 pytestmark = pytest.mark.usefixtures("strict_ranks")
 

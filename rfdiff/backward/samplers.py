@@ -19,9 +19,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfdiff._pytree import value_type
 from rfdiff.backward.time_grids import check_grid
+from rfdiff.errors import InputError
 from rfdiff.progress import SILENT, progress
+from rfdiff.value_types import value_type
 
 METHODS = ("euler-maruyama", "heun-sde", "heun-ode")
 CHUNK_BYTES = 2**25  # larger chunks leave the cache of a CPU: at d = 16,384 they took half as long again
@@ -129,7 +130,7 @@ def backward(
         (N, d) states at times[-1], and what was observed, each array with leading shape (N, T+1); None without `observe`.
 
     Raises:
-        ValueError: a bad grid or method, a score of the wrong shape, a trajectory that is not finite (with t and step), or a state that
+        InputError: a bad grid or method, a score of the wrong shape, a trajectory that is not finite (with t and step), or a state that
             does not fit in memory.
 
     Reference: equations, section 8; tests/backward/test_samplers.py.
@@ -139,7 +140,7 @@ def backward(
     where: Any = Full() if space is None else space
     states = x if isinstance(x, jax.Array) else np.asarray(x)
     if states.ndim != 2 or states.size == 0 or not jnp.issubdtype(states.dtype, jnp.floating):
-        raise ValueError(f"x: shape {states.shape} of {states.dtype}; allowed: (N, d) floating numbers, one trajectory a row")
+        raise InputError(f"x: shape {states.shape} of {states.dtype}; allowed: (N, d) floating numbers, one trajectory a row")
     count, dtype = states.shape[0], jnp.asarray(states[:1]).dtype
     chunk = chunk_of(states.shape[1], count, dtype)
     field, seen = _pytree_function(score), _pytree_function(_nothing if observe is None else observe)
@@ -162,24 +163,24 @@ def check_method(method: str) -> None:
     """Refuse an unknown scheme.
 
     Raises:
-        ValueError: naming those there are.
+        InputError: naming those there are.
     """
     if method not in METHODS:
-        raise ValueError(f"method: {method!r}; allowed: {', '.join(METHODS)}")
+        raise InputError(f"method: {method!r}; allowed: {', '.join(METHODS)}")
 
 
 def chunk_of(dimension: int, count: int, dtype: Any) -> int:
     """Trajectories run at once: of bounded memory, all chunks of one size.
 
     Raises:
-        ValueError: the states of all trajectories do not fit in memory (with an estimate).
+        InputError: the states of all trajectories do not fit in memory (with an estimate).
     """
     one = ARRAYS * dimension * np.dtype(dtype).itemsize
     most = max(1, min(count, CHUNK_BYTES // one))
     chunk = math.ceil(count / math.ceil(count / most))
     need, available = 3 * count * dimension * np.dtype(dtype).itemsize + chunk * one, _available_bytes()
     if available is not None and need > available:
-        raise ValueError(
+        raise InputError(
             f"d: {count} trajectories in {dimension} dimensions need about {need / 2**30:.3g} GiB of {available / 2**30:.3g} GiB; "
             f"allowed: about {max(int(count * available / need), 1)} trajectories at this d, or the exact reduction of isotropic mixtures"
         )
@@ -201,7 +202,7 @@ def _check_score(score: Callable, space: Any, dimension: int, dtype: Any) -> Non
     value = jax.eval_shape(score, point, jax.ShapeDtypeStruct((), dtype))
     shape = getattr(value, "shape", None)
     if shape != point.shape:
-        raise ValueError(f"score: returns shape {shape} at a point of shape {point.shape}; allowed: the same shape")
+        raise InputError(f"score: returns shape {shape} at a point of shape {point.shape}; allowed: the same shape")
 
 
 def _check_finite(bad: np.ndarray, times: np.ndarray, first: int) -> None:
@@ -209,7 +210,7 @@ def _check_finite(bad: np.ndarray, times: np.ndarray, first: int) -> None:
     if np.any(bad >= 0):
         index = int(bad[bad >= 0].min())
         row = first + int(np.flatnonzero(bad == index)[0])
-        raise ValueError(
+        raise InputError(
             f"score: trajectory {row} is not finite after step {index} of {len(times) - 1}, from t = {times[index]:.6g} to "
             f"{times[index + 1]:.6g}; allowed: finite scores (a step too long for the score is a likely cause: use more steps)"
         )

@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from rfdiff import plots, report
-from rfdiff.command_checks import redraw_folder
-from rfdiff.commands import Plot
-from rfdiff.curves import LearningCurves, times
-from rfdiff.datasets import load_dataset
-from rfdiff.output import say
+from rfdiff import plots
+from rfdiff.class_times import times
+from rfdiff.cli import tables
+from rfdiff.cli.checks import redraw_folder
+from rfdiff.cli.parsing import Plot
+from rfdiff.cli.terminal import say
+from rfdiff.curves import LearningCurves
+from rfdiff.files.dataset_file import load_dataset
 
 CONTENT = "U-Net on images"
 FILE, CURVES, SAMPLES = "evaluation.nc", "curves.png", "samples.png"
@@ -117,7 +119,7 @@ def table(dataset: xr.Dataset) -> list[str]:
     for k, name in enumerate(dataset["class"].values):
         at = dataset.isel({"class": k})
         last = at.isel(step=-1)
-        line = [str(name), str(int(at["count"])), *(report.number(float(value)) for value in at["time"].values)]
+        line = [str(name), str(int(at["count"])), *(tables.number(float(value)) for value in at["time"].values)]
         line += [f"{float(last['mean_loss'].sel(set='held_out')):.4f}", f"{float(last['gap']):.4f}"]
         if sampled:
             end = at.isel(checkpoint=-1)
@@ -125,7 +127,7 @@ def table(dataset: xr.Dataset) -> list[str]:
             line.append(f"{float(end['memorised']):.1%} ({float(end['low']):.1%} to {float(end['high']):.1%})")
             line.append(f"{float(end['frechet']):.3g} ({float(end['floor']):.3g})")
         rows.append(line)
-    lines = report.columns(rows)
+    lines = tables.columns(rows)
     if sampled:
         accuracy = float(dataset.attrs["accuracy"])
         low = f", below {GOOD:.0%}: more --classifier-epochs or pixels would make classes and distances surer" * (accuracy < GOOD)
@@ -139,8 +141,8 @@ def loss_table(losses: xr.Dataset) -> str:
     rows = [["class", "images", "train loss", "held-out loss", *READINGS[:3]]]
     for k, name in enumerate(losses["class"].values):
         values = [f"{float(last.sel(set=one).values[k]):.4f}" for one in ("train", "held_out")]
-        rows.append([str(name), str(int(losses["count"].values[k])), *values, *(report.number(float(value)) for value in found[:, k])])
-    return "\n".join([*report.columns(rows), f"after step {int(losses['step'].values[-1])}"])
+        rows.append([str(name), str(int(losses["count"].values[k])), *values, *(tables.number(float(value)) for value in found[:, k])])
+    return "\n".join([*tables.columns(rows), f"after step {int(losses['step'].values[-1])}"])
 
 
 def steps_of(dataset: xr.Dataset) -> list[int]:
@@ -169,7 +171,7 @@ def redraw(options: Plot) -> int:
         Exit status 0.
 
     Raises:
-        ValueError: a damaged file, or figures that stand in another folder than its own.
+        InputError: a damaged file, or figures that stand in another folder than its own.
         OSError: the folder cannot be written to.
     """
     dataset = load_dataset(options.file)

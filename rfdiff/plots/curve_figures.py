@@ -15,8 +15,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from rfdiff._files import replacing
-from rfdiff.curves import ClassTimes, EmpiricalSpectrum, LearningCurves, Spectrum
+from rfdiff.class_times import ClassTimes
+from rfdiff.curves import EmpiricalSpectrum, LearningCurves, Spectrum
+from rfdiff.errors import InputError
+from rfdiff.files.atomic import replacing
 
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLES: dict[str, Any] = {"train_loss": "--", "test_loss": "-"}
@@ -62,11 +64,11 @@ def plot_curves(
         A figure of two panels, losses and score error; the dotted horizontal lines are the losses L_c^* of the exact score.
 
     Raises:
-        ValueError: neither theory nor simulation, or a wrong number of names.
+        InputError: neither theory nor simulation, or a wrong number of names.
     """
     shown = [curves for curves in (theory, simulation) if curves is not None]
     if not shown:
-        raise ValueError("theory, simulation: both None; allowed: at least one")
+        raise InputError("theory, simulation: both None; allowed: at least one")
     colors, names = class_colors(shown[0].num_classes), _names(shown[0].num_classes, class_names)
     figure = _figure(9.6, 4.4)
     losses, errors = figure.subplots(1, 2)
@@ -107,10 +109,10 @@ def plot_spectrum(
         bins_per_decade: bins of the histogram in a decade of λ.
 
     Raises:
-        ValueError: neither of them, a wrong number of names, or no positive eigenvalue.
+        InputError: neither of them, a wrong number of names, or no positive eigenvalue.
     """
     if spectrum is None and empirical is None:
-        raise ValueError("spectrum, empirical: both None; allowed: at least one")
+        raise InputError("spectrum, empirical: both None; allowed: at least one")
     k = np.shape(spectrum.class_density if spectrum is not None else empirical.class_weights)[-1]  # type: ignore[union-attr]
     colors, names = class_colors(k), _names(k, class_names)
     figure = _figure(7.2, 4.4)
@@ -141,7 +143,7 @@ def plot_agreement(agreement: Any, class_names: tuple[str, ...] | None = None) -
         class_names: K labels; "class 0", … if None.
 
     Raises:
-        ValueError: a wrong number of names.
+        InputError: a wrong number of names.
     """
     curves = agreement.simulation
     colors, names = class_colors(curves.num_classes), _names(curves.num_classes, class_names)
@@ -247,7 +249,7 @@ def _draw_histogram(panel: Axes, empirical: EmpiricalSpectrum, colors: list[Any]
     modes, shares = np.asarray(empirical.eigenvalues), np.asarray(empirical.class_weights)
     positive = modes > 0
     if not positive.any():
-        raise ValueError("empirical: no eigenvalue is positive; allowed: a feature second moment that is not zero")
+        raise InputError("empirical: no eigenvalue is positive; allowed: a feature second moment that is not zero")
     exponents = np.log10(modes[positive])
     first, last = np.floor(exponents.min() * bins_per_decade), np.floor(exponents.max() * bins_per_decade) + 1
     edges = np.arange(first, last + 1) / bins_per_decade
@@ -333,5 +335,5 @@ def _names(num_classes: int, names: tuple[str, ...] | None) -> list[str]:
     if names is None:
         return [f"class {c}" for c in range(num_classes)]
     if len(names) != num_classes:
-        raise ValueError(f"class_names: {len(names)} names; allowed: {num_classes}, one a class")
+        raise InputError(f"class_names: {len(names)} names; allowed: {num_classes}, one a class")
     return list(names)

@@ -9,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from rfdiff.errors import InputError
 from rfdiff.plots.curve_figures import class_colors
 
 REFERENCES: dict[str, Any] = {"empirical score": ":", "exact score": "--"}
@@ -28,12 +29,12 @@ def plot_generation(dataset: xr.Dataset, class_names: tuple[str, ...] | None = N
         class_names: K labels; "class 0", … if None.
 
     Raises:
-        ValueError: a wrong number of names.
+        InputError: a wrong number of names.
     """
     k = dataset.sizes["class"]
     names = class_names or tuple(f"class {c}" for c in range(k))
     if len(names) != k:
-        raise ValueError(f"class_names: {len(names)} names; allowed: {k}, one a class")
+        raise InputError(f"class_names: {len(names)} names; allowed: {k}, one a class")
     figure = Figure(figsize=(12.0, 6.8), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(2, 3, sharex=True).ravel()

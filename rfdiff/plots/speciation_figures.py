@@ -7,6 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from rfdiff.errors import InputError
 from rfdiff.plots.curve_figures import class_colors
 
 LINEAR = 4.0  # noise has variance 1: what lies beyond is signal
@@ -32,7 +33,7 @@ def plot_return_probability(
         class_names: K labels; "class 0", … if None.
 
     Raises:
-        ValueError: a wrong number of names.
+        InputError: a wrong number of names.
     """
     times, curve = np.asarray(theory[0], np.float64), np.asarray(theory[1], np.float64)
     k = curve.shape[1]
@@ -91,11 +92,11 @@ def plot_backward_paths(
         class_names: K labels; "class 0", … if None.
 
     Raises:
-        ValueError: shapes that do not fit together, or a wrong number of names.
+        InputError: shapes that do not fit together, or a wrong number of names.
     """
     grid, lines, ends = np.asarray(times, np.float64), np.asarray(paths, np.float64), np.asarray(classes)
     if lines.ndim != 3 or lines.shape[:2] != (ends.size, grid.size) or not lines.shape[2]:
-        raise ValueError(f"paths: shape {lines.shape}; allowed: ({ends.size}, {grid.size}, A), N trajectories at T times on A axes")
+        raise InputError(f"paths: shape {lines.shape}; allowed: ({ends.size}, {grid.size}, A), N trajectories at T times on A axes")
     names = _names(class_names, num_classes)
     count = lines.shape[2]
     figure = Figure(figsize=(7.2, 1.4 + 3.0 * count), layout="constrained")
@@ -127,5 +128,5 @@ def plot_backward_paths(
 def _names(class_names: tuple[str, ...] | None, num_classes: int) -> tuple[str, ...]:
     names = class_names or tuple(f"class {c}" for c in range(num_classes))
     if len(names) != num_classes:
-        raise ValueError(f"class_names: {len(names)} names; allowed: {num_classes}, one a class")
+        raise InputError(f"class_names: {len(names)} names; allowed: {num_classes}, one a class")
     return names

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
+from rfdiff.errors import InputError
 from rfdiff.plots.curve_figures import class_colors
 from rfdiff.plots.time_figures import SYMBOLS, axis_label
 
@@ -32,7 +33,7 @@ def plot_sweep_times(dataset: Any, axis: str) -> Figure:
         their middle value. Bars are ± one standard error over seeds.
 
     Raises:
-        ValueError: no such axis.
+        InputError: no such axis.
     """
     others = _others(dataset, axis)
     columns = _spread(dataset.sizes[others[0]], MOST_COLUMNS) if others else [0]
@@ -62,7 +63,7 @@ def plot_sweep_curves(dataset: Any, axis: str) -> Figure:
         axis: name of the axis; the others stand at their middle value.
 
     Raises:
-        ValueError: no such axis.
+        InputError: no such axis.
     """
     others = _others(dataset, axis)
     here = _fixed(dataset, others, None)
@@ -120,7 +121,7 @@ def _draw_losses(panel: Axes, here: Any) -> None:
 def _others(dataset: Any, axis: str) -> list[str]:
     names = str(dataset.attrs["axes"]).split(", ")
     if axis not in names:
-        raise ValueError(f"axis: {axis!r}; allowed: {', '.join(names)}")
+        raise InputError(f"axis: {axis!r}; allowed: {', '.join(names)}")
     return [name for name in names if name != axis]
 
 

@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from rfdiff.errors import InputError
 from rfdiff.plots.curve_figures import class_colors
 
 SYMBOLS = {"tau_gen": r"\tau_{gen}", "tau_stop": r"\tau_{stop}", "tau_mem": r"\tau_{mem}", "tau_opt": r"\tau_{opt}"}
@@ -52,15 +53,15 @@ def plot_phase_map(
         A figure; the black line is where both times are equal, grey cells failed, hatched ones have one class that never gets there.
 
     Raises:
-        ValueError: an unknown quantity, axes with fewer than 2 values, or a class that is not there.
+        InputError: an unknown quantity, axes with fewer than 2 values, or a class that is not there.
     """
     values = np.asarray(times, np.float64)
     if quantity not in SYMBOLS:
-        raise ValueError(f"quantity: {quantity!r}; allowed: {', '.join(SYMBOLS)}")
+        raise InputError(f"quantity: {quantity!r}; allowed: {', '.join(SYMBOLS)}")
     if min(np.size(first), np.size(second)) < 2:
-        raise ValueError(f"axes: {np.size(first)} x {np.size(second)} values; allowed: at least 2 on each axis")
+        raise InputError(f"axes: {np.size(first)} x {np.size(second)} values; allowed: at least 2 on each axis")
     if values.shape[-1] > 1 and not (min(pair) >= 0 and max(pair) < values.shape[-1] and pair[0] != pair[1]):
-        raise ValueError(f"classes: {pair}; allowed: two different ones of 0 to {values.shape[-1] - 1}")
+        raise InputError(f"classes: {pair}; allowed: two different ones of 0 to {values.shape[-1] - 1}")
     figure = Figure(figsize=(7.2, 5.6), layout="constrained")
     FigureCanvasAgg(figure)
     panel = figure.subplots()
@@ -142,12 +143,12 @@ def plot_times(curves: Any, spectrum: Any, readings: Any, bulks: Any, class_name
         class_names: K labels; "class 0", … if None.
 
     Raises:
-        ValueError: a wrong number of names.
+        InputError: a wrong number of names.
     """
     k = curves.num_classes
     names = class_names or tuple(f"class {c}" for c in range(k))
     if len(names) != k:
-        raise ValueError(f"class_names: {len(names)} names; allowed: {k}, one a class")
+        raise InputError(f"class_names: {len(names)} names; allowed: {k}, one a class")
     figure = Figure(figsize=(7.6, 6.2), layout="constrained")
     FigureCanvasAgg(figure)
     above, below = figure.subplots(2, 1, sharex=True)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rfdiff.activation import Activation
+from rfdiff.errors import InputError
 
 STEPS = tuple(1 / k for k in (1.5, 2, 2.5, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256))
 PRECISION = {"float64": 1e-12, "float32": 1e-7}
@@ -118,7 +119,7 @@ def quadrature_for(activation: Activation, largest_std: float, order: int, dtype
         dtype: "float64" (averages to 1e-12 of the largest) or "float32" (1e-7).
 
     Raises:
-        ValueError: no step resolves σ; it is too steep, not smooth (declare its kinks), or grows faster than a Gaussian decays.
+        InputError: no step resolves σ; it is too steep, not smooth (declare its kinks), or grows faster than a Gaussian decays.
     """
     reach = _reach(order, PRECISION[dtype])
     if activation.kinks:
@@ -133,7 +134,7 @@ def quadrature_for(activation: Activation, largest_std: float, order: int, dtype
         if errors[-1] <= PRECISION[dtype]:
             nodes, weights = _trapezoid(step, reach)
             return Quadrature(tuple(nodes.tolist()), tuple(weights.tolist()), reach)
-    raise ValueError(
+    raise InputError(
         f"activation: {activation.name!r} is not resolved at standard deviation {largest_std:.3g} by a step of {STEPS[-2]:.3g} "
         f"(error {errors[-1]:.1e}); allowed: smooth functions of moderate slope, with their kinks declared, slower than a Gaussian"
     )

@@ -14,8 +14,9 @@ import numpy as np
 
 from rfdiff import simulation, theory
 from rfdiff.curves import LearningCurves
+from rfdiff.errors import InputError
+from rfdiff.files.result_file import version_of
 from rfdiff.problem import Problem, problem_from_dict
-from rfdiff.store import version_of
 from rfdiff.sweep.specification import RULE_KEYS, RULES, THEORY, Sweep
 
 LAYOUT = 1  # raised when the same cell gives other numbers, or its file another layout
@@ -124,7 +125,7 @@ def compute(task: Task) -> LearningCurves:
     are drawn independently (from fold_in(key(random_seed), d)).
 
     Raises:
-        ValueError: what theory or simulation refuse; or curves that are not finite.
+        InputError: what theory or simulation refuse; or curves that are not finite.
     """
     problem = problem_of(task)
     rule = RULES[task.rule](**dict(task.rule_numbers))
@@ -145,7 +146,7 @@ def check_finite(curves: LearningCurves, problem: Problem) -> None:
     """Refuse curves that are not numbers (except at τ = ∞ where p = n m, where the limit diverges).
 
     Raises:
-        ValueError: naming the first training time at which a loss is not finite.
+        InputError: naming the first training time at which a loss is not finite.
     """
     taus = np.asarray(curves.taus)
     diverges = np.isinf(taus) & (problem.psi_p == problem.psi_n * problem.noise_draws)
@@ -153,4 +154,4 @@ def check_finite(curves: LearningCurves, problem: Problem) -> None:
     if lost.any():
         estimate = float(curves.error_estimate)
         reason = "" if math.isnan(estimate) else f" (error estimate {estimate:g})"
-        raise ValueError(f"losses: not finite from tau = {taus[lost][0]:g} on, at {lost.sum()} of {taus.size} training times{reason}")
+        raise InputError(f"losses: not finite from tau = {taus[lost][0]:g} on, at {lost.sum()} of {taus.size} training times{reason}")

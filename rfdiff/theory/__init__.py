@@ -6,14 +6,14 @@ are made of them. `bulk_times` reads the times from the spectrum instead.
 """
 
 from rfdiff.theory.bulks import BulkTimes, bulk_times
+from rfdiff.theory.contour_forms import CurveKernel
 from rfdiff.theory.density import spectrum
 from rfdiff.theory.differentiable import curve_kernel, plan_curves, plan_points, transform_at
 from rfdiff.theory.dynamics import learning_curves, time_grid
-from rfdiff.theory.elasticities import TimeSensitivity, sensitivity
+from rfdiff.theory.learning_times import class_times
 from rfdiff.theory.maps import PhaseMap, phase_map
-from rfdiff.theory.planning import Plan
-from rfdiff.theory.quadratic import CurveKernel
-from rfdiff.theory.timing import class_times
+from rfdiff.theory.plans import Plan
+from rfdiff.theory.time_sensitivity import TimeSensitivity, sensitivity
 from rfdiff.theory.transform import Stieltjes, stieltjes
 
 __all__ = [

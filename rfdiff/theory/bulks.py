@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from rfdiff._pytree import value_type
 from rfdiff.curves import Spectrum
 from rfdiff.problem import Problem
 from rfdiff.theory.density import FLOOR, spectrum
+from rfdiff.value_types import value_type
 
 MASS_TOLERANCE = 0.01
 
@@ -55,7 +55,7 @@ def bulk_times(problem: Problem, found: Spectrum | None = None) -> BulkTimes:
         then the two kinds of modes overlap and this reading does not exist.
 
     Raises:
-        ValueError: an activation that is constant on the data.
+        InputError: an activation that is constant on the data.
 
     Reference: `equations`, section 7; Bonnaire et al. 2025 (2505.17638) take the lower edge, 2/(κ λ_min), for τ_mem;
     tests/theory/test_bulks.py.

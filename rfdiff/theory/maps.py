@@ -16,19 +16,20 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rfdiff._pytree import as_real_array, static, value_type, vectorize_text
-from rfdiff.curves import ClassTimes
+from rfdiff.class_times import ClassTimes
+from rfdiff.errors import InputError
 from rfdiff.parameters import get_parameter, set_parameter
 from rfdiff.problem import Problem
 from rfdiff.theory.contour import HALF_HEIGHT, ellipse
+from rfdiff.theory.contour_forms import solve_kernel
 from rfdiff.theory.density import outer_bounds
 from rfdiff.theory.dynamics import RESIDUAL
 from rfdiff.theory.equivalent import build, column_kinds, gauss_rules
+from rfdiff.theory.learning_times import class_times
 from rfdiff.theory.neuron_types import TypeGrid, gram_root, is_odd, type_grid
-from rfdiff.theory.planning import optimal_and_rate, require_commuting
-from rfdiff.theory.quadratic import solve_kernel
+from rfdiff.theory.plans import optimal_and_rate, require_commuting
 from rfdiff.theory.resolvent import approach_along_rays, free_start
-from rfdiff.theory.timing import class_times
+from rfdiff.value_types import as_real_array, static, value_type, vectorize_text
 
 NODES = (48, 64, 96, 144, 224, 384)
 FEW = 0.05  # share of the cells below which a number of nodes is not worth a program of its own
@@ -89,7 +90,7 @@ def phase_map(
         `PhaseMap`.
 
     Raises:
-        ValueError: not two axes; an unknown name; two names that cannot vary independently; a value for which there is no problem;
+        InputError: not two axes; an unknown name; two names that cannot vary independently; a value for which there is no problem;
             malformed q or tolerance; covariances that do not commute.
 
     Reference: `equations`, section 7; tests/theory/test_maps.py.
@@ -108,13 +109,13 @@ def problem_at(problem: Problem, point: Mapping[str, float]) -> Problem:
     """The problem of a cell: numbers set by name, one after the other.
 
     Raises:
-        ValueError: as `set_parameter`; or a number that is changed again when a later one is set.
+        InputError: as `set_parameter`; or a number that is changed again when a later one is set.
     """
     for name, value in point.items():
         problem = set_parameter(problem, name, float(value))
     for name, value in point.items():
         if not math.isclose(get_parameter(problem, name), value, rel_tol=1e-9, abs_tol=1e-300):
-            raise ValueError(
+            raise InputError(
                 f"axes: {' and '.join(point)} cannot vary independently; allowed: two numbers of which neither changes the other"
             )
     return problem
@@ -127,17 +128,17 @@ def cells_kept(kept: Kept) -> int:
 
 def _check(axes: Mapping[str, ArrayLike], q: float, tolerance: float) -> tuple[tuple[str, str], list[np.ndarray]]:
     if not isinstance(axes, Mapping) or len(axes) != 2:
-        raise ValueError(f"axes: {', '.join(map(str, axes)) or 'none'}; allowed: a mapping of two names to their values")
+        raise InputError(f"axes: {', '.join(map(str, axes)) or 'none'}; allowed: a mapping of two names to their values")
     if not 0 < q < 1:
-        raise ValueError(f"q: {q!r}; allowed: 0 < q < 1")
+        raise InputError(f"q: {q!r}; allowed: 0 < q < 1")
     if not 1e-9 <= tolerance <= 0.1:
-        raise ValueError(f"tolerance: {tolerance!r}; allowed: 1e-9 <= tolerance <= 0.1")
+        raise InputError(f"tolerance: {tolerance!r}; allowed: 1e-9 <= tolerance <= 0.1")
     values = [np.atleast_1d(as_real_array(f"axes: {name}", v)) for name, v in axes.items()]
     for name, v in zip(axes, values, strict=True):
         if v.ndim != 1 or not v.size or not np.all(np.isfinite(v)) or np.any(np.diff(v) <= 0):
-            raise ValueError(f"axes: {name} = {vectorize_text(np.ravel(v))}; allowed: a list of finite values that increase")
+            raise InputError(f"axes: {name} = {vectorize_text(np.ravel(v))}; allowed: a list of finite values that increase")
     if values[0].size * values[1].size > MOST_CELLS:
-        raise ValueError(f"axes: {values[0].size} x {values[1].size} cells; allowed: at most {MOST_CELLS:g}")
+        raise InputError(f"axes: {values[0].size} x {values[1].size} cells; allowed: at most {MOST_CELLS:g}")
     first, second = axes
     return (first, second), values
 

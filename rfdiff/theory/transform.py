@@ -6,11 +6,13 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rfdiff._pytree import value_type
+from rfdiff.errors import InputError
 from rfdiff.problem import Problem
-from rfdiff.theory import axis, dense, resolvent
+from rfdiff.theory import real_axis, resolvent
 from rfdiff.theory.equivalent import Equivalent, equivalent
 from rfdiff.theory.neuron_types import gram_root, levels, refined_error
+from rfdiff.theory.noncommuting import dense
+from rfdiff.value_types import value_type
 
 OFFSET = 1e-11  # distance from the real axis, relative to |z|, at which z = λ + i0 is evaluated
 RADIUS = 6.0
@@ -48,16 +50,16 @@ def stieltjes(problem: Problem, z: ArrayLike, tolerance: float = 1e-8) -> Stielt
         `Stieltjes`.
 
     Raises:
-        ValueError: points that are 0 or not finite, or not a list of numbers.
+        InputError: points that are 0 or not finite, or not a list of numbers.
 
     Reference: `equations`, section 4; tests/theory/test_transform.py.
     """
     try:
         points = np.atleast_1d(np.asarray(z, np.complex128))
     except (TypeError, ValueError) as err:
-        raise ValueError(f"z: {z!r}; allowed: a list of complex numbers") from err
+        raise InputError(f"z: {z!r}; allowed: a list of complex numbers") from err
     if points.ndim != 1 or not points.size or not np.all(np.isfinite(points)) or np.any(points == 0):
-        raise ValueError(f"z: {z!r}; allowed: a non-empty list of finite complex numbers other than 0")
+        raise InputError(f"z: {z!r}; allowed: a non-empty list of finite complex numbers other than 0")
     with jax.enable_x64(True):
         near = dense.surrogate(problem)
         first, *finer = levels(near, 3, RADIUS)
@@ -84,7 +86,7 @@ def _at(eq: Equivalent, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.
     """Values at each point, by conjugation from the upper half-plane; points on the positive axis are approached from above."""
     upper, lifted = _lifted(points)
     on_axis = (upper.imag <= OFFSET * abs(upper)) & (upper.real > 0)
-    start = axis.approach(eq, np.where(on_axis, upper.real, abs(upper))).u
+    start = real_axis.approach(eq, np.where(on_axis, upper.real, abs(upper))).u
     free = resolvent.solve_jit(eq, np.where(on_axis, 2j * abs(upper), lifted))
     initial = np.where(on_axis[:, None], start, resolvent.pack(free.point.delta, free.point.H))
     solution = resolvent.solve_jit(eq, lifted, initial, 1e-12, 100)

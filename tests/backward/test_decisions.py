@@ -11,7 +11,7 @@ import pytest
 from rfdiff.backward import Denoiser, ReturnFractions, clones, committor, decisions, return_probability, samplers, uturn
 from rfdiff.backward.decisions import proportion_error
 from rfdiff.mixture import GaussianMixture, MixtureLaw
-from rfdiff.scores import NoisedMixture
+from rfdiff.noised_mixture import NoisedMixture
 from tests.tolerances import assert_within, rejects
 
 MIRROR = np.array([[1.0, -1.0], [-1.0, 1.0]])

@@ -9,9 +9,10 @@ import pytest
 import xarray as xr
 
 from rfdiff import plots
-from rfdiff.commands import Plot
-from rfdiff.curves import LearningCurves, times
-from rfdiff.datasets import load_dataset, save_dataset
+from rfdiff.class_times import times
+from rfdiff.cli.parsing import Plot
+from rfdiff.curves import LearningCurves
+from rfdiff.files.dataset_file import load_dataset, save_dataset
 from rfdiff.images import checkpoints, evaluation, readout
 from rfdiff.images.classifier import FEATURES, trained_classifier
 from rfdiff.images.devices import Devices

@@ -16,7 +16,7 @@ import numpy as np
 
 from rfdiff import MixtureLaw, Problem, simulation
 from rfdiff.simulation import SeedBatch, krylov
-from rfdiff.simulation.rows import FEATURES, Rows
+from rfdiff.simulation.feature_shards import FEATURES, Rows
 
 D, KEY, SEEDS = 9, jax.random.key(3), [0, 1]
 TAUS = np.array([0.0, 1.0, 10.0, 1e2, 1e3])

@@ -12,9 +12,11 @@ import pytest
 import xarray as xr
 from matplotlib.colors import to_hex
 
-from rfdiff import plots, report, store
+from rfdiff import plots
+from rfdiff.cli import tables
 from rfdiff.curves import LearningCurves
-from rfdiff.datasets import load_dataset, save_dataset
+from rfdiff.files import result_file
+from rfdiff.files.dataset_file import load_dataset, save_dataset
 from rfdiff.sweep import DONE, FAILED, Folder, Sweep, collect, run_sweep
 from rfdiff.sweep.cells import Cell, Task, cells_of, versions
 from tests.sweep.instant import instant, sweep
@@ -66,7 +68,7 @@ def test_every_curve_stands_at_its_coordinates(finished: tuple[Path, list[Cell]]
         curves = instant(cell.task)
         if cell.task.d is None:
             np.testing.assert_array_equal(found.theory_test_loss.sel(at), curves.test_loss)
-            np.testing.assert_array_equal(found.theory_class_time.sel(at), report.readings(curves, 0.5)[0])
+            np.testing.assert_array_equal(found.theory_class_time.sel(at), tables.readings(curves, 0.5)[0])
             continue
         part = found.test_loss_per_seed.sel(at).sel(solver="exact", d=cell.task.d, seed=list(cell.task.seeds))
         np.testing.assert_array_equal(part, (curves.per_seed or {})["test_loss"])
@@ -107,8 +109,8 @@ def test_bad_files_are_named_and_skipped_only_when_asked(finished: tuple[Path, l
     files[0].write_bytes(files[0].read_bytes()[:-1000])  # truncated
     files[1].write_bytes(b"something else")
     files[2].write_bytes(files[3].read_bytes())  # another cell's
-    result = store.load(files[4])
-    store.save(dataclasses.replace(result, metadata={**result.metadata, "jax_version": "0.0"}), files[4])
+    result = result_file.load(files[4])
+    result_file.save(dataclasses.replace(result, metadata={**result.metadata, "jax_version": "0.0"}), files[4])
     (folder.cells / "notes.txt").write_text("mine")
     (folder.cells / f"{'0' * 32}.nc").write_bytes(files[5].read_bytes())
     (folder.cells / ".leftover.nc.7.partial").write_bytes(b"torn")
@@ -138,9 +140,9 @@ def test_bad_files_are_named_and_skipped_only_when_asked(finished: tuple[Path, l
 def test_a_file_of_a_newer_format_is_named(finished: tuple[Path, list[Cell]], monkeypatch: pytest.MonkeyPatch) -> None:
     out, cells = finished
     path = Folder(out).result(cells[0].name)
-    result = store.load(path)
-    monkeypatch.setattr(store, "_root_attributes", lambda result: {"format": store.FORMAT, "format_version": 99})
-    store.save(result, path)
+    result = result_file.load(path)
+    monkeypatch.setattr(result_file, "_root_attributes", lambda result: {"format": result_file.FORMAT, "format_version": 99})
+    result_file.save(result, path)
     with pytest.raises(ValueError, match=rf"{cells[0].name}\.nc: has format version 99, newer than 2"):
         collect(out)
 

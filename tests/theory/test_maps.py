@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rfdiff import theory
-from rfdiff.curves import ClassTimes, times
+from rfdiff.class_times import ClassTimes, times
 from rfdiff.mixture import MixtureLaw
 from rfdiff.parameters import set_parameter
 from rfdiff.problem import Problem
