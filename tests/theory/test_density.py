@@ -187,7 +187,7 @@ def cumulative(result: Spectrum, values: np.ndarray, x: np.ndarray) -> np.ndarra
 
 @pytest.fixture(scope="module")
 def networks() -> EmpiricalSpectrum:
-    return simulation.learning_curves(two_classes(), [1.0, 10.0], SIZE, jax.random.key(5), 4).spectrum
+    return given(simulation.learning_curves(two_classes(), [1.0, 10.0], SIZE, jax.random.key(5), 4).spectrum)
 
 
 def kolmogorov(networks: EmpiricalSpectrum, result: Spectrum, flip: bool = False, above: float = 0.0) -> np.ndarray:
