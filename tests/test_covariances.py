@@ -161,7 +161,9 @@ def test_fit_converges_to_the_law(law: MixtureLaw) -> None:
     for n in (100, 10000):
         x, labels = mixture.sample(jax.random.key(2), (int(0.6 * n), int(0.4 * n)))
         fitted = MixtureLaw.fit(np.asarray(x).reshape(n, 2, 3), np.asarray(labels) * 7 - 1)
-        errors.append([np.abs(given(fitted.covariances) - given(law.covariances)).max(), np.abs(given(fitted.centroids) - given(law.centroids)).max()])
+        errors.append(
+            [np.abs(given(fitted.covariances) - given(law.covariances)).max(), np.abs(given(fitted.centroids) - given(law.centroids)).max()]
+        )
         np.testing.assert_allclose(fitted.weights, WEIGHTS)
     assert np.all(np.array(errors[1]) < 0.25 * np.array(errors[0])), "ten times smaller, to a factor of chance"
     assert np.all(np.array(errors[1]) < 0.2)

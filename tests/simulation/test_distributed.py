@@ -13,8 +13,8 @@ import pytest
 
 from rfdiff import simulation
 from rfdiff.simulation import distributed
-from tests.synthetic import given
 from tests.simulation import spread_cases
+from tests.synthetic import given
 from tests.tolerances import rejects
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from rfdiff import simulation
-from rfdiff.activation import Activation
+from rfdiff.activation import Activation, as_activation
 from rfdiff.curves import LearningCurves
-from rfdiff.activation import as_activation
 from rfdiff.mixture import GaussianMixture, MixtureLaw
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientDescent, Ridge
@@ -101,7 +100,9 @@ def test_single_precision_is_the_same_ensemble(curves: LearningCurves) -> None:
     assert single.dtype == "float32"
     for name in ("train_loss", "test_loss"):
         np.testing.assert_allclose(given(single.per_seed)[name][:, :3], given(curves.per_seed)[name][:, :3], rtol=2e-5)
-        np.testing.assert_allclose(given(single.per_seed)[name][:, 3], given(curves.per_seed)[name][:, 3], rtol=5e-3)  # 1/λ of the smallest modes
+        np.testing.assert_allclose(
+            given(single.per_seed)[name][:, 3], given(curves.per_seed)[name][:, 3], rtol=5e-3
+        )  # 1/λ of the smallest modes
     np.testing.assert_allclose(given(single.spectrum).eigenvalues, given(curves.spectrum).eigenvalues, atol=2e-5)
 
 

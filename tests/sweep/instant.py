@@ -18,8 +18,8 @@ import numpy as np
 
 from rfdiff.curves import CURVE_NAMES, LearningCurves
 from rfdiff.sweep import Sweep, Task, on_dask, run_sweep, serially, sweep_from_dict
-from tests.synthetic import given
 from tests import synthetic
+from tests.synthetic import given
 
 POISON = 3.0  # the value of psi_n at which a poisoned sweep kills its worker
 TAUS = [0.5, 3.0, 20.0, 100.0, 1000.0]

@@ -19,9 +19,9 @@ from rfdiff.files import result_file
 from rfdiff.files.dataset_file import load_dataset, save_dataset
 from rfdiff.sweep import DONE, FAILED, Folder, Sweep, collect, run_sweep
 from rfdiff.sweep.cells import Cell, Task, cells_of, versions
-from tests.synthetic import given
 from tests.sweep.instant import instant, sweep
 from tests.sweep.test_running import counting
+from tests.synthetic import given
 from tests.tolerances import rejects
 
 ASKED = {"solvers": ["theory", "exact"], "d": [12], "seeds": 3, "seeds_per_cell": 2, "axes": {"t": [0.3, 0.2], "psi_n": [2.0, 3.0]}}

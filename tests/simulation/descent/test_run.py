@@ -24,8 +24,8 @@ from rfdiff.simulation.features import sizes_at
 from rfdiff.simulation.replica import replica_mixture
 from rfdiff.simulation.replica_memory import layout_for
 from rfdiff.value_types import is_concrete
-from tests.synthetic import given
 from tests.simulation.descent.descent_cases import ADAM, AVERAGED, DRAWN, KEY, SEED, SGD, SMALL, STEPS, D, run, stochastic
+from tests.synthetic import given
 from tests.tolerances import assert_within, loglog_slope, rejects
 
 MOMENTUM = optax.sgd(0.5, momentum=0.8)
