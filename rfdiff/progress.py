@@ -9,6 +9,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 LINES = 4
+Progress = Callable[[int, int], object]  # called with (done, total) on the host, while work is going on
 
 
 class _Silent:
@@ -57,3 +58,38 @@ def progress(label: str, total: int, done: int = 0, unit: str = "seed", stream: 
             print(f"{label}: {state['done']}/{total} {unit}s, {elapsed:.1f} s, about {left:.0f} s left", file=out, flush=True)
 
     yield advance
+
+
+@contextlib.contextmanager
+def reporting(label: str, unit: str = "seed", stream: TextIO | None = None) -> Iterator[Progress]:
+    """Report work whose size is told with the first (done, total); what is done by then counts as that of an earlier run.
+
+    Args:
+        label: what is being done.
+        unit: name of a unit, singular.
+        stream: where to report; standard error if None.
+    """
+    with contextlib.ExitStack() as stack:
+        advance: Callable[[int], object] | None = None
+        reported = 0
+
+        def told(done: int, total: int) -> None:
+            nonlocal advance, reported
+            if advance is None:
+                advance = stack.enter_context(progress(label, total, done, unit, stream))
+            else:
+                advance(done - reported)
+            reported = done
+
+        yield told
+
+
+def within(outer: Progress | None, before: int, total: int) -> Progress | None:
+    """Progress of a part of some work, told as that of the whole.
+
+    Args:
+        outer: what is told of the whole, or None.
+        before: units of the whole that are done when the part begins.
+        total: units of the whole.
+    """
+    return None if outer is None else lambda done, _: outer(before + done, total)

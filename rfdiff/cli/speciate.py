@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from rfdiff import backward, plots
-from rfdiff.backward.decisions import proportion_error
+from rfdiff.backward.process import proportion_error
 from rfdiff.backward.reduction import ReducedMixture
 from rfdiff.backward.samplers import chunk_of
 from rfdiff.backward.speciation import check_classes
