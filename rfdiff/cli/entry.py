@@ -26,6 +26,7 @@ from rfdiff.cli.terminal import prepare_folder, say
 from rfdiff.curves import LearningCurves
 from rfdiff.errors import InputError
 from rfdiff.files import dataset_file, kept_parts, result_file
+from rfdiff.files.provenance import provenance, version_of
 from rfdiff.images import readout
 from rfdiff.problem import Problem
 from rfdiff.progress import progress
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if list(arguments) == ["--version"]:
-        print(f"rfdiff {result_file.version_of('rfdiff')}")
+        print(f"rfdiff {version_of('rfdiff')}")
         return AGREE
     try:
         return run(parse(arguments))
@@ -129,7 +130,7 @@ def compute(options: Predict | Simulate | Compare) -> int:
         large, small = jax.random.split(jax.random.key(options.seed))  # as `agreement.compare`, so that both give the same networks
         smaller = run_networks(problem, taus, options.d // 2, small, options, rule, solvers, kept)
         simulated = run_networks(problem, taus, options.d, large, options, rule, solvers, kept)
-    result = result_file.Result(problem, predicted, spectrum, simulated, smaller, result_file.provenance(**run_record(options)))
+    result = result_file.Result(problem, predicted, spectrum, simulated, smaller, provenance(**run_record(options)))
     result_file.save(result, options.out / "result.nc")
     for folder in kept:
         kept_parts.remove(folder)
@@ -179,10 +180,10 @@ def show(result: result_file.Result, out: Path, q: float) -> int:
         say("\n".join(tables.verdict_lines(agreement)))
     reference = result.theory if result.theory is not None else result.simulation
     marked = None if reference is None else times(reference, q)
-    figures = {"curves.png": plots.curves(*filter(None, (result.theory, result.simulation)), times=marked)}
+    figures = {"curves.png": plots.curves(*(one for one in (result.theory, result.simulation) if one is not None), times=marked)}
     empirical = None if result.simulation is None else result.simulation.spectrum
     if result.spectrum is not None or empirical is not None:
-        figures["spectrum.png"] = plots.spectrum(*filter(None, (result.spectrum, empirical)))
+        figures["spectrum.png"] = plots.spectrum(*(one for one in (result.spectrum, empirical) if one is not None))
     if agreement is not None:
         figures["agreement.png"] = plots.agreement(agreement)
     for name, figure in figures.items():

@@ -7,12 +7,17 @@ import numpy as np
 import pytest
 
 from rfdiff import plots
+from rfdiff.curves import EmpiricalSpectrum
 from rfdiff.errors import InputError
 from tests import synthetic
 from tests.plots import drawn
 from tests.plots.drawn import marks, xs, ys
 
 K = 2
+
+
+def networks(num_classes: int = 2) -> EmpiricalSpectrum:
+    return synthetic.given(synthetic.simulation(num_classes).spectrum)
 
 
 def test_spectrum_shows_density_per_decade_of_each_bulk() -> None:
@@ -34,7 +39,7 @@ def test_spectrum_shows_density_per_decade_of_each_bulk() -> None:
 
 
 def test_histogram_counts_every_positive_eigenvalue_once() -> None:
-    empirical = synthetic.simulation().spectrum
+    empirical = networks()
     panel = plots.spectrum(empirical, bins_per_decade=10).axes[0]
     total, *shares = [cast(Any, patch).get_data() for patch in panel.patches if hasattr(patch, "get_data")]
     widths = np.diff(np.log10(total.edges))
@@ -49,7 +54,7 @@ def test_histogram_counts_every_positive_eigenvalue_once() -> None:
 
 def test_atoms_are_stems_with_their_weight_and_support_is_shaded() -> None:
     spectrum = synthetic.spectrum()
-    figure = plots.spectrum(synthetic.simulation().spectrum, spectrum)
+    figure = plots.spectrum(networks(), spectrum)
     panel = figure.axes[0]
     stems = [float(xs(line)[0]) for line in marks(panel, "^")]
     assert len(stems) == 2
@@ -63,12 +68,12 @@ def test_atoms_are_stems_with_their_weight_and_support_is_shaded() -> None:
     )
     np.testing.assert_allclose(spans, np.asarray(spectrum.support)[:, 0])
     assert {"simulation (3 networks)", "theory", "support", "atom (weight)", "share of class 0"} <= drawn.legend(figure)
-    alone = plots.spectrum(synthetic.simulation().spectrum)
+    alone = plots.spectrum(networks())
     assert [text.get_text() for text in alone.axes[0].texts] == ["(sim. 0.2)"]
 
 
 def test_one_class_has_no_shares() -> None:
-    figure = plots.spectrum(synthetic.spectrum(1), synthetic.simulation(1).spectrum)
+    figure = plots.spectrum(synthetic.spectrum(1), networks(1))
     panel = figure.axes[0]
     assert len([line for line in panel.lines if len(xs(line)) == 40]) == 2
     assert len([patch for patch in panel.patches if hasattr(patch, "get_data")]) == 1
@@ -76,11 +81,11 @@ def test_one_class_has_no_shares() -> None:
 
 
 def test_legend_covers_no_data() -> None:
-    assert drawn.legend_is_clear(plots.spectrum(synthetic.spectrum(3), synthetic.simulation(3).spectrum))
+    assert drawn.legend_is_clear(plots.spectrum(synthetic.spectrum(3), networks(3)))
 
 
 def test_bad_input_is_named() -> None:
-    spectrum, empirical = synthetic.spectrum(), synthetic.simulation().spectrum
+    spectrum, empirical = synthetic.spectrum(), networks()
     with pytest.raises(InputError, match="spectra: 0 closed forms and 0 of networks; allowed: one of either kind"):
         plots.spectrum()
     with pytest.raises(InputError, match="spectra: 2 closed forms and 0 of networks; allowed"):

@@ -32,7 +32,7 @@ def test_times_are_on_the_lines_they_are_read_from() -> None:
     read = times(theory)
     for panel, expected in ((above, (read.tau_gen, read.tau_mem)), (below, ([4.0, 8.0], [250.0, 500.0]))):
         for marker, values in zip("^D", expected, strict=True):
-            np.testing.assert_allclose([xs(mark)[0] for mark in marks(panel, marker)], values)
+            np.testing.assert_allclose([xs(mark)[0] for mark in marks(panel, marker)], np.asarray(values))
             assert [colour(mark) for mark in marks(panel, marker)] == [color.lower() for color in plots.OKABE_ITO[:K]]
     taus = np.asarray(theory.taus)
     finite = (taus > 0) & np.isfinite(taus)
