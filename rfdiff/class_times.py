@@ -47,9 +47,9 @@ class ClassTimes(Labelled):
     tau_stop: Float[np.ndarray, " K"]
     tau_mem: Float[np.ndarray, " K"]
     tau_opt: Float[np.ndarray, " K"]
-    q: float = static(default=0.5)
-    bounds: dict[str, Float[np.ndarray, "K 2"]] | None = None
-    reasons: tuple[tuple[str, ...], ...] = static(default=())
+    q: float = static(default=0.5, kw_only=True)
+    bounds: dict[str, Float[np.ndarray, "K 2"]] | None = dataclasses.field(default=None, kw_only=True)
+    reasons: tuple[tuple[str, ...], ...] = static(default=(), kw_only=True)
 
     LABELS: ClassVar = {
         "tau_gen": Label(("class",), "generalisation: the test loss has made 1 - 1/e of its whole descent", "tau"),
@@ -206,7 +206,7 @@ def _stopping(taus: np.ndarray, test: np.ndarray, noise: float) -> Reading:
             return Reading(np.inf)
         if np.isinf(taus[last]):
             return Reading(lower=float(taus[last - 1]), reason=f"no training times between {taus[last - 1]:.4g} and inf")
-        return Reading(lower=float(taus[i]), reason=f"the test loss is lowest at the last training time, {taus[last]:.4g}")
+        return Reading(lower=float(taus[max(i - 1, first)]), reason=f"the test loss is lowest at the last training time, {taus[last]:.4g}")
     left, right = float(taus[i - 1]), float(taus[i + 1])
     if np.isinf(right):
         return Reading(lower=left, reason=f"the test loss is lowest at the last finite training time, {taus[i]:.4g}")
