@@ -14,10 +14,10 @@ from rfdiff.backward.speciation_study import (
     speciation_table,
 )
 from rfdiff.backward.time_grids import log_snr_grid
-from rfdiff.backward.uturns import ReturnFractions, committor, uturn
+from rfdiff.backward.uturns import ReturnFractions, committor, crossing, uturn
 
 __all__ = [
     "METHODS", "BackwardPaths", "BackwardProcess", "CloneFractions", "ReducedMixture", "ReturnFractions", "Speciation", "SpeciationTable",
-    "classical_time", "clone_agreement", "clones", "committor", "integrate", "log_snr_grid", "measure_speciation", "potential_times",
+    "classical_time", "clone_agreement", "clones", "committor", "crossing", "integrate", "log_snr_grid", "measure_speciation", "potential_times",
     "reduced", "return_probability", "speciation_table", "speciation_times", "uturn", "well_times",
 ]  # fmt: skip

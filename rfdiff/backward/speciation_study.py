@@ -125,16 +125,15 @@ class Speciation:
         return return_probability(self.table.law, times, d=self.table.d)
 
     @property
-    def clone_error(self) -> Float[np.ndarray, "T K"]:
-        """Statistical error of the clones, and the discretisation error of the U-turns at the same times, for the longer steps of clones.
+    def clone_systematic(self) -> Float[np.ndarray, "T K"]:
+        """Error of the clones from the length of their steps: that of U-turns at the same time, for the longer steps of clones.
 
         The scheme is of weak order 2 in the step of the log-SNR.
         """
         turns, copies = self.uturns, self.clones
         span = log_snr(self.t_end) - log_snr(copies.times.max())
         of_turns = turns.systematic * (span / (log_snr(self.t_end) - log_snr(turns.times)))[:, None] ** 2
-        systematic = [np.interp(copies.times, turns.times, column) for column in of_turns.T]
-        return np.hypot(copies.stderr, np.stack(systematic, axis=1))
+        return np.stack([np.interp(copies.times, turns.times, column) for column in of_turns.T], axis=1)
 
     def to_xarray(self) -> xr.Dataset:
         """Closed form and measurement as one labelled dataset."""
@@ -143,11 +142,11 @@ class Speciation:
             "uturn": (turn, self.uturns.fraction, {"long_name": "part of the samples that return to their class"}),
             "uturn_stderr": (turn, self.uturns.stderr, {"long_name": "standard error of uturn"}),
             "uturn_theory": (turn, self.closed_form_at(self.uturns.times), {"long_name": "closed form at the times of the U-turns"}),
-            "uturn_error": (turn, self.uturns.error, {"long_name": "statistical and discretisation error of uturn"}),
+            "uturn_systematic": (turn, self.uturns.systematic, {"long_name": "resolved error of uturn from the length of the steps"}),
             "posterior": (turn, self.uturns.posterior, {"long_name": "mean posterior of the class at the turn"}),
             "clone": (copy, self.clones.fraction, {"long_name": "part of the clones in a class whose twin is in it"}),
             "clone_stderr": (copy, self.clones.stderr, {"long_name": "standard error of clone"}),
-            "clone_error": (copy, self.clone_error, {"long_name": "statistical and discretisation error of clone"}),
+            "clone_systematic": (copy, self.clone_systematic, {"long_name": "error of clone from the length of the steps"}),
             "clone_theory": (copy, self.closed_form_at(self.clones.times), {"long_name": "closed form at the times of the clones"}),
             "clone_same": (("clone_time",), self.clones.same, {"long_name": "part of the pairs in one class"}),
             "clone_same_stderr": (("clone_time",), self.clones.same_stderr, {"long_name": "standard error of clone_same"}),

@@ -1,6 +1,6 @@
 """U-turns: noise samples of a class to time t, denoise them afresh, see whether they come back to their class (`equations`, section 8)."""
 
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import jax
 import numpy as np
@@ -15,6 +15,18 @@ from rfdiff.progress import Progress, within
 from rfdiff.value_types import as_real_array, value_type
 
 RESOLVED = 4.0  # standard errors from which on a bias is taken for one
+
+
+class Crossing(NamedTuple):
+    """When measured fractions fall through a level.
+
+    Args:
+        time: that time.
+        error: its error.
+    """
+
+    time: float
+    error: float
 
 
 @value_type
@@ -54,22 +66,24 @@ class ReturnFractions(Labelled):
         """Statistical and systematic error together."""
         return np.hypot(self.stderr, self.systematic)
 
-    def crossing(self, label: int, level: float) -> tuple[float, float]:
-        """Time at which the fraction of a class falls through a level, by linear interpolation, and its standard error; NaN if it does not.
 
-        Args:
-            label: the class.
-            level: the fraction, (1 + π_c)/2 for the speciation time.
-        """
-        share, stderr = self.fraction[:, label], self.stderr[:, label]
-        falls = np.flatnonzero((share[:-1] >= level) & (share[1:] < level))
-        if not falls.size:
-            return np.nan, np.nan
-        i = falls[-1]
-        slope = (share[i + 1] - share[i]) / (self.times[i + 1] - self.times[i])
-        part = (level - share[i]) / (share[i + 1] - share[i])
-        error = np.hypot((1 - part) * stderr[i], part * stderr[i + 1]) / abs(slope)
-        return float(self.times[i] + part * (self.times[i + 1] - self.times[i])), float(error)
+def crossing(times: Float[np.ndarray, " T"], fraction: Float[np.ndarray, " T"], error: Float[np.ndarray, " T"], level: float) -> Crossing:
+    """Time at which measured fractions fall through a level, by linear interpolation, and its error; NaN where they do not.
+
+    Args:
+        times: (T,) increasing times.
+        fraction: (T,) fractions of one class.
+        error: (T,) their errors.
+        level: the fraction, (1 + π_c)/2 for the speciation time.
+    """
+    falls = np.flatnonzero((fraction[:-1] >= level) & (fraction[1:] < level))
+    if not falls.size:
+        return Crossing(np.nan, np.nan)
+    i = falls[-1]
+    slope = (fraction[i + 1] - fraction[i]) / (times[i + 1] - times[i])
+    part = (level - fraction[i]) / (fraction[i + 1] - fraction[i])
+    spread = np.hypot((1 - part) * error[i], part * error[i + 1]) / abs(slope)
+    return Crossing(float(times[i] + part * (times[i + 1] - times[i])), float(spread))
 
 
 def uturn(
