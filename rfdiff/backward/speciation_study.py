@@ -17,8 +17,9 @@ from rfdiff.backward.potential import potential_times
 from rfdiff.backward.process import BackwardProcess
 from rfdiff.backward.reduction import ReducedMixture
 from rfdiff.backward.speciation import classical_time, return_probability, speciation_times
-from rfdiff.backward.time_grids import log_snr, log_snr_grid
+from rfdiff.backward.time_grids import log_snr_grid
 from rfdiff.backward.uturns import ReturnFractions, uturn
+from rfdiff.diffusion import log_snr
 from rfdiff.mixture import MixtureLaw
 from rfdiff.progress import Progress, within
 

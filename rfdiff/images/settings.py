@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import Float
 
+from rfdiff.diffusion import log_snr
 from rfdiff.errors import InputError
+from rfdiff.images.architecture import Architecture
 from rfdiff.images.protocol import Protocol
-from rfdiff.images.unet import Architecture, check_time, log_snr_of
-from rfdiff.value_types import as_number
+from rfdiff.value_types import as_integer, as_number
 
 LONGEST = 10_000_000
 
@@ -67,9 +69,7 @@ class Settings:
             ("seed", 0, 2**32 - 1),
         )
         for name, least, most in limits:
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-                raise InputError(f"{name}: {value!r}; allowed: an integer, {least} to {most}")
+            object.__setattr__(self, name, as_integer(name, getattr(self, name), least, most))
         for name, allowed in (("optimizer", ("adam", "sgd")), ("dtype", ("float32", "bfloat16"))):
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name}: {getattr(self, name)!r}; allowed: {' or '.join(allowed)}")
@@ -77,15 +77,15 @@ class Settings:
             raise InputError(f"learning_rate: {self.learning_rate!r}; allowed: a finite number > 0")
         if not 0 <= as_number(self.momentum) < 1:
             raise InputError(f"momentum: {self.momentum!r}; allowed: 0 <= momentum < 1")
-        if self.t is not None:
-            check_time("t", self.t)
+        if self.t is not None and not 1e-4 <= as_number(self.t) <= 10:
+            raise InputError(f"t: {self.t!r}; allowed: a diffusion time, 0.0001 to 10")
         if len(self.log_snr) != 2 or not -20 <= self.log_snr[0] < self.log_snr[1] <= 20:
             raise InputError(f"log_snr: {self.log_snr}; allowed: two increasing numbers, -20 to 20")
 
-    def measured_log_snrs(self) -> np.ndarray:
+    def measured_log_snrs(self) -> Float[np.ndarray, " T"]:
         """(T,) log-SNRs λ = log(e^{-2t}/Δ) at which losses are measured, ascending: that of t alone, or the grid."""
         if self.t is not None:
-            return np.asarray(log_snr_of(self.t), np.float32)[None]
+            return log_snr(self.t).astype(np.float32)[None]
         low, high = self.log_snr
         return (low + (high - low) * (np.arange(self.levels) + 0.5) / self.levels).astype(np.float32)
 

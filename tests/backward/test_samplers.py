@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rfdiff.backward import integrate, log_snr_grid, process, reduced, samplers
-from rfdiff.backward.time_grids import log_snr
+from rfdiff.diffusion import log_snr
 from rfdiff.errors import InputError
 from rfdiff.mixture import GaussianMixture
 from rfdiff.noised_mixture import NoisedMixture
