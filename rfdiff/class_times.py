@@ -1,12 +1,15 @@
 """Times at which each class is learned and memorised, read from its curves (`equations`, section 7)."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 
-from rfdiff.curves import LearningCurves
+from rfdiff.curves import CURVE_NAMES, LearningCurves
 from rfdiff.errors import InputError
 from rfdiff.value_types import static, value_type, vectorize_text
+
+TIME_NAMES = ("tau_gen", "tau_stop", "tau_mem", "tau_opt")
 
 
 @value_type
@@ -60,6 +63,28 @@ def times(curves: LearningCurves, q: float = 0.5) -> ClassTimes:
     per_class = [_class_times(taus, test[:, c], train[:, c], optimal[c], q, noise) for c in range(test.shape[1])]
     gen, stop, mem, opt = (np.array(column) for column in zip(*per_class, strict=True))
     return ClassTimes(gen, stop, np.full_like(mem, np.nan) if unknown else mem, opt, q)
+
+
+def readings(curves: LearningCurves, q: float) -> tuple[np.ndarray, np.ndarray]:
+    """τ_gen, τ_stop, τ_mem, τ_opt and the lowest test loss of each class, and their standard errors over seeds.
+
+    Returns:
+        Values and errors, each (5, K); errors are NaN for theory, for fewer than two seeds and where a seed has no such time.
+    """
+    values = _read(curves, q)
+    if curves.per_seed is None or len(curves.per_seed["test_loss"]) < 2:
+        return values, np.full_like(values, np.nan)
+    seeds = range(len(curves.per_seed["test_loss"]))
+    runs = np.stack([_read(dataclasses.replace(curves, **{name: curves.per_seed[name][s] for name in CURVE_NAMES}), q) for s in seeds])
+    everywhere = np.isfinite(runs).all(axis=0)
+    spread = np.std(np.where(everywhere, runs, 0.0), axis=0, ddof=1) / np.sqrt(len(runs))
+    return values, np.where(everywhere, spread, np.nan)
+
+
+def _read(curves: LearningCurves, q: float) -> np.ndarray:
+    read = times(curves, q)
+    rows = [np.asarray(getattr(read, name), np.float64) for name in TIME_NAMES]
+    return np.stack([*rows, np.asarray(curves.test_loss, np.float64).min(axis=0)])
 
 
 def _class_times(

@@ -29,7 +29,7 @@ VOCABULARY = (
 UPPER = ("files", "plots", "theory", "simulation", "agreement", "backward", "generation", "images", "sweep")
 MOST_ROOT_MODULES = 24
 OPTIONAL_EXTRAS = {"flax", "orbax", "distributed"}
-DELAYED = {("cli.images", "rfdiff.images")}  # what needs an optional extra, and who hands over to it
+DELAYED = {("cli.images", "rfdiff.cli.images_actions")}  # what needs an optional extra, and who hands over to it
 GLOBAL_SWITCHES = re.compile(
     r"\bconfig\.update\(|\bconfig\.jax_\w+\s*=[^=]|os\.environ\[[^]]*\]\s*=[^=]|os\.putenv|os\.environ\.(setdefault|update)"
 )
