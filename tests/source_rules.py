@@ -24,6 +24,7 @@ VOCABULARY = (
     "rules",
     "curves",
     "class_times",
+    "theory_results",
     "memorisation",
 )
 UPPER = ("files", "plots", "theory", "simulation", "agreement", "backward", "generation", "images", "sweep")
