@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import tomli_w
 
-from rfdiff.cli import entry
 from rfdiff.cli import collect as collect_command
+from rfdiff.cli import entry
 from rfdiff.files import result_file
 from rfdiff.files.dataset_file import load_dataset
 from rfdiff.sweep import Task, running
