@@ -12,6 +12,7 @@ from rfdiff.cli.curve_results import FIGURES, FILE, show
 from rfdiff.cli.networks import ensembles, solvers_for
 from rfdiff.cli.terminal import note, prepare_folder, read_problem, say_cost
 from rfdiff.files import kept_parts, result_file
+from rfdiff.files.provenance import provenance
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ def run(options: Compare) -> int:
     large, small = jax.random.split(jax.random.key(options.seed))  # as `agreement.compare`, so that both give the same networks
     smaller = networks.run(half, small)
     simulated = networks.run(options.d, large)
-    record = result_file.provenance(**run_record("compare", options))
+    record = provenance(**run_record("compare", options))
     result = result_file.Result(problem, predicted, spectrum, simulated, smaller, record)
     result_file.save(result, options.out / FILE)
     for d, key in ((half, small), (options.d, large)):

@@ -22,14 +22,9 @@ from rfdiff.cli.options import (
 )
 from rfdiff.errors import InputError
 from rfdiff.problem import Problem
-from rfdiff.rules import GradientDescent, GradientFlow, HeavyBall, Ridge, Rule
+from rfdiff.rules import RULES, Ridge, Rule, RuleName, rule_of
 
-RULE_OPTIONS: dict[str, tuple[str, ...]] = {
-    "gradient-flow": (),
-    "gradient-descent": ("step_size",),
-    "heavy-ball": ("step_size", "momentum"),
-    "ridge": ("penalties",),
-}
+RULE_OPTIONS = {name: rule.arguments for name, rule in RULES.items()}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,7 +37,7 @@ class Curves(Output):
     """Number of training times, chosen to cover learning and memorisation."""
     taus: Numbers = None
     """Training times of your choice instead, increasing; inf means convergence."""
-    rule: Literal["gradient-flow", "gradient-descent", "heavy-ball", "ridge"] = "gradient-flow"
+    rule: RuleName = "gradient-flow"
     """Training rule."""
     step_size: Number = None
     """Step of gradient-descent and heavy-ball, in units of training time."""
@@ -98,11 +93,8 @@ def training_rule(options: Curves) -> Rule:
             raise InputError(f"{flag}: not an option of --rule {options.rule}; it goes with {users}")
     if options.rule == "ridge" and options.taus:
         raise InputError("--taus: not an option of --rule ridge, whose penalties take the place of training times")
-    if options.rule == "ridge":
-        return Ridge(list(options.penalties or ()))
-    if options.rule == "heavy-ball":
-        return HeavyBall(options.step_size, options.momentum)
-    return GradientDescent(options.step_size) if options.rule == "gradient-descent" else GradientFlow()
+    arguments = {name: getattr(options, name) for name in RULE_OPTIONS[options.rule]}
+    return rule_of(options.rule, **arguments)
 
 
 def check_curves(options: Curves, problem: Problem, rule: Rule) -> None:

@@ -8,7 +8,7 @@ import jax
 
 from rfdiff.cli.parsing import parse
 from rfdiff.errors import InputError
-from rfdiff.files.result_file import version_of
+from rfdiff.files.provenance import version_of
 
 AGREE, DISAGREE, BAD_INPUT, BUG, INTERRUPTED = 0, 1, 2, 70, 130
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # how the message of JAX's error begins when a device is out of memory

@@ -9,6 +9,7 @@ from rfdiff.cli.curve_options import Closed, Curves, check_curves, run_record, t
 from rfdiff.cli.curve_results import FIGURES, FILE, show
 from rfdiff.cli.terminal import note, prepare_folder, read_problem, say_cost
 from rfdiff.files import result_file
+from rfdiff.files.provenance import provenance
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,7 +32,7 @@ def run(options: Predict) -> int:
     taus = training_times(options, problem, rule)
     note("closed form: learning curves and spectrum")
     curves = theory.learning_curves(problem, taus, rule=rule, tolerance=options.tolerance)
-    record = result_file.provenance(**run_record("predict", options))
+    record = provenance(**run_record("predict", options))
     result = result_file.Result(problem, curves, theory.spectrum(problem), metadata=record)
     result_file.save(result, options.out / FILE)
     status = show(result, options.out, options.q)

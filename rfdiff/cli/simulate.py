@@ -11,6 +11,7 @@ from rfdiff.cli.curve_results import FIGURES, FILE, show
 from rfdiff.cli.networks import ensembles, solvers_for
 from rfdiff.cli.terminal import prepare_folder, read_problem, say_cost
 from rfdiff.files import kept_parts, result_file
+from rfdiff.files.provenance import provenance
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,7 @@ def run(options: Simulate) -> int:
     prepare_folder(options.out, (FILE, *FIGURES[:2]), options.overwrite)
     networks = ensembles(problem, training_times(options, problem, rule), rule, options, solvers)
     key = jax.random.key(options.seed)
-    record = result_file.provenance(**run_record("simulate", options))
+    record = provenance(**run_record("simulate", options))
     result = result_file.Result(problem, simulation=networks.run(options.d, key), metadata=record)
     result_file.save(result, options.out / FILE)
     kept_parts.remove(networks.folder(options.d, key))
