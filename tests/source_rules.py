@@ -51,7 +51,7 @@ def allowed_imports(module: str) -> set[str]:
         return set(VOCABULARY[: VOCABULARY.index(top)])
     extra: dict[str, set[str]] = {
         "files": {"files"},  # result types live in curves, so that files and figures need neither side
-        "plots": {"plots"},
+        "plots": {"plots", "files"},  # a figure is written like every other file: whole or not at all
         "theory": {"theory"},
         "simulation": {"simulation", "files"},
         "agreement": {"theory", "simulation"},

@@ -77,7 +77,7 @@ def _show(dataset: xr.Dataset, out: Path, file: Path) -> None:
     names = []
     if dataset.sizes["time"]:
         axes = str(dataset.attrs["axes"]).split(", ")
-        draw = {"times": plots.plot_sweep_times, "curves": plots.plot_sweep_curves}
+        draw = {"times": plots.sweep_times, "curves": plots.sweep_curves}
         names = _figures(file, axes)
         figures = [function(dataset, axis) for axis in axes for function in draw.values()]
         for name, figure in zip(names, figures, strict=True):

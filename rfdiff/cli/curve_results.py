@@ -29,12 +29,12 @@ def show(result: result_file.Result, out: Path, q: float) -> int:
         say("\n".join(tables.verdict_lines(agreement)))
     reference = result.theory if result.theory is not None else result.simulation
     marked = None if reference is None else times(reference, q)
-    figures = {"curves.png": plots.plot_curves(result.theory, result.simulation, marked)}
+    figures = {"curves.png": plots.curves(*(one for one in (result.theory, result.simulation) if one is not None), times=marked)}
     empirical = None if result.simulation is None else result.simulation.spectrum
     if result.spectrum is not None or empirical is not None:
-        figures["spectrum.png"] = plots.plot_spectrum(result.spectrum, empirical)
+        figures["spectrum.png"] = plots.spectrum(*(one for one in (result.spectrum, empirical) if one is not None))
     if agreement is not None:
-        figures["agreement.png"] = plots.plot_agreement(agreement)
+        figures["agreement.png"] = plots.agreement(agreement)
     for name, figure in figures.items():
         plots.save_figure(figure, out / name)
     say_files(out, FILE, list(figures))

@@ -169,7 +169,7 @@ def labelled(problem: Problem, taus: np.ndarray, grid: np.ndarray, runs: list[di
 def show(dataset: xr.Dataset, out: Path) -> None:
     """Print the table of a dataset, draw its figure, and say where it is."""
     say("\n".join(table(dataset)))
-    plots.save_figure(plots.plot_generation(dataset), out / FIGURE)
+    plots.save_figure(plots.generation(dataset), out / FIGURE)
     say_files(out, FILE, (FIGURE,))
 
 

@@ -53,9 +53,9 @@ def loss_table(losses: xr.Dataset) -> str:
 def show(dataset: xr.Dataset, out: Path) -> None:
     """Print the table of an evaluated run, draw its figures, and say where they are."""
     say("\n".join(table(dataset)))
-    figures = {CURVES: plots.plot_image_run(dataset)}
+    figures = {CURVES: plots.image_run(dataset)}
     if "grid" in dataset:
-        figures[SAMPLES] = plots.plot_image_samples(dataset)
+        figures[SAMPLES] = plots.image_samples(dataset)
     for name, figure in figures.items():
         plots.save_figure(figure, out / name)
     say_files(out, FILE, list(figures))

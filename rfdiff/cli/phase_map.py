@@ -12,7 +12,7 @@ import tyro
 import xarray as xr
 
 from rfdiff import plots, theory
-from rfdiff.class_times import TIME_NAMES
+from rfdiff.class_times import TIME_NAMES, ClassTimes
 from rfdiff.cli import tables
 from rfdiff.cli.command import Command
 from rfdiff.cli.options import ClassPair, Output, ProblemFile, Quantity, Redrawing, check, fraction
@@ -175,21 +175,18 @@ def labelled(found: theory.PhaseMap, problem: Problem, scales: Mapping[str, str]
 def show(dataset: xr.Dataset, out: Path, quantity: str, pair: tuple[int, int]) -> None:
     """Print the table of a map, draw its figures, and say where they are."""
     say("\n".join(table(dataset, pair)))
-    x, y = (str(dataset.attrs[which]) for which in "xy")
+    result = map_of(dataset)
     for name, file in zip(_shown(quantity), figure_names(quantity), strict=True):
-        figure = plots.plot_phase_map(
-            dataset[x].values,
-            dataset[y].values,
-            dataset.time.sel(quantity=name).values,
-            ~converged_cells(dataset),
-            (x, y),
-            name,
-            pair,
-            (dataset[x].attrs["spacing"] == "log", dataset[y].attrs["spacing"] == "log"),
-            float(dataset.attrs["q"]),
-        )
-        plots.save_figure(figure, out / file)
+        plots.save_figure(plots.phase_map(result, name, classes=pair), out / file)
     say_files(out, FILE, figure_names(quantity))
+
+
+def map_of(dataset: xr.Dataset) -> theory.PhaseMap:
+    """The map that a phase_map.nc holds."""
+    x, y = (str(dataset.attrs[which]) for which in "xy")
+    times = ClassTimes(**{name: dataset["time"].sel(quantity=name).values for name in TIME_NAMES}, q=float(dataset.attrs["q"]))
+    error = dataset["error_estimate"].values
+    return theory.PhaseMap(dataset[x].values, dataset[y].values, times, error, converged_cells(dataset), (x, y))
 
 
 def converged_cells(dataset: xr.Dataset) -> np.ndarray:

@@ -136,23 +136,7 @@ def closed_form(problem: Problem, numbers: tuple[Any, ...], options: Speciate, t
 def show(dataset: xr.Dataset, out: Path) -> None:
     """Print the table of a dataset, draw its figures, and say where they are."""
     say("\n".join(table(dataset)))
-    speciated = dataset.speciation_time.values
-    returns = plots.plot_return_probability(
-        (dataset.time.values, dataset.return_probability.values),
-        (dataset.turn_time.values, dataset.uturn.values, dataset.uturn_stderr.values),
-        _inside(dataset),
-        speciated,
-        dataset.well_time.values,
-    )
-    paths = plots.plot_backward_paths(
-        dataset.path_time.values,
-        dataset.path.values,
-        dataset.path_class.values,
-        dataset.sizes["class"],
-        str(dataset.path.attrs["long_name"]),
-        speciated,
-    )
-    for figure, name in zip((returns, paths), FIGURES, strict=True):
+    for figure, name in zip((plots.return_probability(dataset), plots.trajectories(dataset)), FIGURES, strict=True):
         plots.save_figure(figure, out / name)
     say_files(out, FILE, FIGURES)
 
@@ -272,13 +256,6 @@ def _along(axes: jax.Array, x: jax.Array, t: jax.Array) -> jax.Array:
 
 def _square(d: jax.Array, x: jax.Array, t: jax.Array) -> jax.Array:
     return jnp.sum(x**2)[None] / d
-
-
-def _inside(dataset: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Clones at the times that the curves cover."""
-    times = dataset.clone_time.values
-    kept = (times <= dataset.time.values.max()) & (times >= dataset.time.values.min())
-    return times[kept], dataset.clone.values[kept], dataset.clone_stderr.values[kept]
 
 
 def _isotropic(problem: Problem, d: int) -> tuple[Any, ...]:

@@ -2,14 +2,13 @@
 
 import dataclasses
 import time
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from rfdiff import plots, theory
-from rfdiff.class_times import TIME_NAMES, times
+from rfdiff.class_times import TIME_NAMES, ClassTimes, times
 from rfdiff.cli import tables
 from rfdiff.cli.command import Command
 from rfdiff.cli.options import MOST_POINTS, Flag, Output, ProblemFile, Redrawing, check, fraction
@@ -118,21 +117,26 @@ def labelled(
 def show(dataset: xr.Dataset, out: Any) -> None:
     """Print the tables of a dataset of times, draw its figure, and say where it is."""
     say("\n".join(table(dataset)))
-    curves = SimpleNamespace(
-        taus=dataset.tau.values,
-        train_loss=dataset.train_loss.values,
-        test_loss=dataset.test_loss.values,
-        kappa=dataset.attrs["kappa"],
-        num_classes=dataset.sizes["class"],
-    )
-    spectrum = SimpleNamespace(
-        eigenvalues=dataset.eigenvalue.values, class_density=dataset.class_density.values, bulk=dataset.interval.values
-    )
-    readings = SimpleNamespace(**{name: dataset.time.sel(quantity=name).values for name in TIME_NAMES})
-    gen, mem = dataset.bulk_time.values
-    bulks = SimpleNamespace(tau_gen=gen, tau_mem=mem, edges=dataset.bulk_edges.values, separated=bool(dataset.separated))
-    plots.save_figure(plots.plot_times(curves, spectrum, readings, bulks), out / FIGURE)
+    plots.save_figure(plots.times(*results_of(dataset)), out / FIGURE)
     say_files(out, FILE, (FIGURE,))
+
+
+def results_of(dataset: xr.Dataset) -> tuple[LearningCurves, Spectrum, ClassTimes, theory.BulkTimes]:
+    """The curves, the spectrum and both estimates of the times that a times.nc holds; what it does not hold is NaN."""
+    taus, weights, error = dataset["tau"].values, dataset["weight"].values, float(dataset.attrs["error_estimate"])
+    test, zeros = dataset["test_loss"].values, np.zeros(dataset["test_loss"].shape)
+    unknown, kappa = np.full(test.shape, np.nan), float(dataset.attrs["kappa"])
+    curves = LearningCurves(taus, dataset["train_loss"].values, test, unknown, unknown[0], weights, kappa, error, zeros, zeros, zeros)
+    grid, intervals, density = dataset["eigenvalue"].values, dataset["interval"].values, dataset["class_density"].values
+    support = np.array([[grid[intervals == i].min(), grid[intervals == i].max()] for i in np.unique(intervals)])
+    spectrum = Spectrum(support, grid, density.sum(axis=1), density, intervals, np.zeros(0), np.zeros(0), np.nan)
+    read = ClassTimes(**{name: dataset["time"].sel(quantity=name).values for name in TIME_NAMES}, q=float(dataset.attrs["q"]))
+    edges, fastest, slowest = (dataset[name].values for name in ("bulk_edges", "bulk_fastest", "bulk_slowest"))
+    gap = np.array([edges[1, 1], edges[0, 0]])
+    shares, separated = dataset["bulk_share"].values, bool(dataset["separated"])
+    gen, mem = dataset["bulk_time"].values
+    bulks = theory.BulkTimes(gen, mem, fastest, slowest, shares, edges, gap, separated)
+    return curves, spectrum, read, bulks
 
 
 def table(dataset: xr.Dataset) -> list[str]:

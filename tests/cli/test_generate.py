@@ -70,7 +70,7 @@ def test_plot_draws_it_again(folder: Path, tmp_path: Path) -> None:
     assert run("plot", result, "--out", str(tmp_path))[0] == entry.BAD_INPUT
     assert run("plot", result, "--q", "0.3")[0] == entry.BAD_INPUT
     with pytest.raises(ValueError, match="^class_names: 1 names; allowed: 2"):
-        plots.plot_generation(load_dataset(result), ("a",))
+        plots.generation(load_dataset(result), class_names=("a",))
 
 
 @pytest.mark.parametrize(
