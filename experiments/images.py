@@ -22,8 +22,8 @@ from experiments import harness
 from experiments.real_images.run import stand_ins
 from rfdiff import MixtureLaw, Problem, theory, times
 from rfdiff.images import evaluation, readout
-from rfdiff.images.classifier import trained_classifier
 from rfdiff.images.architecture import Architecture
+from rfdiff.images.classifier import trained_classifier
 from rfdiff.images.devices import Devices
 from rfdiff.images.fashion_mnist import CLASS_NAMES, VARIABLE, FashionMNIST, load
 from rfdiff.images.protocol import Protocol, fitted_law, law_numbers, prepare

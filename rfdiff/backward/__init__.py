@@ -18,6 +18,6 @@ from rfdiff.backward.uturns import ReturnFractions, committor, crossing, uturn
 
 __all__ = [
     "METHODS", "BackwardPaths", "BackwardProcess", "CloneFractions", "ReducedMixture", "ReturnFractions", "Speciation", "SpeciationTable",
-    "classical_time", "clone_agreement", "clones", "committor", "crossing", "integrate", "log_snr_grid", "measure_speciation", "potential_times",
-    "reduced", "return_probability", "speciation_table", "speciation_times", "uturn", "well_times",
+    "classical_time", "clone_agreement", "clones", "committor", "crossing", "integrate", "log_snr_grid", "measure_speciation",
+    "potential_times", "reduced", "return_probability", "speciation_table", "speciation_times", "uturn", "well_times",
 ]  # fmt: skip

@@ -217,8 +217,6 @@ def measure_speciation(
             seen = uturn(process, [t], key=jax.random.fold_in(turning, i), num=num, progress=within(progress, done, total))
             finished[f"turn-{i}"] = {name: getattr(seen, name)[0] for name in TURN}
         done += of_turn
-        if progress is not None:
-            progress(done, total)
     if "clones" not in finished:
         report = None if progress is None else partial(_scaled, progress, done, total)
         copies = clones(process, start, key=cloning, num=num, branches=points, progress=report)

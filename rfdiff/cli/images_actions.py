@@ -12,13 +12,13 @@ from rfdiff.cli.terminal import prepare_folder, say, say_cost
 from rfdiff.errors import InputError
 from rfdiff.files.dataset_file import load_dataset, save_dataset
 from rfdiff.images import checkpoints, evaluation, readout
+from rfdiff.images.architecture import Architecture
 from rfdiff.images.classifier import trained_classifier
 from rfdiff.images.devices import Devices
 from rfdiff.images.fashion_mnist import load
 from rfdiff.images.protocol import ImageSet, Protocol, fitted_law, imbalanced, law_numbers, prepare
 from rfdiff.images.settings import Settings
 from rfdiff.images.training import data_digest, train
-from rfdiff.images.unet import Architecture
 from rfdiff.mixture import MixtureLaw
 
 EACH = 500  # training images of a class, if nothing is said

@@ -44,7 +44,7 @@ class Network(nn.Module):
 
 
 class _State(NamedTuple):
-    step: Int[Array, ""]
+    step: Int[Array, ""] | np.int32
     parameters: PyTree
     optimizer: PyTree
 

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, PyTree
 
 from rfdiff.errors import InputError
@@ -25,8 +24,8 @@ BLOCK = 512  # samples drawn together
 
 
 class _Position(NamedTuple):
-    index: Int[Array, ""]
-    x: Float[Array, "n s s"]
+    level: Int[Array, ""] | np.int32
+    x: Float[Array, "n s s"] | np.ndarray
 
 
 def draw_samples(parameters: PyTree, settings: Settings, devices: Devices, number: int, steps: int, seed: int) -> np.ndarray:
@@ -57,7 +56,7 @@ def draw_samples(parameters: PyTree, settings: Settings, devices: Devices, numbe
     return np.concatenate(found)[:number]
 
 
-def moved(x: jax.Array, noise: jax.Array, here: ArrayLike, there: ArrayLike, last: ArrayLike) -> jax.Array:
+def moved(x: jax.Array, noise: jax.Array, here: jax.Array, there: jax.Array, last: jax.Array) -> jax.Array:
     """A DDIM step of x from log-SNR `here` to `there` by the noise estimate; the clean image where it is the last."""
     clean = (x - jnp.sqrt(jax.nn.sigmoid(-here)) * noise) / jnp.sqrt(jax.nn.sigmoid(here))
     return jnp.where(last, clean, jnp.sqrt(jax.nn.sigmoid(there)) * clean + jnp.sqrt(jax.nn.sigmoid(-there)) * noise)
@@ -68,9 +67,9 @@ def _program(architecture: Architecture, dtype: str, devices: Devices) -> Callab
     network = UNet(architecture, jnp.dtype(dtype))
 
     def step(at: _Position, parameters: PyTree, levels: jax.Array) -> _Position:
-        here, there = levels[at.index], levels[jnp.minimum(at.index + 1, len(levels) - 1)]
-        x = devices.split(at.x)
+        here, there = levels[at.level], levels[jnp.minimum(at.level + 1, len(levels) - 1)]
+        x = devices.split(jnp.asarray(at.x))
         noise = noise_estimate(network, parameters, x, jnp.full(len(x), here))
-        return _Position(at.index + 1, moved(x, noise, here, there, at.index == len(levels) - 1))
+        return _Position(at.level + 1, moved(x, noise, here, there, at.level == len(levels) - 1))
 
     return devices.repeated(step)

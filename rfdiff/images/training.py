@@ -46,10 +46,10 @@ History = list[Measured]
 class State(NamedTuple):
     """What a step takes and leaves: number of steps done, parameters, optimiser, order of the images."""
 
-    step: Int[Array, ""]
+    step: Int[Array, ""] | np.int32
     parameters: PyTree
     optimizer: PyTree
-    order: Int[Array, " n"]
+    order: Int[Array, " n"] | np.ndarray
 
 
 class Recipe(NamedTuple):
@@ -147,7 +147,7 @@ def train(settings: Settings, images: ImageSet, folder: Path, devices: Devices |
     with progress("training", settings.steps, done, unit="step") as advance, _deferred_interrupt() as interrupted:
         while True:
             if done in measured and (not history or history[-1]["step"] < done):
-                history.append({"step": np.int64(done), **losses.measure(state.parameters)})
+                history.append({"step": np.asarray(done), **losses.measure(state.parameters)})
             if done > kept and (done in kept_at or interrupted()):
                 _keep(folder, state, history, settings)
                 kept = done

@@ -141,9 +141,7 @@ def initial_parameters(network: nn.Module, seed: int, *example: jax.ShapeDtypeSt
     return jax.tree_util.tree_map_with_path(drawn, shapes)
 
 
-def noise_estimate(
-    network: UNet, parameters: PyTree, x: Float[Array, "n s s"], log_snr: Float[Array, " n"]
-) -> Float[Array, "n s s"]:
+def noise_estimate(network: UNet, parameters: PyTree, x: Float[Array, "n s s"], log_snr: Float[Array, " n"]) -> Float[Array, "n s s"]:
     """ε̂ (n, s, s) of images x (n, s, s) at log-SNRs (n,)."""
     estimate: PyTree = network.apply(parameters, x, log_snr)
     return estimate
