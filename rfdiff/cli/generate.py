@@ -19,6 +19,7 @@ from rfdiff.cli.terminal import note, prepare_folder, read_problem, redraw_folde
 from rfdiff.errors import InputError
 from rfdiff.files import kept_parts
 from rfdiff.files.dataset_file import load_dataset, save_dataset
+from rfdiff.generation.results import CONTENT
 from rfdiff.problem import Problem
 from rfdiff.progress import reporting
 from rfdiff.rules import check_taus
@@ -32,6 +33,8 @@ ODD = (
     "{name} is odd, so the score is odd too, whatever the data: it generates classes at x and -x equally often and cannot represent "
     "a mean of all data other than 0; softplus, gelu or a shifted function can"
 )
+
+__all__ = ["COMMAND", "CONTENT", "redraw", "run", "show", "table"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

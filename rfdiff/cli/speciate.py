@@ -13,6 +13,7 @@ import xarray as xr
 from rfdiff import backward, plots
 from rfdiff.backward.process import proportion_error
 from rfdiff.backward.samplers import chunk_of
+from rfdiff.backward.speciation_study import CONTENT
 from rfdiff.cli import tables
 from rfdiff.cli.command import Command
 from rfdiff.cli.options import LARGEST_KEY, Flag, Output, ProblemFile, Redrawing, between, check
@@ -24,6 +25,8 @@ from rfdiff.progress import reporting
 
 FILE, FIGURES = "speciation.nc", ("return_probability.png", "trajectories.png")
 LARGEST_DIMENSION, MOST, MOST_STEPS = 2**24, 10_000_000, 100_000
+
+__all__ = ["COMMAND", "CONTENT", "redraw", "run", "show", "table"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

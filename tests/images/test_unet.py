@@ -50,7 +50,7 @@ def test_noise_and_times_are_those_of_the_ornstein_uhlenbeck_process() -> None:
     rng = np.random.default_rng(0)
     x0, noise = rng.standard_normal((2, 4, 5, 5)).astype(np.float32)
     expected = np.asarray(signal_scale(t))[:, None, None] * x0 + np.sqrt(np.asarray(noise_variance(t)))[:, None, None] * noise
-    close = functools.partial(np.testing.assert_allclose, noised(x0, log_snr(t), noise), atol=2e-4)
+    close = functools.partial(np.testing.assert_allclose, noised(x0, jnp.asarray(log_snr(t), jnp.float32), noise), atol=2e-4)
     close(expected)
     rejects(lambda: close(x0 + np.exp(-log_snr(t) / 2)[:, None, None] * noise))  # the variance-exploding convention
 
@@ -61,7 +61,7 @@ def flowed(variance: float, steps: int, factor: float = 1.0) -> float:
     for i, here in enumerate(levels):
         a, delta = jax.nn.sigmoid(here), jax.nn.sigmoid(-here)
         noise = factor * jnp.sqrt(delta) * x / (a * variance + delta)  # E[ξ | x]
-        x = moved(x, noise, here, levels[min(i + 1, steps - 1)], i == steps - 1)
+        x = moved(x, noise, here, levels[min(i + 1, steps - 1)], jnp.asarray(i == steps - 1))
     return float(x)
 
 
