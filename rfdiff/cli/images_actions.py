@@ -131,7 +131,7 @@ def _evaluate(options: ImageEvaluate) -> int:
     start = time.monotonic()
     folder = options.run
     described = checkpoints.described(folder)
-    settings: Settings = described["settings"]
+    settings = described.settings
     sampling = evaluation.Sampling(samples=options.samples, sampler_steps=options.sampler_steps, seed=options.seed)
     if not 1 <= options.classifier_epochs <= 1000:
         raise InputError(f"--classifier-epochs: {options.classifier_epochs}; allowed: 1 to 1000")
@@ -145,7 +145,7 @@ def _evaluate(options: ImageEvaluate) -> int:
         steps = evaluation.evaluated_steps(folder, options.from_step)
         data = load(options.data, download=options.download)
         images = prepare(data, settings.protocol)
-        if data_digest(images) != described.get("images_sha256"):
+        if data_digest(images) != described.images_digest:
             raise InputError(f"--data: the images are not those that {folder} was trained on")
         path = folder / CLASSIFIER if options.classifier is None else options.classifier
         classifier = trained_classifier(data, images, options.classifier_epochs, devices, path)

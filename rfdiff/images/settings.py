@@ -129,7 +129,7 @@ class Settings:
         """Steps at which a checkpoint is kept: log-spaced, then the last."""
         return log_spaced(self.steps, self.kept_per_decade)
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, object]:
         """Plain data, as JSON holds it."""
         return dataclasses.asdict(self)
 
