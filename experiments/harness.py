@@ -1,18 +1,19 @@
 """What every experiment shares: command line, cells that survive Ctrl-C, result file, figure, numbers of the README, and the check.
 
-An experiment is a folder with a `run.py` of four functions (and one more where the whole needs a GPU):
+An experiment is a folder with a `run.py` of four functions (and one more where the full form needs a GPU):
 
     compute(smoke, cells) -> xarray.Dataset   the numbers; long work goes through `cells(label, function, arguments)`
-    table(dataset) -> str                     Markdown table of the README
-    compute_small(cells) -> xarray.Dataset    optional: a form between the whole and the smoke version, for `--small`
-    verdict(dataset) -> [(statement, bool)]   what the claim says, in sentences that the numbers may break
+    compute_small(cells) -> xarray.Dataset    optional: a form between the full and the smoke form, for `--small`
+    criteria(dataset) -> [Criterion]          what the claim says, as numbers that may break it
+    table(dataset) -> str                     Markdown tables of the README
     draw(dataset) -> Figure                   theory and simulation on the same axes
 
-`python -m experiments.NAME.run` computes, writes result.nc and figure.png, and rewrites the numbers in the README between
-`<!-- numbers -->` and `<!-- /numbers -->`. They come from the result file alone, and `--check` holds them against it.
+`python -m experiments.NAME.run` computes, writes result.nc and figure.png, and rewrites the README between `<!-- numbers -->` and
+`<!-- /numbers -->`: criteria, tables, cost. All of it comes from the result file alone, and `--check` compares the two.
 """
 
 import argparse
+import dataclasses
 import hashlib
 import importlib
 import json
@@ -36,6 +37,23 @@ HOME = Path(__file__).resolve().parent
 OPEN, CLOSE = "<!-- numbers -->", "<!-- /numbers -->"
 NOT_RUN = "not run yet"  # what the index and the README of an experiment without a result say
 Cell = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Criterion:
+    """One line of the verdict on a claim.
+
+    Args:
+        name: the quantity that is judged.
+        worst: its value where it is nearest to breaking the claim ("s.e." for standard errors).
+        allowed: what it may be.
+        holds: whether it is.
+    """
+
+    name: str
+    worst: str
+    allowed: str
+    holds: bool
 
 
 class Cells:
@@ -98,7 +116,8 @@ def stack(cells: Sequence[Cell], name: str, shape: tuple[int, ...] | None = None
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    cells = [[cell.replace("|", r"\|") for cell in line] for line in lines]  # a bare stroke ends a cell
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
 def main(experiment: Any, arguments: Sequence[str] | None = None) -> int:
@@ -157,11 +176,13 @@ def experiments() -> dict[str, Any]:
 
 
 def numbers(experiment: Any, dataset: xr.Dataset) -> str:
-    """What stands between the markers of a README: table, verdict, cost and versions, from the result alone."""
-    said = [f"- {'holds' if good else 'DOES NOT HOLD'}: {statement}" for statement, good in experiment.verdict(dataset)]
+    """What is between the markers of a README: criteria, tables, cost and versions, from the result alone."""
+    rows = [[one.name, one.worst, one.allowed, "yes" if one.holds else "**NO**"] for one in experiment.criteria(dataset)]
+    judged = markdown(["criterion", "worst value", "allowed", "holds"], rows)
     at = dataset.attrs
     made = f"{at['seconds'] / 60:.1f} minutes, rfdiff {at['rfdiff_version']}, jax {at['jax_version']}, {at['system']}, {at['date'][:10]}"
-    return "\n".join([experiment.table(dataset).strip(), "", *said, "", f"Computed in {made}."])
+    tables = f"## Numbers\n\n{experiment.table(dataset).strip()}"
+    return f"## Criteria\n\n{judged}\n\ns.e.: standard errors. Computed in {made}.\n\n{tables}"
 
 
 def with_numbers(text: str, block: str) -> str:
@@ -184,9 +205,10 @@ def check(experiment: Any, out: Path | None = None) -> list[str]:
     home = folder(experiment)
     out = home if out is None else out
     dataset = load_dataset(out / "result.nc")
-    faults = [f"{out.name}: does not hold: {statement}" for statement, good in experiment.verdict(dataset) if not good]
-    if not experiment.verdict(dataset):
-        faults.append(f"{out.name}: the verdict is empty")
+    judged = experiment.criteria(dataset)
+    faults = [f"{out.name}: does not hold: {one.name}: {one.worst}; allowed: {one.allowed}" for one in judged if not one.holds]
+    if not judged:
+        faults.append(f"{out.name}: no criterion")
     if not (out / "figure.png").is_file():
         faults.append(f"{out.name}: no figure.png")
     if out.resolve() == home:
@@ -234,7 +256,7 @@ def _present(experiment: Any, out: Path) -> int:
     if own:
         _write_block(out / "README.md", block)
     print(f"written: result.nc, figure.png{', README.md' * own} in {out}")
-    return 0 if all(good for _, good in experiment.verdict(dataset)) else 1
+    return 0 if all(one.holds for one in experiment.criteria(dataset)) else 1
 
 
 def _write_block(path: Path, block: str) -> None:

@@ -4,7 +4,6 @@ import types
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import xarray as xr
 from matplotlib.figure import Figure
@@ -41,8 +40,9 @@ class Example:
     def table(self, dataset: xr.Dataset) -> str:
         return harness.markdown(["x", "y"], [[f"{x}", f"{y}"] for x, y in zip(dataset["x"].values, dataset["y"].values, strict=True)])
 
-    def verdict(self, dataset: xr.Dataset) -> list[tuple[str, bool]]:
-        return [("squares are not negative", self.claim and bool(np.all(dataset["y"] >= 0)))]
+    def criteria(self, dataset: xr.Dataset) -> list[harness.Criterion]:
+        least = float(dataset["y"].min())
+        return [harness.Criterion("smallest square, |x|²", f"{least:g}", ">= 0", self.claim and least >= 0)]
 
     def draw(self, dataset: xr.Dataset) -> Figure:
         figure = Figure()
@@ -59,7 +59,8 @@ def test_a_run_writes_result_figure_and_readme(example: Example, capsys: pytest.
     home = harness.folder(example)
     assert harness.main(example, []) == 0
     text = (home / "README.md").read_text()
-    assert "| 3 | 9 |\n\n- holds: squares are not negative\n\nComputed in 0.0 minutes, rfdiff" in text
+    assert "| smallest square, \\|x\\|² | 1 | >= 0 | yes |\n\ns.e.: standard errors. Computed in 0.0 minutes, rfdiff" in text
+    assert "## Numbers\n\n| x | y |\n| --- | --- |\n| 1 | 1 |" in text
     assert text.startswith("# Example") and text.endswith("\n\nAfter.\n")
     assert load_dataset(home / "result.nc").attrs["experiment"] == "example"
     assert sorted(path.name for path in home.iterdir()) == ["README.md", "figure.png", "result.nc", "run.py"]
@@ -102,13 +103,13 @@ def test_check_finds_what_is_stale_or_broken(example: Example, capsys: pytest.Ca
     (home / "figure.png").unlink()
     example.claim = False
     faults = " ".join(harness.check(example))
-    assert "does not hold: squares are not negative" in faults and "no figure.png" in faults
+    assert "does not hold: smallest square, |x|²: 1; allowed: >= 0" in faults and "no figure.png" in faults
     assert harness.main(example, ["--check"]) == 1
     assert harness.main(example, ["--redraw"]) == 1
     assert (home / "figure.png").is_file() and example.calls == [1, 2, 3]
-    assert "DOES NOT HOLD" in (home / "README.md").read_text()
-    example.verdict = lambda dataset: []  # type: ignore[method-assign]
-    assert "the verdict is empty" in " ".join(harness.check(example))
+    assert "| **NO** |" in (home / "README.md").read_text()
+    example.criteria = lambda dataset: []  # type: ignore[method-assign]
+    assert "no criterion" in " ".join(harness.check(example))
 
 
 def test_smoke_needs_a_folder_of_its_own(example: Example, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
