@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.interpolate import PchipInterpolator
 
-from rfdiff.curves import LearningCurves
+from rfdiff.curves import CURVE_NAMES, LearningCurves
 from rfdiff.errors import InputError
 from rfdiff.labels import Label, Labelled, values_of
 from rfdiff.value_types import as_number, html_table, static, value_type, vectorize_text
@@ -156,6 +156,30 @@ def times(curves: LearningCurves, q: float = 0.5) -> ClassTimes:
     bounds = {name: np.array([[column[i].lower, column[i].upper] for column in columns]) for i, name in enumerate(TIME_NAMES)}
     reasons = tuple(tuple(column[i].reason for column in columns) for i in range(len(TIME_NAMES)))
     return ClassTimes(**values, q=float(q), bounds=bounds, reasons=reasons)
+
+
+def readings(curves: LearningCurves, q: float) -> tuple[np.ndarray, np.ndarray]:
+    """τ_gen, τ_stop, τ_mem, τ_opt and the lowest test loss of each class, and their standard errors over seeds.
+
+    Returns:
+        Values and errors, each (5, K); errors are NaN for theory, for fewer than two seeds and where a seed has no such time.
+    """
+    values = _read(curves, q)
+    if curves.per_seed is None or len(curves.per_seed["test_loss"]) < 2:
+        return values, np.full_like(values, np.nan)
+    seeds = range(len(curves.per_seed["test_loss"]))
+    runs = np.stack([_read(dataclasses.replace(curves, **{name: curves.per_seed[name][s] for name in CURVE_NAMES}), q) for s in seeds])
+    everywhere = np.isfinite(runs).all(axis=0)
+    spread = np.std(np.where(everywhere, runs, 0.0), axis=0, ddof=1) / np.sqrt(len(runs))
+    return values, np.where(everywhere, spread, np.nan)
+
+
+def _read(curves: LearningCurves, q: float) -> np.ndarray:
+    read = times(curves, q)
+    rows = [np.asarray(getattr(read, name), np.float64) for name in TIME_NAMES]
+    test = np.asarray(curves.test_loss, np.float64)
+    diverges = bool(np.isinf(np.asarray(curves.taus)[-1]) and np.isnan(test[-1]).all())  # at τ = ∞ where p = n m
+    return np.stack([*rows, (test[:-1] if diverges else test).min(axis=0)])
 
 
 def _class_times(

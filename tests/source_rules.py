@@ -32,7 +32,7 @@ UPPER = ("files", "plots", "theory", "simulation", "agreement", "backward", "gen
 MOST_ROOT_MODULES = 24
 OPTIONAL_EXTRAS = {"flax", "orbax", "distributed"}
 DELAYED = {
-    ("cli.images", "rfdiff.images"),  # what needs an optional extra, and who hands over to it
+    ("cli.images", "rfdiff.cli.images_actions"),  # what needs an optional extra, and who hands over to it
     ("labels", "xarray"),  # half a second, for those who ask for a dataset
 }
 GLOBAL_SWITCHES = re.compile(

@@ -13,7 +13,7 @@ import xarray as xr
 from matplotlib.colors import to_hex
 
 from rfdiff import plots
-from rfdiff.cli import tables
+from rfdiff.class_times import readings
 from rfdiff.curves import LearningCurves
 from rfdiff.files import result_file
 from rfdiff.files.dataset_file import load_dataset, save_dataset
@@ -69,7 +69,7 @@ def test_every_curve_stands_at_its_coordinates(finished: tuple[Path, list[Cell]]
         curves = instant(cell.task)
         if cell.task.d is None:
             np.testing.assert_array_equal(found.theory_test_loss.sel(at), curves.test_loss)
-            np.testing.assert_array_equal(found.theory_class_time.sel(at), tables.readings(curves, 0.5)[0])
+            np.testing.assert_array_equal(found.theory_class_time.sel(at), readings(curves, 0.5)[0])
             continue
         part = found.test_loss_per_seed.sel(at).sel(solver="exact", d=cell.task.d, seed=list(cell.task.seeds))
         np.testing.assert_array_equal(part, (curves.per_seed or {})["test_loss"])
