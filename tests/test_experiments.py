@@ -1,5 +1,6 @@
 """The experiments' harness, and every committed experiment: its criterion holds and its README says what its result file says."""
 
+import ast
 import types
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,8 @@ import pytest
 import xarray as xr
 from matplotlib.figure import Figure
 
+import rfdiff
 from experiments import harness
-from rfdiff.files.dataset_file import load_dataset, save_dataset
 
 README = f"# Example\n\n{harness.OPEN}\n{harness.CLOSE}\n\nAfter.\n"
 
@@ -62,7 +63,7 @@ def test_a_run_writes_result_figure_and_readme(example: Example, capsys: pytest.
     assert "| smallest square, \\|x\\|² | 1 | >= 0 | yes |\n\ns.e.: standard errors. Computed in 0.0 minutes, rfdiff" in text
     assert "## Numbers\n\n| x | y |\n| --- | --- |\n| 1 | 1 |" in text
     assert text.startswith("# Example") and text.endswith("\n\nAfter.\n")
-    assert load_dataset(home / "result.nc").attrs["experiment"] == "example"
+    assert harness.result_of(home).attrs["experiment"] == "example"
     assert sorted(path.name for path in home.iterdir()) == ["README.md", "figure.png", "result.nc", "run.py"]
     assert harness.main(example, ["--check"]) == 0
     assert "the criterion holds and the README is up to date" in capsys.readouterr().out
@@ -76,7 +77,7 @@ def test_an_interrupted_run_goes_on(example: Example, capsys: pytest.CaptureFixt
     example.stop_at = -1
     assert harness.main(example, []) == 0
     assert example.calls == [1, 2, 3]
-    assert load_dataset(harness.folder(example) / "result.nc")["y"].values.tolist() == [1, 4, 9]
+    assert harness.result_of(harness.folder(example))["y"].values.tolist() == [1, 4, 9]
 
 
 def test_kept_cells_are_not_taken_for_those_of_another_source(example: Example) -> None:
@@ -98,7 +99,7 @@ def test_check_finds_what_is_stale_or_broken(example: Example, capsys: pytest.Ca
     (home / "README.md").write_text(good.replace("| 3 | 9 |", "| 3 | 8 |"))
     assert "numbers in README.md are not those of result.nc" in harness.check(example)[0]
     (home / "README.md").write_text(good)
-    save_dataset(load_dataset(home / "result.nc"), home / "result.nc", smoke=1)
+    rfdiff.save(harness.result_of(home), home / "result.nc", smoke=1)
     assert "is a smoke result" in harness.check(example)[0]
     (home / "figure.png").unlink()
     example.claim = False
@@ -116,7 +117,7 @@ def test_smoke_needs_a_folder_of_its_own(example: Example, tmp_path: Path, capsy
     assert harness.main(example, ["--smoke"]) == 2
     assert "give another folder with --out" in capsys.readouterr().err
     assert harness.main(example, ["--smoke", "--out", str(tmp_path / "a" / "b")]) == 0
-    assert load_dataset(tmp_path / "a" / "b" / "result.nc").sizes["x"] == 2
+    assert harness.result_of(tmp_path / "a" / "b").sizes["x"] == 2
     assert (harness.folder(example) / "README.md").read_text() == README
     assert harness.main(example, ["--check", "--out", str(tmp_path / "a" / "b")]) == 0
 
@@ -154,3 +155,30 @@ def test_committed_experiment(name: str) -> None:
 def test_index_is_up_to_date() -> None:
     text = (harness.HOME / "README.md").read_text(encoding="utf-8")
     assert harness.with_numbers(text, harness.index()) == text
+
+
+def inner_imports(source: str) -> list[str]:
+    """Imports of rfdiff that its users do not have: not a public name of the front door, of its subpackages, or of the extra `images`."""
+    inner = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            inner += [alias.name for alias in node.names if alias.name.startswith("rfdiff.")]
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "rfdiff":
+            module = node.module or ""
+            if module.startswith("rfdiff.images"):
+                continue
+            top = module.removeprefix("rfdiff").lstrip(".")
+            public = [*rfdiff.__all__, "images"] if not top else getattr(rfdiff, top).__all__ if top in rfdiff.__all__ else []
+            inner += [f"{module}.{alias.name}" for alias in node.names if alias.name not in public]
+    return inner
+
+
+@pytest.mark.parametrize("path", sorted(harness.HOME.rglob("*.py")), ids=lambda path: str(path.relative_to(harness.HOME)))
+def test_experiments_use_the_front_door(path: Path) -> None:
+    assert inner_imports(path.read_text(encoding="utf-8")) == []
+
+
+def test_inner_imports_are_seen() -> None:
+    assert inner_imports("from rfdiff import Problem, theory\nfrom rfdiff.plots import save_figure\nimport numpy") == []
+    source = "from rfdiff.curves import CURVE_NAMES\nfrom rfdiff.theory import dynamics\nimport rfdiff.problem\nfrom rfdiff import curves"
+    assert inner_imports(source) == ["rfdiff.curves.CURVE_NAMES", "rfdiff.theory.dynamics", "rfdiff.problem", "rfdiff.curves"]

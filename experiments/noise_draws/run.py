@@ -15,8 +15,7 @@ from matplotlib.lines import Line2D
 
 from experiments import harness
 from experiments.harness import Criterion
-from rfdiff import MixtureLaw, Problem, simulation, theory
-from rfdiff.agreement import assess
+from rfdiff import MixtureLaw, Problem, assess, simulation, theory
 from rfdiff.plots import OKABE_ITO
 
 LAW = MixtureLaw.isotropic([0.5, 0.5], [1.5, 0.5])

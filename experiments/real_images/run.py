@@ -19,8 +19,8 @@ from matplotlib.lines import Line2D
 
 from experiments import harness
 from experiments.harness import Criterion
+from experiments.readings import TIMES, times_with_errors
 from rfdiff import GaussianMixture, LearningCurves, MixtureLaw, Problem, Samples, simulation, theory
-from rfdiff.class_times import TIME_NAMES, readings
 from rfdiff.images.fashion_mnist import CLASS_NAMES, VARIABLE, class_pixels, load
 from rfdiff.plots import MARKERS, class_colors
 
@@ -114,12 +114,12 @@ def trained(argument: tuple[tuple[int, int], int, float, float, str, int]) -> di
 
 
 def _measured(curves: LearningCurves) -> dict[str, Any]:
-    values, errors = readings(curves, 0.5)
+    values, errors = times_with_errors(curves)
     return {
         "loss": np.stack([getattr(curves, name) for name in CURVES]),
         "stderr": np.stack([getattr(curves, f"{name}_stderr") for name in CURVES]),
-        "value": values[: len(TIME_NAMES)],
-        "error": errors[: len(TIME_NAMES)],
+        "value": values,
+        "error": errors,
     }
 
 
@@ -148,7 +148,7 @@ def compute(smoke: bool, cells: harness.Cells) -> xr.Dataset:
     data["psi_p"] = (("case",), np.array([case[2] for case in cases]))
     data["psi_n"] = (("case",), np.array([case[3] for case in cases]))
     data["seeds"] = (("case",), np.array(seeds))
-    axes = {"source": list(SOURCES), "curve": list(CURVES), "tau": TAUS, "reading": list(TIME_NAMES)}
+    axes = {"source": list(SOURCES), "curve": list(CURVES), "tau": TAUS, "reading": list(TIMES)}
     images = "stand-ins made by run.py, no photographs" if smoke else "Fashion-MNIST, the 6,000 training images of each class"
     return xr.Dataset(data, axes, {"diffusion_time": T, "activation": ACTIVATION, "tolerance": TOLERANCE, "images": images})
 
@@ -236,12 +236,12 @@ def table(data: xr.Dataset) -> str:
         spread = [f"{float(at['variance']):.2f}", f"{float(at['effective_dimension']):.1f}"]
         moved = [f"{off[0, i, k, r, c]:+.1f} ({off[1, i, k, r, c]:+.1f})" for k in (1, 0) for r in range(3)]
         first.append([*case, str(at["label"].values), *spread, *moved])
-        times = [_ratio(at.sel(reading=name)) for name in TIME_NAMES]
+        times = [_ratio(at.sel(reading=name)) for name in TIMES]
         second.append([*case, str(at["label"].values), *times])
     heads = [f"{name}, {regime}" for name in ("test", "train") for regime in REGIMES]
     one = harness.markdown(["images, pixels", "ψ_p, ψ_n", "class", "variance", "effective dimension", *heads], first)
-    two = harness.markdown(["images, pixels", "ψ_p, ψ_n", "class", *TIME_NAMES], second)
-    found = [(name, *orders(data, name)) for name in TIME_NAMES]
+    two = harness.markdown(["images, pixels", "ψ_p, ψ_n", "class", *TIMES], second)
+    found = [(name, *orders(data, name)) for name in TIMES]
     right = ", ".join(f"{name} {good} of {resolved}" for name, resolved, good in found)
     parts = [
         f"Largest deviation from theory in each regime, in per cent of its loss: images (Gaussian samples). {data.attrs['images']}.",
