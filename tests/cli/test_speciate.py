@@ -1,6 +1,7 @@
 """The command speciate: what it writes and prints, how it refuses, stops and goes on."""
 
 import io
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -135,5 +136,5 @@ def test_steps_that_are_too_few_are_said(folder: Path) -> None:
     told = speciate.table(moved)
     assert any(line.startswith("32 steps are too few: at t = ") and "by 0.4" in line and "use more --steps" in line for line in told)
     blind = speciate.table(moved.drop_vars(["uturn_systematic", "clone_systematic"]))  # a file of an earlier version
-    worst = [float(lines[-1].split("  ")[-2].split()[0]) for lines in (told, blind)]
+    worst = [float(re.findall(r"([0-9.]+) s\.e\.", lines[-1])[0]) for lines in (told, blind)]
     assert worst[0] < 4 < worst[1]

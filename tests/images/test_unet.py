@@ -78,10 +78,10 @@ def test_the_flow_of_the_exact_noise_estimate_ends_in_the_data(variance: float) 
     ("kind", "change", "message"),
     [
         (Architecture, {"width": 6}, "width: 6; allowed: a multiple of 4"),
-        (Architecture, {"depth": 5}, "depth: 5; allowed: an integer, 1 to 4"),
-        (Architecture, {"depth": 2, "attention": 3}, "attention: 3; allowed: an integer, 0 to 2"),
+        (Architecture, {"depth": 5}, "depth: 5; allowed: an integer >= 1 and <= 4"),
+        (Architecture, {"depth": 2, "attention": 3}, "attention: 3; allowed: an integer >= 0 and <= 2"),
         (Architecture, {"blocks": True}, "blocks: True"),
-        (Settings, {"batch": 2000}, "batch: 2000; allowed: an integer, 1 to 1000"),
+        (Settings, {"batch": 2000}, "batch: 2000; allowed: an integer >= 1 and <= 1000"),
         (Settings, {"steps": 0}, "steps: 0"),
         (Settings, {"optimizer": "lion"}, "optimizer: 'lion'; allowed: adam or sgd"),
         (Settings, {"learning_rate": -1.0}, "learning_rate: -1.0; allowed: a finite number > 0"),

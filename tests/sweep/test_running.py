@@ -116,7 +116,7 @@ def test_real_failures_tell_their_cause(tmp_path: Path) -> None:
     asked = small(solvers=["exact"], seeds=1, d=[10**6])
     assert set(run(tmp_path, asked, serially(compute)).values()) == {FAILED}
     record = json.loads(next((tmp_path / "failures").iterdir()).read_text())
-    assert record["type"] == "ValueError" and "GiB" in record["message"] and record["where"].startswith("rfdiff.simulation.networks:")
+    assert record["type"] == "InputError" and "GiB" in record["message"] and record["where"].startswith("rfdiff.simulation.networks:")
 
 
 def test_curves_that_are_not_finite_are_a_failure() -> None:
