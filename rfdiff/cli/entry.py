@@ -218,7 +218,7 @@ def run_networks(
             for r in range(options.seeds):
                 if r not in batches:
                     batches[r] = simulation.run_seeds(
-                        problem, taus, d, key, [r], rule=rule, dtype=dtype, solver=solver, tolerance=tolerance
+                        problem, taus, d=d, key=key, seeds=[r], rule=rule, dtype=dtype, solver=solver, tolerance=tolerance
                     )
                     kept_parts.save_seed(folder, batches[r])
                     advance(1)
@@ -238,7 +238,7 @@ def check_networks(problem: Problem, options: Simulate | Compare) -> dict[int, s
     dtype = floating_type(None if options.dtype == "default" else options.dtype)
     asked = None if options.solver == "auto" else options.solver
     dimensions = (options.d, options.d // 2) if isinstance(options, Compare) else (options.d,)
-    return {d: simulation.fitting_solver(problem, d, num_times, options.seeds, dtype, solver=asked) for d in dimensions}
+    return {d: simulation.fitting_solver(problem, d=d, num_times=num_times, num_seeds=options.seeds, dtype=dtype, solver=asked) for d in dimensions}
 
 
 def estimate(options: Plan) -> int:
@@ -251,7 +251,7 @@ def estimate(options: Plan) -> int:
         if not least <= getattr(options, name) <= most:
             raise InputError(f"--{name}: {getattr(options, name)}; allowed: {least} to {most}")
     dtype = None if options.dtype == "default" else options.dtype
-    found = simulation.plan(read_problem(options.problem), options.d, options.points, options.seeds, dtype)
+    found = simulation.plan(read_problem(options.problem), d=options.d, num_times=options.points, num_seeds=options.seeds, dtype=dtype)
     say(str(found) if found.solver else f"{found}\nnothing fits; allowed: a smaller d, psi_p or psi_n, or float32")
     return AGREE
 
