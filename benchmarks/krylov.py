@@ -94,7 +94,17 @@ def optax_step(p: int, n: int, d: int) -> float:
     question = problem("one class", p, n, d)
 
     def run(steps: int) -> None:
-        simulation.descend(question, optimizer=optax.sgd(1e-3), num_steps=steps, d=d, key=KEY, noise="fresh", log_steps=[0, steps], step_size=1e-3, dtype="float32")
+        simulation.descend(
+            question,
+            optimizer=optax.sgd(1e-3),
+            num_steps=steps,
+            d=d,
+            key=KEY,
+            noise="fresh",
+            log_steps=[0, steps],
+            step_size=1e-3,
+            dtype="float32",
+        )
 
     seconds = [harness.measure(lambda count=count: run(count), 2)["best_s"] for count in (STEPS, 3 * STEPS)]
     return (seconds[1] - seconds[0]) / (2 * STEPS)

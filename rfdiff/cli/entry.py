@@ -238,7 +238,10 @@ def check_networks(problem: Problem, options: Simulate | Compare) -> dict[int, s
     dtype = floating_type(None if options.dtype == "default" else options.dtype)
     asked = None if options.solver == "auto" else options.solver
     dimensions = (options.d, options.d // 2) if isinstance(options, Compare) else (options.d,)
-    return {d: simulation.fitting_solver(problem, d=d, num_times=num_times, num_seeds=options.seeds, dtype=dtype, solver=asked) for d in dimensions}
+    return {
+        d: simulation.fitting_solver(problem, d=d, num_times=num_times, num_seeds=options.seeds, dtype=dtype, solver=asked)
+        for d in dimensions
+    }
 
 
 def estimate(options: Plan) -> int:

@@ -139,7 +139,7 @@ def labelled(found: theory.PhaseMap, problem: Problem, scales: Mapping[str, str]
         {
             "time": (("quantity", x, y, "class"), values, {"long_name": "class-wise training time tau", "units": "training time"}),
             "error_estimate": ((x, y), found.error_estimate, {"long_name": "numerical error of the losses", "units": "1"}),
-            "failed": ((x, y), found.failed, {"long_name": "error above the tolerance: the times are NaN"}),
+            "converged": ((x, y), found.converged, {"long_name": "error below the tolerance; elsewhere the times are NaN"}),
         },
         {"quantity": list(tables.TIME_NAMES), **axes, "class": np.arange(problem.num_classes)},
         {"content": CONTENT, "problem": problem.to_toml(), "x": x, "y": y, "q": options.q, "tolerance": options.tolerance},
@@ -155,7 +155,7 @@ def show(dataset: xr.Dataset, out: Path, quantity: str, pair: tuple[int, int]) -
             dataset[x].values,
             dataset[y].values,
             dataset.time.sel(quantity=name).values,
-            dataset.failed.values,
+            ~converged_cells(dataset),
             (x, y),
             name,
             pair,
@@ -164,6 +164,11 @@ def show(dataset: xr.Dataset, out: Path, quantity: str, pair: tuple[int, int]) -
         )
         plots.save_figure(figure, out / file)
     say(f"in {out}: {', '.join([*[FILE] * (out / FILE).exists(), *figure_names(quantity)])}")
+
+
+def converged_cells(dataset: xr.Dataset) -> np.ndarray:
+    """(A, B) whether the times of a cell came below the tolerance; files of earlier versions hold the opposite, `failed`."""
+    return ~dataset.failed.values.astype(bool) if "failed" in dataset else dataset.converged.values.astype(bool)
 
 
 def table(dataset: xr.Dataset, pair: tuple[int, int]) -> list[str]:
@@ -177,7 +182,7 @@ def table(dataset: xr.Dataset, pair: tuple[int, int]) -> list[str]:
         f"{name} ({axis.size} values, {axis.values[0]:g} to {axis.values[-1]:g}, {axis.attrs['spacing']})"
         for name, axis in ((x, dataset[x]), (y, dataset[y]))
     )
-    failed, error = dataset.failed.values, dataset.error_estimate.values
+    failed, error = ~converged_cells(dataset), dataset.error_estimate.values
     worst = f", numerical error of a loss at most {error[~failed].max():.1e}" if not failed.all() else ""
     lines = [f"phase map: {axes}", f"{failed.size} cells, {failed.sum()} failed{worst}", ""]
     if dataset.sizes["class"] == 1:

@@ -16,14 +16,13 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from rfdiff.rules import Clock, Rule
 from rfdiff.simulation.features import Sizes
 from rfdiff.simulation.mehler import product
 from rfdiff.simulation.moments import Moments
-from rfdiff.value_types import value_type
+from rfdiff.value_types import Scalar, value_type
 
 PANELS = 8
 MIN_PANELLED = 512
@@ -58,7 +57,7 @@ class QuadraticForm:
     diagonal: Float[Array, " p"]
 
 
-def flow_losses(train: Moments, test: Moments, sizes: Sizes, rule: Rule, clock: Clock, kappa: ArrayLike) -> FlowResult:
+def flow_losses(train: Moments, test: Moments, sizes: Sizes, rule: Rule, clock: Clock, kappa: Scalar) -> FlowResult:
     """Losses of every class along training from A = 0, all times at once.
 
     Args:
@@ -107,12 +106,10 @@ def zero_rounding(eigenvalues: Float[Array, " p"], rank: int) -> Float[Array, " 
 
 def mixed(shares: Sequence[np.ndarray], moments: tuple[jax.Array, ...]) -> jax.Array:
     """Average Σ_c π_c over the classes of one of their moments."""
-    return functools.reduce(jnp.add, [share * moment for share, moment in zip(shares, moments, strict=True)])
+    return functools.reduce(jnp.add, [moment * share for share, moment in zip(shares, moments, strict=True)])
 
 
-def _rotated_form(
-    U: Float[Array, "p p"], rows: Float[Array, "p p"], gram: Float[Array, "p p"], f: Float[Array, "T p"]
-) -> QuadraticForm:
+def _rotated_form(U: Float[Array, "p p"], rows: Float[Array, "p p"], gram: Float[Array, "p p"], f: Float[Array, "T p"]) -> QuadraticForm:
     """The form of S = Oᵀ U O (rows = Oᵀ, gram = Ṽ Ṽᵀ), from its lower half in panels."""
     p = len(rows)
     half = product(rows, U)

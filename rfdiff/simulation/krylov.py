@@ -6,8 +6,9 @@ of b columns a step; with T = QᵀUQ = S Θ Sᵀ the Ritz pairs (Θ, Y = QS) sta
     L_c(τ) = (1/d) E_c‖ξ‖² - (2/d) Σ_i f_i (Ṽ_c Ṽᵀ)_ii + (1/d) Σ_ij f_i f_j (ṼṼᵀ)_ij (Yᵀ U_c Y)_ij,      Ṽ = YᵀV.
 
 Every block is orthogonalised against all the others, several times: an exactly degenerate eigenvalue (p > n has a huge one) otherwise
-comes back as a ghost. T is the full projection, not a band, so directions that replace exhausted ones only enlarge the space. From V itself (b = d) the curves converge to the exact flow; from V G with s random columns (`probes`) each column g
-gives an unbiased estimate, E gᵀ(…)g = tr(…), whose spread is their standard error.
+comes back as a ghost. T is the full projection, not a band, so directions that replace exhausted ones only enlarge the space.
+From V itself (b = d) the curves converge to the exact flow; from V G with s random columns (`probes`) each column g gives an unbiased
+estimate, E gᵀ(…)g = tr(…), whose spread is their standard error.
 """
 
 import functools

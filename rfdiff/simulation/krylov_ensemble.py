@@ -105,9 +105,7 @@ def krylov_seeds(
     return _batch(problem, curves, np.asarray(replicas), schedule, truncations, layout, probes is not None)
 
 
-def _each(
-    one: Callable[[int, Mesh | None], T], replicas: Sequence[int], rows: Sequence[Mesh | None], progress: Progress | None
-) -> list[T]:
+def _each(one: Callable[[int, Mesh | None], T], replicas: Sequence[int], rows: Sequence[Mesh | None], progress: Progress | None) -> list[T]:
     """`one(replica number, row)` of every replica, in their order, on the rows of a mesh at the same time, one thread each."""
 
     def report(done: int) -> None:

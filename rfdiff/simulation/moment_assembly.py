@@ -62,7 +62,7 @@ def half_times(terms: MehlerTerms, X: Float[Array, "p b"], rows: Rows = ALL) -> 
 def truncation_bound(
     unit: Float[Array, "p D"], energy: Float[Array, " p"], captured: Float[Array, " p"], order: int, rows: Rows = ALL
 ) -> Float[Array, ""]:
-    """Bound ‖rest‖_F/‖diagonal‖ on the terms of the series beyond an order, which captures the part `captured` (p,) of the energies (p,)."""
+    """Bound ‖rest‖_F/‖diagonal‖ on the terms beyond an order, up to which the series captures `captured` (p,) of the energies (p,)."""
     # a single centre with the same captured energy has the same remainder
     blank = jnp.zeros((len(energy), 1), unit.dtype)
     terms = MehlerTerms(unit, (jnp.sqrt(captured)[:, None], *(blank for _ in range(order))), energy)
@@ -103,7 +103,7 @@ def _over_tiles(terms: MehlerTerms, tile: TileFunction, add: Callable[[T, jax.Ar
         return add(total, i, j, tile(left, right, product(left.unit, right.unit.T), off)), None
 
     pairs = np.array([(i, j) for i in range(count) for j in range(i + 1)], np.int32)
-    return jax.lax.scan(one, start, (pairs[:, 0], pairs[:, 1]))[0]
+    return jax.lax.scan(one, start, (jnp.asarray(pairs[:, 0]), jnp.asarray(pairs[:, 1])))[0]
 
 
 def _products(terms: MehlerTerms, X: Float[Array, "p b"], add: Callable[..., jax.Array]) -> Float[Array, "p b"]:

@@ -129,7 +129,9 @@ class NoiseAverage:
     def matrix(self) -> Float[Array, "p p"]:
         """U (p, p); on one of several devices, its rows."""
         p = len(self.W)
-        return self._sum_over_blocks(lambda terms: moment_assembly.matrix(terms, self.rows), jnp.zeros((p, p * self.rows.shards), self.W.dtype))
+        return self._sum_over_blocks(
+            lambda terms: moment_assembly.matrix(terms, self.rows), jnp.zeros((p, p * self.rows.shards), self.W.dtype)
+        )
 
     def feature_noise_moment(self) -> Float[Array, "p d"]:
         """V by Stein's lemma."""
@@ -247,7 +249,7 @@ class Draws:
                 phi = self.rows.masked(feature_map(self.activation, self.W, scale * self.x[self.start + which] + std * xi), axis=1)
                 return total + term(phi * mask[:, None], xi, mask[:, None]), None
 
-            return jax.lax.scan(block, total, (samples, live))[0]
+            return jax.lax.scan(block, total, (jnp.asarray(samples), jnp.asarray(live)))[0]
 
         return jax.lax.fori_loop(0, self.draws, draw, zero) / np.asarray(count * self.draws, dtype)
 

@@ -107,7 +107,8 @@ def _too_large(costs: SolverPlan, solver: str) -> str:
     others = f"{', '.join(costs.fitting)}, or " if costs.fitting else ""
     return (
         f"d: {costs.sizes.d} makes p = {costs.sizes.p} features and needs about {need.bytes / 2**30:.3g} GiB in {costs.dtype}, "
-        f"of {(costs.available or 0) / 2**30:.3g} GiB of memory, by solver {solver}; allowed: {others}a smaller d, psi_p or psi_n, or float32"
+        f"of {(costs.available or 0) / 2**30:.3g} GiB of memory, by solver {solver}; "
+        f"allowed: {others}a smaller d, psi_p or psi_n, or float32"
     )
 
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rfdiff.class_times import ClassTimes
+from rfdiff.class_times import TIME_NAMES, ClassTimes
 from rfdiff.errors import InputError
 from rfdiff.parameters import get_parameter, set_parameter
 from rfdiff.problem import Problem
@@ -29,7 +29,8 @@ from rfdiff.theory.learning_times import class_times
 from rfdiff.theory.neuron_types import TypeGrid, gram_root, is_odd, type_grid
 from rfdiff.theory.plans import optimal_and_rate, require_commuting
 from rfdiff.theory.resolvent import approach_along_rays, free_start
-from rfdiff.value_types import as_real_array, static, value_type, vectorize_text
+from rfdiff.theory_results import PhaseMap
+from rfdiff.value_types import as_real_array, vectorize_text
 
 NODES = (48, 64, 96, 144, 224, 384)
 FEW = 0.05  # share of the cells below which a number of nodes is not worth a program of its own
@@ -43,28 +44,6 @@ MOST_CELLS = 10**6
 
 Progress = Callable[[int, int], None]
 Kept = MutableMapping[str, Mapping[str, np.ndarray]]
-TIMES = ("tau_gen", "tau_stop", "tau_mem", "tau_opt")
-
-
-@value_type
-class PhaseMap:
-    """Class-wise times over two numbers of a problem (A × B cells, K classes).
-
-    Args:
-        first, second: (A,) and (B,) values of the two axes.
-        times: `ClassTimes` of arrays (A, B, K); NaN in failed cells (and where a time does not exist: see `ClassTimes`).
-        error_estimate: (A, B) numerical error of the losses the times are read from: that of the contour. Neuron types are one fixed set
-            for all cells; with a Gram matrix of rank above 3 they add a few 1e-4, which is not in it.
-        failed: (A, B) whether the fixed point or the contour failed: the error stayed above the tolerance when done again.
-        names: the names of the two axes.
-    """
-
-    first: Any
-    second: Any
-    times: ClassTimes
-    error_estimate: Any
-    failed: Any
-    names: tuple[str, str] = static()
 
 
 def phase_map(
@@ -101,8 +80,8 @@ def phase_map(
     with jax.enable_x64(True):
         found = _run(cells, q, tolerance, progress, {} if kept is None else kept)
     shape = (len(values[0]), len(values[1]))
-    times, error, failed = jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), found)
-    return PhaseMap(values[0], values[1], times, error, failed, names)
+    times, error, converged = jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), found)
+    return PhaseMap(values[0], values[1], times, error, converged, names)
 
 
 def problem_at(problem: Problem, point: Mapping[str, float]) -> Problem:
@@ -155,7 +134,7 @@ class _Setting(NamedTuple):
 def _run(
     cells: list[Problem], q: float, tolerance: float, progress: Progress | None, kept: Kept
 ) -> tuple[ClassTimes, np.ndarray, np.ndarray]:
-    """Times, errors and failures of all cells; those that miss the tolerance are done again, with more nodes or with care."""
+    """Times, errors and convergence of all cells; those that miss the tolerance are done again, with more nodes or with care."""
     setting = _setting(cells)
     stacked = jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf, np.float64) for leaf in leaves]), *cells)
     low, high = (np.asarray(x) for x in _bounds(stacked, setting))
@@ -183,8 +162,8 @@ def _run(
         sizes[todo] = np.minimum(sizes[todo] + missed, len(NODES) - 1)
         careful[todo] |= ~missed
     times, error = result
-    failed = ~(error <= tolerance)
-    return jax.tree.map(lambda leaf: np.where(failed[:, None], np.nan, leaf), times), error, failed
+    converged = error <= tolerance
+    return jax.tree.map(lambda leaf: np.where(converged[:, None], leaf, np.nan), times), error, converged
 
 
 def _advance(progress: Progress, before: int, total: int, done: int) -> None:
@@ -275,11 +254,11 @@ def _in_chunks(
             filled = np.resize(some, CHUNK)
             chunk = setting._replace(roots=setting.roots[filled])
             times, error = _cells(jax.tree.map(lambda leaf, i=filled: leaf[i], stacked), chunk, size=size, q=q, careful=careful)
-            arrays = {**{time: getattr(times, time) for time in TIMES}, "error": error}
+            arrays = {**{time: getattr(times, time) for time in TIME_NAMES}, "error": error}
             kept[name] = {"cells": some, **{key: np.asarray(value)[: some.size] for key, value in arrays.items()}}
         parts.append(kept[name])
         if tell is not None:
             tell(min(start + CHUNK, len(which)))
-    joined = {key: np.concatenate([part[key] for part in parts]) for key in (*TIMES, "error")}
+    joined = {key: np.concatenate([part[key] for part in parts]) for key in (*TIME_NAMES, "error")}
     error = joined.pop("error")
     return ClassTimes(**joined, q=q), error

@@ -8,33 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfdiff.class_times import ClassTimes
+from rfdiff.class_times import TIME_NAMES, ClassTimes
 from rfdiff.errors import InputError
 from rfdiff.parameters import get_parameter, parameter_names, set_parameter
 from rfdiff.problem import Problem
 from rfdiff.theory.differentiable import curve_kernel, plan_curves
 from rfdiff.theory.learning_times import class_times
 from rfdiff.theory.plans import Plan
-from rfdiff.value_types import as_number, value_type
-
-
-@value_type
-class TimeSensitivity:
-    """Class-wise times and their logarithmic derivatives (K classes).
-
-    Args:
-        times: `ClassTimes` of arrays (K,).
-        elasticities: {parameter: `ClassTimes` of d log τ_c / d log parameter (K,)}, by the names of `rfdiff.parameters`; NaN where the
-            time is 0, infinite or does not exist.
-        gram_derivatives: `ClassTimes` of d log τ_c / d Q_ab (K, K, K), symmetric in a, b: the response to a change of both entries is the
-            sum of both. It exists for centred classes too, where only positive semi-definite changes are possible.
-        error_estimate: numerical error of the losses behind them.
-    """
-
-    times: ClassTimes
-    elasticities: Any
-    gram_derivatives: ClassTimes
-    error_estimate: Any
+from rfdiff.theory_results import TimeSensitivity
+from rfdiff.value_types import as_number
 
 
 def sensitivity(problem: Problem, q: float = 0.5, tolerance: float = 1e-7) -> TimeSensitivity:
@@ -94,6 +76,5 @@ def _derivatives(problem: Problem, plan: Plan, logs: Any, gram: Any, names: tupl
 
 def _transposed(slopes: ClassTimes) -> tuple[Any, Any]:
     """A `ClassTimes` of pairs as a pair of `ClassTimes`."""
-    names = ("tau_gen", "tau_stop", "tau_mem", "tau_opt")
-    first, second = ({name: getattr(slopes, name)[i] for name in names} for i in range(2))
+    first, second = ({name: getattr(slopes, name)[i] for name in TIME_NAMES} for i in range(2))
     return ClassTimes(**first, q=slopes.q), ClassTimes(**second, q=slopes.q)

@@ -1,7 +1,5 @@
 """Stieltjes transform of the spectrum of U at given points (`equations`, section 4)."""
 
-from typing import Any
-
 import jax
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,30 +10,11 @@ from rfdiff.theory import real_axis, resolvent
 from rfdiff.theory.equivalent import Equivalent, equivalent
 from rfdiff.theory.neuron_types import gram_root, levels, refined_error
 from rfdiff.theory.noncommuting import dense
-from rfdiff.value_types import value_type
+from rfdiff.theory_results import Stieltjes
 
 OFFSET = 1e-11  # distance from the real axis, relative to |z|, at which z = λ + i0 is evaluated
 RADIUS = 6.0
 STAGE = 0.1  # of the distance from the axis, from one stage to the next
-
-
-@value_type
-class Stieltjes:
-    """Stieltjes transform at Z points.
-
-    Args:
-        value: (Z,) g(z) = (1/p) tr (U - z)^{-1}.
-        class_resolved: (Z, K) κ_c(z) = (π_c/p) tr[U_c (U - z)^{-1}], with Σ_c κ_c = 1 + z g.
-        residual: (Z,) relative residual of the fixed point.
-        status: (Z,) True where the fixed point converged; the values are NaN elsewhere.
-        error_estimate: (Z,) error of the value from the discretised neuron types; NaN where one level is all that could be computed.
-    """
-
-    value: Any
-    class_resolved: Any
-    residual: Any
-    status: Any
-    error_estimate: Any
 
 
 def stieltjes(problem: Problem, z: ArrayLike, tolerance: float = 1e-8) -> Stieltjes:
@@ -77,9 +56,9 @@ def stieltjes(problem: Problem, z: ArrayLike, tolerance: float = 1e-8) -> Stielt
             ready = dense.prepare(problem, equivalent(near, level, RADIUS), tolerance)
             value, classes, residual = _with_matrices(ready, points)
             error = error + ready.neglected
-    status = residual < 1e-8
-    value, classes = np.where(status, value, np.nan), np.where(status[:, None], classes, np.nan)
-    return Stieltjes(value, classes, residual, status, np.where(status, error, np.nan))
+    converged = residual < 1e-8
+    value, classes = np.where(converged, value, np.nan), np.where(converged[:, None], classes, np.nan)
+    return Stieltjes(value, classes, residual, converged, np.where(converged, error, np.nan))
 
 
 def _at(eq: Equivalent, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

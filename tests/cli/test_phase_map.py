@@ -86,7 +86,7 @@ def test_the_file_holds_what_the_library_computes_for_xarray_alone(mapped: types
     for name in tables.TIME_NAMES:
         np.testing.assert_array_equal(found.time.sel(quantity=name), getattr(expected.times, name))
     np.testing.assert_array_equal(found.error_estimate, expected.error_estimate)
-    np.testing.assert_array_equal(found.failed, expected.failed)
+    np.testing.assert_array_equal(found.converged, expected.converged)
     for name, values in AXES.items():
         np.testing.assert_array_equal(found[name], values)
     assert (found.attrs["x"], found.attrs["y"], found.attrs["q"], found.attrs["tolerance"]) == ("variance_ratio", "weight_0", 0.5, 1e-4)
@@ -281,7 +281,7 @@ def made_up(num_classes: int, **axes: np.ndarray) -> xr.Dataset:
         second,
         ClassTimes(*[first[:, None, None] ** np.arange(num_classes) * second[None, :, None]] * 4),
         np.full((first.size, second.size), 1e-6),
-        np.zeros((first.size, second.size), bool),
+        np.ones((first.size, second.size), bool),
         (x, y),
     )
     problem = synthetic.problem(num_classes)
@@ -291,7 +291,7 @@ def made_up(num_classes: int, **axes: np.ndarray) -> xr.Dataset:
 
 def test_shares_and_flips_of_a_known_map() -> None:
     data = made_up(2, psi_p=np.geomspace(0.5, 8, 5), psi_n=np.array([1.0, 2.0]))
-    data.failed.values[4, 0] = True
+    data.converged.values[4, 0] = False
     data.time.values[:, 4, 0] = np.nan
     data.time.values[3, 0, 0] = np.inf  # τ_opt: no class gets there
     data.time.values[3, 1, 0, 1] = np.inf  # class 1 does not

@@ -235,7 +235,7 @@ def test_metadata_must_be_text_or_numbers(value: object, tmp_path: Path) -> None
 
 
 def test_own_activation_cannot_be_written(tmp_path: Path) -> None:
-    own = Problem(synthetic.problem().mixture, lambda x: x / (1 + x**2), 0.1, 4.0, 3.0)  # type: ignore[arg-type]
+    own = Problem(synthetic.problem().mixture, lambda x: x / (1 + x**2), 0.1, 4.0, 3.0)
     with pytest.raises(ValueError, match="user's own function and cannot be written"):
         result_file.save(result_file.Result(own), tmp_path / "a.nc")
     assert list(tmp_path.iterdir()) == []

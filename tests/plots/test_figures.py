@@ -384,7 +384,7 @@ def test_bad_input_is_named() -> None:
     with pytest.raises(ValueError, match="class_names: 1 names; allowed: 2"):
         plots.plot_spectrum(synthetic.spectrum(), class_names=("a",))
     with pytest.raises(ValueError, match="no eigenvalue is positive"):
-        nothing = dataclasses.replace(synthetic.simulation().spectrum, eigenvalues=np.zeros((3, 80)))
+        nothing = dataclasses.replace(synthetic.given(synthetic.simulation().spectrum), eigenvalues=np.zeros((3, 80)))
         plots.plot_spectrum(None, nothing)
 
 

@@ -26,11 +26,13 @@ FIELDS = ("train_loss", "test_loss", "score_error", "truncation", "eigenvalues",
 
 def problem(draws: float) -> Problem:
     """p = 63 features: no multiple of two, four or eight."""
-    return Problem(LAW, "tanh", t=0.1, psi_p=7.0, psi_n=2.0, noise_draws=draws)  # type: ignore[arg-type]
+    return Problem(LAW, "tanh", t=0.1, psi_p=7.0, psi_n=2.0, noise_draws=draws)
 
 
 def run(solver: str, shape: tuple[int, int] | None, draws: float = math.inf, seeds: Any = SEEDS, dtype: str = "float64") -> SeedBatch:
-    mesh = None if shape is None else simulation.device_mesh(seeds=shape[0], features=shape[1], devices=jax.devices()[: shape[0] * shape[1]])
+    mesh = (
+        None if shape is None else simulation.device_mesh(seeds=shape[0], features=shape[1], devices=jax.devices()[: shape[0] * shape[1]])
+    )
     return simulation.run_seeds(problem(draws), TAUS, d=D, key=KEY, seeds=seeds, solver=solver, mesh=mesh, dtype=dtype)
 
 
@@ -72,7 +74,7 @@ def shards(solver: str, shape: tuple[int, int]) -> list[int]:
         run(solver, shape, seeds=SEEDS[:1])
     finally:
         krylov.KrylovSpace = original  # type: ignore[misc]
-    moment = spaces[0].mixture.moment  # type: ignore[attr-defined]
+    moment = spaces[0].mixture.moment
     arrays = [*spaces[0].blocks, moment.U if solver == "krylov" else moment.W]
     return sorted({shard.data.shape[0] for array in arrays for shard in array.addressable_shards})
 

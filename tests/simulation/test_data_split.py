@@ -16,6 +16,7 @@ from rfdiff.samples import Samples
 from rfdiff.simulation import SeedBatch, exact_ensemble, replica, replica_memory
 from rfdiff.simulation.data_split import Split, draw_split, held_out_counts
 from rfdiff.simulation.features import first_layer, sizes_at
+from tests.synthetic import given
 from tests.tolerances import assert_within, rejects
 
 D, TAUS = 16, np.array([0.0, 1.0, 30.0, 1000.0])
@@ -24,7 +25,7 @@ LAW = MixtureLaw([0.6, 0.4], [[1.6, 0.2], [0.4, 1.2]], [0.5, 0.5], [[0.5, 0.2], 
 
 
 def problem(**changes: Any) -> Problem:
-    return dataclasses.replace(Problem(LAW, "tanh", 0.3, 2.0, 1.5), **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(Problem(LAW, "tanh", 0.3, 2.0, 1.5), **changes)
 
 
 def gaussian_data(law: MixtureLaw = LAW, counts: tuple[int, int] = (10_000, 10_000), held_out: int = 300) -> Samples:
@@ -73,11 +74,13 @@ def test_training_and_held_out_samples_never_overlap(uniform_data: Samples) -> N
 
 @pytest.mark.slow
 def test_each_replica_depends_on_its_own_key_alone(uniform_data: Samples, monkeypatch: pytest.MonkeyPatch) -> None:
-    curves = simulation.summarize([simulation.run_seeds(problem(), TAUS, d=D, key=KEY, seeds=seeds, data=uniform_data) for seeds in ([2], [0, 1])])
+    curves = simulation.summarize(
+        [simulation.run_seeds(problem(), TAUS, d=D, key=KEY, seeds=seeds, data=uniform_data) for seeds in ([2], [0, 1])]
+    )
     monkeypatch.setitem(replica_memory.LOOP_FEATURES, jax.default_backend(), 1000)
     batched = simulation.run_seeds(problem(), TAUS, d=D, key=KEY, seeds=range(3), data=uniform_data)
-    np.testing.assert_allclose(curves.per_seed["test_loss"], batched.test_loss, rtol=1e-9)
-    np.testing.assert_allclose(curves.spectrum.eigenvalues, batched.eigenvalues, atol=1e-12)
+    np.testing.assert_allclose(given(curves.per_seed)["test_loss"], batched.test_loss, rtol=1e-9)
+    np.testing.assert_allclose(given(curves.spectrum).eigenvalues, given(batched.eigenvalues), atol=1e-12)
     assert np.abs(batched.test_loss[0, 2] - batched.test_loss[1, 2]).min() > 1e-4
 
 
@@ -91,7 +94,7 @@ def test_the_score_error_is_measured_from_the_mixture(uniform_data: Samples) -> 
 @pytest.mark.slow
 def test_single_precision_is_the_same_network_and_split(uniform_data: Samples) -> None:
     double, single = (
-        simulation.run_seeds(problem(), TAUS, d=D, key=KEY, seeds=[0, 1], rule=None, dtype=name, data=uniform_data) for name in ("float64", "float32")
+        simulation.run_seeds(problem(), TAUS, d=D, key=KEY, seeds=[0, 1], dtype=name, data=uniform_data) for name in ("float64", "float32")
     )
     np.testing.assert_allclose(single.test_loss, double.test_loss, rtol=1e-4)
 
@@ -102,12 +105,13 @@ def explicit(case: Problem, data: Samples, batch: SeedBatch, which: str) -> tupl
     held_out = held_out_counts(data, case, sizes)
     plan = replica_memory.layout_for(case, sizes, "float64", held_out)
     split, keys = replica.draw_replica(case, data, plan, jax.random.fold_in(KEY, 4))
+    assert isinstance(split, Split)
     with jax.enable_x64(True):
         W = np.asarray(first_layer(keys[0], sizes, jnp.float64))
         train, _ = jax.tree.map(np.asarray, jax.jit(replica.replica_moments, static_argnums=3)(case, split, keys, plan))
     shares = np.array(sizes.counts) / sizes.n
     U, V = np.einsum("c,cij->ij", shares, np.stack(train.U)), np.einsum("c,cij->ij", shares, np.stack(train.V))
-    np.testing.assert_allclose(batch.eigenvalues[0], np.linalg.eigvalsh(U), atol=1e-9)
+    np.testing.assert_allclose(given(batch.eigenvalues)[0], np.linalg.eigvalsh(U), atol=1e-9)
     values, basis = np.linalg.eigh(U)
     tested, counts = (split.train, sizes.counts) if which == "train" else (split.test, held_out)
     rng, draws = np.random.default_rng(5), 4000
@@ -136,7 +140,8 @@ def test_held_out_samples_that_were_trained_on_give_the_train_loss(uniform_data:
     """The test moments of the training samples are the training moments: what the held-out loss is not, and by how much."""
     case, sizes = problem(), sizes_at(problem(), D)
     plan = replica_memory.layout_for(case, sizes, "float64", sizes.counts)
-    split, keys = replica.replica_split(uniform_data, plan, jax.random.fold_in(KEY, 4))
+    split, keys = replica.draw_replica(case, uniform_data, plan, jax.random.fold_in(KEY, 4))
+    assert isinstance(split, Split)
     moments = jax.jit(replica.replica_moments, static_argnums=3)
     with jax.enable_x64(True):
         train, test = jax.tree.map(np.asarray, moments(case, Split(split.train, split.train), keys, plan))

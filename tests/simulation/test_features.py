@@ -1,5 +1,6 @@
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ def test_rank_is_limited_by_the_noised_samples(case_a: Problem) -> None:
 
 def test_every_class_has_a_sample() -> None:
     law = MixtureLaw.isotropic([0.98, 0.01, 0.01], [1.0, 1.0, 1.0])
-    assert sizes_at(Problem(law, "tanh", 0.1, 1.0, 0.5), 8).counts == (2, 1, 1)  # type: ignore[arg-type]
+    assert sizes_at(Problem(law, "tanh", 0.1, 1.0, 0.5), 8).counts == (2, 1, 1)
 
 
 @pytest.mark.parametrize("d", [0, -3, 2.5, True, "8", math.nan, None])
@@ -41,7 +42,7 @@ def test_dimension_too_small(case_a: Problem, psi_p: float, psi_n: float) -> Non
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int32", jnp.complex64, "no such type"])
-def test_refused_floating_types(dtype: object) -> None:
+def test_refused_floating_types(dtype: Any) -> None:
     with pytest.raises(ValueError, match=r"dtype: .*allowed: float32 or float64"):
         floating_type(dtype)
 

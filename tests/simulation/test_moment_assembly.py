@@ -18,16 +18,17 @@ D, S, ORDER = 12, 5, 3
 def terms(p: int) -> MehlerTerms:
     draws = np.random.default_rng(p)
     unit = draws.standard_normal((p, D))
-    coefficients = tuple(draws.standard_normal((p, S)) for _ in range(ORDER + 1))
-    return MehlerTerms(unit / np.linalg.norm(unit, axis=1, keepdims=True), coefficients, 20 + draws.random(p))
+    coefficients: Any = tuple(draws.standard_normal((p, S)) for _ in range(ORDER + 1))
+    energy: Any = 20 + draws.random(p)
+    return MehlerTerms(unit / np.linalg.norm(unit, axis=1, keepdims=True), coefficients, energy)
 
 
 def entries(own: MehlerTerms) -> np.ndarray:
     """Every entry by itself."""
-    r = own.unit @ own.unit.T
-    U = sum(r**k * (a @ a.T) for k, a in enumerate(own.coefficients))
+    r = np.asarray(own.unit @ own.unit.T)
+    U = np.sum([r**k * np.asarray(a @ a.T) for k, a in enumerate(own.coefficients)], axis=0)
     np.fill_diagonal(U, own.energy)
-    return np.asarray(U)
+    return U
 
 
 def far(found: Any, expected: np.ndarray) -> float:

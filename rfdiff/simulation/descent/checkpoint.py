@@ -108,11 +108,11 @@ def _state_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*.npz"))
 
 
-def _is_key(leaf: jax.Array) -> bool:
+def _is_key(leaf: jax.Array | np.ndarray) -> bool:
     return bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
 
 
-def _plain(leaf: jax.Array) -> np.ndarray:
+def _plain(leaf: jax.Array | np.ndarray) -> np.ndarray:
     return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
 
 

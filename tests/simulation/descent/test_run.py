@@ -25,6 +25,7 @@ from rfdiff.simulation.replica import replica_mixture
 from rfdiff.simulation.replica_memory import layout_for
 from rfdiff.value_types import is_concrete
 from tests.simulation.descent.descent_cases import ADAM, AVERAGED, DRAWN, KEY, SEED, SGD, SMALL, STEPS, D, run, stochastic
+from tests.synthetic import given
 from tests.tolerances import assert_within, loglog_slope, rejects
 
 MOMENTUM = optax.sgd(0.5, momentum=0.8)
@@ -91,8 +92,8 @@ def test_gradient_is_that_of_the_loss() -> None:
     A, delta, scale = some_readout(), -math.expm1(-0.6), math.sqrt(-math.expm1(-0.6) / (2 * D))
     with jax.enable_x64(True):
         training = replica(DRAWN)
-        W, x = training.samples
-        noise = training.noise.reshape(2, *x.shape)
+        W, x = given(training.samples)
+        noise = given(training.noise).reshape(2, *x.shape)
         phi = jnp.tanh((math.exp(-0.3) * x + math.sqrt(delta) * noise) @ W.T / math.sqrt(D))
 
         def loss(A: jax.Array) -> jax.Array:
@@ -102,7 +103,7 @@ def test_gradient_is_that_of_the_loss() -> None:
         expected = D**2 * jax.grad(loss)(jnp.asarray(A))
         np.testing.assert_allclose(whole_gradient(jnp.asarray(A), training), expected, rtol=1e-11, atol=1e-12)
         every = jnp.arange(36)
-        found = batch_gradient(jnp.asarray(A), training, DRAWN.activation, every % 18, training.noise)
+        found = batch_gradient(jnp.asarray(A), training, DRAWN.activation, every % 18, given(training.noise))
         np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-12)
         train, _ = losses(jnp.asarray(A), training)
         np.testing.assert_allclose(train @ np.array([13, 5]) / 18, loss(jnp.asarray(A)), rtol=1e-12)
@@ -116,11 +117,12 @@ def test_gradient_is_that_of_the_loss() -> None:
 
 def test_blocks_change_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     A, training = some_readout(), replica(DRAWN)
+    noise = given(training.noise)
     with jax.enable_x64(True):
         chosen = jnp.arange(36) % 18
-        whole = batch_gradient(jnp.asarray(A), training, DRAWN.activation, chosen, training.noise)
+        whole = batch_gradient(jnp.asarray(A), training, DRAWN.activation, chosen, noise)
         monkeypatch.setattr(gradient, "BLOCK_VALUES", 5 * 2 * D)  # 8 blocks of 5, the last one with 4 that weigh nothing
-        np.testing.assert_allclose(batch_gradient(jnp.asarray(A), training, DRAWN.activation, chosen, training.noise), whole, rtol=1e-12)
+        np.testing.assert_allclose(batch_gradient(jnp.asarray(A), training, DRAWN.activation, chosen, noise), whole, rtol=1e-12)
 
 
 def test_averaged_gradient_is_the_mean_over_fresh_noise() -> None:
@@ -175,7 +177,9 @@ def test_noisy_training_stays_near_the_flow_for_small_steps(problem: Problem, op
 def test_fresh_noise_trains_on_the_averaged_loss_in_expectation() -> None:
     """The steps are linear in A, and the noise of each is independent of the A it meets: mean readouts follow the averaged gradient."""
     count, steps, training = 400, 24, replica(AVERAGED, (24,))
-    recipe = dataclasses.replace(recipe_for(AVERAGED, sizes_at(AVERAGED, D), noise="fresh", batch_size=9, stop=None, num_steps=steps), chunk=steps)
+    recipe = dataclasses.replace(
+        recipe_for(AVERAGED, sizes_at(AVERAGED, D), noise="fresh", batch_size=9, stop=None, num_steps=steps), chunk=steps
+    )
     whole = dataclasses.replace(recipe, noise="average", batch=None)
     with jax.enable_x64(True):
         exact = np.asarray(advance(start(training, whole, SGD), training, whole, SGD).A)
@@ -252,14 +256,14 @@ def test_runs_are_pooled_over_what_they_share() -> None:
     runs = [run(seed=r) for r in (1, 0)]
     curves = pool(runs)
     exact = run_seeds(AVERAGED, curves.taus, d=D, key=KEY, seeds=[0, 1], rule=GradientDescent(0.5))
-    np.testing.assert_allclose(curves.per_seed["test_loss"], exact.test_loss, rtol=1e-11)
+    np.testing.assert_allclose(given(curves.per_seed)["test_loss"], exact.test_loss, rtol=1e-11)
     spread = exact.test_loss.std(axis=0, ddof=1) / math.sqrt(2)
     np.testing.assert_allclose(curves.test_loss_stderr, spread, rtol=1e-7, atol=1e-12)
     assert curves.spectrum is None
     short = run(seed=2, stop=StopWhen(class_index=0, patience=2))
     shared = len(short.steps)
     assert shared < len(runs[0].steps)
-    assert pool([*runs, short]).per_seed["train_loss"].shape == (3, shared, 2)
+    assert given(pool([*runs, short]).per_seed)["train_loss"].shape == (3, shared, 2)
 
 
 @pytest.mark.slow
@@ -303,8 +307,8 @@ def test_a_step_that_diverges_is_refused_before_training() -> None:
     with pytest.raises(ValueError, match=r"step_size: 50 diverges, because the largest eigenvalue of U is .*; allowed: below") as refused:
         run(optimizer=optax.sgd(50.0), step_size=50.0)
     limit = float(str(refused.value).split("below ")[1])
-    largest = run_seeds(AVERAGED, [1.0], d=D, key=KEY, seeds=[SEED]).eigenvalues.max()
-    assert limit == pytest.approx(2 / (float(AVERAGED.kappa) * largest), rel=1e-5)
+    largest = run_seeds(AVERAGED, [1.0], d=D, key=KEY, seeds=[SEED]).eigenvalues
+    assert limit == pytest.approx(2 / (float(AVERAGED.kappa) * given(largest).max()), rel=1e-5)
 
 
 def test_a_training_that_diverges_is_stopped() -> None:

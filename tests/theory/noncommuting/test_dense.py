@@ -171,7 +171,7 @@ def test_stieltjes_transform() -> None:
     points = np.array([-0.5, 0.4 + 0.3j, 0.4 - 0.3j, 1.0])
     joint = stieltjes(problem(MixtureLaw.from_covariances(WEIGHTS[2], covariances), 1), points)
     found = stieltjes(problem(forced(2, covariances, np.zeros((2, 6))), 1), points)
-    assert found.status.all() and np.all(found.residual < 1e-9) and found.value[3].imag > 0.1
+    assert found.converged.all() and np.all(found.residual < 1e-9) and found.value[3].imag > 0.1
     close(found.value, joint.value)
     close(found.class_resolved, joint.class_resolved)
     np.testing.assert_allclose(found.class_resolved.sum(1), 1 + points * found.value, atol=1e-9)
@@ -218,7 +218,7 @@ def test_what_cannot_be_done_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
     with jax.enable_x64(True):
         ready = dense.prepare(question, equivalent(dense.surrogate(question), 1, 4.0, 64), 0.0)
     dense.check_memory(ready, 64)
-    monkeypatch.setattr(dense, "_machine_bytes", lambda: 2**20)
+    monkeypatch.setattr(dense, "machine_bytes", lambda: 2**20)
     with pytest.raises(
         ValueError, match="^mixture: 2 classes .* with 16 coupled directions, need about .* GiB for 64 contour nodes, of .*"
     ):
