@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from rfdiff.curves import Spectrum as Spectrum
     from rfdiff.errors import InputError as InputError
     from rfdiff.files.result_file import Result as Result
-    from rfdiff.files.result_file import load as load
-    from rfdiff.files.result_file import save as save
+    from rfdiff.files.storage import load as load
+    from rfdiff.files.storage import save as save
     from rfdiff.mixture import GaussianMixture as GaussianMixture
     from rfdiff.mixture import MixtureLaw as MixtureLaw
     from rfdiff.problem import Problem as Problem
@@ -60,8 +60,8 @@ HOMES = {
     "Spectrum": "curves",
     "assess": "agreement",
     "compare": "agreement",
-    "load": "files.result_file",
-    "save": "files.result_file",
+    "load": "files.storage",
+    "save": "files.storage",
     "times": "class_times",
 }
 __all__ = [*HOMES, *SUBPACKAGES]  # noqa: PLE0604 - names, though the linter cannot see it

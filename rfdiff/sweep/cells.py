@@ -5,7 +5,6 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from importlib import metadata as packages
 from typing import Any
 
 import jax
@@ -14,7 +13,7 @@ import numpy as np
 from rfdiff import simulation, theory
 from rfdiff.curves import LearningCurves
 from rfdiff.errors import InputError
-from rfdiff.files.result_file import version_of
+from rfdiff.files.provenance import computing_versions
 from rfdiff.problem import Problem
 from rfdiff.rules import rule_numbers, rule_of
 from rfdiff.sweep.specification import THEORY, Sweep
@@ -78,7 +77,7 @@ class Cell:
 
 def versions() -> dict[str, str]:
     """Versions that a cell's numbers depend on, as this process has them."""
-    return {"layout": str(LAYOUT), "rfdiff": version_of("rfdiff"), **{name: packages.version(name) for name in ("jax", "jaxlib")}}
+    return {"layout": str(LAYOUT), **computing_versions()}
 
 
 def cells_of(sweep: Sweep, of: Mapping[str, str]) -> list[Cell]:
