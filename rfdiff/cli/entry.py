@@ -31,6 +31,7 @@ from rfdiff.images import readout
 from rfdiff.problem import Problem
 from rfdiff.progress import progress
 from rfdiff.rules import Ridge, Rule
+from rfdiff.simulation import kept_seeds
 from rfdiff.simulation.features import LARGEST_DIMENSION, floating_type
 
 AGREE, DISAGREE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -213,7 +214,7 @@ def run_networks(
     solver, tolerance = solvers[d], options.krylov_tolerance
     folder = kept_parts.folder_for(options.out, problem, taus, d, key, rule, dtype, solver, tolerance)
     kept.append(folder)
-    batches = {r: batch for r in range(options.seeds) if (batch := kept_parts.load_seed(folder, r)) is not None}
+    batches = {r: batch for r in range(options.seeds) if (batch := kept_seeds.load_seed(folder, r)) is not None}
     try:
         with progress(f"simulation at d = {d}", options.seeds, len(batches)) as advance:
             for r in range(options.seeds):
@@ -221,10 +222,10 @@ def run_networks(
                     batches[r] = simulation.run_seeds(
                         problem, taus, d=d, key=key, seeds=[r], rule=rule, dtype=dtype, solver=solver, tolerance=tolerance
                     )
-                    kept_parts.save_seed(folder, batches[r])
+                    kept_seeds.save_seed(folder, batches[r])
                     advance(1)
     except KeyboardInterrupt as stop:
-        count = sum(kept_parts.holds(folder, r) for r in range(options.seeds))  # what is on disk: the signal may fall anywhere
+        count = sum(kept_seeds.holds(folder, r) for r in range(options.seeds))  # what is on disk: the signal may fall anywhere
         raise KeyboardInterrupt(f"{count} of {options.seeds} seeds at d = {d} are kept, the same command goes on from them") from stop
     return simulation.summarize([batches[r] for r in range(options.seeds)])
 

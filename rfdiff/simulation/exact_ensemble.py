@@ -75,7 +75,7 @@ def exact_seeds(
         optimal_loss=optimal,
         weights=np.asarray(problem.mixture.weights),
         kappa=float(problem.kappa),
-        error_estimate=np.full(len(replicas), np.nan),
+        error_estimate=np.zeros(len(replicas)),
         dimension=sizes.d,
         dtype=name,
     )

@@ -156,8 +156,8 @@ def learning_curves(
         data: labelled samples of dimension d, classes in the order of the mixture's; None for draws of the mixture.
 
     Returns:
-        `LearningCurves` with `per_seed`, source "simulation" and, from the exact flow alone, `spectrum`; `error_estimate` is that of a
-        Krylov space, NaN from the exact flow.
+        `LearningCurves` with `per_seed`, source "simulation" and, from the exact flow alone, `spectrum`; `error_estimate` as in
+        `summarize`.
 
     Raises:
         InputError: malformed arguments; d too small; a network that does not fit in memory; a step size that diverges; data of another
