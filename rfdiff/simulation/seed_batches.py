@@ -11,7 +11,7 @@ from rfdiff.curves import CURVE_NAMES, EmpiricalSpectrum, LearningCurves
 from rfdiff.errors import InputError
 from rfdiff.value_types import static, value_type, whole_number
 
-MOST_SEEDS = 100_000  # of one run, as of a sweep: standard errors fall as 1/√S, and nobody waits for more
+MOST_SEEDS = 10**6  # of one run: standard errors fall as 1/√S, and nobody waits for more
 OPTIONAL = ("eigenvalues", "class_weights", "error_estimate", "probe_stderr")  # not every solver has them
 PLAIN = ("kappa", "dimension", "dtype")  # fields that are no arrays
 
