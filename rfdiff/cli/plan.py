@@ -4,8 +4,9 @@ import dataclasses
 
 from rfdiff import simulation
 from rfdiff.cli.command import Command
-from rfdiff.cli.options import MOST_POINTS, MOST_SEEDS, FloatingType, ProblemFile, between, check, dimension
+from rfdiff.cli.options import MOST_POINTS, FloatingType, ProblemFile, between, check, dimension
 from rfdiff.cli.terminal import read_problem, say
+from rfdiff.simulation.seed_batches import MOST_SEEDS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
