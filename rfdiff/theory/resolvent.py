@@ -190,26 +190,30 @@ class _State(NamedTuple):
 
 
 FULL, QUARTER, DAMPED = 0, 1, 2
-MANY_FEATURES = 16
+RESIDUAL = 1e-9  # of the fixed point, relative, above which a point is not solved
 
 
 def solve(eq: Equivalent, z: jax.Array, initial: jax.Array | None = None, tolerance: Any = 1e-13, limit: Any = 400) -> Solution:
-    """Solve the one-point fixed point at Z points of the open upper half-plane (or, from a close start, on the real axis).
+    """Solve the one-point fixed point at Z points of the open upper half-plane or left of 0 (or, from a close start, at λ > 0).
 
-    A Newton step is kept when it lowers the residual and stays physical (Im r > 0 for every neuron type where Im z > 0); else a quarter
-    of it is tried, and then u ← (u + F(u))/2, which converges to the physical solution from anywhere in the upper half-plane. Points
-    that have converged are left alone; `residual` says which have not.
+    A Newton step is kept when it lowers the residual and stays physical (Im r > 0 for every neuron type where Im z > 0, r > 0 where
+    z < 0); else a quarter of it is tried, and then u ← (u + F(u))/2, which converges to the physical solution from anywhere in the upper
+    half-plane. Points that have converged are left alone; `residual` says which have not.
     """
     features = type_features(eq)
     kinds, k = eq.kind_weights.shape[0], eq.linear.shape[1]
-    upper = jnp.imag(z) > 0
+    upper, on_axis = jnp.imag(z) > 0, (jnp.imag(z) == 0) & (jnp.real(z) >= 0)
+
+    def side(values: jax.Array) -> jax.Array:
+        """What is positive in the physical solution: the imaginary part above the axis, the real one left of 0."""
+        return jnp.where(upper.reshape(-1, *(1,) * (values.ndim - 1)), jnp.imag(values), jnp.real(values))
 
     def evaluate(u: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
         point = expand(eq, features, z, *unpack(u, kinds, k))
         mapped = image(eq, features, point)
         A = jacobian(eq, features, point)
         newton = u + batched_systems.solve(jnp.eye(A.shape[-1]) - A, (mapped - u)[..., None])[..., 0]
-        physical = ~upper | (jnp.all(jnp.imag(point.r) > 0, 1) & jnp.all(jnp.imag(point.delta) >= 0, (1, 2)))
+        physical = jnp.all(side(point.r) > 0, 1) & jnp.all(side(point.delta) >= 0, (1, 2)) | on_axis
         return mapped, newton, _relative(mapped - u, u, kinds * k), physical
 
     def step(state: _State) -> _State:
@@ -282,18 +286,21 @@ def feature_averages(eq: Equivalent, products: jax.Array) -> jax.Array:
     return _symmetric(_average(products, eq.type_weights[:, None] * features[:, rows] * features[:, cols]), features.shape[1])
 
 
-def pair_features(eq: Equivalent, r1: jax.Array, r2: jax.Array) -> jax.Array:
-    """E_h[r_1 r_2 features featuresᵀ] for all pairs (Z1, Z2, F, F): matrix products over the neuron types."""
-    features = type_features(eq)
-    if features.shape[1] > MANY_FEATURES:  # real products cost half the complex ones, which pays from here on
-        averages = feature_averages(eq, (r1[:, None] * r2).reshape(-1, r1.shape[1]))
-        return averages.reshape(r1.shape[0], r2.shape[0], *averages.shape[1:])
-    rows, cols = np.triu_indices(features.shape[1])
-    products = (eq.type_weights[:, None] * features[:, rows] * features[:, cols]).astype(r1.dtype)
-    return _symmetric(jnp.einsum("zj,jp,yj->zyp", r1, products, r2), features.shape[1])
-
-
 @partial(jax.jit, static_argnames=("tolerance", "limit"))
 def solve_jit(eq: Equivalent, z: jax.Array, initial: jax.Array | None = None, tolerance: float = 1e-13, limit: int = 400) -> Solution:
     """`solve`, compiled."""
     return solve(eq, z, initial, tolerance, limit)
+
+
+_approach_jit = jax.jit(approach_along_rays)
+
+
+def solve_anywhere(eq: Equivalent, z: np.ndarray) -> Solution:
+    """The solution at Z points, from the free resolvent; where that does not reach one of them, along rays (on the host).
+
+    `residual` above `RESIDUAL` says which points are not solved all the same.
+    """
+    solution = solve_jit(eq, z)
+    if np.max(np.asarray(solution.residual)) <= RESIDUAL:
+        return solution
+    return solve_jit(eq, z, _approach_jit(eq, z))
