@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rfdiff.class_times import ClassTimes
+from rfdiff.class_times import TIME_NAMES, ClassTimes
 from rfdiff.errors import InputError
 from rfdiff.parameters import get_parameter, set_parameter
 from rfdiff.problem import Problem
@@ -43,7 +43,6 @@ MOST_CELLS = 10**6
 
 Progress = Callable[[int, int], None]
 Kept = MutableMapping[str, Mapping[str, np.ndarray]]
-TIMES = ("tau_gen", "tau_stop", "tau_mem", "tau_opt")
 
 
 def phase_map(
@@ -254,11 +253,11 @@ def _in_chunks(
             filled = np.resize(some, CHUNK)
             chunk = setting._replace(roots=setting.roots[filled])
             times, error = _cells(jax.tree.map(lambda leaf, i=filled: leaf[i], stacked), chunk, size=size, q=q, careful=careful)
-            arrays = {**{time: getattr(times, time) for time in TIMES}, "error": error}
+            arrays = {**{time: getattr(times, time) for time in TIME_NAMES}, "error": error}
             kept[name] = {"cells": some, **{key: np.asarray(value)[: some.size] for key, value in arrays.items()}}
         parts.append(kept[name])
         if tell is not None:
             tell(min(start + CHUNK, len(which)))
-    joined = {key: np.concatenate([part[key] for part in parts]) for key in (*TIMES, "error")}
+    joined = {key: np.concatenate([part[key] for part in parts]) for key in (*TIME_NAMES, "error")}
     error = joined.pop("error")
     return ClassTimes(**joined, q=q), error

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfdiff.class_times import ClassTimes
+from rfdiff.class_times import TIME_NAMES, ClassTimes
 from rfdiff.errors import InputError
 from rfdiff.parameters import get_parameter, parameter_names, set_parameter
 from rfdiff.problem import Problem
@@ -76,6 +76,5 @@ def _derivatives(problem: Problem, plan: Plan, logs: Any, gram: Any, names: tupl
 
 def _transposed(slopes: ClassTimes) -> tuple[Any, Any]:
     """A `ClassTimes` of pairs as a pair of `ClassTimes`."""
-    names = ("tau_gen", "tau_stop", "tau_mem", "tau_opt")
-    first, second = ({name: getattr(slopes, name)[i] for name in names} for i in range(2))
+    first, second = ({name: getattr(slopes, name)[i] for name in TIME_NAMES} for i in range(2))
     return ClassTimes(**first, q=slopes.q), ClassTimes(**second, q=slopes.q)
