@@ -78,7 +78,7 @@ def _refine_contour(
     """A plan on a contour with so many nodes that the losses at `taus` are accurate to `tolerance`; with them and their error."""
     size = None
     while True:
-        contour, size, _ = lay(span, rule, kappa, float(taus[-1]), tolerance, size)
+        contour, size, _ = lay(span, rule, kappa, taus, tolerance, size)
         finite = taus[np.isfinite(taus)]
         latest = float(finite.max()) if contour.nodes.real.min() < 0 and finite.size else np.inf
         plan = Plan(contour.nodes, contour.weights, None, **parts, latest=latest, error_estimate=np.inf)

@@ -17,7 +17,7 @@ from rfdiff.curves import LearningCurves
 from rfdiff.errors import InputError
 from rfdiff.mixture import optimal_loss
 from rfdiff.problem import Problem, noise_variance_of
-from rfdiff.rules import GradientFlow, Ridge, Rule, check_stability
+from rfdiff.rules import GradientFlow, HeavyBall, Ridge, Rule, check_stability
 from rfdiff.theory import resolvent
 from rfdiff.theory.contour import SIZES, Contour, Laid, Span, lay
 from rfdiff.theory.contour_forms import kernel_from, second_traces, trapezoid_error
@@ -38,7 +38,7 @@ from rfdiff.theory.neuron_types import (
 from rfdiff.theory.noncommuting import dense
 from rfdiff.theory.resolvent import RESIDUAL, Point
 from rfdiff.theory.traces import ridge_losses
-from rfdiff.value_types import as_number
+from rfdiff.value_types import as_integer, as_number
 
 LEAST = 256  # neuron types: enough for the first two levels of two classes, which then share one program
 PROBES = 10  # penalties at which the losses of ridge regression by contour are compared with those that need none
@@ -58,7 +58,7 @@ class _Question:
     widening: float = np.inf  # factor by which a contour that cuts the spectrum is widened at once
 
     def lay(self, span: Span, size: int | None) -> Laid:
-        return lay(span, self.rule, self.kappa, float(self.taus[-1]), self.tolerance, size)
+        return lay(span, self.rule, self.kappa, self.taus, self.tolerance, size)
 
 
 class _Answer(NamedTuple):
@@ -109,7 +109,7 @@ def _evaluate(eq: Equivalent, question: _Question, laid: Laid) -> _Evaluated:
 
 def _evaluate_dense(ready: dense.Dense, work: dense.Work, question: _Question, laid: Laid) -> _Evaluated:
     """`_evaluate` where the covariances do not commute: what is left out is read from the known traces of V."""
-    solved = dense.solve(ready, laid.contour.nodes, None, work)
+    solved = dense.solve(ready, np.asarray(laid.contour.nodes), None, work)
     traces = dense.second_traces(ready, solved, work)
     second = traces[..., : len(solved.nodes)], traces[..., len(solved.nodes) :]
     kernel = kernel_from(ready.system.eq, laid.contour, solved.point, jnp.asarray(solved.residual), second, 0.0, question.kappa, np.inf)
@@ -188,7 +188,7 @@ def learning_curves(
         near = dense.surrogate(problem)
         radius, tail = types_radius(problem, tolerance)
         span = spectrum_span(near, rule, kappa, radius)
-        times = _Times.within_reach(taus, span, rule, kappa, limit_diverges(problem))
+        times = _Times.within_reach(taus, span, rule, kappa, limit_diverges(problem), tolerance)
         # where every node costs a matrix, a contour is widened in steps
         question = _Question(rule, kappa, times.asked, times.clock(rule, clock, kappa), tolerance / 4, np.inf if near is problem else 2.0)
         refine = _over_levels if gram_root(problem.mixture.centroid_gram).shape[1] <= LATTICE_RANK else _over_scrambles
@@ -233,35 +233,44 @@ class _Times(NamedTuple):
     """
 
     asked: np.ndarray
-    index: np.ndarray  # of each training time in `asked`
+    position: np.ndarray  # of each training time in `asked`
     beyond: np.ndarray  # which lie outside the reach
     diverges: bool
 
     @classmethod
-    def within_reach(cls, taus: np.ndarray, span: Span, rule: Rule, kappa: float, diverges: bool) -> "_Times":
-        reach = np.inf if span.low > 0 or isinstance(rule, Ridge) else 1 / (kappa * FLOOR * span.high)
-        beyond = taus > reach
-        if not beyond.any():
-            return cls(taus, np.arange(taus.size), beyond, diverges)
-        if diverges:
-            if beyond.all():
-                raise InputError("taus: only inf, where the test loss diverges (p = n m); allowed: finite training times")
-            return cls(taus[~beyond], np.minimum(np.arange(taus.size), np.count_nonzero(~beyond) - 1), beyond, diverges)
-        asked = np.unique(np.concatenate([taus[~beyond], [reach / 10, reach]]))
-        return cls(asked, np.searchsorted(asked, np.minimum(taus, reach)), beyond, diverges)
+    def within_reach(cls, taus: np.ndarray, span: Span, rule: Rule, kappa: float, diverges: bool, tolerance: float) -> "_Times":
+        if isinstance(rule, Ridge):
+            return cls(taus, np.arange(taus.size), np.zeros(taus.size, bool), diverges)
+        reach = np.inf if span.low > 0 else 1 / (kappa * FLOOR * span.high)
+        effective = np.where(_settled(taus, rule, kappa, span, tolerance), np.inf, taus)
+        beyond = effective > reach
+        if diverges and beyond.all():
+            raise InputError("taus: only inf, where the test loss diverges (p = n m); allowed: finite training times")
+        last = [] if not beyond.any() else [effective[~beyond][-1]] if diverges else [reach / 10, reach]
+        asked = np.unique(np.concatenate([effective[~beyond], last]))
+        return cls(asked, np.searchsorted(asked, np.where(beyond, asked[-1], effective)), beyond, diverges)
 
     def clock(self, rule: Rule, clock: PyTree, kappa: float) -> PyTree:
-        return rule.schedule(self.asked, kappa)[1] if self.beyond.any() else clock
+        return clock if isinstance(rule, Ridge) else rule.schedule(self.asked, kappa)[1]
 
     def read(self, losses: np.ndarray, error: float, tolerance: float) -> tuple[np.ndarray, float]:
         """Losses (2, T, K) at the training times, with NaN where they are unknown, and their error."""
-        values = losses[:, self.index]
+        values = losses[:, self.position]
         if not self.beyond.any():
             return values, error
         change = np.inf if self.diverges else float(np.max(abs(losses[:, -1] - losses[:, -2])))
         if change > max(error, tolerance):
             return np.where(self.beyond[:, None], np.nan, values), error
         return values, error + change
+
+
+def _settled(taus: np.ndarray, rule: Rule, kappa: float, span: Span, tolerance: float) -> np.ndarray:
+    """Training times (T,) at which every mode of a discrete rule has converged: its filter is 1/λ, though no longer smooth off the axis."""
+    if not isinstance(rule, HeavyBall) or span.low <= 0:
+        return np.zeros(taus.size, bool)
+    slowest = float(np.max(rule.growth(np.geomspace(span.low, span.high, 256), kappa)))
+    steps = np.maximum(taus / rule.step_size, 1)
+    return np.log(steps) + steps * math.log(slowest) < math.log(1e-3 * tolerance) if slowest < 1 else np.isinf(taus)
 
 
 def _over_levels(problem: Problem, question: _Question, span: Span, radius: float, tolerance: float, beyond: float) -> _Answer:
@@ -349,8 +358,7 @@ def time_grid(problem: Problem, *, num: int = 80) -> Float[np.ndarray, " T"]:
     Raises:
         InputError: num below 3.
     """
-    if not isinstance(num, int | np.integer) or num < 3:
-        raise InputError(f"num: {num!r}; allowed: an integer >= 3")
+    num = as_integer("num", num, 3)
     with jax.enable_x64(True):
         low, high = extent(equivalent(dense.surrogate(problem), 1, FAR, LEAST))
     kappa = float(problem.kappa)
