@@ -51,7 +51,7 @@ def test_a_tie_is_a_flip_and_a_failed_cell_is_none() -> None:
 )
 def test_spacing(values: np.ndarray, name: str, spacing: str) -> None:
     empty = np.ones((values.size, 1))
-    found = PhaseMap(values, np.ones(1), ClassTimes(*(empty[..., None] for _ in range(3)), empty[..., None]), empty, empty > 0, (name, "t"))
+    found = PhaseMap(values, np.ones(1), ClassTimes(*[empty[..., None]] * 4), empty, empty > 0, (name, "t"))
     assert found.spacings[0] == spacing
 
 

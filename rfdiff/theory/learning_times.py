@@ -54,8 +54,8 @@ def class_times(kernel: CurveKernel, q: float = 0.5) -> ClassTimes:
     opt = jnp.where(kernel.optimal_loss < 1, jnp.where(jnp.isnan(opt), never, opt), jnp.nan)
     sound = jnp.all(jnp.isfinite(train) & jnp.isfinite(test), 0)
     gen, stop, mem, opt = (jnp.where(sound, time, jnp.nan) for time in (gen, stop, mem, opt))
-    arrays: Any = (gen, stop, mem, opt)  # traced here, on the host in what the user gets
-    return ClassTimes(*arrays, q)
+    arrays: tuple[Any, Any, Any, Any] = (gen, stop, mem, opt)  # traced here, on the host in what the user gets
+    return ClassTimes(*arrays, q=q)
 
 
 def _descent(kernel: CurveKernel, level: jax.Array, x: jax.Array) -> jax.Array:
