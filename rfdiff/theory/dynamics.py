@@ -41,6 +41,7 @@ from rfdiff.theory.traces import ridge_losses
 from rfdiff.value_types import as_integer, as_number
 
 LEAST = 256  # neuron types: enough for the first two levels of two classes, which then share one program
+PATIENCE = 1  # refinements of a contour without gain before it is given up
 PROBES = 10  # penalties at which the losses of ridge regression by contour are compared with those that need none
 TAIL_SHARE = 1 / 40  # of the tolerance: share of the neurons beyond the radius; a loss feels up to 5 times that
 TAIL_EFFECT = 5.0
@@ -119,7 +120,7 @@ def _evaluate_dense(ready: dense.Dense, work: dense.Work, question: _Question, l
 
 def _converge(eq: Equivalent, question: _Question, span: Span, evaluate: Evaluate) -> tuple[np.ndarray, float, Span]:
     """Losses on a contour refined until its error estimate is below the tolerance; with the estimate, and what the contour goes around."""
-    size, last = None, np.inf
+    size, last, stalled = None, np.inf, 0
     low, high = bounds(eq)
     everything = Span(low, min(high, 0.99 * question.rule.largest_stable_eigenvalue(question.kappa)))
     while True:
@@ -133,9 +134,10 @@ def _converge(eq: Equivalent, question: _Question, span: Span, evaluate: Evaluat
         error = values.error + values.missing
         if values.residual > RESIDUAL or not np.isfinite(error):
             error = np.inf
-        if error <= question.tolerance or size == len(SIZES) - 1 or (not error < 0.5 * last and last < np.inf):
+        stalled = 0 if error < 0.5 * last else stalled + 1  # an oscillating filter may need a second try before its nodes resolve it
+        if error <= question.tolerance or size == len(SIZES) - 1 or stalled > PATIENCE:
             return values.losses, error, span
-        size, last = size + 1, error
+        size, last = size + 1, min(error, last)
 
 
 def learning_curves(
@@ -269,8 +271,8 @@ def _settled(taus: np.ndarray, rule: Rule, kappa: float, span: Span, tolerance: 
     if not isinstance(rule, HeavyBall) or span.low <= 0:
         return np.zeros(taus.size, bool)
     slowest = float(np.max(rule.growth(np.geomspace(span.low, span.high, 256), kappa)))
-    steps = np.maximum(taus / rule.step_size, 1)
-    return np.log(steps) + steps * math.log(slowest) < math.log(1e-3 * tolerance) if slowest < 1 else np.isinf(taus)
+    steps = np.clip(taus / rule.step_size, 1, 1e300)
+    return (slowest < 1) & (np.log(steps) + steps * math.log(min(slowest, 1.0)) < math.log(1e-3 * tolerance))
 
 
 def _over_levels(problem: Problem, question: _Question, span: Span, radius: float, tolerance: float, beyond: float) -> _Answer:

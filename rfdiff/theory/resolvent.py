@@ -246,18 +246,29 @@ def free_start(eq: Equivalent, z: jax.Array) -> jax.Array:
 
 
 # a stage of a whole decade leaves nodes near the axis in a cycle of damped steps
+DESCENT = 8
 RAY = 10.0 ** np.arange(6, -0.25, -0.5)
 
 
 def approach_along_rays(eq: Equivalent, z: jax.Array) -> jax.Array:
     """Unknowns at Z points that the free resolvent does not reach (near p = n m): each from 10^6 z inwards along its ray."""
+    return _approach(eq, z * jnp.asarray(RAY)[:, None])
 
-    def nearer(u: jax.Array, scale: jax.Array) -> tuple[jax.Array, None]:
-        solution = solve(eq, z * scale, u, 1e-10, 60)
+
+def approach_from_above(eq: Equivalent, z: jax.Array) -> jax.Array:
+    """Unknowns at Z points close to the support: each from a height of |z| downwards, in stages of one ratio."""
+    height, stages = jnp.abs(z), jnp.linspace(0, 1, DESCENT)[:, None]
+    return _approach(eq, jnp.real(z) + 1j * height ** (1 - stages) * jnp.maximum(jnp.imag(z), 1e-12 * height) ** stages)
+
+
+def _approach(eq: Equivalent, path: jax.Array) -> jax.Array:
+    """Unknowns at the end of a path (stages, Z), each stage starting the next."""
+
+    def nearer(u: jax.Array, z: jax.Array) -> tuple[jax.Array, None]:
+        solution = solve(eq, z, u, 1e-10, 60)
         return pack(solution.point.delta, solution.point.H), None
 
-    scales = jnp.asarray(RAY)
-    return jax.lax.scan(nearer, free_start(eq, z * scales[0]), scales)[0]
+    return jax.lax.scan(nearer, free_start(eq, path[0]), path)[0]
 
 
 def _relative(difference: jax.Array, value: jax.Array, split: int) -> jax.Array:
@@ -292,15 +303,20 @@ def solve_jit(eq: Equivalent, z: jax.Array, initial: jax.Array | None = None, to
     return solve(eq, z, initial, tolerance, limit)
 
 
-_approach_jit = jax.jit(approach_along_rays)
+_approaches = jax.jit(approach_from_above), jax.jit(approach_along_rays)
 
 
 def solve_anywhere(eq: Equivalent, z: np.ndarray) -> Solution:
-    """The solution at Z points, from the free resolvent; where that does not reach one of them, along rays (on the host).
+    """The solution at Z points, from the free resolvent; where that does not reach one of them, from above or along rays (on the host).
 
     `residual` above `RESIDUAL` says which points are not solved all the same.
     """
-    solution = solve_jit(eq, z)
-    if np.max(np.asarray(solution.residual)) <= RESIDUAL:
-        return solution
-    return solve_jit(eq, z, _approach_jit(eq, z))
+    best = solve_jit(eq, z)
+    for approach in _approaches:
+        if np.max(np.asarray(best.residual)) <= RESIDUAL:
+            break
+        other = solve_jit(eq, z, approach(eq, z))
+        better = ~(best.residual <= other.residual)
+        pick = [jnp.where(better.reshape(-1, *(1,) * (new.ndim - 1)), new, old) for new, old in zip(other.point, best.point, strict=True)]
+        best = Solution(Point(*pick), jnp.where(better, other.residual, best.residual), other.iterations)
+    return best
