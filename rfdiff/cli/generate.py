@@ -132,7 +132,7 @@ def _result(
 ) -> generation.Generation:
     """All networks with theory's curves and times at the time of the grid nearest to the problem's t."""
     beside = generation.at_nearest_time(problem, grid)
-    curves = theory.learning_curves(beside, theory.time_grid(beside, CURVE_POINTS))
+    curves = theory.learning_curves(beside, theory.time_grid(beside, num=CURVE_POINTS))
     numbers = (options.samples, options.threshold, options.method)
     return generation.Generation(problem, options.d, taus, grid, networks, *numbers, theory=curves, theory_times=times(curves))
 
