@@ -12,8 +12,8 @@ from rfdiff import simulation
 from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow
-from rfdiff.theory import dynamics, learning_curves, spectrum, stieltjes, time_grid
-from rfdiff.theory.contour import ellipse
+from rfdiff.theory import dynamics, learning_curves, resolvent, spectrum, stieltjes, time_grid
+from rfdiff.theory.contour import Laid, ellipse
 from rfdiff.theory.equivalent import equivalent
 from rfdiff.theory.noncommuting import closed_system, dense
 from rfdiff.theory.noncommuting.directions import working_basis
@@ -57,13 +57,14 @@ def integrals(question: Problem, tolerance: float = 0.0) -> np.ndarray:
     """Contour integrals (2, T, K) of train and test losses on a fixed contour, which need not go around the support."""
     with jax.enable_x64(True):
         near = equivalent(dense.surrogate(question), 1, 4.0, 64)
-        rest = (CONTOUR, GradientFlow().schedule(TAUS, 0.3)[1], 0.3, GradientFlow())
+        asked = dynamics._Question(GradientFlow(), 0.3, TAUS, GradientFlow().schedule(TAUS, 0.3)[1], 1e-6)
+        laid = Laid(CONTOUR, 0, 0.0)
         if question.mixture.commuting:
-            values = dynamics._evaluate(near, *rest)
+            values = dynamics._evaluate(near, asked, laid)
         else:
-            values = dynamics._evaluate_dense(dense.prepare(question, near, tolerance), dense.Work(None), *rest)
+            values = dynamics._evaluate_dense(dense.prepare(question, near, tolerance), dense.Work(None), asked, laid)
     assert values.residual < 1e-10
-    return np.stack([values.train, values.test])
+    return values.losses
 
 
 def close(one: np.ndarray, other: np.ndarray, tolerance: float = 1e-8) -> None:
@@ -232,7 +233,7 @@ def test_a_node_that_cannot_be_solved_is_reported(monkeypatch: pytest.MonkeyPatc
     with jax.enable_x64(True):
         ready = dense.prepare(question, equivalent(dense.surrogate(question), 1, 4.0, 64), 0.0)
         solved = dense.solve(ready, CONTOUR.nodes, None, dense.Work(None))
-    assert solved.residual.max() > dynamics.RESIDUAL
+    assert solved.residual.max() > resolvent.RESIDUAL
 
 
 @slow
@@ -246,7 +247,7 @@ def test_classes_of_the_size_of_images(draws: float) -> None:
 
 @slow
 def test_training_times_of_matrices() -> None:
-    grid = time_grid(problem(subspaces(24)), 10)
+    grid = time_grid(problem(subspaces(24)), num=10)
     curves = learning_curves(problem(subspaces(24)), grid, tolerance=1e-3)
     assert curves.test_loss[0].max() > 0.98 and np.isinf(grid[-1]) and curves.error_estimate <= 1e-3
 
