@@ -47,7 +47,7 @@ def run(options: Collect) -> int:
     axes = list(Folder(options.dir).read().sweep.axes)
     out = options.dir / FILE if options.out is None else options.out
     prepare_folder(out.parent, (out.name, *_figures(out, axes)), options.overwrite)
-    dataset = collect(options.dir, options.skip_bad)
+    dataset = collect(options.dir, skip_bad=options.skip_bad)
     save_dataset(dataset, out, command="collect")
     _show(dataset, out.parent, out)
     return 0 if dataset.attrs[DONE] == dataset.attrs["cells"] else 1
