@@ -134,11 +134,11 @@ def main(experiment: Any, arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=experiment.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--smoke", action="store_true", help="a small version with the same criteria, in seconds")
     if hasattr(experiment, "compute_small"):
-        parser.add_argument(
-            "--small", action="store_true", help="the form for two CPU cores, until the full form replaces its result"
-        )
+        parser.add_argument("--small", action="store_true", help="the form for two CPU cores, until the full form replaces its result")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of result.nc and figure.png (default: that of the experiment)")
-    parser.add_argument("--check", action="store_true", help="compute nothing: does result.nc support the claim, and is README.md up to date?")
+    parser.add_argument(
+        "--check", action="store_true", help="compute nothing: does result.nc support the claim, and is README.md up to date?"
+    )
     parser.add_argument("--redraw", action="store_true", help="compute nothing: figure.png and README again, from result.nc")
     options = parser.parse_args(arguments)
     home = folder(experiment)
