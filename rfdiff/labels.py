@@ -161,4 +161,4 @@ def attribute_of(attributes: Mapping[str, Any], name: str, kind: type[T], where:
     good = isinstance(value, str) if kind is str else isinstance(value, int | float) and (kind is float or value == int(value))
     if not good:
         raise InputError(f"attribute {name!r} of {group} is {value!r}; allowed: {'text' if kind is str else 'a number'}")
-    return kind(value)  # type: ignore[call-arg]
+    return kind(value)
