@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+AGREE, DISAGREE, BAD_INPUT, NOT_COMPUTED, BUG, INTERRUPTED = 0, 1, 2, 3, 70, 130  # exit statuses
+
 
 @dataclasses.dataclass(frozen=True)
 class Command:

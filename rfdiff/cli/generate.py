@@ -1,7 +1,9 @@
 """The command generate: what networks generate along their training, class by class, beside theory's times: table, figure, dataset."""
 
 import dataclasses
+import functools
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,10 +14,11 @@ import xarray as xr
 from rfdiff import generation, plots, theory
 from rfdiff.backward import log_snr_grid
 from rfdiff.class_times import times
-from rfdiff.cli import tables
 from rfdiff.cli.command import Command
-from rfdiff.cli.options import LARGEST_KEY, FloatingType, Numbers, Output, ProblemFile, Redrawing, between, check, dimension
-from rfdiff.cli.terminal import prepare_folder, read_problem, redraw_folder, say, say_cost, say_files
+from rfdiff.cli.folder import Files, check_drawing, drawn, read_problem, redraw_folder, results_folder, write_figures
+from rfdiff.cli.options import LARGEST_KEY, Drawing, FloatingType, Numbers, Output, ProblemFile, Redrawing, between, check, dimension
+from rfdiff.cli.tables import Cell, Table, measured, shown, words
+from rfdiff.cli.terminal import report, say_cost
 from rfdiff.errors import InputError
 from rfdiff.files import kept_parts
 from rfdiff.files.dataset_file import load_dataset, save_dataset
@@ -25,7 +28,8 @@ from rfdiff.simulation.features import floating_type, sizes_at
 from rfdiff.theory.neuron_types import is_odd
 
 CONTENT = "generation"
-FILE, FIGURE = "generation.nc", "generation.png"
+PANELS = ("fraction", "mean", "variance", "memorised", "score_error")
+FILES = Files("generation.nc", {"generation": PANELS})
 MOST = 10_000_000
 CURVE_POINTS = 80
 COUNTED = ("counts", "memorised", "mean_error", "variance_error", "score_error")
@@ -94,25 +98,26 @@ def run(options: Generate) -> int:
     if sizes.n < 2:
         raise InputError(f"--d: {options.d} makes n = {sizes.n} samples; allowed: at least 2, for a second nearest")
     generation.check_memory(sizes, dtype, len(taus), len(grid))
-    prepare_folder(options.out, (FILE, FIGURE), options.overwrite)
-    folder = kept_parts.measurement_folder(
-        options.out,
-        problem,
-        options.d,
-        taus.tolist(),
-        grid.tolist(),
-        options.samples,
-        options.threshold,
-        options.method,
-        dtype,
-        options.seed,
-    )
-    runs = _networks(problem, taus, grid, options, dtype, kept_parts.KeptArrays(folder))
-    dataset = labelled(problem, taus, grid, runs, options)
-    save_dataset(dataset, options.out / FILE, command="generate", seconds=round(time.monotonic() - start, 1))
-    kept_parts.remove(folder)
-    show(dataset, options.out)
-    say_cost(time.monotonic() - start)
+    check_drawing(options, problem.num_classes)
+    with results_folder(options.out, FILES, options.overwrite):
+        folder = kept_parts.measurement_folder(
+            options.out,
+            problem,
+            options.d,
+            taus.tolist(),
+            grid.tolist(),
+            options.samples,
+            options.threshold,
+            options.method,
+            dtype,
+            options.seed,
+        )
+        runs = _networks(problem, taus, grid, options, dtype, kept_parts.KeptArrays(folder))
+        dataset = labelled(problem, taus, grid, runs, options)
+        save_dataset(dataset, options.out / FILES.data, command="generate", seconds=round(time.monotonic() - start, 1))
+        kept_parts.remove(folder)
+        show(dataset, options.out, options, replace=True)
+    say_cost(start, options.table)
     return 0
 
 
@@ -124,8 +129,8 @@ def redraw(options: Redrawing) -> int:
         OSError: the folder cannot be written to.
     """
     dataset = load_dataset(options.file)
-    out = redraw_folder(options, (FIGURE,))
-    show(dataset, out)
+    check_drawing(options, dataset.sizes["class"])
+    show(dataset, redraw_folder(options, FILES), options, replace=False)
     return 0
 
 
@@ -166,35 +171,45 @@ def labelled(problem: Problem, taus: np.ndarray, grid: np.ndarray, runs: list[di
     return xr.Dataset(variables, coordinates, attributes)
 
 
-def show(dataset: xr.Dataset, out: Path) -> None:
-    """Print the table of a dataset, draw its figure, and say where it is."""
-    say("\n".join(table(dataset)))
-    plots.save_figure(plots.generation(dataset), out / FIGURE)
-    say_files(out, FILE, (FIGURE,))
+def show(dataset: xr.Dataset, out: Path, drawing: Drawing, replace: bool) -> None:
+    """Draw the figure of a dataset, print its tables, and say where it is."""
+    figures = drawn(drawing, "generation", functools.partial(plots.generation, dataset), PANELS)
+    names = write_figures(out, FILES, figures, drawing, replace)
+    sizes, attributes = dataset.sizes, dataset.attrs
+    head = [
+        f"{sizes['network']} networks at d = {attributes['d']}, {attributes['samples']} samples of each at each training time",
+        f"theory and score error at t = {attributes['t']:.3g}, the time of the grid nearest to the problem's",
+        *["the activation is odd, and so is the score: classes at x and -x are generated equally often, whatever their weights"]
+        * attributes["odd_score"],
+    ]
+    tables = [sample_table(dataset, drawing.classes), theory_table(dataset, drawing.classes)]
+    report(tables, drawing.table, [f"in {out}: {', '.join(names)}"], head)
 
 
-def table(dataset: xr.Dataset) -> list[str]:
+def sample_table(dataset: xr.Dataset, class_names: Sequence[str] | None = None) -> Table:
     """What each source generates, class by class: means over the networks, with standard errors."""
-    rows = [["source", "class", "fraction", "mean error", "variance error", "memorised (95 %)", "score error"]]
-    place = _nearest(dataset.time.values, dataset.attrs["t"])
+    headings = ["source", "class", "fraction", "mean error", "variance error", "memorised", "95 % from", "to", "score error"]
+    rows: list[list[Cell]] = []
+    at_t = _nearest(dataset.time.values, dataset.attrs["t"])
     fraction = dataset.counts.values / dataset.attrs["samples"]
     for i, name in enumerate(dataset.source.values):
         for c in range(dataset.sizes["class"]):
-            share, low, high = dataset.memorised_interval.values[i, c]
-            cells = [_mean(dataset[key].values[:, i, c]) for key in ("mean_error", "variance_error")]
-            memorised = "-" if np.isnan(share) else f"{share:.3f} [{low:.3f}, {high:.3f}]"
-            score = _mean(dataset.score_error.values[:, i, place, c])
-            rows.append([str(name) if c == 0 else "", str(c), _mean(fraction[:, i, c]), *cells, memorised, score])
-    times_ = [["theory", "class", "weight", "tau_gen", "tau_mem"]]
+            label = words(c if class_names is None else class_names[c])
+            errors = [_mean(dataset[key].values[:, i, c]) for key in ("mean_error", "variance_error")]
+            memorised = [shown(float(value), ".3f") for value in dataset.memorised_interval.values[i, c]]
+            score = _mean(dataset.score_error.values[:, i, at_t, c])
+            rows.append([words(name), label, _mean(fraction[:, i, c]), *errors, *memorised, score])
+    return Table("samples", headings, rows, grouped=1)
+
+
+def theory_table(dataset: xr.Dataset, class_names: Sequence[str] | None = None) -> Table:
+    """The closed-form times of each class."""
+    rows: list[list[Cell]] = []
     for c, weight in enumerate(dataset.weight.values):
-        numbers = (tables.number(float(dataset[key].values[c])) for key in ("tau_gen", "tau_mem"))
-        times_.append([f"t = {dataset.attrs['t']:.3g}" if c == 0 else "", str(c), f"{weight:.3g}", *numbers])
-    head = (
-        f"{dataset.sizes['network']} networks at d = {dataset.attrs['d']}, {dataset.attrs['samples']} samples of each at each training time"
-    )
-    score_at = f"theory and score error at t = {dataset.attrs['t']:.3g}, the time of the grid next to the problem's"
-    odd = "the activation is odd, and so is the score: classes at x and -x are generated equally often, whatever their weights"
-    return [head, score_at, *[odd] * dataset.attrs["odd_score"], "", *tables.columns(times_), "", *tables.columns(rows)]
+        times_ = (measured(float(dataset[key].values[c])) for key in ("tau_gen", "tau_mem"))
+        label = words(c if class_names is None else class_names[c])
+        rows.append([shown(float(dataset.attrs["t"]), ".3g"), label, shown(float(weight), ".3g"), *times_])
+    return Table("theory", ["t", "class", "weight", "tau_gen", "tau_mem"], rows, grouped=1)
 
 
 def _nearest(times: np.ndarray, t: float) -> int:
@@ -202,13 +217,13 @@ def _nearest(times: np.ndarray, t: float) -> int:
     return int(np.argmin(np.abs(np.log(times / t))))
 
 
-def _mean(values: np.ndarray) -> str:
+def _mean(values: np.ndarray) -> Cell:
     """Mean over networks with its standard error; over those that have a value."""
     known = values[np.isfinite(values)]
     if not known.size:
-        return "-"
+        return measured(np.nan)
     error = float(known.std(ddof=1) / np.sqrt(known.size)) if known.size > 1 else 0.0
-    return tables.number(float(known.mean()), error or np.nan)
+    return measured(float(known.mean()), error or np.nan)
 
 
 def _networks(

@@ -1,7 +1,9 @@
 """The command speciate: when each class is decided in the backward process, in closed form and measured: table, figures, dataset."""
 
 import dataclasses
+import functools
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,11 @@ from rfdiff.backward.decisions import proportion_error
 from rfdiff.backward.reduction import ReducedMixture
 from rfdiff.backward.samplers import chunk_of
 from rfdiff.backward.speciation import check_classes
-from rfdiff.cli import tables
 from rfdiff.cli.command import Command
-from rfdiff.cli.options import LARGEST_KEY, Flag, Output, ProblemFile, Redrawing, between, check
-from rfdiff.cli.terminal import prepare_folder, read_problem, redraw_folder, say, say_cost, say_files
+from rfdiff.cli.folder import Files, check_drawing, drawn, read_problem, redraw_folder, results_folder, write_figures
+from rfdiff.cli.options import LARGEST_KEY, Drawing, Flag, Output, ProblemFile, Redrawing, between, check
+from rfdiff.cli.tables import Cell, Table, measured, shown, words
+from rfdiff.cli.terminal import report, say_cost
 from rfdiff.errors import InputError
 from rfdiff.files import kept_parts
 from rfdiff.files.dataset_file import load_dataset, save_dataset
@@ -27,7 +30,7 @@ from rfdiff.problem import Problem
 from rfdiff.progress import progress
 
 CONTENT = "speciation"
-FILE, FIGURES = "speciation.nc", ("return_probability.png", "trajectories.png")
+FILES = Files("speciation.nc", {"return_probability": (), "trajectories": ()})
 LARGEST_DIMENSION, MOST, MOST_STEPS = 2**24, 10_000_000, 100_000
 SHOWN, AXES = 20, 2  # trajectories of each class in the picture, and most of its panels
 BEYOND = 5.0  # from noise: a signal e^{-5} of that at the earliest speciation time is left
@@ -80,16 +83,17 @@ def run(options: Speciate) -> int:
     denoiser = backward.Denoiser(mixture, full=options.full, num_steps=options.steps)
     if options.full:
         chunk_of(options.d, options.trajectories * problem.num_classes, jnp.zeros(0).dtype)
-    prepare_folder(options.out, (FILE, *FIGURES), options.overwrite)
-    dataset = closed_form(problem, numbers, options, denoiser.t_end)
-    folder = kept_parts.measurement_folder(
-        options.out, problem, options.d, options.trajectories, options.points, options.steps, options.full, options.seed
-    )
-    dataset = dataset.assign(_measured(denoiser, dataset, options, kept_parts.KeptArrays(folder)))
-    save_dataset(dataset, options.out / FILE, command="speciate", seconds=round(time.monotonic() - start, 1))
-    kept_parts.remove(folder)
-    show(dataset, options.out)
-    say_cost(time.monotonic() - start)
+    check_drawing(options, problem.num_classes)
+    with results_folder(options.out, FILES, options.overwrite):
+        dataset = closed_form(problem, numbers, options, denoiser.t_end)
+        folder = kept_parts.measurement_folder(
+            options.out, problem, options.d, options.trajectories, options.points, options.steps, options.full, options.seed
+        )
+        dataset = dataset.assign(_measured(denoiser, dataset, options, kept_parts.KeptArrays(folder)))
+        save_dataset(dataset, options.out / FILES.data, command="speciate", seconds=round(time.monotonic() - start, 1))
+        kept_parts.remove(folder)
+        show(dataset, options.out, options, replace=True)
+    say_cost(start, options.table)
     return 0
 
 
@@ -101,8 +105,8 @@ def redraw(options: Redrawing) -> int:
         OSError: the folder cannot be written to.
     """
     dataset = load_dataset(options.file)
-    out = redraw_folder(options, FIGURES)
-    show(dataset, out)
+    check_drawing(options, dataset.sizes["class"])
+    show(dataset, redraw_folder(options, FILES), options, replace=False)
     return 0
 
 
@@ -133,39 +137,42 @@ def closed_form(problem: Problem, numbers: tuple[Any, ...], options: Speciate, t
     return xr.Dataset(variables, coordinates, attributes)
 
 
-def show(dataset: xr.Dataset, out: Path) -> None:
-    """Print the table of a dataset, draw its figures, and say where they are."""
-    say("\n".join(table(dataset)))
-    for figure, name in zip((plots.return_probability(dataset), plots.trajectories(dataset)), FIGURES, strict=True):
-        plots.save_figure(figure, out / name)
-    say_files(out, FILE, FIGURES)
+def show(dataset: xr.Dataset, out: Path, drawing: Drawing, replace: bool) -> None:
+    """Draw the figures of a dataset, print its table, and say where they are."""
+    figures = drawn(drawing, "return_probability", functools.partial(plots.return_probability, dataset))
+    figures |= drawn(drawing, "trajectories", functools.partial(plots.trajectories, dataset))
+    names = write_figures(out, FILES, figures, drawing, replace)
+    head = [
+        f"backward process of the exact score at d = {dataset.attrs['d']}, {dataset.attrs['trajectories']} trajectories for each point",
+        f"classical estimate, half the logarithm of the largest eigenvalue: {dataset.attrs['classical_time']:.4g}",
+    ]
+    report([speciation_table(dataset, drawing.classes)], drawing.table, [f"in {out}: {', '.join(names)}"], head)
 
 
-def table(dataset: xr.Dataset) -> list[str]:
+def speciation_table(dataset: xr.Dataset, class_names: Sequence[str] | None = None) -> Table:
     """Speciation times of each class in all readings, and how far the measured points lie from the closed form."""
-    rows = [["class", "weight", "variance", "t_s, closed form", "t_s, U-turns", "t_s, well", "worst U-turn", "worst clones"]]
+    headings = ["class", "weight", "variance", "t_s, closed form", "t_s, U-turns", "t_s, well", "worst U-turn", "worst clones"]
+    rows: list[list[Cell]] = []
     expected = dataset.uturn_theory.values  # whose standard errors hold near 0 and 1 too, where those of a few counts do not
     turned = abs(dataset.uturn.values - expected) / proportion_error(expected, dataset.attrs["trajectories"])
     cloned = abs(dataset.clone.values - dataset.clone_theory.values) / dataset.clone_stderr.values
     for c, weight in enumerate(dataset.weight.values):
-        measured = crossing(dataset.turn_time.values, dataset.uturn.values[:, c], dataset.uturn_stderr.values[:, c], (1 + weight) / 2)
+        crossed = crossing(dataset.turn_time.values, dataset.uturn.values[:, c], dataset.uturn_stderr.values[:, c], (1 + weight) / 2)
         well = float(dataset.well_time.values[c])
-        kept = cloned[np.isfinite(cloned[:, c]), c]
+        reached = cloned[np.isfinite(cloned[:, c]), c]
         rows.append(
             [
-                str(c),
-                f"{weight:.3g}",
-                f"{dataset.variance.values[c]:.3g}",
-                tables.number(float(dataset.speciation_time.values[c])),
-                tables.number(*measured),
-                "from the start" if np.isinf(well) else tables.number(well),
-                f"{turned[:, c].max():.1f} s.e.",
-                f"{kept.max():.1f} s.e." if kept.size else "-",
+                words(c if class_names is None else class_names[c]),
+                shown(float(weight), ".3g"),
+                shown(float(dataset.variance.values[c]), ".3g"),
+                measured(float(dataset.speciation_time.values[c])),
+                measured(*crossed),
+                measured(well, text="from the start" if np.isinf(well) else None),
+                shown(float(turned[:, c].max()), ".1f", " s.e."),
+                shown(float(reached.max()) if reached.size else np.nan, ".1f", " s.e."),
             ]
         )
-    head = f"backward process of the exact score at d = {dataset.attrs['d']}, {dataset.attrs['trajectories']} trajectories for each point"
-    classical = f"classical estimate, half the logarithm of the largest eigenvalue: {dataset.attrs['classical_time']:.4g}"
-    return [head, classical, "", *tables.columns(rows)]
+    return Table("speciation times", headings, rows)
 
 
 def crossing(times: np.ndarray, share: np.ndarray, stderr: np.ndarray, level: float) -> tuple[float, float]:
