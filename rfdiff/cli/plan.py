@@ -5,9 +5,10 @@ import dataclasses
 from rfdiff import simulation
 from rfdiff.cli.command import Command
 from rfdiff.cli.folder import read_problem
-from rfdiff.cli.options import MOST_POINTS, MOST_SEEDS, FloatingType, Printing, ProblemFile, between, check, dimension
+from rfdiff.cli.options import MOST_POINTS, FloatingType, Printing, ProblemFile, between, check, dimension
 from rfdiff.cli.tables import Table, shown, words
 from rfdiff.cli.terminal import report
+from rfdiff.simulation.seed_batches import MOST_SEEDS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,9 @@ def run(options: Plan) -> int:
         seeds=between(options.seeds, 1, MOST_SEEDS),
         points=between(options.points, 3, MOST_POINTS),
     )
-    plan = simulation.plan(read_problem(options.problem), options.d, options.points, options.seeds, options.dtype)
+    plan = simulation.plan(
+        read_problem(options.problem), d=options.d, num_times=options.points, num_seeds=options.seeds, dtype=options.dtype
+    )
     memory = "unknown" if plan.available is None else f"{plan.available / 2**30:.3g} GiB"
     head = (
         f"p = {plan.sizes.p}, n = {plan.sizes.n}, d = {plan.sizes.d}, {plan.dtype}, {plan.num_seeds} networks; memory {memory}, "

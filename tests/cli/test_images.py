@@ -37,8 +37,8 @@ def spoken(*arguments: str) -> tuple[int, str, str]:
         (("train", "--devices", "99"), "devices: 99; allowed: 1 to"),
         (("train", "--learning-rate", "0"), "learning_rate: 0.0; allowed: a finite number > 0"),
         (("evaluate", "nowhere"), "nowhere/run.json: no such file; allowed: a folder of rfdiff images train"),
-        (("evaluate",), "required"),
-        (("fly",), "Unrecognized options: fly"),
+        (("evaluate",), "missing: DIR"),
+        (("fly",), "fly: no such action"),
     ],
 )
 def test_bad_input_is_one_line(arguments: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ variances = [1.5, 0.6]
 """
 GRAM = "centroid_gram = [[0.3, -0.3], [-0.3, 0.3]]\n"
 SMALL = ["--d", "64", "--trajectories", "400", "--points", "4", "--steps", "32"]
-FILES = ["return_probability.png", "speciation.nc", "trajectories.png"]
+FILES = [".lock", "return_probability.png", "speciation.nc", "trajectories.png"]
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_files_and_table(folder: Path) -> None:
 def test_plot_draws_it_again(folder: Path, tmp_path: Path) -> None:
     status, told = run("plot", str(folder / "result" / "speciation.nc"), "--out", str(tmp_path))
     assert status == 0 and "classical estimate" in told
-    assert sorted(path.name for path in tmp_path.iterdir()) == [FILES[0], FILES[2]]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [FILES[1], FILES[3]]
     assert run("plot", str(folder / "result" / "speciation.nc"), "--out", str(tmp_path))[0] == entry.BAD_INPUT
 
 
@@ -129,5 +129,5 @@ def test_table_of_what_is_never_reached() -> None:
         {"time": [0.0, 1.0, 2.0], "turn_time": [0.5, 1.0], "clone_time": [1.0]},
         {"d": 9, "trajectories": 7, "classical_time": 1.0},
     )  # fmt: skip
-    lines = speciate.table(data)
+    lines = speciate.speciation_table(data).lines()
     assert lines[-2].split()[:4] == ["0", "0.5", "1", "-"] and lines[-2].endswith("-")
