@@ -25,7 +25,7 @@ def say(text: str) -> None:
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
-        text = text.replace("±", "+-").encode(encoding, "replace").decode(encoding)
+        text = text.replace("±", "+-").replace("…", "...").encode(encoding, "replace").decode(encoding)
     try:
         print(text, flush=True)
     except OSError as err:
@@ -57,7 +57,8 @@ def report(tables: Sequence[Table], form: Form, notes: Sequence[str] = (), befor
     tell = say if form == "text" else note
     for line in before:
         tell(line)
-    say(render(tables, form))
+    if tables:
+        say(render(tables, form))
     for line in notes:
         tell(line)
 
