@@ -7,6 +7,9 @@ from typing import Annotated, Literal, Union
 import tyro
 
 from rfdiff.cli.options import Directory, Drawing, Flag, Integer, Integers, Number, Numbers, OptionalDirectory, OptionalFile, Printing
+from rfdiff.images.architecture import Architecture
+from rfdiff.images.protocol import Protocol
+from rfdiff.images.settings import Settings
 
 Classes = Annotated[tuple[int, ...], tyro.conf.arg(metavar="CLASS ...")]
 
@@ -17,6 +20,8 @@ class ImageChoice(Printing):
 
     data: OptionalDirectory = None
     """Folder of the four original Fashion-MNIST files; if not given, the one that the variable RFDIFF_FASHION_MNIST names."""
+    download: Flag = False
+    """Fetch the files that the folder lacks, 30 MB in all, from the authors' server; the folder is created if it does not exist."""
     classes: Classes = (8, 7)
     """Classes 0 to 9: T-shirt, Trouser, Pullover, Dress, Coat, Sandal, Shirt, Sneaker, Bag, Ankle boot."""
     counts: Integers = None
@@ -25,13 +30,13 @@ class ImageChoice(Printing):
     """Training images of all classes together, instead of --counts; shared equally, or by --imbalance."""
     imbalance: Number = None
     """With --total: how many times more images the first class has than each other class."""
-    held_out: int = 250
+    held_out: int = Protocol.held_out
     """Images of each class that are not trained on; the held-out losses are measured on them."""
-    side: int = 28
-    """Pixels along a side: 28, or 14 or 7 (averages over blocks)."""
+    side: Integer = None
+    """Pixels along a side: 28, or 14 or 7 (averages over blocks). If not given, 28 on an accelerator and 14 on a CPU."""
     rescale: Numbers = None
     """One factor for each class, by which its variance about its mean is scaled."""
-    split_seed: int = 0
+    split_seed: int = Protocol.split_seed
     """Random key of the order in which the images of a class are taken."""
 
 
@@ -42,39 +47,39 @@ class ImageData(ImageChoice):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageTrain(ImageChoice):
-    """Train a U-Net, or resume a stopped run. Writes losses for each class and t, and checkpoints, at log-spaced steps."""
+    """Train a U-Net, or resume a stopped run. Writes losses of each class at each t, and checkpoints, at log-spaced steps."""
 
     out: Directory = Path("rfdiff-images")
-    """Folder of the run; if it holds this run already, the run is resumed."""
-    width: int = 32
-    """Channels of the finest level of the U-Net."""
-    depth: int = 3
-    """Number of levels of the U-Net."""
-    blocks: int = 1
+    """Folder of the run; if it holds the same run, training continues from its last checkpoint."""
+    width: Integer = None
+    """Channels of the finest level of the U-Net. If not given, 32 on an accelerator and 16 on a CPU."""
+    depth: Integer = None
+    """Number of levels of the U-Net. If not given, 3 on an accelerator and 2 on a CPU."""
+    blocks: int = Architecture.blocks
     """Residual blocks in each level."""
-    attention: int = 1
+    attention: int = Architecture.attention
     """Number of coarsest levels with self-attention."""
-    steps: int = 20_000
-    """Training steps."""
-    batch: int = 128
-    """Images in each step."""
+    steps: Integer = None
+    """Training steps; more of them continue a finished run. If not given, 20000 on an accelerator and 2000 on a CPU: minutes on either."""
+    batch: Integer = None
+    """Images in each step. If not given, 128 on an accelerator and 32 on a CPU."""
     optimizer: Literal["adam", "sgd"] = "adam"
     """Optimiser."""
-    learning_rate: float = 1e-3
+    learning_rate: float = Settings.learning_rate
     """Step size."""
-    momentum: float = 0.9
+    momentum: float = Settings.momentum
     """Momentum of sgd."""
     t: Number = None
     """Train at this diffusion time only, as in the random-features theory; if not given, at all t."""
-    log_snr: tuple[float, float] = (-8.0, 7.0)
+    log_snr: tuple[float, float] = Settings.log_snr
     """Range of the log-SNR of training at all t."""
-    levels: int = 8
+    levels: int = Settings.levels
     """Number of log-SNRs at which losses are measured."""
-    measured: int = 256
+    measured: int = Settings.measured
     """Train and held-out losses are measured on at most this many images of each class."""
-    per_decade: int = 8
+    per_decade: int = Settings.per_decade
     """Steps per decade at which losses are measured."""
-    kept_per_decade: int = 4
+    kept_per_decade: int = Settings.kept_per_decade
     """Checkpoints per decade."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Floating type of the network; bfloat16 is for accelerators."""
@@ -94,6 +99,8 @@ class ImageEvaluate(Drawing):
     """Folder of the run."""
     data: OptionalDirectory = None
     """Folder of the four original Fashion-MNIST files; if not given, the one that the variable RFDIFF_FASHION_MNIST names."""
+    download: Flag = False
+    """Fetch the files that the folder lacks, 30 MB in all, from the authors' server; the folder is created if it does not exist."""
     samples: int = 1000
     """Samples drawn from each checkpoint."""
     sampler_steps: int = 50

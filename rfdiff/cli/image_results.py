@@ -7,12 +7,13 @@ from pathlib import Path
 import xarray as xr
 
 from rfdiff import plots
+from rfdiff.class_times import ClassTimes
 from rfdiff.cli.folder import Files, check_drawing, drawn, redraw_folder, write_figures
 from rfdiff.cli.options import Drawing, Redrawing
 from rfdiff.cli.tables import Cell, Table, integer, measured, shown, words
 from rfdiff.cli.terminal import report
 from rfdiff.files.dataset_file import load_dataset
-from rfdiff.images.readout import CONTENT, FILE, READINGS, class_times, steps_of
+from rfdiff.images.readout import CONTENT, FILE, READINGS, class_times, steps_of, times_of
 
 GOOD = 0.9  # below this accuracy the table says that the classifier is weak
 PANELS = ("losses", "gap", "frechet", "memorised")
@@ -28,10 +29,11 @@ def run_table(dataset: xr.Dataset, class_names: Sequence[str] | None = None) -> 
     if sampled:
         headings += ["samples", "memorised", "95 % from", "to", "Frechet", "Frechet floor"]
     rows: list[list[Cell]] = []
+    read = times_of(dataset)
     for k, name in enumerate(dataset["class"].values if class_names is None else class_names):
         at = dataset.isel({"class": k})
         last = at.isel(step=-1)
-        row = [words(name), integer(int(at["count"])), *(measured(float(value)) for value in at["time"].values)]
+        row = [words(name), integer(int(at["count"])), *_time_cells(read, k), measured(float(at["time"].sel(reading="tau_copy")))]
         row += [shown(float(last["mean_loss"].sel(set="held_out")), ".4f"), shown(float(last["gap"]), ".4f")]
         if sampled:
             end = at.isel(checkpoint=-1)
@@ -48,14 +50,18 @@ def run_table(dataset: xr.Dataset, class_names: Sequence[str] | None = None) -> 
 
 def loss_table(losses: xr.Dataset) -> tuple[Table, list[str]]:
     """Losses of each class after the last step, and its times so far."""
-    read, last = class_times(losses)[0], losses["mean_loss"].isel(step=-1)
+    read, last = class_times(losses).mean, losses["mean_loss"].isel(step=-1)
     rows: list[list[Cell]] = []
     for k, name in enumerate(losses["class"].values):
         values = [shown(float(last.sel(set=one).values[k]), ".4f") for one in ("train", "held_out")]
-        times = (measured(float(value)) for value in read[:, k])
-        rows.append([words(name), integer(int(losses["count"].values[k])), *values, *times])
+        rows.append([words(name), integer(int(losses["count"].values[k])), *values, *_time_cells(read, k)])
     table = Table("classes", ["class", "images", "train loss", "held-out loss", *READINGS[:3]], rows)
     return table, [f"after step {int(losses['step'].values[-1])}"]
+
+
+def _time_cells(read: ClassTimes, k: int) -> list[Cell]:
+    """The times of a class in steps, or their bounds where the run does not resolve them."""
+    return [measured(float(getattr(read, name)[k]), text=read.text(name, k)) for name in READINGS[:3]]
 
 
 def show(dataset: xr.Dataset, out: Path, drawing: Drawing, replace: bool) -> None:
