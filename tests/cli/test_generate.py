@@ -77,7 +77,7 @@ def test_plot_draws_it_again(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--d", "0"], "--d: 0; allowed: 1 to"),
+        (["--d", "0"], "--d: 0; allowed: an integer >= 1"),
         (["--d", "100000"], "GiB of memory; allowed: d up to about"),
         (["--taus", "3", "2"], "taus: [3, 2] does not increase strictly"),
         (["--points", "2"], "--points: 2; allowed: 3 to"),
