@@ -202,7 +202,7 @@ def measure_speciation(
         key: JAX random key.
         num: trajectories for each class and time of a U-turn, and pairs of clones.
         points: number of times of the U-turns, and of the clones; a divisor of the steps of the process.
-        parts: where each finished point is kept, so that an interrupted measurement goes on from it; None for nowhere.
+        parts: where each finished point is kept, so that an interrupted measurement resumes from it; None for nowhere.
         progress: called with (trajectory steps done, in all), or None.
 
     Raises:
