@@ -54,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_what_it_writes(folder: Path) -> None:
-    assert sorted(path.name for path in (folder / "result").iterdir()) == ["generation.nc", "generation.png"]
+    assert sorted(path.name for path in (folder / "result").iterdir()) == [".lock", "generation.nc", "generation.png"]
     data = load_dataset(folder / "result" / "generation.nc")
     assert dict(data.counts.sizes) == {"network": 2, "source": 5, "class": 2}
     assert np.all(data.counts.sum("class") == 40) and np.all(data.memorised <= data.counts)
