@@ -19,8 +19,8 @@ TIMES, TAUS = np.array([2.0, 0.5, 0.1, 0.02]), np.array([3.0, 30.0])
 def statistics(seed: int) -> SampleStatistics:
     rng = np.random.default_rng(seed)
     counts = rng.integers(10, 50, (4, 2))
-    errors = rng.uniform(size=(3, 4, 2))
-    return SampleStatistics(counts, counts // 3, *errors, rng.uniform(size=(4, 4, 2)))
+    mean, floor, variance = rng.uniform(size=(3, 4, 2))
+    return SampleStatistics(counts, counts // 3, mean, floor, variance, rng.uniform(size=(4, 4, 2)))
 
 
 def result(**changes: object) -> Generation:
