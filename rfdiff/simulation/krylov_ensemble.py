@@ -93,16 +93,21 @@ def krylov_seeds(
                 rank=sizes.rank, tolerance=limit, max_steps=MOST_STEPS, probes=signs,
             )  # fmt: skip
         check_stability(rule, problem.kappa, float(curves.ritz_values[-1]))
-        if not curves.converged:
-            raise InputError(
-                f"tolerance: {limit:.1e} is not reached by {curves.steps} steps, which leave the losses uncertain by "
-                f"{curves.error_estimate:.1e}; allowed: a larger tolerance, or solver='exact'"
-            )
+        _check_convergence(curves, limit)
         return curves, truncation
 
     results = _each(one, replicas, [None] if mesh is None else single_rows(mesh), progress)
     curves, truncations = [curves for curves, _ in results], np.array([truncation for _, truncation in results])
     return _batch(problem, curves, np.asarray(replicas), schedule, truncations, layout, probes is not None)
+
+
+def _check_convergence(curves: KrylovCurves, tolerance: float) -> None:
+    """Refuse curves of a space that reached its largest size before its tolerance."""
+    if not curves.converged:
+        raise InputError(
+            f"tolerance: {tolerance:.1e} is not reached by {curves.steps} steps, which leave the losses uncertain by "
+            f"{curves.error_estimate:.1e}; allowed: a larger tolerance, or solver='exact'"
+        )
 
 
 def _each(one: Callable[[int, Mesh | None], T], replicas: Sequence[int], rows: Sequence[Mesh | None], progress: Progress | None) -> list[T]:
