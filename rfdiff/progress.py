@@ -10,6 +10,8 @@ from tqdm import tqdm
 
 LINES = 4
 WITHOUT_RATE = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}]"
+PERIOD = 30.0  # seconds after which a log gets a line even if no quarter of the work was done meanwhile
+Progress = Callable[[int, int], object]  # called with (done, total) on the host, while work is going on
 
 
 class _Silent:
@@ -32,27 +34,39 @@ SILENT: Any = _Silent()
 def progress(label: str, total: int, done: int = 0, unit: str = "seed", stream: TextIO | None = None) -> Iterator[Callable[[int], object]]:
     """Report work of `total` units; the block calls `advance(n)` as units get done.
 
-    The time left is estimated from the units after the first call of `advance`: what is done before it includes compilation, which is not
-    repeated, so that until the second call no estimate is given.
-
     Args:
         label: what is being done.
         total: number of units in all.
         done: units that an earlier, interrupted run has done already; left out of the estimate of the time left.
         unit: name of a unit, singular.
-        stream: where to report; standard error if None. A terminal gets a bar, anything else at most `LINES` + 1 lines.
+        stream: where to report; standard error if None. A terminal gets a bar, anything else a line at the start, for
+            each quarter of the work, and every `PERIOD` seconds.
     """
     out: TextIO = sys.stderr if stream is None else stream
-    report = _Bar(label, total, done, unit, out) if out.isatty() else _Lines(label, total, done, unit, out)
-    with contextlib.closing(report):
-        yield report.advance
+    if out.isatty():
+        with contextlib.closing(_Bar(label, total, done, unit, out)) as bar:
+            yield bar.advance
+        return
+    resumed = f", {done} of them done before" if done else ""
+    print(f"{label}: {total} {unit}s{resumed}", file=out, flush=True)
+    pace, quarter, last = _Pace(done, total), done * LINES // max(total, 1), time.monotonic()
+
+    def advance(n: int) -> None:
+        nonlocal quarter, last
+        pace.add(n)
+        reached, now = pace.done * LINES // max(total, 1), time.monotonic()
+        if reached > quarter or now - last >= PERIOD:
+            quarter, last = reached, now
+            print(f"{label}: {pace.done}/{total} {unit}s, {pace.text(unit)}", file=out, flush=True)
+
+    yield advance
 
 
 class _Bar:
-    """A bar on a terminal; the bar of the first call, which has no rate, is replaced by one whose rate starts after it."""
+    """A bar on a terminal. That of the first report, which holds compilation, shows no rate; the next one's rate starts after it."""
 
     def __init__(self, label: str, total: int, done: int, unit: str, out: TextIO) -> None:
-        self.options = {"total": total, "desc": label, "unit": unit, "file": out, "dynamic_ncols": True}
+        self.options: dict[str, Any] = {"total": total, "desc": label, "unit": unit, "file": out, "dynamic_ncols": True}
         self.done, self.first = done, True
         self.bar = tqdm(initial=done, bar_format=WITHOUT_RATE, leave=False, **self.options)
 
@@ -68,32 +82,60 @@ class _Bar:
         self.bar.close()
 
 
-class _Lines:
-    """A few plain lines in a log file."""
+class _Pace:
+    """How fast units get done. The first report holds compilation: the pace is that of later ones, unless it is the only one."""
 
-    def __init__(self, label: str, total: int, done: int, unit: str, out: TextIO) -> None:
-        self.label, self.total, self.done, self.unit, self.out = label, total, done, unit, out
-        self.share, self.start = done * LINES // max(total, 1), time.monotonic()
-        self.after_first: tuple[int, float] | None = None  # units done and the time, after the first call
-        resumed = f", {done} of them done before" if done else ""
-        print(f"{label}: {total} {unit}s{resumed}", file=out, flush=True)
+    def __init__(self, done: int, total: int) -> None:
+        self.done, self.total = done, total
+        self.start = self.since = time.monotonic()
+        self.from_done, self.reports, self.first_end = done, 0, self.start
 
-    def advance(self, n: int) -> None:
-        self.done += n
+    def add(self, n: int) -> None:
+        """Count units that got done."""
+        if self.reports == 1:
+            self.since, self.from_done = self.first_end, self.done
+        self.done, self.reports, self.first_end = self.done + n, self.reports + 1, time.monotonic()
+
+    def text(self, unit: str) -> str:
+        """Time spent, rate and time left."""
         now = time.monotonic()
-        share = self.done * LINES // max(self.total, 1)
-        if share > self.share:
-            self.share = share
-            counted = f"{self.label}: {self.done}/{self.total} {self.unit}s, {now - self.start:.1f} s"
-            print(counted + self._time_left(now), file=self.out, flush=True)
-        if self.after_first is None:
-            self.after_first = (self.done, now)
+        if self.reports == 1 and self.done < self.total:
+            return f"{now - self.start:.1f} s with compilation"
+        each = (now - self.since) / max(self.done - self.from_done, 1)
+        rate = f"{each:.3g} s a {unit}" if each > 1 else f"{1 / max(each, 1e-9):.3g} {unit}s/s"
+        return f"{now - self.start:.1f} s, {rate}, about {each * (self.total - self.done):.0f} s left"
 
-    def _time_left(self, now: float) -> str:
-        if self.done >= self.total or self.after_first is None:
-            return ""
-        done, time_then = self.after_first
-        return f", about {(now - time_then) / (self.done - done) * (self.total - self.done):.0f} s left"
 
-    def close(self) -> None:
-        """Nothing to close."""
+@contextlib.contextmanager
+def reporting(label: str, unit: str = "seed", stream: TextIO | None = None) -> Iterator[Progress]:
+    """Report work whose size is told with the first (done, total); what is done by then counts as that of an earlier run.
+
+    Args:
+        label: what is being done.
+        unit: name of a unit, singular.
+        stream: where to report; standard error if None.
+    """
+    with contextlib.ExitStack() as stack:
+        advance: Callable[[int], object] | None = None
+        reported = 0
+
+        def told(done: int, total: int) -> None:
+            nonlocal advance, reported
+            if advance is None:
+                advance = stack.enter_context(progress(label, total, done, unit, stream))
+            else:
+                advance(done - reported)
+            reported = done
+
+        yield told
+
+
+def within(outer: Progress | None, before: int, total: int) -> Progress | None:
+    """Progress of a part of some work, told as that of the whole.
+
+    Args:
+        outer: what is told of the whole, or None.
+        before: units of the whole that are done when the part begins.
+        total: units of the whole.
+    """
+    return None if outer is None else lambda done, _: outer(before + done, total)

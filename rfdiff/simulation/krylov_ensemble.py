@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Key
 from rfdiff.errors import InputError
 from rfdiff.mixture import GaussianMixture
 from rfdiff.problem import Problem, noise_variance_of
+from rfdiff.progress import Progress
 from rfdiff.rules import GradientFlow, Rule, Taus, check_stability
 from rfdiff.samples import Samples
 from rfdiff.simulation.data_split import held_out_counts
@@ -26,7 +27,7 @@ from rfdiff.simulation.mesh import on_mesh, rows_of, single_rows, with_matrix
 from rfdiff.simulation.moment_operators import Draws, Moment, NoiseAverage, Population
 from rfdiff.simulation.replica import Keys, Source, check_truncation, draw_replica, realised_optimum, training_samples
 from rfdiff.simulation.replica_memory import Layout, layout_for
-from rfdiff.simulation.seed_batches import Progress, SeedBatch, check_seeds
+from rfdiff.simulation.seed_batches import SeedBatch, check_seeds
 from rfdiff.value_types import as_number, is_concrete
 
 PROBE_STREAM = 5  # replicas use the streams 0 to 3 of their key

@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from rfdiff.curves import LearningCurves
 from rfdiff.errors import InputError
 from rfdiff.problem import Problem, noise_variance_of
+from rfdiff.progress import Progress
 from rfdiff.rules import GradientDescent, check_stability
 from rfdiff.samples import Samples
 from rfdiff.simulation.data_split import held_out_counts
@@ -34,7 +35,7 @@ from rfdiff.simulation.descent.setup import check_memory, prepared_replica, reci
 from rfdiff.simulation.features import Sizes, floating_type, sizes_at
 from rfdiff.simulation.replica import check_truncation, draw_replica, realised_optimum
 from rfdiff.simulation.replica_memory import Layout, layout_for
-from rfdiff.simulation.seed_batches import Progress, SeedBatch, check_progress, check_seeds, summarize
+from rfdiff.simulation.seed_batches import SeedBatch, check_progress, check_seeds, summarize
 from rfdiff.value_types import as_number, static, value_type
 
 BATCH_STREAM = 4  # replicas use the streams 0 to 3 of their key
