@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from rfdiff import simulation, theory
-from rfdiff.cli import entry
+from rfdiff.cli import curve_options, entry, parsing
 from rfdiff.errors import InputError
 from rfdiff.files import kept_parts, result_file
 from rfdiff.problem import Problem
@@ -246,3 +246,26 @@ def test_real_interrupt_signal_stops_cleanly_and_resumes_bit_for_bit(
     assert entry.main([*arguments, "--out", str(tmp_path / "whole")]) == 0
     resumed, whole = result_file.load(out / "result.nc"), result_file.load(tmp_path / "whole" / "result.nc")
     assert leaves(resumed.simulation) == leaves(whole.simulation)
+
+
+def test_a_result_that_could_not_be_written_costs_no_network(
+    problem_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*arguments: Any) -> None:
+        raise OSError(28, "No space left on device", "result.nc")
+
+    arguments = words("simulate", problem_file, tmp_path / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr(result_file, "save", full)
+        assert entry.main(arguments) == entry.BAD_INPUT
+    assert capsys.readouterr().err.splitlines()[-1] == "rfdiff: result.nc: No space left on device"
+    computed = interrupted_after(monkeypatch, 0)
+    assert entry.main(arguments) == 0
+    assert computed == [] and (tmp_path / "out" / "result.nc").exists()
+
+
+def test_penalties_are_taken_in_any_order() -> None:
+    given = parsing.parse(["predict", "p.toml", "--rule", "ridge", "--penalties", "0.01,1", "0.1"])[1]
+    rule = curve_options.training_rule(given)
+    np.testing.assert_array_equal(rule.penalties, [1.0, 0.1, 0.01])  # type: ignore[attr-defined]
+    assert curve_options.run_record("predict", given)["penalties"] == "0.01, 1.0, 0.1"
