@@ -103,7 +103,8 @@ def test_rows_for_programs_hold_values_and_errors() -> None:
         ],
         grouped=1,
     )
-    assert [line.split() for line in table.lines()] == [
+    lines = [line.split() for line in table.lines()]
+    assert lines == [["class", "tau", "share"], ["a", "2.50", "±", "0.25", "50.0", "%"], [">", "3", "inf"]]
         ["class", "tau", "share"],
         ["a", "2.50", "±", "0.25", "50.0", "%"],
         [">", "3", "inf"],
