@@ -105,10 +105,6 @@ def test_rows_for_programs_hold_values_and_errors() -> None:
     )
     lines = [line.split() for line in table.lines()]
     assert lines == [["class", "tau", "share"], ["a", "2.50", "±", "0.25", "50.0", "%"], [">", "3", "inf"]]
-        ["class", "tau", "share"],
-        ["a", "2.50", "±", "0.25", "50.0", "%"],
-        [">", "3", "inf"],
-    ]
     expected = [
         {"class": "a", "tau": 2.5, "tau error": 0.25, "share": 50.0},
         {"class": "a", "tau": None, "tau error": None, "share": "inf"},
