@@ -21,7 +21,6 @@ psi_n = 2.0
 [mixture]
 weights = [0.6, 0.4]
 variances = [1.4, 0.5]
-centroid_gram = [[0.5, 0.0], [0.0, 0.5]]
 """
 D, SEEDS = 24, 4
 TAUS = ["0.5", "3", "20", "100", "1000", "inf"]

@@ -167,7 +167,8 @@ def test_damaged_checkpoint_is_named(
         assert "seed-0.npz: damaged checkpoint" in refusal(capsys, words("simulate", problem_file, out))
 
 
-def test_solvers_give_the_same_networks(problem_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.slow
+def test_solvers_give_the_same_networks(problem_file: Path, tmp_path: Path) -> None:
     found = {}
     for solver in ("exact", "krylov"):
         assert entry.main(words("simulate", problem_file, tmp_path / solver, "--seeds", "2", "--solver", solver)) == 0
@@ -176,12 +177,6 @@ def test_solvers_give_the_same_networks(problem_file: Path, tmp_path: Path, caps
     one, other = (result.simulation for result in found.values())
     assert one is not None and other is not None and other.spectrum is None and not (tmp_path / "krylov" / "spectrum.png").exists()
     np.testing.assert_allclose(one.per_seed["test_loss"], other.per_seed["test_loss"], atol=1e-8)  # type: ignore[index]
-    capsys.readouterr()
-    line = refusal(capsys, words("simulate", problem_file, tmp_path / "c", "--krylov-tolerance", "1e-4"))
-    assert "--krylov-tolerance: goes with a Krylov solver" in line
-    assert "--krylov-tolerance: 2.0; allowed" in refusal(
-        capsys, words("simulate", problem_file, tmp_path / "c", "--solver", "krylov", "--krylov-tolerance", "2")
-    )
 
 
 def test_checkpoint_folder_tells_runs_apart(tmp_path: Path) -> None:
@@ -225,7 +220,7 @@ def test_checkpoint_folder_tells_runs_apart(tmp_path: Path) -> None:
 def test_real_interrupt_signal_stops_cleanly_and_resumes_bit_for_bit(
     problem_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out, count = tmp_path / "out", 400
+    out, count = tmp_path / "out", 120
     arguments = ["simulate", str(problem_file), "--d", str(D), "--seeds", str(count), "--taus", *TAUS]
     process = started([*arguments, "--out", str(out)])
     deadline = time.monotonic() + 90
