@@ -15,17 +15,10 @@ from rfdiff.rules import GradientDescent, HeavyBall
 from rfdiff.samples import Samples
 from rfdiff.simulation import SeedBatch, StopWhen, pool, run_seeds
 from rfdiff.simulation import replica as replica_module
-<<<<<<< HEAD
 from rfdiff.simulation.descent import loop, setup
 from rfdiff.simulation.descent.gradient import losses
 from rfdiff.simulation.descent.loop import advance, start
 from rfdiff.simulation.descent.setup import recipe_for
-=======
-from rfdiff.simulation.descent import gradient, setup
-from rfdiff.simulation.descent.gradient import Training, batch_gradient, losses, whole_gradient
-from rfdiff.simulation.descent.loop import Recipe, advance, start
-from rfdiff.simulation.descent.setup import prepared_replica, recipe_for
->>>>>>> main
 from rfdiff.simulation.features import sizes_at
 from rfdiff.value_types import is_concrete
 from tests.simulation.descent.descent_cases import ADAM, AVERAGED, DRAWN, KEY, SEED, SGD, SMALL, STEPS, D, replica, run, stochastic
