@@ -91,7 +91,7 @@ def test_a_dropped_interrupt_is_raised_again(monkeypatch: pytest.MonkeyPatch) ->
     try:
         with entry._process():
             assert signal.getsignal(signal.SIGINT) is entry._end and "MPLBACKEND" not in os.environ
-            sys.unraisablehook(types.SimpleNamespace(exc_value=KeyboardInterrupt(), exc_type=KeyboardInterrupt))  # type: ignore[arg-type]
+            sys.unraisablehook(types.SimpleNamespace(exc_value=KeyboardInterrupt(), exc_type=KeyboardInterrupt))
     finally:
         signal.signal(signal.SIGINT, handler)
         sys.unraisablehook = hook
