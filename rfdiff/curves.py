@@ -103,4 +103,4 @@ class LearningCurves:
         """
         if name not in CURVE_NAMES:
             raise InputError(f"name: {name!r}; allowed: {', '.join(CURVE_NAMES)}")
-        return np.asarray(getattr(self, name)) @ np.asarray(self.weights)
+        return getattr(self, name) @ self.weights  # traced ones too: theory.gradient differentiates it

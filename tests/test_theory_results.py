@@ -34,7 +34,9 @@ def test_the_order_flips_where_the_times_are_equal() -> None:
 
 def test_a_tie_is_a_flip_and_a_failed_cell_is_none() -> None:
     times = np.array([[[2.0, 1.0]], [[1.0, 1.0]], [[np.nan, np.nan]], [[1.0, 2.0]]])
-    found = PhaseMap(np.arange(1.0, 5.0), np.ones(1), ClassTimes(*[times] * 4), np.zeros((4, 1)), np.ones((4, 1), bool), ("t", "psi_n"))
+    found = PhaseMap(
+        np.arange(1.0, 5.0), np.ones(1), ClassTimes(times, times, times, times), np.zeros((4, 1)), np.ones((4, 1), bool), ("t", "psi_n")
+    )
     np.testing.assert_allclose(found.flips("tau_gen", 0), [2.0])
 
 
@@ -49,7 +51,8 @@ def test_a_tie_is_a_flip_and_a_failed_cell_is_none() -> None:
 )
 def test_spacing(values: np.ndarray, name: str, spacing: str) -> None:
     empty = np.ones((values.size, 1))
-    found = PhaseMap(values, np.ones(1), ClassTimes(*[empty[..., None]] * 4), empty, empty > 0, (name, "t"))
+    times = ClassTimes(empty[..., None], empty[..., None], empty[..., None], empty[..., None])
+    found = PhaseMap(values, np.ones(1), times, empty, empty > 0, (name, "t"))
     assert found.spacings[0] == spacing
 
 

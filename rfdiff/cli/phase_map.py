@@ -19,7 +19,7 @@ from rfdiff.files.dataset_file import load_dataset, save_dataset
 from rfdiff.parameters import get_parameter
 from rfdiff.problem import Problem
 from rfdiff.progress import progress
-from rfdiff.theory.maps import MOST_CELLS, cells_kept, problem_at
+from rfdiff.theory.maps import MOST_CELLS, cells_in, problem_at
 
 CONTENT = "phase map"
 FILE = "phase_map.nc"
@@ -229,7 +229,7 @@ def flips(order: np.ndarray, axis: xr.DataArray) -> str:
 def _computed(problem: Problem, axes: Mapping[str, np.ndarray], options: PhaseMap, folder: Path) -> theory.PhaseMap:
     kept = kept_parts.KeptArrays(folder)
     total = math.prod(len(values) for values in axes.values())
-    before = cells_kept(kept)
+    before = cells_in(kept)
     with progress("closed form: times in every cell", total, before, unit="cell") as advance:
         told = before
 
@@ -240,9 +240,9 @@ def _computed(problem: Problem, axes: Mapping[str, np.ndarray], options: PhaseMa
                 told = done
 
         try:
-            return theory.phase_map(problem, axes, options.q, options.tolerance, tell, kept)
+            return theory.phase_map(problem, axes, q=options.q, tolerance=options.tolerance, progress=tell, store=kept)
         except KeyboardInterrupt as stop:
-            count = cells_kept(kept)  # what is on disk: the signal may fall anywhere
+            count = cells_in(kept)  # what is on disk: the signal may fall anywhere
             raise KeyboardInterrupt(f"{count} of {total} cells are kept, the same command goes on from them") from stop
 
 

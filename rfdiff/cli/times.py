@@ -51,7 +51,7 @@ def compute(options: Times) -> int:
     print(f"closed form: curves, spectrum{', derivatives' if options.sensitivity else ''}", file=sys.stderr, flush=True)
     curves = theory.learning_curves(problem, theory.time_grid(problem, num=options.points), tolerance=options.tolerance)
     spectrum = theory.spectrum(problem)
-    sensitivity = theory.sensitivity(problem, options.q) if options.sensitivity else None
+    sensitivity = theory.sensitivity(problem, q=options.q) if options.sensitivity else None
     dataset = labelled(problem, curves, spectrum, options.q, sensitivity)
     save_dataset(dataset, options.out / FILE, command="times", seconds=round(time.monotonic() - start, 1))
     show(dataset, options.out)

@@ -21,6 +21,7 @@ from rfdiff.theory.contour import Contour
 from rfdiff.theory.equivalent import Equivalent
 from rfdiff.theory.resolvent import Point
 from rfdiff.theory.traces import one_trace, two_trace_of_pairs
+from rfdiff.theory_results import Losses
 from rfdiff.value_types import is_concrete, value_type
 
 
@@ -39,6 +40,7 @@ class CurveKernel:
         latest: largest finite τ for which the contour is laid; inf where it does not pass left of 0.
         missing: share of V that the contour does not enclose: 0 up to the numerical error.
         residual: largest relative residual of the fixed point.
+        averages_error: what the averages over neurons and inputs add to the error of a loss, where it was estimated (`curve_kernel`).
     """
 
     nodes: Any
@@ -53,9 +55,10 @@ class CurveKernel:
     latest: Any
     missing: Any
     residual: Any
+    averages_error: Any = 0.0
 
-    def losses(self, taus: Any, rule: Rule = GradientFlow()) -> tuple[jax.Array, jax.Array]:
-        """Train and test losses (T, K) at training times (T,); float64, so inside `jax.enable_x64`.
+    def losses(self, taus: Any, rule: Rule = GradientFlow()) -> Losses:
+        """Losses `.train` and `.test` (T, K) at training times (T,); float64, so inside `jax.enable_x64`.
 
         Args:
             taus: training times ≥ 0 in the unit set by κ, inf for convergence; traced ones with gradient flow only.
@@ -65,10 +68,14 @@ class CurveKernel:
             InputError: malformed taus.
         """
         train, test = self.evaluate(self._filter(taus, rule))[0]
-        return train, test
+        return Losses(train, test)
 
     def error(self, taus: Any, rule: Rule = GradientFlow()) -> jax.Array:
-        """Estimated numerical error of any of those losses: the difference to half the nodes, squared, and the missing share."""
+        """Estimated numerical error of any of those losses: of the contour, and of the averages where it is known."""
+        return self.contour_error(taus, rule) + self.averages_error
+
+    def contour_error(self, taus: Any, rule: Rule = GradientFlow()) -> jax.Array:
+        """The part of the contour: the difference to half the nodes, squared, and the missing share."""
         half = jnp.max(abs(self.evaluate(self._filter(taus, rule))[1]))
         return jnp.minimum(half, 10 * half**2) + self.missing
 

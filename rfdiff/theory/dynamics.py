@@ -19,6 +19,7 @@ from rfdiff.theory import resolvent
 from rfdiff.theory.contour import Contour, ellipse, integrate
 from rfdiff.theory.density import FEW_CLASSES, atoms, bounds, extent, support
 from rfdiff.theory.equivalent import Equivalent, equivalent
+from rfdiff.theory.input_checks import checked_tolerance, require_concrete
 from rfdiff.theory.neuron_types import (
     LATTICE_RANK,
     SCRAMBLES,
@@ -254,8 +255,8 @@ def learning_curves(
 
     Reference: `equations`, section 5; tests/theory/test_dynamics.py.
     """
-    if not (isinstance(tolerance, float | int) and 1e-9 <= tolerance <= 0.1):
-        raise InputError(f"tolerance: {tolerance!r}; allowed: 1e-9 <= tolerance <= 0.1")
+    require_concrete(problem, "theory.learning_curves")
+    tolerance = checked_tolerance(tolerance)
     if progress is not None and not callable(progress):
         raise InputError(f"progress: {progress!r}; allowed: a function of (done, total), or None")
     kappa = float(problem.kappa)
@@ -373,6 +374,7 @@ def time_grid(problem: Problem, num: int = 80) -> np.ndarray:
     Raises:
         InputError: num below 3.
     """
+    require_concrete(problem, "theory.time_grid")
     if not isinstance(num, int) or num < 3:
         raise InputError(f"num: {num!r}; allowed: an integer >= 3")
     with jax.enable_x64(True):

@@ -8,7 +8,6 @@ secant finds it, and one Newton step that stays in the trace carries the derivat
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +24,7 @@ BEFORE = 12.0  # natural logarithms before the grid in which a crossing is still
 Excess = Callable[[CurveKernel, jax.Array, jax.Array], jax.Array]
 
 
-def class_times(kernel: CurveKernel, q: float = 0.5) -> ClassTimes:
+def class_times(kernel: CurveKernel, *, q: float = 0.5) -> ClassTimes:
     """τ_gen, τ_stop, τ_mem and τ_opt(q) of each class under gradient flow, traceable and differentiable.
 
     As `rfdiff.times` of an ever finer grid that ends in τ = ∞: τ_gen is NaN without a descent; τ_stop is inf if the loss falls to the end
@@ -115,7 +114,7 @@ def _stopping(kernel: CurveKernel, log_taus: jax.Array, test: jax.Array) -> tupl
 def _bracketed(function: Callable[[jax.Array], jax.Array], left: jax.Array, right: jax.Array) -> jax.Array:
     """Roots (K,) of a sign change from negative to positive between left and right (K,), by the Illinois secant."""
 
-    def step(_: Any, state: Any) -> Any:
+    def step(_: jax.Array, state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         a, fa, b, fb, side = state
         x = b - fb * (b - a) / jnp.where(fb == fa, 1, fb - fa)
         x = jnp.where((x - a) * (x - b) < 0, x, (a + b) / 2)
