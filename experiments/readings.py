@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from rfdiff import LearningCurves, MixtureLaw, Problem, simulation, theory, times
-from rfdiff.cli.tables import TIME_NAMES
+from rfdiff.class_times import TIME_NAMES
 from rfdiff.curves import CURVE_NAMES
 
 ROWS = (*TIME_NAMES, "tau_gap", "best_test_loss")

@@ -6,6 +6,7 @@ Stein's lemma where a derivative would stand. A function with a kink needs a rul
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +29,12 @@ class Activation:
     name: str
     function: Callable[[jax.Array], jax.Array]
     kinks: tuple[float, ...] = ()
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """Built-in activations pickle by name; a user's own pickles if its function does."""
+        if ACTIVATIONS.get(self.name) is self:
+            return as_activation, (self.name,)
+        return Activation, (self.name, self.function, self.kinks)
 
     def __call__(self, x: ArrayLike) -> jax.Array:
         """σ(x), elementwise."""

@@ -101,7 +101,7 @@ def assess(theory: LearningCurves, simulation: LearningCurves, smaller: Learning
             raise InputError(f"{name}: holds no curves of single seeds; allowed: curves that keep them, as the simulation returns them")
         if np.shape(curves.test_loss) != np.shape(theory.test_loss) or not np.allclose(curves.taus, theory.taus, rtol=1e-12, atol=0):
             raise InputError(f"{name}: its training times or classes are not those of the theory; allowed: the same grid")
-    seeds = min(len(curves.per_seed["test_loss"]) for curves in (simulation, smaller))
+    seeds = min(len((curves.per_seed or {})["test_loss"]) for curves in (simulation, smaller))
     if seeds < 2:
         raise InputError(f"num_seeds: {seeds}; allowed: at least 2, for a standard error")
     k = h / (d - h)

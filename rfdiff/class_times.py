@@ -1,16 +1,20 @@
 """Times at which each class is learned and memorised, read from its curves (`equations`, section 7)."""
 
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
+from jaxtyping import Float
 
 from rfdiff.curves import LearningCurves
 from rfdiff.errors import InputError
-from rfdiff.value_types import static, value_type, vectorize_text
+from rfdiff.labels import Label, Labelled
+from rfdiff.value_types import as_number, html_table, static, value_type, vectorize_text
+
+TIME_NAMES = ("tau_gen", "tau_stop", "tau_mem", "tau_opt")
 
 
 @value_type
-class ClassTimes:
+class ClassTimes(Labelled):
     """Class-wise training times (`equations`, section 7), each (K,), in units of τ.
 
     Args:
@@ -21,11 +25,23 @@ class ClassTimes:
         q: that fraction.
     """
 
-    tau_gen: Any
-    tau_stop: Any
-    tau_mem: Any
-    tau_opt: Any
+    tau_gen: Float[np.ndarray, " K"]
+    tau_stop: Float[np.ndarray, " K"]
+    tau_mem: Float[np.ndarray, " K"]
+    tau_opt: Float[np.ndarray, " K"]
     q: float = static(default=0.5)
+
+    LABELS: ClassVar = {
+        "tau_gen": Label(("class",), "generalisation: the test loss has made 1 - 1/e of its whole descent", "tau"),
+        "tau_stop": Label(("class",), "early stopping: the test loss is lowest", "tau"),
+        "tau_mem": Label(("class",), "memorisation: the gap between test and train loss has half its final value", "tau"),
+        "tau_opt": Label(("class",), "the test loss has gone the fraction q of the way to that of the exact score", "tau"),
+    }
+
+    def _repr_html_(self) -> str:
+        """A table, one row a class."""
+        rows = [[c, *(f"{np.asarray(getattr(self, name))[c]:.4g}" for name in TIME_NAMES)] for c in range(np.size(self.tau_gen))]
+        return html_table(f"Training times of each class (q = {self.q:g})", ["class", *TIME_NAMES], rows)
 
 
 def times(curves: LearningCurves, q: float = 0.5) -> ClassTimes:
@@ -44,7 +60,7 @@ def times(curves: LearningCurves, q: float = 0.5) -> ClassTimes:
     Raises:
         InputError: q out of range, fewer than 3 training times, or a grid that does not increase (as the penalties of `Ridge` may).
     """
-    if not 0 < q < 1:
+    if not 0 < as_number(q) < 1:
         raise InputError(f"q: {q!r}; allowed: 0 < q < 1")
     taus = np.asarray(curves.taus, np.float64)
     if taus.size < 3:

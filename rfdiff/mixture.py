@@ -1,10 +1,11 @@
 """Gaussian mixtures: the dimension-free law, and its realisation at a dimension d (`equations`, section 1)."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Integer
 from numpy.typing import ArrayLike
 
 from rfdiff.covariance_estimates import class_moments
@@ -12,13 +13,14 @@ from rfdiff.covariances import check_gram, law_fields, symmetric_roots
 from rfdiff.errors import InputError
 from rfdiff.noised_mixture import NoisedMixture, noised_mixture
 from rfdiff.noised_mixture import optimal_loss as optimal_loss
-from rfdiff.value_types import as_real_array, is_concrete, set_field, static, value_type, vectorize_text
+from rfdiff.value_types import DType, Value, as_real_array, is_concrete, set_field, static, value_type, vectorize_text, whole_number
 
 WEIGHT_TOLERANCE = 1e-6
+Numbers: TypeAlias = ArrayLike | jax.Array
 
 
 @value_type
-class MixtureLaw:
+class MixtureLaw(Value):
     """Law of a K-class Gaussian mixture as d → ∞: class fractions, joint covariance spectrum, centroid Gram matrix.
 
     A fraction `eigenvalue_weights[l]` of the d directions has the joint eigenvalues `eigenvalues[l] = (λ_1, …, λ_K)` of the class
@@ -38,13 +40,26 @@ class MixtureLaw:
         InputError: naming the field, its value and the allowed range.
     """
 
-    weights: Any
-    eigenvalues: Any
-    eigenvalue_weights: Any
-    centroid_gram: Any
-    covariances: Any = None
-    centroids: Any = None
+    weights: Float[np.ndarray, " K"]
+    eigenvalues: Float[np.ndarray, "L K"]
+    eigenvalue_weights: Float[np.ndarray, " L"]
+    centroid_gram: Float[np.ndarray, "K K"]
+    covariances: Float[np.ndarray, "K d d"] | None = None
+    centroids: Float[np.ndarray, "K d"] | None = None
     commuting: bool = static(default=True)
+
+    if TYPE_CHECKING:  # what the constructor accepts is wider than what the fields hold
+
+        def __init__(
+            self,
+            weights: Numbers,
+            eigenvalues: Numbers,
+            eigenvalue_weights: Numbers,
+            centroid_gram: Numbers,
+            covariances: Numbers | None = None,
+            centroids: Numbers | None = None,
+            commuting: bool = True,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         for name in ("weights", "eigenvalues", "eigenvalue_weights", "centroid_gram"):
@@ -149,7 +164,7 @@ class MixtureLaw:
         return int(np.shape(self.weights)[-1])
 
     @property
-    def variances(self) -> Any:
+    def variances(self) -> Float[np.ndarray, " K"]:
         """(K,) class variances σ_c² = tr Σ_c / d."""
         return self.eigenvalue_weights @ self.eigenvalues
 
@@ -160,7 +175,7 @@ class MixtureLaw:
 
 
 @value_type
-class GaussianMixture:
+class GaussianMixture(Value):
     """A K-class Gaussian mixture in dimension d; without `factors`, in the joint eigenbasis of its class covariances.
 
     Args:
@@ -173,10 +188,10 @@ class GaussianMixture:
         InputError: shapes that do not fit together.
     """
 
-    weights: Any
-    means: Any
-    variances: Any
-    factors: Any = None
+    weights: Float[np.ndarray, " K"]
+    means: Float[np.ndarray, "K d"]
+    variances: Float[np.ndarray, "K d"]
+    factors: Float[np.ndarray, "K d d"] | None = None
 
     def __post_init__(self) -> None:
         shape = (np.size(self.weights), np.shape(self.means)[-1] if np.ndim(self.means) else 0)
@@ -209,9 +224,11 @@ class GaussianMixture:
             key: JAX random key of the centroid directions.
 
         Raises:
-            InputError: d too small for the law, or another than that of its covariances.
+            InputError: d not an integer, too small for the law, or another than that of its covariances.
         """
-        if law.covariances is not None:
+        if whole_number(d) is None:
+            raise InputError(f"d: {d!r}; allowed: an integer >= 1")
+        if law.covariances is not None and law.centroids is not None:
             if d != law.dimension:
                 raise InputError(f"d: {d}; allowed: {law.dimension}, the dimension of the covariances that the law was built from")
             matrices = np.asarray(law.covariances)
@@ -248,7 +265,9 @@ class GaussianMixture:
         """Class probabilities P(c | x_t = x) (..., K) at points x (..., d) and time t > 0."""
         return self.noised.posterior(x, t)
 
-    def sample(self, key: jax.Array, counts: tuple[int, ...], dtype: Any = None) -> tuple[jax.Array, jax.Array]:
+    def sample(
+        self, key: jax.Array, counts: tuple[int, ...], dtype: DType | None = None
+    ) -> tuple[Float[jax.Array, "n d"], Integer[jax.Array, " n"]]:
         """Samples of each class in class order.
 
         Args:
@@ -262,7 +281,7 @@ class GaussianMixture:
         Raises:
             InputError: not one count >= 0 for each class.
         """
-        if len(counts) != self.num_classes or min(counts) < 0:
+        if len(counts) != self.num_classes or any((whole_number(n) or 0) < 0 or whole_number(n) is None for n in counts):
             raise InputError(f"counts: {counts!r}; allowed: {self.num_classes} integers >= 0, one for each class")
         labels = np.repeat(np.arange(len(counts)), counts)
         return self.place(jax.random.normal(key, (len(labels), self.dimension), dtype), counts), jnp.asarray(labels)
@@ -299,4 +318,5 @@ def largest_remainder(weights: ArrayLike, total: int) -> np.ndarray:
 
 
 def _as_array(name: str, value: Any) -> Any:
+    """A float64 array on the host; a JAX array where it is traced, whose precision is the caller's."""
     return as_real_array(name, value) if is_concrete(value) else jnp.asarray(value)

@@ -4,19 +4,22 @@ Class c of x_t is N(e^{-t} μ_c, e^{-2t} Σ_c + Δ I). All weights and exponents
 coordinates of differences, taken before the sum: the d/2 log-terms that all classes share would drown them in float32 at d = 10⁴.
 """
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from rfdiff.diffusion import noise_variance, signal_scale
-from rfdiff.value_types import is_concrete, value_type
+from rfdiff.value_types import DType, Value, is_concrete, value_type
+
+Array: TypeAlias = np.ndarray | jax.Array  # the host's or a device's
 
 
 @value_type
-class NoisedMixture:
+class NoisedMixture(Value):
     """Law of x_t when x_0 is drawn from a Gaussian mixture, at every t > 0; each class in the eigenbasis of its own covariance.
 
     Args:
@@ -26,10 +29,10 @@ class NoisedMixture:
         axes: (K, d, d) eigenvectors of each class covariance in columns, or None where they are the coordinates.
     """
 
-    weights: Any
-    means: Any
-    eigenvalues: Any
-    axes: Any = None
+    weights: Float[Array, " K"]
+    means: Float[Array, "K d"]
+    eigenvalues: Float[Array, "K d"]
+    axes: Float[Array, "K d d"] | None = None
 
     @property
     def num_classes(self) -> int:
@@ -65,7 +68,7 @@ class NoisedMixture:
         """
         return jnp.vectorize(self._score, signature="(d),()->(d)")(_floating(x), t)
 
-    def draw(self, key: jax.Array, label: ArrayLike, t: ArrayLike, dtype: Any = None) -> jax.Array:
+    def draw(self, key: jax.Array, label: ArrayLike, t: ArrayLike, dtype: DType | None = None) -> jax.Array:
         """One sample (d,) of x_t given its class: `e^{-t} μ_c + (e^{-2t} Σ_c + Δ I)^{1/2} g`.
 
         Args:
@@ -81,7 +84,7 @@ class NoisedMixture:
             step = jnp.matmul(jnp.asarray(self.axes, noise.dtype)[label], step, precision=jax.lax.Precision.HIGHEST)
         return signal_scale(jnp.asarray(t, noise.dtype)) * mean + step
 
-    def _variances(self, t: ArrayLike, dtype: Any) -> jax.Array:
+    def _variances(self, t: ArrayLike, dtype: DType) -> jax.Array:
         """(K, d) variances of x_t along the axes of each class."""
         t = jnp.asarray(t, dtype)
         return jnp.exp(-2 * t) * jnp.asarray(self.eigenvalues, dtype) + noise_variance(t)
@@ -114,7 +117,7 @@ class NoisedMixture:
         return -jnp.einsum("k,kab,kb->a", weights, jnp.asarray(self.axes, x.dtype), pull, precision=jax.lax.Precision.HIGHEST)
 
 
-def noised_mixture(weights: Any, means: Any, variances: Any, factors: Any = None) -> NoisedMixture:
+def noised_mixture(weights: Array, means: Array, variances: Array, factors: Array | None = None) -> NoisedMixture:
     """The noised law of a mixture given by the fields of a `GaussianMixture`.
 
     Covariances that are not diagonal are diagonalised here, once for all times: hold the result where many scores are asked for.

@@ -7,43 +7,55 @@ package read the filter from here: theory at complex λ on a contour, simulation
 A rule turns the user's grid into a `clock` on the host (`schedule`), then evaluates its filter inside jit (`filter`).
 """
 
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 from rfdiff.errors import InputError
-from rfdiff.value_types import as_number, as_real_array, is_concrete, set_field, value_type, vectorize_text
+from rfdiff.value_types import Scalar, Value, as_number, as_real_array, is_concrete, set_field, value_type, vectorize_text
 
 STEP_BITS = 48
+RuleName = Literal["gradient-flow", "gradient-descent", "heavy-ball", "ridge"]
+Taus: TypeAlias = ArrayLike | None
+Clock: TypeAlias = Any  # a pytree of arrays that only the rule that made it can read
 
 
 class Rule(Protocol):
-    """What theory and simulation ask of a training rule."""
+    """What theory and simulation ask of a training rule. To add one: a value type with these methods, and its line in `RULES`."""
 
-    def schedule(self, taus: Any, kappa: Any) -> tuple[np.ndarray, Any]:
+    name: ClassVar[RuleName]
+    arguments: ClassVar[tuple[str, ...]]
+
+    def schedule(self, taus: Taus, kappa: Scalar) -> tuple[Float[np.ndarray, " T"], Clock]:
         """Validated training times (T,) float64, and the clock that `filter` takes."""
         ...
 
-    def filter(self, eigenvalues: jax.Array, clock: Any, kappa: Any) -> jax.Array:
+    def filter(self, eigenvalues: jax.Array, clock: Clock, kappa: Scalar) -> jax.Array:
         """f (T, *eigenvalues.shape), in the dtype of the eigenvalues."""
         ...
 
-    def growth(self, eigenvalues: Any, kappa: Any) -> np.ndarray:
+    def growth(self, eigenvalues: ArrayLike, kappa: Scalar) -> np.ndarray:
         """Growth factor of a mode's error per unit of the clock; the rule converges on a mode where it is below 1."""
         ...
 
-    def largest_stable_eigenvalue(self, kappa: Any) -> float:
+    def largest_stable_eigenvalue(self, kappa: Scalar) -> float:
         """Eigenvalue of U above which the rule diverges; inf where it never does."""
         ...
 
 
 @value_type
-class GradientFlow:
+class GradientFlow(Value):
     """Exact gradient flow, f_τ(λ) = (1 - e^{-κτλ})/λ, an entire function with f_τ(0) = κτ."""
 
-    def schedule(self, taus: Any, kappa: Any) -> tuple[np.ndarray, Any]:
+    name: ClassVar[RuleName] = "gradient-flow"
+    arguments: ClassVar[tuple[str, ...]] = ()
+
+    def schedule(self, taus: Taus, kappa: Scalar) -> tuple[Float[np.ndarray, " T"], Clock]:
         """The training times themselves; inf is training to convergence.
 
         Raises:
@@ -52,7 +64,7 @@ class GradientFlow:
         taus = check_taus(taus)
         return taus, taus
 
-    def filter(self, eigenvalues: jax.Array, clock: Any, kappa: Any) -> jax.Array:
+    def filter(self, eigenvalues: jax.Array, clock: Clock, kappa: Scalar) -> jax.Array:
         """f_τ (T, *shape). At τ = ∞ it is 1/λ, and 0 on exact zero modes, where V has no component."""
         lam = eigenvalues[None]
         real = jnp.real(eigenvalues).dtype
@@ -66,17 +78,17 @@ class GradientFlow:
         inverse = jnp.where(lam == 0, 0, 1 / jnp.where(lam == 0, 1, lam))
         return jnp.where(final, inverse, flow)
 
-    def growth(self, eigenvalues: Any, kappa: Any) -> np.ndarray:
+    def growth(self, eigenvalues: ArrayLike, kappa: Scalar) -> np.ndarray:
         """e^{-κ Re λ}: growth of a mode's error per unit of τ."""
         return np.exp(-float(kappa) * np.real(eigenvalues))
 
-    def largest_stable_eigenvalue(self, kappa: Any) -> float:
+    def largest_stable_eigenvalue(self, kappa: Scalar) -> float:
         """The flow converges on every positive eigenvalue."""
         return np.inf
 
 
 @value_type
-class HeavyBall:
+class HeavyBall(Value):
     """Gradient descent with momentum, A_{k+1} = A_k - η d² ∇L(A_k) + β (A_k - A_{k-1}), A_{-1} = A_0 = 0; τ = kη.
 
     In each mode `f_{k+1} = (1 + β - κηλ) f_k - β f_{k-1} + κη`, evaluated by repeated squaring of this affine map, written so that
@@ -90,8 +102,11 @@ class HeavyBall:
         InputError: a step size or momentum out of range.
     """
 
-    step_size: Any
-    momentum: Any = 0.0
+    name: ClassVar[RuleName] = "heavy-ball"
+    arguments: ClassVar[tuple[str, ...]] = ("step_size", "momentum")
+
+    step_size: Scalar
+    momentum: Scalar = 0.0
 
     def __post_init__(self) -> None:
         if is_concrete(self.step_size, self.momentum):
@@ -101,7 +116,7 @@ class HeavyBall:
                 raise InputError(f"momentum: {self.momentum!r}; allowed: 0 <= momentum < 1")
             set_field(self, "momentum", momentum)
 
-    def schedule(self, taus: Any, kappa: Any) -> tuple[np.ndarray, Any]:
+    def schedule(self, taus: Taus, kappa: Scalar) -> tuple[Float[np.ndarray, " T"], Clock]:
         """Times moved to the nearest whole number of steps (at least one unless τ = 0), and the step counts in binary.
 
         Raises:
@@ -116,7 +131,7 @@ class HeavyBall:
         bits = (steps.astype(np.int64)[:, None] >> np.arange(STEP_BITS)) & 1
         return np.where(final, np.inf, steps * self.step_size), (bits.astype(bool), final)
 
-    def filter(self, eigenvalues: jax.Array, clock: Any, kappa: Any) -> jax.Array:
+    def filter(self, eigenvalues: jax.Array, clock: Clock, kappa: Scalar) -> jax.Array:
         """f_k (T, *shape) after the clock's number of steps.
 
         With e = 1 - λf and the velocity v' = βv + κη e, f' = f + v', any number of steps acts as `e ← (1 - λA) e - λB v`,
@@ -142,13 +157,13 @@ class HeavyBall:
         inverse = jnp.where(eigenvalues == 0, 0, 1 / jnp.where(eigenvalues == 0, 1, eigenvalues))
         return jnp.where(jnp.asarray(final).reshape((-1,) + (1,) * eigenvalues.ndim), inverse, result)
 
-    def growth(self, eigenvalues: Any, kappa: Any) -> np.ndarray:
+    def growth(self, eigenvalues: ArrayLike, kappa: Scalar) -> np.ndarray:
         """Largest root of ρ² - (1 + β - κηλ) ρ + β: growth of a mode's error per step."""
         trace = 1 + self.momentum - kappa * self.step_size * np.asarray(eigenvalues, complex)
-        root = np.sqrt(trace**2 - 4 * self.momentum)
+        root = np.asarray(np.sqrt(trace**2 - 4 * self.momentum))
         return np.maximum(abs(trace + root), abs(trace - root)) / 2
 
-    def largest_stable_eigenvalue(self, kappa: Any) -> float:
+    def largest_stable_eigenvalue(self, kappa: Scalar) -> float:
         """2(1 + β)/(κη), where the largest mode starts to oscillate without decay."""
         return float(2 * (1 + self.momentum) / (kappa * self.step_size))
 
@@ -164,6 +179,9 @@ class GradientDescent(HeavyBall):
         InputError: a step size out of range.
     """
 
+    name: ClassVar[RuleName] = "gradient-descent"
+    arguments: ClassVar[tuple[str, ...]] = ("step_size",)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if is_concrete(self.momentum) and self.momentum != 0:
@@ -171,7 +189,7 @@ class GradientDescent(HeavyBall):
 
 
 @value_type
-class Ridge:
+class Ridge(Value):
     """Ridge regression at convergence, f(λ) = 1/(λ + ρ): the T axis of the curves is the list of penalties.
 
     Penalty ρ adds ρ ‖A‖²/p · (Δ/d) to the loss, i.e. ρ to every eigenvalue of U.
@@ -183,7 +201,14 @@ class Ridge:
         InputError: penalties that are not numbers > 0.
     """
 
-    penalties: Any
+    name: ClassVar[RuleName] = "ridge"
+    arguments: ClassVar[tuple[str, ...]] = ("penalties",)
+
+    penalties: Float[np.ndarray, " T"]
+
+    if TYPE_CHECKING:  # what the constructor accepts is wider than what the field holds
+
+        def __init__(self, penalties: ArrayLike | Sequence[float]) -> None: ...
 
     def __post_init__(self) -> None:
         if not is_concrete(self.penalties):
@@ -193,7 +218,7 @@ class Ridge:
             raise InputError(f"penalties: {self.penalties!r}; allowed: a list of finite numbers > 0")
         set_field(self, "penalties", penalties)
 
-    def schedule(self, taus: Any, kappa: Any) -> tuple[np.ndarray, Any]:
+    def schedule(self, taus: Taus, kappa: Scalar) -> tuple[Float[np.ndarray, " T"], Clock]:
         """Equivalent training times 1/(κρ), at which gradient flow has learned the modes above ρ; the clock is the penalties.
 
         Raises:
@@ -203,21 +228,50 @@ class Ridge:
             raise InputError("taus: got a grid; allowed: None with Ridge, whose T axis is its penalties")
         return 1 / (float(kappa) * self.penalties), self.penalties
 
-    def filter(self, eigenvalues: jax.Array, clock: Any, kappa: Any) -> jax.Array:
+    def filter(self, eigenvalues: jax.Array, clock: Clock, kappa: Scalar) -> jax.Array:
         """f_ρ (T, *shape)."""
         penalties = jnp.asarray(clock, jnp.real(eigenvalues).dtype).reshape((-1,) + (1,) * eigenvalues.ndim)
         return 1 / (eigenvalues[None] + penalties)
 
-    def growth(self, eigenvalues: Any, kappa: Any) -> np.ndarray:
+    def growth(self, eigenvalues: ArrayLike, kappa: Scalar) -> np.ndarray:
         """0 where λ + ρ stays away from 0 for every penalty (right of -min ρ), else ∞: the filter has poles there."""
         return np.where(np.real(eigenvalues) > -0.5 * self.penalties.min(), 0.0, np.inf)
 
-    def largest_stable_eigenvalue(self, kappa: Any) -> float:
+    def largest_stable_eigenvalue(self, kappa: Scalar) -> float:
         """Ridge is solved at convergence and never diverges."""
         return np.inf
 
 
-def check_stability(rule: Rule, kappa: Any, largest_eigenvalue: float) -> None:
+RULES: dict[str, type[Rule]] = {rule.name: rule for rule in (GradientFlow, GradientDescent, HeavyBall, Ridge)}
+
+
+def rule_of(name: str, **numbers: Any) -> Rule:
+    """A training rule by its name.
+
+    Args:
+        name: one of `RULES`.
+        numbers: its `arguments`, each by name.
+
+    Raises:
+        InputError: another name; a number that the rule needs is missing, or is not one of its own; a number out of range.
+    """
+    if name not in RULES:
+        raise InputError(f"rule: {name!r}; allowed: {', '.join(RULES)}")
+    wanted = RULES[name].arguments
+    for number in (*numbers, *wanted):
+        if (number in numbers) != (number in wanted):
+            raise InputError(
+                f"{number}: {'missing' if number in wanted else 'given'}; allowed: rule {name} takes {', '.join(wanted) or 'no numbers'}"
+            )
+    return RULES[name](**numbers)
+
+
+def rule_numbers(rule: Rule) -> dict[str, Any]:
+    """The numbers of a rule by name, as plain floats and lists: `rule_of(rule.name, **rule_numbers(rule))` is the same rule."""
+    return {name: np.asarray(getattr(rule, name)).tolist() for name in rule.arguments}
+
+
+def check_stability(rule: Rule, kappa: Scalar, largest_eigenvalue: float) -> None:
     """Refuse a step size at which the largest mode diverges.
 
     Raises:
@@ -232,7 +286,7 @@ def check_stability(rule: Rule, kappa: Any, largest_eigenvalue: float) -> None:
         )
 
 
-def check_taus(taus: Any) -> np.ndarray:
+def check_taus(taus: ArrayLike | None) -> Float[np.ndarray, " T"]:
     """Training times as a float64 array.
 
     Raises:
@@ -246,7 +300,7 @@ def check_taus(taus: Any) -> np.ndarray:
     return array
 
 
-def _positive(name: str, value: Any) -> float:
+def _positive(name: str, value: object) -> float:
     number = as_number(value)
     if not 0 < number < np.inf:
         raise InputError(f"{name}: {value!r}; allowed: a finite number > 0")

@@ -9,6 +9,7 @@ PACKAGE = "rfdiff"
 VOCABULARY = (
     "errors",
     "value_types",
+    "labels",
     "progress",
     "machine_memory",
     "diffusion",
@@ -30,7 +31,10 @@ VOCABULARY = (
 UPPER = ("files", "plots", "theory", "simulation", "agreement", "backward", "generation", "images", "sweep")
 MOST_ROOT_MODULES = 24
 OPTIONAL_EXTRAS = {"flax", "orbax", "distributed"}
-DELAYED = {("cli.images", "rfdiff.images")}  # what needs an optional extra, and who hands over to it
+DELAYED = {
+    ("cli.images", "rfdiff.images"),  # what needs an optional extra, and who hands over to it
+    ("labels", "xarray"),  # half a second, for those who ask for a dataset
+}
 GLOBAL_SWITCHES = re.compile(
     r"\bconfig\.update\(|\bconfig\.jax_\w+\s*=[^=]|os\.environ\[[^]]*\]\s*=[^=]|os\.putenv|os\.environ\.(setdefault|update)"
 )
@@ -115,9 +119,10 @@ def cycles(imports: Mapping[str, set[str]]) -> list[str]:
 
 
 def exported_names(source: str) -> set[str]:
-    """Names a package's __init__ binds by importing or defining them."""
+    """Names a package's __init__ binds by importing or defining them; a lazy one tells them to the type checker."""
     tree, names = ast.parse(source), set()
-    for node in tree.body:
+    typed = [node.body for node in tree.body if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)]
+    for node in [*tree.body, *(statement for body in typed for statement in body)]:
         if isinstance(node, ast.ImportFrom | ast.Import):
             names |= {alias.asname or alias.name for alias in node.names}
         elif isinstance(node, ast.FunctionDef | ast.ClassDef):

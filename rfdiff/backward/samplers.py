@@ -10,7 +10,6 @@ own noise has weak order 2 (Kloeden and Platen 1992, eq. 15.1.4); tests/backward
 """
 
 import math
-import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
@@ -21,6 +20,7 @@ import numpy as np
 
 from rfdiff.backward.time_grids import check_grid
 from rfdiff.errors import InputError
+from rfdiff.machine_memory import available_bytes
 from rfdiff.progress import SILENT, progress
 from rfdiff.value_types import value_type
 
@@ -178,7 +178,7 @@ def chunk_of(dimension: int, count: int, dtype: Any) -> int:
     one = ARRAYS * dimension * np.dtype(dtype).itemsize
     most = max(1, min(count, CHUNK_BYTES // one))
     chunk = math.ceil(count / math.ceil(count / most))
-    need, available = 3 * count * dimension * np.dtype(dtype).itemsize + chunk * one, _available_bytes()
+    need, available = 3 * count * dimension * np.dtype(dtype).itemsize + chunk * one, available_bytes()
     if available is not None and need > available:
         raise InputError(
             f"d: {count} trajectories in {dimension} dimensions need about {need / 2**30:.3g} GiB of {available / 2**30:.3g} GiB; "
@@ -214,11 +214,3 @@ def _check_finite(bad: np.ndarray, times: np.ndarray, first: int) -> None:
             f"score: trajectory {row} is not finite after step {index} of {len(times) - 1}, from t = {times[index]:.6g} to "
             f"{times[index + 1]:.6g}; allowed: finite scores (a step too long for the score is a likely cause: use more steps)"
         )
-
-
-def _available_bytes() -> int | None:
-    """Memory of the device: what the accelerator reports, or the machine's; None where neither says."""
-    stats = jax.local_devices()[0].memory_stats()
-    if stats and "bytes_limit" in stats:
-        return int(stats["bytes_limit"])
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else None

@@ -7,7 +7,7 @@ from rfdiff.cli.parsing import Closed, Compare, Networks, Options, Plot
 from rfdiff.cli.terminal import prepare_folder
 from rfdiff.errors import InputError
 from rfdiff.problem import Problem
-from rfdiff.rules import GradientDescent, GradientFlow, HeavyBall, Ridge, Rule
+from rfdiff.rules import RULES, Rule, rule_of
 from rfdiff.simulation.features import LARGEST_DIMENSION
 
 
@@ -17,7 +17,7 @@ def training_rule(options: Options) -> Rule:
     Raises:
         InputError: an option that the rule needs is missing, or one was given that it does not take.
     """
-    takes = {"gradient-flow": (), "gradient-descent": ("step_size",), "heavy-ball": ("step_size", "momentum"), "ridge": ("penalties",)}
+    takes = {name: rule.arguments for name, rule in RULES.items()}
     for name in ("taus", "penalties"):
         if getattr(options, name) == ():
             raise InputError(f"--{name}: given without a number; allowed: at least 3 numbers, or no --{name}")
@@ -31,11 +31,7 @@ def training_rule(options: Options) -> Rule:
             raise InputError(f"{flag}: not an option of --rule {options.rule}; it goes with {users}")
     if options.rule == "ridge" and options.taus:
         raise InputError("--taus: not an option of --rule ridge, whose penalties take the place of training times")
-    if options.rule == "ridge":
-        return Ridge(list(options.penalties or ()))
-    if options.rule == "heavy-ball":
-        return HeavyBall(options.step_size, options.momentum)
-    return GradientDescent(options.step_size) if options.rule == "gradient-descent" else GradientFlow()
+    return rule_of(options.rule, **{name: value for name, value in given.items() if value is not None})
 
 
 def check_options(options: Options) -> None:

@@ -26,6 +26,7 @@ from rfdiff.cli.terminal import prepare_folder, say
 from rfdiff.curves import LearningCurves
 from rfdiff.errors import InputError
 from rfdiff.files import dataset_file, kept_parts, result_file
+from rfdiff.files.provenance import provenance, version_of
 from rfdiff.images import readout
 from rfdiff.problem import Problem
 from rfdiff.progress import progress
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if list(arguments) == ["--version"]:
-        print(f"rfdiff {result_file.version_of('rfdiff')}")
+        print(f"rfdiff {version_of('rfdiff')}")
         return AGREE
     try:
         return run(parse(arguments))
@@ -129,7 +130,7 @@ def compute(options: Predict | Simulate | Compare) -> int:
         large, small = jax.random.split(jax.random.key(options.seed))  # as `agreement.compare`, so that both give the same networks
         smaller = run_networks(problem, taus, options.d // 2, small, options, rule, solvers, kept)
         simulated = run_networks(problem, taus, options.d, large, options, rule, solvers, kept)
-    result = result_file.Result(problem, predicted, spectrum, simulated, smaller, result_file.provenance(**run_record(options)))
+    result = result_file.Result(problem, predicted, spectrum, simulated, smaller, provenance(**run_record(options)))
     result_file.save(result, options.out / "result.nc")
     for folder in kept:
         kept_parts.remove(folder)

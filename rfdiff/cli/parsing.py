@@ -12,6 +12,7 @@ import tyro
 
 from rfdiff.cli.backward_options import Generate, Speciate
 from rfdiff.cli.images_options import Images
+from rfdiff.rules import RuleName
 
 DESCRIPTION = """\
 Per-class learning curves of random-features score learning on Gaussian mixtures, simulated and in closed form.
@@ -43,7 +44,7 @@ class Options:
     """Number of training times, chosen to cover learning and memorisation."""
     taus: Numbers = None
     """Training times of your own instead, increasing; inf is convergence."""
-    rule: Literal["gradient-flow", "gradient-descent", "heavy-ball", "ridge"] = "gradient-flow"
+    rule: RuleName = "gradient-flow"
     """Training rule."""
     step_size: Annotated[float | None, tyro.conf.arg(metavar="NUMBER")] = None
     """Step of gradient-descent and heavy-ball, in units of training time."""

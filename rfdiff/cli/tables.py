@@ -8,10 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from rfdiff.agreement import Agreement
-from rfdiff.class_times import ClassTimes, times
+from rfdiff.class_times import TIME_NAMES, ClassTimes, times
 from rfdiff.curves import CURVE_NAMES, LearningCurves
-
-TIME_NAMES = ("tau_gen", "tau_stop", "tau_mem", "tau_opt")
 
 
 def times_table(theory: LearningCurves | None, simulation: LearningCurves | None, q: float) -> str:

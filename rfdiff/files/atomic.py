@@ -1,15 +1,30 @@
 """Files that are either whole or absent: written beside their place, flushed to disk, then renamed over it."""
 
 import contextlib
+import io
 import os
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from rfdiff.errors import InputError
+
+
+def expanded(path: str | Path) -> Path:
+    """The path with ~ and ~user replaced by home folders.
+
+    Raises:
+        InputError: the home folder is not known, or the path holds a null character.
+    """
+    if "\0" in str(path):
+        raise InputError(f"{str(path)!r}: not a path (it holds a null character)")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as err:
+        raise InputError(f"{path}: {err}") from err
 
 
 @contextlib.contextmanager
@@ -20,9 +35,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
     temporary file (`.NAME.PID.partial`), never a half-written `path`.
 
     Raises:
-        OSError: the folder cannot be written to.
+        OSError: the folder cannot be written to, or the disk is full.
     """
-    path = Path(path)
+    path = expanded(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield temporary
@@ -35,14 +50,32 @@ def replacing(path: str | Path) -> Iterator[Path]:
     _sync_folder(path.parent)
 
 
-def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+def write_bytes(path: str | Path, content: bytes | memoryview) -> Path:
+    """A file of these bytes, whole or not at all.
+
+    Raises:
+        OSError: the folder cannot be written to, or the disk is full; the error names `path`.
+    """
+    path = expanded(path)
+    try:
+        with replacing(path) as temporary, open(temporary, "wb", buffering=0) as handle:  # no buffer whose flush could fail once more
+            rest = memoryview(content).cast("B")
+            while rest:
+                rest = rest[handle.write(rest) :]
+    except OSError as err:
+        raise OSError(err.errno, err.strerror or str(err), str(path)) from err
+    return path
+
+
+def write_arrays(path: str | Path, arrays: Mapping[str, ArrayLike]) -> None:
     """Named arrays as one file, without pickle and with checksums, whole or not at all.
 
     Raises:
-        OSError: the folder cannot be written to.
+        OSError: the folder cannot be written to, or the disk is full.
     """
-    with replacing(path) as temporary, open(temporary, "wb") as handle:
-        np.savez(handle, allow_pickle=False, **arrays)
+    content = io.BytesIO()
+    np.savez(content, allow_pickle=False, **arrays)
+    write_bytes(path, content.getbuffer())
 
 
 def read_arrays(path: Path, remedy: str) -> dict[str, np.ndarray]:
@@ -58,7 +91,7 @@ def read_arrays(path: Path, remedy: str) -> dict[str, np.ndarray]:
     try:
         with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as err:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, NotImplementedError) as err:
         raise InputError(f"{path}: damaged checkpoint ({err}); {remedy}") from err
 
 

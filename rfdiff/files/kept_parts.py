@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import shutil
 from collections.abc import Iterator, Mapping, MutableMapping
-from importlib import metadata as packages
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,11 @@ import numpy as np
 
 from rfdiff.errors import InputError
 from rfdiff.files.atomic import read_arrays, write_arrays
+from rfdiff.files.provenance import computing_versions
 from rfdiff.problem import Problem
 from rfdiff.simulation import SeedBatch
 
-LAYOUT = 3
+LAYOUT = 4
 OPTIONAL = {"eigenvalues", "class_weights", "probe_stderr"}  # what not every solver finds
 
 
@@ -161,4 +161,4 @@ def _digest(parts: tuple[Any, ...]) -> str:
 
 
 def _versions() -> tuple[str, ...]:
-    return tuple(packages.version(name) for name in ("jax", "jaxlib"))
+    return tuple(computing_versions().values())

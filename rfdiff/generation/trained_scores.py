@@ -20,6 +20,7 @@ import numpy as np
 from rfdiff.activation import Activation
 from rfdiff.diffusion import noise_variance, signal_scale
 from rfdiff.errors import InputError
+from rfdiff.machine_memory import available_bytes
 from rfdiff.mixture import GaussianMixture
 from rfdiff.problem import Problem
 from rfdiff.progress import SILENT, progress
@@ -29,7 +30,7 @@ from rfdiff.simulation.gradient_flow import mixed, zero_rounding
 from rfdiff.simulation.mehler import product
 from rfdiff.simulation.moments import drawn_moments, noise_averaged_moments
 from rfdiff.simulation.replica import check_truncation, replica_mixture
-from rfdiff.simulation.replica_memory import Layout, available_bytes, layout_for, replica_bytes
+from rfdiff.simulation.replica_memory import Layout, layout_for, replica_bytes
 from rfdiff.value_types import static, value_type
 
 CHUNK = 8  # times of the grid in one call: between calls there is progress, and Ctrl-C is heard

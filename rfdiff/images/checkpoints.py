@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 
 from rfdiff.errors import InputError
 from rfdiff.files.atomic import replacing
-from rfdiff.files.result_file import provenance, version_of
+from rfdiff.files.provenance import provenance, version_of
 from rfdiff.images.settings import Settings
 
 RUN, METRICS, FOLDER = "run.json", "metrics.nc", "checkpoints"

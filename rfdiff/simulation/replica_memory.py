@@ -1,13 +1,13 @@
 """What is compiled in and what fits in memory: orders and quadrature rules of the exact averages, bytes of a replica, chunks of seeds."""
 
 import math
-import os
 from dataclasses import dataclass
 
 import jax
 import numpy as np
 
 from rfdiff.errors import InputError
+from rfdiff.machine_memory import available_bytes
 from rfdiff.problem import Problem
 from rfdiff.simulation.features import Sizes
 from rfdiff.simulation.quadrature import Quadrature, mehler_order, quadrature_for
@@ -69,16 +69,6 @@ def replica_bytes(sizes: Sizes, dtype: str, num_times: int, train_order: int = 8
     h = sum(held_out)
     samples = (train_order + 6 if sizes.draws is None else 3) * n + (train_order + 6) * h
     return np.dtype(dtype).itemsize * (matrices * p * p + p * samples + (2 * k + 3) * p * d + (num_times + 3) * p + 3 * (n + h) * d)
-
-
-def available_bytes() -> int | None:
-    """Memory of the device the simulation runs on: what the accelerator reports, or the machine's; None where neither says."""
-    stats = jax.local_devices()[0].memory_stats()
-    if stats and "bytes_limit" in stats:
-        return int(stats["bytes_limit"])
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return None
 
 
 def chunk_size(sizes: Sizes, dtype: str, num_times: int, num_seeds: int, held_out: tuple[int, ...] = ()) -> int:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from rfdiff.machine_memory import available_bytes
 from rfdiff.problem import Problem
 from rfdiff.samples import Samples
 from rfdiff.simulation.data_split import held_out_counts
@@ -22,7 +23,7 @@ from rfdiff.simulation.feature_shards import FEATURES
 from rfdiff.simulation.features import Sizes, floating_type, sizes_at
 from rfdiff.simulation.moment_assembly import PANEL_VALUES
 from rfdiff.simulation.moment_operators import BLOCK_VALUES
-from rfdiff.simulation.replica_memory import available_bytes, layout_for, replica_bytes
+from rfdiff.simulation.replica_memory import layout_for, replica_bytes
 
 SOLVERS = ("exact", "krylov", "krylov-matrix-free", "krylov-probes")
 PROBES = 16

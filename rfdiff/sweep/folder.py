@@ -24,7 +24,7 @@ from rfdiff.curves import LearningCurves
 from rfdiff.errors import InputError
 from rfdiff.files import result_file
 from rfdiff.files.atomic import replacing
-from rfdiff.files.result_file import version_of
+from rfdiff.files.provenance import version_of
 from rfdiff.sweep.cells import Cell, cells_of, problem_of
 from rfdiff.sweep.specification import THEORY, Sweep, point_of, sweep_from_dict
 

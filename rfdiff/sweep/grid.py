@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from rfdiff.errors import InputError
-from rfdiff.problem import Problem, check_keys, problem_from_dict
+from rfdiff.problem import Problem
+from rfdiff.problem_file import check_keys
 from rfdiff.sweep.refusals import is_integer, named, one_of
 from rfdiff.theory.maps import problem_at
 from rfdiff.value_types import as_number, as_real_array
@@ -35,7 +36,7 @@ def problems_of(document: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[s
         return _listed(document["problems"])
     if not isinstance(document["problem"], dict):
         raise InputError(f"problem: {document['problem']!r}; allowed: a table [problem]")
-    base, tables = named("problem", problem_from_dict, document["problem"]), document.get("axes", {})
+    base, tables = named("problem", Problem.from_dict, document["problem"]), document.get("axes", {})
     if not isinstance(tables, dict):
         raise InputError(f"axes: {tables!r}; allowed: a table [axes]")
     if not tables:
@@ -53,7 +54,7 @@ def problems_of(document: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[s
 def _listed(tables: Any) -> tuple[dict[str, np.ndarray], dict[str, str], tuple[Problem, ...]]:
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise InputError(f"problems: {tables!r}; allowed: a list of tables [[problems]]")
-    found = tuple(named(f"problems: {i}", problem_from_dict, table) for i, table in enumerate(tables))
+    found = tuple(named(f"problems: {i}", Problem.from_dict, table) for i, table in enumerate(tables))
     if len({problem.num_classes for problem in found}) > 1:
         raise InputError(f"problems: of {[problem.num_classes for problem in found]} classes; allowed: all of the same number")
     return {LIST_AXIS: np.arange(len(found))}, {LIST_AXIS: "linear"}, found

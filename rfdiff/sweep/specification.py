@@ -2,15 +2,15 @@
 
 import dataclasses
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rfdiff.errors import InputError
-from rfdiff.problem import Problem, check_keys
-from rfdiff.rules import GradientDescent, GradientFlow, HeavyBall, Ridge, Rule, check_taus
+from rfdiff.problem import Problem
+from rfdiff.problem_file import check_keys
+from rfdiff.rules import RULES, Ridge, Rule, check_taus
 from rfdiff.simulation import SOLVERS as NETWORK_SOLVERS
 from rfdiff.simulation.features import DTYPES, LARGEST_DIMENSION, sizes_at
 from rfdiff.sweep.grid import LIST_AXIS, problems_of
@@ -19,13 +19,6 @@ from rfdiff.value_types import as_number
 
 THEORY = "theory"
 SOLVERS = (THEORY, *NETWORK_SOLVERS)
-RULES: dict[str, Callable[..., Rule]] = {
-    "gradient-flow": GradientFlow,
-    "gradient-descent": GradientDescent,
-    "heavy-ball": HeavyBall,
-    "ridge": Ridge,
-}
-RULE_KEYS = {"gradient-flow": (), "gradient-descent": ("step_size",), "heavy-ball": ("step_size", "momentum"), "ridge": ("penalties",)}
 KEYS = (
     "problem", "problems", "axes", "d", "seeds", "seeds_per_cell", "solvers", "taus", "points", "rule", "dtype", "tolerance", "random_seed",
 )  # fmt: skip
@@ -147,8 +140,8 @@ def _rule(table: Any) -> tuple[str, Rule]:
     if not isinstance(table, dict) or "name" not in table:
         raise InputError(f"rule: {table!r}; allowed: a table [rule] with a name")
     name = one_of("rule: name", table["name"], tuple(RULES))
-    check_keys(f"rule: {name}", table, ("name", *RULE_KEYS[name]), RULE_KEYS[name])
-    rule = named("rule", RULES[name], *(table[key] for key in RULE_KEYS[name]))
+    check_keys(f"rule: {name}", table, ("name", *RULES[name].arguments), RULES[name].arguments)
+    rule = named("rule", RULES[name], *(table[key] for key in RULES[name].arguments))
     if isinstance(rule, Ridge) and (len(rule.penalties) < 3 or np.any(np.diff(rule.penalties) >= 0)):
         raise InputError(f"rule: penalties: {table['penalties']!r}; allowed: at least 3, decreasing, so that training times increase")
     return name, rule

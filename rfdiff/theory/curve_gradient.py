@@ -1,6 +1,7 @@
 """The gradient of any functional of the learning curves in every number of the problem, in one call."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -80,6 +81,9 @@ def _curves(problem: Problem, plan: Plan, taus: Float[Array, " T"], clock: PyTre
     train, test = kernel.evaluate(rule.filter(kernel.nodes, clock, kernel.kappa))[0]
     score = (test - kernel.optimal_loss) / kernel.noise_variance
     zeros = jnp.zeros_like(test)
-    return LearningCurves(
-        taus, train, test, score, kernel.optimal_loss, kernel.class_weights, kernel.kappa, plan.error_estimate, zeros, zeros, zeros
-    )  # fmt: skip
+    fields: dict[str, Any] = {  # traced, where the curves that are handed out are numpy arrays
+        "taus": taus, "train_loss": train, "test_loss": test, "score_error": score, "optimal_loss": kernel.optimal_loss,
+        "weights": kernel.class_weights, "kappa": kernel.kappa, "error_estimate": plan.error_estimate,
+        "train_loss_stderr": zeros, "test_loss_stderr": zeros, "score_error_stderr": zeros,
+    }  # fmt: skip
+    return LearningCurves(**fields)

@@ -8,11 +8,12 @@ secant finds it, and one Newton step that stays in the trace carries the derivat
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from rfdiff.class_times import ClassTimes
+from rfdiff.class_times import TIME_NAMES, ClassTimes
 from rfdiff.rules import GradientFlow
 from rfdiff.theory.contour_forms import CurveKernel
 
@@ -52,8 +53,8 @@ def class_times(kernel: CurveKernel, *, q: float = 0.5) -> ClassTimes:
     mem = jnp.where((test[-1] > train[-1]) & complete, mem, jnp.nan)
     opt = jnp.where(kernel.optimal_loss < 1, jnp.where(jnp.isnan(opt), never, opt), jnp.nan)
     sound = jnp.all(jnp.isfinite(train) & jnp.isfinite(test), 0)
-    gen, stop, mem, opt = (jnp.where(sound, time, jnp.nan) for time in (gen, stop, mem, opt))
-    return ClassTimes(gen, stop, mem, opt, q)
+    fields: dict[str, Any] = {name: jnp.where(sound, time, jnp.nan) for name, time in zip(TIME_NAMES, (gen, stop, mem, opt), strict=True)}
+    return ClassTimes(**fields, q=q)  # of traced arrays here, of numpy arrays where they are handed out
 
 
 def _descent(kernel: CurveKernel, level: jax.Array, x: jax.Array) -> jax.Array:

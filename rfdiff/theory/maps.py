@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from rfdiff.class_times import ClassTimes
+from rfdiff.class_times import TIME_NAMES, ClassTimes
 from rfdiff.errors import InputError
 from rfdiff.parameters import get_parameter, set_parameter
 from rfdiff.problem import Problem
@@ -47,7 +47,6 @@ MOST_CELLS = 10**6
 Progress = Callable[[int, int], None]
 ChunkStore = MutableMapping[str, Mapping[str, np.ndarray]]
 INSTEAD = "lays its cells out on the host, outside of jit, grad and vmap; allowed there: theory.class_times of a theory.curve_kernel"
-TIMES = ("tau_gen", "tau_stop", "tau_mem", "tau_opt")
 
 
 def phase_map(
@@ -154,7 +153,7 @@ def _run(
             done += group.size
             better = group_error < error[group]
             error[group[better]] = group_error[better]
-            for name in TIMES:
+            for name in TIME_NAMES:
                 getattr(times, name)[group[better]] = getattr(group_times, name)[better]
         todo = todo[~(error[todo] <= tolerance)]
         if not todo.size:
@@ -254,11 +253,11 @@ def _in_chunks(
             filled = np.resize(some, CHUNK)
             chunk = setting._replace(roots=setting.roots[filled])
             times, error = _cells(jax.tree.map(lambda leaf, i=filled: leaf[i], stacked), chunk, size=size, q=q, careful=careful)
-            arrays = {**{time: getattr(times, time) for time in TIMES}, "error": error}
+            arrays = {**{time: getattr(times, time) for time in TIME_NAMES}, "error": error}
             store[name] = {"cells": some, **{key: np.asarray(value)[: some.size] for key, value in arrays.items()}}
         parts.append(store[name])
         if tell is not None:
             tell(min(start + CHUNK, len(which)))
-    joined = {key: np.concatenate([part[key] for part in parts]) for key in (*TIMES, "error")}
+    joined = {key: np.concatenate([part[key] for part in parts]) for key in (*TIME_NAMES, "error")}
     error = joined.pop("error")
     return ClassTimes(**joined, q=q), error

@@ -91,7 +91,7 @@ def equivalent_on(problem: Problem, averages: Averages) -> Equivalent:
             raise InputError(
                 f"problem: traced in {leaf.dtype}; allowed: float64, so trace or differentiate inside `with jax.enable_x64(True)`"
             )
-    _require_made_for(problem, averages)
+    require_made_for(problem, averages)
     gram = jnp.asarray(problem.mixture.centroid_gram, jnp.float64)
     null = jnp.asarray(averages.null_basis)
     root = jnp.concatenate([traced_root(gram, averages.rank), null], 1)
@@ -107,7 +107,7 @@ def equivalent_on(problem: Problem, averages: Averages) -> Equivalent:
     )  # fmt: skip
 
 
-def _require_made_for(problem: Problem, averages: Averages) -> None:
+def require_made_for(problem: Problem, averages: Averages) -> None:
     """Refuse a problem that is none of the plan's neighbours; what a traced one cannot tell stands in the kernel's error.
 
     Raises:

@@ -31,7 +31,7 @@ from rfdiff.theory.contour_forms import CurveKernel, solve_kernel
 from rfdiff.theory.implicit import expand, unknowns
 from rfdiff.theory.input_checks import POINTS_INSTEAD, checked_tolerance, require_commuting, require_concrete
 from rfdiff.theory.neuron_types import gram_root, levels, refined_error
-from rfdiff.theory.plan_averages import Averages, averages_error, averages_for, equivalent_on
+from rfdiff.theory.plan_averages import Averages, averages_error, averages_for, equivalent_on, require_made_for
 from rfdiff.value_types import is_concrete, value_type
 
 OUTSIDE = 1e-3  # share of a class's V outside the contour above which a problem is no neighbour of the plan's
@@ -194,20 +194,30 @@ def curve_kernel(problem: Problem, plan: Plan) -> CurveKernel:
 
     Reference: `equations`, sections 4 and 5; tests/theory/test_plans.py.
     """
-    optimal, kappa = optimal_and_rate(problem)
-    eq = equivalent_on(problem, plan.averages)
-    kernel = solve_kernel(eq, Contour(plan.nodes, plan.weights), jnp.asarray(plan.start), optimal, kappa, plan.latest)
-    if is_concrete(problem, kernel.missing) and not (kernel.missing <= OUTSIDE and kernel.residual <= dynamics.RESIDUAL):
+    if not is_concrete(problem, plan):
+        return _kernel(problem, plan)
+    require_made_for(problem, plan.averages)
+    with jax.enable_x64(True):
+        kernel = _compiled_kernel(problem, plan)
+    if not (kernel.missing <= OUTSIDE and kernel.residual <= dynamics.RESIDUAL):
         raise InputError(
             f"problem: its spectrum leaves the contour of the plan (a share {float(kernel.missing):.2g} of the spectral weight of a class "
             f"is outside, residual of the fixed point {float(kernel.residual):.1g}); allowed: problems near the plan's, or make a plan of "
             "its own for this problem"
         )
+    return kernel
+
+
+def _kernel(problem: Problem, plan: Plan) -> CurveKernel:
+    """The kernel of a problem on a plan, with the error of its averages; infinite where the fixed point failed."""
+    optimal, kappa = optimal_and_rate(problem)
+    eq = equivalent_on(problem, plan.averages)
+    kernel = solve_kernel(eq, Contour(plan.nodes, plan.weights), jnp.asarray(plan.start), optimal, kappa, plan.latest)
     error = jnp.where(kernel.residual <= dynamics.RESIDUAL, averages_error(problem, plan.averages), jnp.inf)
     return dataclasses.replace(kernel, averages_error=error)
 
 
-_compiled_kernel = jax.jit(curve_kernel)
+_compiled_kernel = jax.jit(_kernel)
 
 
 def transform_at(problem: Problem, plan: Plan) -> tuple[Complex[Array, " Z"], Complex[Array, "Z K"]]:

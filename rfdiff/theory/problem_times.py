@@ -19,7 +19,7 @@ from rfdiff.class_times import ClassTimes
 from rfdiff.curves import CURVE_NAMES, LearningCurves
 from rfdiff.errors import InputError
 from rfdiff.problem import Problem
-from rfdiff.rules import GradientFlow, Ridge, Rule
+from rfdiff.rules import GradientFlow, HeavyBall, Ridge, Rule
 from rfdiff.theory.density import extent
 from rfdiff.theory.dynamics import LEAST, learning_curves, time_grid
 from rfdiff.theory.equivalent import equivalent
@@ -53,7 +53,7 @@ def times(
         progress: as in `learning_curves`.
 
     Returns:
-        `ClassTimes` of arrays (K,): τ_gen is NaN without a descent; τ_stop is inf if the loss falls to the end and 0 if it only rises; τ_mem
+        `ClassTimes` of arrays (K,): τ_gen is NaN without a descent; τ_stop is inf if the loss falls to the end, 0 if it only rises; τ_mem
         is NaN if the gap between test and train loss does not open, or has no final value (p = n m, where it diverges); τ_opt is inf if
         it is never reached.
 
@@ -104,12 +104,12 @@ def _grid(problem: Problem, rule: Rule) -> Float[np.ndarray, " T"]:
     """Training times that cover every mode, and τ = ∞ where the curves have a limit."""
     with jax.enable_x64(True):
         low, high = extent(equivalent(dense.surrogate(problem), 1, RADIUS, LEAST))
-    kappa, momentum = float(problem.kappa), float(getattr(rule, "momentum", 0.0))
-    end = LAST * (1 - momentum) / (kappa * (low if low > 0 else HARD * high))
-    if np.isfinite(rule.largest_stable_eigenvalue(kappa)):
-        step = float(getattr(rule, "step_size"))
-        first = step * np.arange(1, FIRST_STEPS + 1)
-        end = max(end, LAST * step / (1 - momentum), 2 * first[-1])  # fast modes oscillate, and decay by the momentum alone
+    kappa = float(problem.kappa)
+    end = LAST / (kappa * (low if low > 0 else HARD * high))
+    if isinstance(rule, HeavyBall):
+        momentum, first = float(rule.momentum), float(rule.step_size) * np.arange(1, FIRST_STEPS + 1)
+        # slow modes are faster by 1/(1 - momentum); fast ones oscillate, and decay by the momentum alone
+        end = max(end * (1 - momentum), LAST * first[0] / (1 - momentum), 2 * first[-1])
         finite = np.concatenate([first, np.geomspace(first[-1], end, NUM_TIMES)[1:]])
     else:
         finite = np.geomspace(FIRST / (kappa * high), end, NUM_TIMES)

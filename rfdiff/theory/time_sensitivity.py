@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from rfdiff.class_times import ClassTimes
+from rfdiff.class_times import TIME_NAMES, ClassTimes
 from rfdiff.parameters import get_parameter, parameter_names, set_parameter
 from rfdiff.problem import Problem
 from rfdiff.theory.input_checks import checked_fraction, require_concrete
@@ -79,6 +79,5 @@ def _derivatives(
 
 def _transposed(slopes: ClassTimes) -> tuple[ClassTimes, ClassTimes]:
     """A `ClassTimes` of pairs as a pair of `ClassTimes`."""
-    names = ("tau_gen", "tau_stop", "tau_mem", "tau_opt")
-    first, second = ({name: getattr(slopes, name)[i] for name in names} for i in range(2))
+    first, second = ({name: getattr(slopes, name)[i] for name in TIME_NAMES} for i in range(2))
     return ClassTimes(**first, q=slopes.q), ClassTimes(**second, q=slopes.q)

@@ -576,7 +576,7 @@ def test_output_suits_a_terminal_without_unicode(
     monkeypatch.setattr(sys, "stdout", plain)
     assert entry.main(["plot", str(compared.out / "result.nc"), "--out", str(tmp_path / "ψ")]) == compared.status
     assert entry.main(["forecast"]) == entry.BAD_INPUT
-    told = plain.buffer.getvalue().decode("ascii")  # type: ignore[attr-defined]
+    told = plain.buffer.getvalue().decode("ascii")
     assert told.replace(" +- ", " ± ").splitlines()[2].split() == compared.text.splitlines()[2].split()
     assert capsys.readouterr().err.splitlines()[-1] == "rfdiff: Unrecognized options: forecast (see rfdiff --help)"
 

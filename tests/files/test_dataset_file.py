@@ -84,5 +84,5 @@ def test_refused_datasets(written: Path) -> None:
         save_dataset(xr.Dataset({"x": ("i", np.array([None, 1], object))}), written)
     for entry in ({"format": "mine"}, {"list": [1]}, {"truth": True}):
         with pytest.raises(ValueError, match="metadata: .*allowed: text and numbers"):
-            save_dataset(example(), written, **entry)  # type: ignore[arg-type]
+            save_dataset(example(), written, **entry)
     assert written.read_bytes() == before

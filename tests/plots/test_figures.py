@@ -202,7 +202,7 @@ def test_histogram_counts_every_positive_eigenvalue_once() -> None:
     widths = np.diff(np.log10(total.edges))
     np.testing.assert_allclose(widths, 0.1)
     assert np.sum(total.values * widths) == pytest.approx(0.8)
-    modes = np.asarray(empirical.eigenvalues)
+    modes = np.asarray(synthetic.given(empirical).eigenvalues)
     expected = np.histogram(modes[modes > 0], total.edges)[0] / modes.size / 0.1
     np.testing.assert_allclose(total.values, expected)
     np.testing.assert_allclose(sum(part.values for part in parts), total.values)
@@ -331,7 +331,7 @@ def test_times_stand_on_the_lines_they_are_read_from() -> None:
     for panel, expected in ((above, (read.tau_gen, read.tau_mem)), (below, ([4.0, 8.0], [250.0, 500.0]))):
         for marker, values in zip("^D", expected, strict=True):
             marks = [line for line in panel.lines if line.get_marker() == marker]
-            np.testing.assert_allclose([xs(mark)[0] for mark in marks], values)
+            np.testing.assert_allclose([xs(mark)[0] for mark in marks], np.asarray(values))
             assert [colour(mark) for mark in marks] == [color.lower() for color in plots.OKABE_ITO[:K]]
     keep = inner(theory)
     for c in range(K):
@@ -384,7 +384,7 @@ def test_bad_input_is_named() -> None:
     with pytest.raises(ValueError, match="class_names: 1 names; allowed: 2"):
         plots.plot_spectrum(synthetic.spectrum(), class_names=("a",))
     with pytest.raises(ValueError, match="no eigenvalue is positive"):
-        nothing = dataclasses.replace(synthetic.simulation().spectrum, eigenvalues=np.zeros((3, 80)))
+        nothing = dataclasses.replace(synthetic.given(synthetic.simulation().spectrum), eigenvalues=np.zeros((3, 80)))
         plots.plot_spectrum(None, nothing)
 
 

@@ -16,6 +16,7 @@ from rfdiff.samples import Samples
 from rfdiff.simulation import SeedBatch, replica, replica_memory
 from rfdiff.simulation.data_split import Split, draw_split, held_out_counts
 from rfdiff.simulation.features import first_layer, sizes_at
+from tests.synthetic import given
 from tests.tolerances import assert_within, rejects
 
 D, TAUS = 16, np.array([0.0, 1.0, 30.0, 1000.0])
@@ -24,7 +25,7 @@ LAW = MixtureLaw([0.6, 0.4], [[1.6, 0.2], [0.4, 1.2]], [0.5, 0.5], [[0.5, 0.2], 
 
 
 def problem(**changes: Any) -> Problem:
-    return dataclasses.replace(Problem(LAW, "tanh", 0.3, 2.0, 1.5), **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(Problem(LAW, "tanh", 0.3, 2.0, 1.5), **changes)
 
 
 def gaussian_data(law: MixtureLaw = LAW, counts: tuple[int, int] = (10_000, 10_000), held_out: int = 300) -> Samples:
@@ -76,8 +77,8 @@ def test_each_replica_depends_on_its_own_key_alone(uniform_data: Samples, monkey
     curves = simulation.summarize([simulation.run_seeds(problem(), TAUS, D, KEY, seeds, data=uniform_data) for seeds in ([2], [0, 1])])
     monkeypatch.setitem(replica_memory.LOOP_FEATURES, jax.default_backend(), 1000)
     batched = simulation.run_seeds(problem(), TAUS, D, KEY, range(3), data=uniform_data)
-    np.testing.assert_allclose(curves.per_seed["test_loss"], batched.test_loss, rtol=1e-9)
-    np.testing.assert_allclose(curves.spectrum.eigenvalues, batched.eigenvalues, atol=1e-12)
+    np.testing.assert_allclose(given(curves.per_seed)["test_loss"], batched.test_loss, rtol=1e-9)
+    np.testing.assert_allclose(given(curves.spectrum).eigenvalues, batched.eigenvalues, atol=1e-12)
     assert np.abs(batched.test_loss[0, 2] - batched.test_loss[1, 2]).min() > 1e-4
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rfdiff import simulation
-from rfdiff.activation import Activation
+from rfdiff.activation import Activation, as_activation
 from rfdiff.curves import LearningCurves
 from rfdiff.mixture import GaussianMixture, MixtureLaw
 from rfdiff.problem import Problem
@@ -18,6 +18,7 @@ from rfdiff.rules import GradientDescent, Ridge
 from rfdiff.simulation import replica, replica_memory
 from rfdiff.simulation.features import Sizes, first_layer, sizes_at
 from rfdiff.value_types import is_concrete
+from tests.synthetic import given
 from tests.tolerances import assert_within, rejects
 
 D, TAUS = 32, np.array([0.0, 1.0, 30.0, np.inf])
@@ -26,7 +27,7 @@ KEY = jax.random.key(17)
 
 def problem(**changes: Any) -> Problem:
     law = MixtureLaw([0.6, 0.4], [[1.6, 0.2], [0.4, 1.2]], [0.5, 0.5], [[0.5, 0.2], [0.2, 0.5]])
-    return dataclasses.replace(Problem(law, "tanh", 0.3, 2.0, 1.5), **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(Problem(law, "tanh", 0.3, 2.0, 1.5), **changes)
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +41,12 @@ def test_shapes_labels_and_errors(curves: LearningCurves) -> None:
     np.testing.assert_array_equal(curves.taus, TAUS)
     assert curves.kappa == pytest.approx(2 * -math.expm1(-0.6) / 2.0)
     for name in ("train_loss", "test_loss", "score_error"):
-        per_seed = curves.per_seed[name]
+        per_seed = given(curves.per_seed)[name]
         assert per_seed.shape == (3, 4, 2) and per_seed.dtype == np.float64
         np.testing.assert_allclose(getattr(curves, name), per_seed.mean(0), rtol=1e-15)
         np.testing.assert_allclose(getattr(curves, f"{name}_stderr"), per_seed.std(0, ddof=1) / math.sqrt(3), rtol=1e-12)
-    assert curves.spectrum.eigenvalues.shape == (3, 64)
-    np.testing.assert_allclose(curves.spectrum.class_weights.sum(-1), 1 / 64, rtol=1e-10)
+    assert given(curves.spectrum).eigenvalues.shape == (3, 64)
+    np.testing.assert_allclose(given(curves.spectrum).class_weights.sum(-1), 1 / 64, rtol=1e-10)
     signal = math.exp(-0.6) * np.array([[1.6, 0.2], [0.4, 1.2]])
     np.testing.assert_allclose(curves.optimal_loss, (signal / (signal - math.expm1(-0.6))).mean(0), rtol=1e-12)
     np.testing.assert_allclose(curves.score_error, (curves.test_loss - curves.optimal_loss) / -math.expm1(-0.6), rtol=1e-12)
@@ -53,7 +54,7 @@ def test_shapes_labels_and_errors(curves: LearningCurves) -> None:
 
 def test_the_total_train_loss_falls(curves: LearningCurves) -> None:
     shares = np.array(sizes_at(problem(), D).counts) / 48
-    assert np.all(np.diff(curves.per_seed["train_loss"] @ shares, axis=1) < 0)
+    assert np.all(np.diff(given(curves.per_seed)["train_loss"] @ shares, axis=1) < 0)
     np.testing.assert_array_equal(curves.test_loss[0], 1.0)
 
 
@@ -72,7 +73,7 @@ def test_seeds_are_reproducible_and_extend(curves: LearningCurves) -> None:
     again = simulation.summarize(parts)  # another order, other chunks: the same replicas
     for a, b in zip(jax.tree.leaves(curves), jax.tree.leaves(again), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
-    assert np.abs(curves.per_seed["test_loss"][0, 2] - curves.per_seed["test_loss"][1, 2]).min() > 1e-3  # and different ones
+    assert np.abs(given(curves.per_seed)["test_loss"][0, 2] - given(curves.per_seed)["test_loss"][1, 2]).min() > 1e-3  # and different ones
     other = simulation.run_seeds(problem(), TAUS, D, jax.random.key(18), [2])
     assert np.abs(other.test_loss - parts[0].test_loss)[:, 2].min() > 1e-4
 
@@ -83,7 +84,7 @@ def test_chunks_of_a_long_run(monkeypatch: pytest.MonkeyPatch, curves: LearningC
     calls: list[tuple[int, int]] = []
     chunked = simulation.learning_curves(problem(), TAUS, D, KEY, 3, progress=lambda done, total: calls.append((done, total)))
     assert calls == [(2, 3), (3, 3)]  # the second chunk is padded to the first one's size, and the padding dropped
-    np.testing.assert_allclose(chunked.per_seed["test_loss"], curves.per_seed["test_loss"], rtol=1e-9)
+    np.testing.assert_allclose(given(chunked.per_seed)["test_loss"], given(curves.per_seed)["test_loss"], rtol=1e-9)
 
 
 def test_large_networks_run_one_by_one(monkeypatch: pytest.MonkeyPatch, curves: LearningCurves) -> None:
@@ -91,16 +92,18 @@ def test_large_networks_run_one_by_one(monkeypatch: pytest.MonkeyPatch, curves: 
     calls: list[int] = []
     looped = simulation.learning_curves(problem(), TAUS, D, KEY, 3, progress=lambda done, _: calls.append(done))
     assert calls == [1, 2, 3]
-    np.testing.assert_allclose(looped.per_seed["train_loss"], curves.per_seed["train_loss"], rtol=1e-9)
+    np.testing.assert_allclose(given(looped.per_seed)["train_loss"], given(curves.per_seed)["train_loss"], rtol=1e-9)
 
 
 def test_single_precision_is_the_same_ensemble(curves: LearningCurves) -> None:
     single = simulation.learning_curves(problem(), TAUS, D, KEY, 3, dtype=jnp.float32)
     assert single.dtype == "float32"
     for name in ("train_loss", "test_loss"):
-        np.testing.assert_allclose(single.per_seed[name][:, :3], curves.per_seed[name][:, :3], rtol=2e-5)
-        np.testing.assert_allclose(single.per_seed[name][:, 3], curves.per_seed[name][:, 3], rtol=5e-3)  # 1/λ of the smallest modes
-    np.testing.assert_allclose(single.spectrum.eigenvalues, curves.spectrum.eigenvalues, atol=2e-5)
+        np.testing.assert_allclose(given(single.per_seed)[name][:, :3], given(curves.per_seed)[name][:, :3], rtol=2e-5)
+        np.testing.assert_allclose(
+            given(single.per_seed)[name][:, 3], given(curves.per_seed)[name][:, 3], rtol=5e-3
+        )  # 1/λ of the smallest modes
+    np.testing.assert_allclose(given(single.spectrum).eigenvalues, given(curves.spectrum).eigenvalues, atol=2e-5)
 
 
 def test_loss_on_a_real_test_set() -> None:
@@ -208,7 +211,7 @@ def test_averages_that_do_not_converge_are_refused(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.slow
 def test_features_of_one_dimension_have_no_convergent_average() -> None:
-    relu = dataclasses.replace(problem(), activation="relu", mixture=MixtureLaw.isotropic([1.0], [1.0]), psi_p=20.0)
+    relu = dataclasses.replace(problem(), activation=as_activation("relu"), mixture=MixtureLaw.isotropic([1.0], [1.0]), psi_p=20.0)
     with pytest.raises(ValueError, match=r"d: 1 leaves the exact averages uncertain by .*allowed: .* a larger d"):
         simulation.run_seeds(relu, TAUS, 1, KEY, [0])
 

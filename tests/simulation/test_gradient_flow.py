@@ -38,7 +38,7 @@ class Setup(NamedTuple):
 @functools.cache
 def setup(draws: float, psi_p: float = 2.0) -> Setup:
     """A tiny network: p = 16, n = 12, so that p exceeds n m at m = 1 and stays below it at m = 2."""
-    problem = Problem(LAW, "tanh", 0.3, psi_p, 1.5, draws)  # type: ignore[arg-type]
+    problem = Problem(LAW, "tanh", 0.3, psi_p, 1.5, draws)
     sizes = sizes_at(problem, D)
     mixture, keys = replica_mixture(problem, D, jax.random.key(2))
     with jax.enable_x64(True):

@@ -24,7 +24,7 @@ LAW = MixtureLaw.isotropic([0.7, 0.3], [1.5, 0.4], [[0.5, 0.1], [0.1, 1.0]])
 
 
 def problem(draws: float = math.inf, psi_p: float = 16.0, psi_n: float = 2.0) -> Problem:
-    return Problem(LAW, "tanh", t=0.1, psi_p=psi_p, psi_n=psi_n, noise_draws=draws)  # type: ignore[arg-type]
+    return Problem(LAW, "tanh", t=0.1, psi_p=psi_p, psi_n=psi_n, noise_draws=draws)
 
 
 @functools.cache

@@ -21,6 +21,7 @@ from rfdiff.sweep import DONE, FAILED, Folder, Sweep, collect, run_sweep
 from rfdiff.sweep.cells import Cell, Task, cells_of, versions
 from tests.sweep.instant import instant, sweep
 from tests.sweep.test_running import counting
+from tests.synthetic import given
 from tests.tolerances import rejects
 
 ASKED = {"solvers": ["theory", "exact"], "d": [12], "seeds": 3, "seeds_per_cell": 2, "axes": {"t": [0.3, 0.2], "psi_n": [2.0, 3.0]}}
@@ -74,7 +75,7 @@ def test_every_curve_stands_at_its_coordinates(finished: tuple[Path, list[Cell]]
         np.testing.assert_array_equal(part, (curves.per_seed or {})["test_loss"])
         pooled.setdefault((*points[cell.index], cell.task.d), []).append(curves)
     for (t, n, d), parts in pooled.items():
-        values = np.concatenate([part.per_seed["test_loss"] for part in parts])
+        values = np.concatenate([given(part.per_seed)["test_loss"] for part in parts])
         assert_mean(found.sel(t=t, psi_n=n, solver="exact", d=d), values)
         rejects(partial(assert_mean, found.sel(t=0.5 - t, psi_n=n, solver="exact", d=d), values))
     assert bool(np.isfinite(found.class_time.sel(quantity="tau_gen")).all())

@@ -37,7 +37,8 @@ def test_every_number_against_differences_and_a_second_functional_compiles_nothi
 
     def value(name: str, at: float) -> float:
         curves = theory.learning_curves(set_parameter(problem(), name, at), np.array(TAUS), tolerance=1e-9)
-        return float(functional(curves))
+        with jax.enable_x64(True):
+            return float(functional(curves))
 
     cases = [("t", 0.1, slopes.t), ("psi_p", 4.0, slopes.psi_p), ("psi_n", 3.0, slopes.psi_n)]
     for name, at, exact in [*cases, ("variance_1", 0.4, slopes.mixture.eigenvalues[0, 1])]:

@@ -206,10 +206,52 @@ def test_a_problem_whose_spectrum_leaves_the_contour() -> None:
         with pytest.raises(InputError, match=r"its spectrum leaves the contour of the plan \(a share 0"):
             theory.curve_kernel(far, plan)
         kernel = jax.jit(theory.curve_kernel)(far, plan)
-        losses, error = kernel.losses(TAUS), float(kernel.error(TAUS))
+        losses, error = jax.tree.map(np.asarray, kernel.losses(TAUS)), float(kernel.error(TAUS))
     truth = theory.learning_curves(far, TAUS)
     off = max(np.max(abs(losses.train - truth.train_loss)), np.max(abs(losses.test - truth.test_loss)))
     assert off > 1e-2 and not error < off
+
+
+def nearby(problem: Problem, seed: int, reach: float) -> Problem:
+    """A problem whose numbers are those of another times random factors up to 1 ± reach; centroids keep their directions."""
+    rng = np.random.default_rng(seed)
+
+    def factor(size: int | None = None) -> Any:
+        return 1 + reach * rng.uniform(-1, 1, size)
+
+    law, k = problem.mixture, problem.num_classes
+    weights = law.weights * factor(k)
+    lengths = np.sqrt(factor(k))
+    gram = law.centroid_gram * np.outer(lengths, lengths)
+    near = MixtureLaw(weights / weights.sum(), law.eigenvalues * factor(k), law.eigenvalue_weights, gram)
+    return dataclasses.replace(problem, mixture=near, **{name: getattr(problem, name) * factor() for name in ("t", "psi_p", "psi_n")})
+
+
+def assert_error_covers(problem: Problem, seeds: range, reach: float) -> None:
+    """The kernel's estimate bounds the deviation from the adaptive theory of each near problem, three times at most, and is not idle."""
+    plan = theory.plan_curves(problem, TAUS, tolerance=1e-5, gram_derivatives=False)
+    compiled, useful = jax.jit(theory.curve_kernel), 0
+    for seed in seeds:
+        near = nearby(problem, seed, reach)
+        with jax.enable_x64(True):
+            kernel = compiled(near, plan)
+            losses, error = np.stack(kernel.losses(TAUS)), float(kernel.error(TAUS))
+        truth = theory.learning_curves(near, TAUS, tolerance=1e-7)
+        off = float(np.max(abs(losses - np.stack([truth.train_loss, truth.test_loss]))))
+        assert off <= 3 * error + 2 * truth.error_estimate, (seed, off, error)
+        useful += error < 1e-3
+    assert useful >= len(seeds) // 2
+
+
+def test_the_error_of_a_kernel_covers_near_problems() -> None:
+    assert_error_covers(centred(), range(4), 0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reach", [0.05, 0.2, 0.4])
+@pytest.mark.parametrize("case", ["case_a", "case_b"])
+def test_the_error_of_a_kernel_covers_near_problems_with_centroids(case: str, reach: float, request: pytest.FixtureRequest) -> None:
+    assert_error_covers(request.getfixturevalue(case), range(8), reach)
 
 
 def test_traced_problems_are_told_what_to_use() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from rfdiff.diffusion import noise_variance, signal_scale
 from rfdiff.errors import InputError
+from rfdiff.machine_memory import available_bytes
 from rfdiff.problem import Problem
 from rfdiff.simulation.descent.gradient import Training, fresh_noise
 from rfdiff.simulation.descent.loop import Recipe, StopWhen, is_integer, log_spaced
@@ -17,7 +18,7 @@ from rfdiff.simulation.features import Sizes, clean_samples, first_layer
 from rfdiff.simulation.gradient_flow import mixed
 from rfdiff.simulation.moments import Moments
 from rfdiff.simulation.replica import Keys, replica_moments
-from rfdiff.simulation.replica_memory import Layout, available_bytes, chunk_size, replica_bytes
+from rfdiff.simulation.replica_memory import Layout, chunk_size, replica_bytes
 
 NOISES = ("average", "fixed", "fresh")
 MOST_STEPS = 2**31 - 1

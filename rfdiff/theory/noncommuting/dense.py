@@ -4,7 +4,6 @@ A commuting law close by, the surrogate, has the same neuron types. It starts Ne
 and widened again until f = 1 on the contour gives the known (1/d) tr[Vᵀ V_c]), and measures how fine the neuron types must be.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rfdiff.errors import InputError
+from rfdiff.machine_memory import machine_bytes
 from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
 from rfdiff.theory import resolvent
@@ -133,7 +133,7 @@ def check_memory(dense: Dense, count: int) -> None:
     Raises:
         InputError: naming the memory that `count` points need, and what there is.
     """
-    need, available = memory_bytes(dense, count), _machine_bytes()
+    need, available = memory_bytes(dense, count), machine_bytes()
     if available is not None and need > available:
         r, k = dense.system.directions.matrices.core.shape[1], dense.system.shape[1]
         raise InputError(
@@ -149,9 +149,3 @@ def memory_bytes(dense: Dense, count: int) -> int:
     base = dense.system.shape[1] ** 2 + 1
     rows = 5 * 16 * base * count * ROWS_ELEMENTS
     return count * directions.node_bytes() + rows + 6 * directions.node_bytes() + 2 * PAIR_BYTES
-
-
-def _machine_bytes() -> int | None:
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return None

@@ -25,6 +25,7 @@ from rfdiff.simulation.replica import replica_mixture
 from rfdiff.simulation.replica_memory import layout_for
 from rfdiff.value_types import is_concrete
 from tests.simulation.descent.descent_cases import ADAM, AVERAGED, DRAWN, KEY, SEED, SGD, SMALL, STEPS, D, run, stochastic
+from tests.synthetic import given
 from tests.tolerances import assert_within, loglog_slope, rejects
 
 MOMENTUM = optax.sgd(0.5, momentum=0.8)
@@ -252,14 +253,14 @@ def test_runs_are_pooled_over_what_they_share() -> None:
     runs = [run(seed=r) for r in (1, 0)]
     curves = pool(runs)
     exact = run_seeds(AVERAGED, curves.taus, D, KEY, [0, 1], GradientDescent(0.5))
-    np.testing.assert_allclose(curves.per_seed["test_loss"], exact.test_loss, rtol=1e-11)
+    np.testing.assert_allclose(given(curves.per_seed)["test_loss"], exact.test_loss, rtol=1e-11)
     spread = exact.test_loss.std(axis=0, ddof=1) / math.sqrt(2)
     np.testing.assert_allclose(curves.test_loss_stderr, spread, rtol=1e-7, atol=1e-12)
     assert curves.spectrum is None
     short = run(seed=2, stop=StopWhen(class_index=0, patience=2))
     shared = len(short.steps)
     assert shared < len(runs[0].steps)
-    assert pool([*runs, short]).per_seed["train_loss"].shape == (3, shared, 2)
+    assert given(pool([*runs, short]).per_seed)["train_loss"].shape == (3, shared, 2)
 
 
 @pytest.mark.slow

@@ -218,7 +218,7 @@ def test_what_cannot_be_done_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
     with jax.enable_x64(True):
         ready = dense.prepare(question, equivalent(dense.surrogate(question), 1, 4.0, 64), 0.0)
     dense.check_memory(ready, 64)
-    monkeypatch.setattr(dense, "_machine_bytes", lambda: 2**20)
+    monkeypatch.setattr(dense, "machine_bytes", lambda: 2**20)
     with pytest.raises(
         ValueError, match="^mixture: 2 classes .* with 16 coupled directions, need about .* GiB for 64 contour nodes, of .*"
     ):
