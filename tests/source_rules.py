@@ -32,7 +32,7 @@ UPPER = ("files", "plots", "theory", "simulation", "agreement", "backward", "gen
 MOST_ROOT_MODULES = 24
 OPTIONAL_EXTRAS = {"flax", "orbax", "distributed"}
 DELAYED = {
-    ("cli.images", "rfdiff.images"),  # what needs an optional extra, and who hands over to it
+    ("cli.images", "rfdiff.cli.images_actions"),  # what needs an optional extra, and who hands over to it
     ("labels", "xarray"),  # half a second, for those who ask for a dataset
 }
 GLOBAL_SWITCHES = re.compile(
@@ -51,7 +51,7 @@ def allowed_imports(module: str) -> set[str]:
         return set(VOCABULARY[: VOCABULARY.index(top)])
     extra: dict[str, set[str]] = {
         "files": {"files"},  # result types live in curves, so that files and figures need neither side
-        "plots": {"plots"},
+        "plots": {"plots", "files"},  # a figure is written like every other file: whole or not at all
         "theory": {"theory"},
         "simulation": {"simulation", "files"},
         "agreement": {"theory", "simulation"},

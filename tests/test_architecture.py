@@ -101,7 +101,7 @@ modules = [name for name in modules if name == "rfdiff.images.fashion_mnist" or 
 for name in modules:
     importlib.import_module(name)
 EXTRA
-caches = [getattr(sys.modules.get("matplotlib"), "get_cachedir", lambda: None)()]
+caches = [getattr(sys.modules.get("matplotlib"), "get_cachedir", lambda: None)(), "/dev/null"]  # platform.processor() asks uname
 events = [e for e in events if not any(c and c in e for c in caches)]
 print(json.dumps({"events": events, "changed": [k for k, v in jax.config.values.items() if before.get(k) != v], "modules": len(modules)}))
 """

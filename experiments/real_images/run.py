@@ -19,8 +19,7 @@ from matplotlib.lines import Line2D
 
 from experiments import harness
 from rfdiff import GaussianMixture, LearningCurves, MixtureLaw, Problem, Samples, simulation, theory
-from rfdiff.class_times import TIME_NAMES
-from rfdiff.cli.tables import readings
+from rfdiff.class_times import TIME_NAMES, readings
 from rfdiff.images.fashion_mnist import CLASS_NAMES, VARIABLE, class_pixels, load
 from rfdiff.plots import MARKERS, class_colors
 

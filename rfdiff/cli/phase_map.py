@@ -1,18 +1,22 @@
 """The command phase-map: which of two classes comes first over two numbers of a problem, as a dataset, figures and a table."""
 
+import dataclasses
 import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
+import tyro
 import xarray as xr
 
 from rfdiff import plots, theory
+from rfdiff.class_times import TIME_NAMES, ClassTimes
 from rfdiff.cli import tables
-from rfdiff.cli.checks import read_problem, redraw_folder
-from rfdiff.cli.parsing import PhaseMap, Plot
-from rfdiff.cli.terminal import prepare_folder, say
+from rfdiff.cli.command import Command
+from rfdiff.cli.options import ClassPair, Output, ProblemFile, Quantity, Redrawing, check, fraction
+from rfdiff.cli.terminal import prepare_folder, read_problem, redraw_folder, say, say_cost, say_files
 from rfdiff.errors import InputError
 from rfdiff.files import kept_parts
 from rfdiff.files.dataset_file import load_dataset, save_dataset
@@ -26,8 +30,35 @@ FILE = "phase_map.nc"
 TIE = 1e-6  # of log10 of the ratio of two times, far below the error with which any time is known
 MOST_VALUES = 10_000
 
+Axis = Annotated[tuple[str, float, float, int], tyro.conf.arg(metavar="NAME LOW HIGH NUM")]
+Scale = Literal["auto", "log", "linear"]
 
-def compute(options: PhaseMap) -> int:
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PhaseMap(Output):
+    """Which class comes first, over two numbers of the problem (closed form)."""
+
+    problem: ProblemFile
+    """Problem file; it holds everything that the axes do not vary."""
+    x: Axis = ("variance_ratio", 0.25, 4.0, 33)
+    """Horizontal axis: t, psi_p, psi_n, weight_C, variance_C, variance_ratio (class 0 over 1) or centroid_norm_C, where C is a class."""
+    y: Axis = ("weight_0", 0.1, 0.9, 33)
+    """Vertical axis, with the same names."""
+    x_scale: Scale = "auto"
+    """Spacing of the horizontal axis; auto is linear for class fractions and logarithmic for everything else."""
+    y_scale: Scale = "auto"
+    """Spacing of the vertical axis."""
+    quantity: Quantity = "all"
+    """The time whose map is drawn. The file holds all four in any case."""
+    classes: ClassPair = None
+    """The two classes that are compared. The file holds all classes in any case."""
+    q: float = 0.5
+    """tau_opt(q) is when a class's test loss has gone this fraction of the way to that of the exact score."""
+    tolerance: float = 1e-4
+    """Largest numerical error of a loss in a cell; cells above it count as failed."""
+
+
+def run(options: PhaseMap) -> int:
     """Compute a map, write it, draw it, print its table; an interrupted one goes on from the chunks of cells that are kept.
 
     Returns:
@@ -39,12 +70,7 @@ def compute(options: PhaseMap) -> int:
         KeyboardInterrupt: with a sentence on what is kept.
     """
     start = time.monotonic()
-    for name, good, allowed in (
-        ("q", 0 < options.q < 1, "0 < q < 1"),
-        ("tolerance", 1e-9 <= options.tolerance <= 0.1, "1e-9 <= tolerance <= 0.1"),
-    ):
-        if not good:
-            raise InputError(f"--{name}: {getattr(options, name)!r}; allowed: {allowed}")
+    check(options, q=fraction(options.q), tolerance=(1e-9 <= options.tolerance <= 0.1, "1e-9 <= tolerance <= 0.1"))
     problem = read_problem(options.problem)
     axes, scales = axes_of(problem, options)
     pair = pair_of(options.classes, problem.num_classes)
@@ -54,11 +80,11 @@ def compute(options: PhaseMap) -> int:
     save_dataset(dataset, options.out / FILE, command="phase-map", seconds=round(time.monotonic() - start, 1))
     kept_parts.remove(folder)
     show(dataset, options.out, options.quantity, pair)
-    say(tables.cost_line(time.monotonic() - start))
+    say_cost(time.monotonic() - start)
     return 0
 
 
-def redraw(options: Plot) -> int:
+def redraw(options: Redrawing) -> int:
     """Print the table of a phase_map.nc and draw its figures again.
 
     Raises:
@@ -134,14 +160,14 @@ def labelled(found: theory.PhaseMap, problem: Problem, scales: Mapping[str, str]
         name: (name, values, {"long_name": name, "units": "1", "spacing": scales[name]})
         for name, values in ((x, found.first), (y, found.second))
     }
-    values = np.stack([getattr(found.times, name) for name in tables.TIME_NAMES])
+    values = np.stack([getattr(found.times, name) for name in TIME_NAMES])
     return xr.Dataset(
         {
             "time": (("quantity", x, y, "class"), values, {"long_name": "class-wise training time tau", "units": "training time"}),
             "error_estimate": ((x, y), found.error_estimate, {"long_name": "numerical error of the losses", "units": "1"}),
             "converged": ((x, y), found.converged, {"long_name": "error below the tolerance; elsewhere the times are NaN"}),
         },
-        {"quantity": list(tables.TIME_NAMES), **axes, "class": np.arange(problem.num_classes)},
+        {"quantity": list(TIME_NAMES), **axes, "class": np.arange(problem.num_classes)},
         {"content": CONTENT, "problem": problem.to_toml(), "x": x, "y": y, "q": options.q, "tolerance": options.tolerance},
     )
 
@@ -149,21 +175,18 @@ def labelled(found: theory.PhaseMap, problem: Problem, scales: Mapping[str, str]
 def show(dataset: xr.Dataset, out: Path, quantity: str, pair: tuple[int, int]) -> None:
     """Print the table of a map, draw its figures, and say where they are."""
     say("\n".join(table(dataset, pair)))
-    x, y = (str(dataset.attrs[which]) for which in "xy")
+    result = map_of(dataset)
     for name, file in zip(_shown(quantity), figure_names(quantity), strict=True):
-        figure = plots.plot_phase_map(
-            dataset[x].values,
-            dataset[y].values,
-            dataset.time.sel(quantity=name).values,
-            ~converged_cells(dataset),
-            (x, y),
-            name,
-            pair,
-            (dataset[x].attrs["spacing"] == "log", dataset[y].attrs["spacing"] == "log"),
-            float(dataset.attrs["q"]),
-        )
-        plots.save_figure(figure, out / file)
-    say(f"in {out}: {', '.join([*[FILE] * (out / FILE).exists(), *figure_names(quantity)])}")
+        plots.save_figure(plots.phase_map(result, name, classes=pair), out / file)
+    say_files(out, FILE, figure_names(quantity))
+
+
+def map_of(dataset: xr.Dataset) -> theory.PhaseMap:
+    """The map that a phase_map.nc holds."""
+    x, y = (str(dataset.attrs[which]) for which in "xy")
+    times = ClassTimes(**{name: dataset["time"].sel(quantity=name).values for name in TIME_NAMES}, q=float(dataset.attrs["q"]))
+    error = dataset["error_estimate"].values
+    return theory.PhaseMap(dataset[x].values, dataset[y].values, times, error, converged_cells(dataset), (x, y))
 
 
 def converged_cells(dataset: xr.Dataset) -> np.ndarray:
@@ -187,7 +210,7 @@ def table(dataset: xr.Dataset, pair: tuple[int, int]) -> list[str]:
     lines = [f"phase map: {axes}", f"{failed.size} cells, {failed.sum()} failed{worst}", ""]
     if dataset.sizes["class"] == 1:
         rows = [["time", "lowest", "median", "highest", "never or none"]]
-        for name in tables.TIME_NAMES:
+        for name in TIME_NAMES:
             values = dataset.time.sel(quantity=name).values[..., 0]
             known = values[np.isfinite(values)]
             numbers = [tables.number(float(f(known))) if known.size else "-" for f in (np.min, np.median, np.max)]
@@ -195,7 +218,7 @@ def table(dataset: xr.Dataset, pair: tuple[int, int]) -> list[str]:
         return lines + tables.columns(rows)
     a, b = pair
     rows = [["time", f"class {a} first", f"class {b} first", "equal", "undecided", f"flips along {x}", f"flips along {y}"]]
-    for name in tables.TIME_NAMES:
+    for name in TIME_NAMES:
         order = log_ratio(dataset.time.sel(quantity=name).values, pair)
         decided = ~np.isnan(order)
         counts = [np.sum(order < -TIE), np.sum(order > TIE), np.sum(abs(order) <= TIE)]
@@ -271,4 +294,7 @@ def _valid(option: str, problem: Problem, point: Mapping[str, float]) -> None:
 
 
 def _shown(quantity: str) -> tuple[str, ...]:
-    return tables.TIME_NAMES if quantity == "all" else (quantity,)
+    return TIME_NAMES if quantity == "all" else (quantity,)
+
+
+COMMAND = Command("phase-map", PhaseMap, run)

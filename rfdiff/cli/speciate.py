@@ -1,5 +1,6 @@
 """The command speciate: when each class is decided in the backward process, in closed form and measured: table, figures, dataset."""
 
+import dataclasses
 import time
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,9 @@ from rfdiff.backward.reduction import ReducedMixture
 from rfdiff.backward.samplers import chunk_of
 from rfdiff.backward.speciation import check_classes
 from rfdiff.cli import tables
-from rfdiff.cli.backward_options import Speciate
-from rfdiff.cli.checks import read_problem, redraw_folder
-from rfdiff.cli.parsing import Plot
-from rfdiff.cli.terminal import prepare_folder, say
+from rfdiff.cli.command import Command
+from rfdiff.cli.options import LARGEST_KEY, Flag, Output, ProblemFile, Redrawing, between, check
+from rfdiff.cli.terminal import prepare_folder, read_problem, redraw_folder, say, say_cost, say_files
 from rfdiff.errors import InputError
 from rfdiff.files import kept_parts
 from rfdiff.files.dataset_file import load_dataset, save_dataset
@@ -28,12 +28,32 @@ from rfdiff.progress import progress
 
 CONTENT = "speciation"
 FILE, FIGURES = "speciation.nc", ("return_probability.png", "trajectories.png")
-LARGEST_DIMENSION, MOST = 2**24, 10_000_000
+LARGEST_DIMENSION, MOST, MOST_STEPS = 2**24, 10_000_000, 100_000
 SHOWN, AXES = 20, 2  # trajectories of each class in the picture, and most of its panels
 BEYOND = 5.0  # from noise: a signal e^{-5} of that at the earliest speciation time is left
 
 
-def compute(options: Speciate) -> int:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Speciate(Output):
+    """When each class is decided in the backward process with the exact score: in closed form and measured (isotropic classes)."""
+
+    problem: ProblemFile
+    """Problem file; only its mixture matters here."""
+    d: int = 1000
+    """Dimension of the data."""
+    trajectories: int = 2000
+    """Trajectories for each class at each time of a U-turn, and pairs of clones at each time."""
+    points: int = 12
+    """Number of times for the U-turns, and for the clones."""
+    steps: int = 192
+    """Steps from noise to data; a multiple of --points."""
+    full: Flag = False
+    """Simulate all d coordinates. The default simulates only those that the exact score depends on, which gives the same law."""
+    seed: int = 0
+    """Random key."""
+
+
+def run(options: Speciate) -> int:
     """Speciation times of a problem's mixture, measured and in closed form; a stopped measurement goes on from the points that are kept.
 
     Returns:
@@ -45,7 +65,15 @@ def compute(options: Speciate) -> int:
         KeyboardInterrupt: with a sentence on what is kept.
     """
     start = time.monotonic()
-    _check_options(options)
+    steps = options.points <= options.steps <= MOST_STEPS and options.steps % max(options.points, 1) == 0
+    check(
+        options,
+        d=between(options.d, 2, LARGEST_DIMENSION),
+        trajectories=between(options.trajectories, 10, MOST),
+        points=between(options.points, 2, 1000),
+        steps=(steps, f"a multiple of --points up to {MOST_STEPS}"),
+        seed=between(options.seed, 0, LARGEST_KEY),
+    )
     problem = read_problem(options.problem)
     numbers = _isotropic(problem, options.d)
     mixture = GaussianMixture.from_law(problem.mixture, options.d, jax.random.key(options.seed))
@@ -61,11 +89,11 @@ def compute(options: Speciate) -> int:
     save_dataset(dataset, options.out / FILE, command="speciate", seconds=round(time.monotonic() - start, 1))
     kept_parts.remove(folder)
     show(dataset, options.out)
-    say(tables.cost_line(time.monotonic() - start))
+    say_cost(time.monotonic() - start)
     return 0
 
 
-def redraw(options: Plot) -> int:
+def redraw(options: Redrawing) -> int:
     """Print the table of a speciation.nc and draw its figures again.
 
     Raises:
@@ -108,25 +136,9 @@ def closed_form(problem: Problem, numbers: tuple[Any, ...], options: Speciate, t
 def show(dataset: xr.Dataset, out: Path) -> None:
     """Print the table of a dataset, draw its figures, and say where they are."""
     say("\n".join(table(dataset)))
-    speciated = dataset.speciation_time.values
-    returns = plots.plot_return_probability(
-        (dataset.time.values, dataset.return_probability.values),
-        (dataset.turn_time.values, dataset.uturn.values, dataset.uturn_stderr.values),
-        _inside(dataset),
-        speciated,
-        dataset.well_time.values,
-    )
-    paths = plots.plot_backward_paths(
-        dataset.path_time.values,
-        dataset.path.values,
-        dataset.path_class.values,
-        dataset.sizes["class"],
-        str(dataset.path.attrs["long_name"]),
-        speciated,
-    )
-    for figure, name in zip((returns, paths), FIGURES, strict=True):
+    for figure, name in zip((plots.return_probability(dataset), plots.trajectories(dataset)), FIGURES, strict=True):
         plots.save_figure(figure, out / name)
-    say(f"in {out}: {', '.join([*[FILE] * (out / FILE).exists(), *FIGURES])}")
+    say_files(out, FILE, FIGURES)
 
 
 def table(dataset: xr.Dataset) -> list[str]:
@@ -246,30 +258,6 @@ def _square(d: jax.Array, x: jax.Array, t: jax.Array) -> jax.Array:
     return jnp.sum(x**2)[None] / d
 
 
-def _inside(dataset: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Clones at the times that the curves cover."""
-    times = dataset.clone_time.values
-    kept = (times <= dataset.time.values.max()) & (times >= dataset.time.values.min())
-    return times[kept], dataset.clone.values[kept], dataset.clone_stderr.values[kept]
-
-
-def _check_options(options: Speciate) -> None:
-    """Refuse numbers out of range.
-
-    Raises:
-        InputError: naming the option, its value and the allowed range.
-    """
-    for name, good, allowed in (
-        ("d", 2 <= options.d <= LARGEST_DIMENSION, f"2 to {LARGEST_DIMENSION}"),
-        ("trajectories", 10 <= options.trajectories <= MOST, f"10 to {MOST}"),
-        ("points", 2 <= options.points <= 1000, "2 to 1000"),
-        ("steps", options.points <= options.steps <= 100_000 and options.steps % options.points == 0, "a multiple of --points to 100000"),
-        ("seed", 0 <= options.seed < 2**32, "0 to 2^32 - 1"),
-    ):
-        if not good:
-            raise InputError(f"--{name}: {getattr(options, name)!r}; allowed: {allowed}")
-
-
 def _isotropic(problem: Problem, d: int) -> tuple[Any, ...]:
     """What the closed form is a function of: class fractions, Gram matrix, variances and d.
 
@@ -283,3 +271,6 @@ def _isotropic(problem: Problem, d: int) -> tuple[Any, ...]:
             "eigenvalues: the classes are not isotropic; allowed: variances, for the closed form (backward.uturn measures any mixture)"
         )
     return law.weights, law.centroid_gram, law.variances, float(d)
+
+
+COMMAND = Command("speciate", Speciate, run)

@@ -1,26 +1,35 @@
-"""The commands sweep and collect: many problems into a folder that can be continued, and that folder into one dataset with figures."""
+"""The command sweep: many problems into a folder that can be continued."""
 
-import sys
+import dataclasses
 import time
 from pathlib import Path
+from typing import Annotated
 
-import xarray as xr
+import tyro
 
-from rfdiff import plots
-from rfdiff.cli import tables
-from rfdiff.cli.checks import redraw_folder
-from rfdiff.cli.parsing import Collect, Plot, SweepRun
-from rfdiff.cli.terminal import prepare_folder, say
-from rfdiff.files.dataset_file import load_dataset, save_dataset
-from rfdiff.sweep import CONTENT, DONE, FAILED, MISSING, Folder, collect, on_dask, read_spec, run_sweep
-
-FILE = "sweep.nc"
-MOST_FAILURES = 20
-
-__all__ = ["CONTENT", "FILE", "compute", "gather", "redraw"]
+from rfdiff.cli.command import Command
+from rfdiff.cli.options import Directory, Flag, Integer, Text
+from rfdiff.cli.terminal import say, say_cost
+from rfdiff.sweep import DONE, FAILED, on_dask, read_spec, run_sweep
 
 
-def compute(options: SweepRun) -> int:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """Many problems x dimensions x seeds x solvers, one file for each cell. The same command resumes a stopped sweep."""
+
+    spec: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SPEC.toml")]
+    """Specification; experiments/sweep.toml is a commented example."""
+    out: Directory
+    """Folder of the cells; created if it does not exist, continued if it holds this sweep or a part of it."""
+    scheduler: Text = None
+    """Address of a Dask scheduler, for example one started by dask-jobqueue; its cluster computes the cells."""
+    workers: Integer = None
+    """Compute in this many processes of this machine, by Dask. A cell that runs out of memory then ends its worker, not the sweep."""
+    retry: Flag = False
+    """Try the failed cells again."""
+
+
+def run(options: Sweep) -> int:
     """Run the cells of a sweep that are not in its folder yet.
 
     Returns:
@@ -40,77 +49,8 @@ def compute(options: SweepRun) -> int:
     failed = states.count(FAILED)
     remedy = f"; --retry attempts them again, {options.out / 'failures'} has their diagnoses" if failed else ""
     say(f"{len(states)} cells: {states.count(DONE)} done, {failed} failed{remedy}")
-    say(tables.cost_line(time.monotonic() - start))
+    say_cost(time.monotonic() - start)
     return 1 if failed else 0
 
 
-def gather(options: Collect) -> int:
-    """Collect the folder of a sweep into one file, print what is in it, draw its figures.
-
-    Returns:
-        Exit status 0, or 1 if a cell has failed, is missing or was skipped.
-
-    Raises:
-        InputError: no sweep there, bad files, or results that stand there.
-        OSError: the file cannot be written.
-    """
-    axes = list(Folder(options.dir).read().sweep.axes)
-    out = options.dir / FILE if options.out is None else options.out
-    prepare_folder(out.parent, (out.name, *_figures(out, axes)), options.overwrite)
-    dataset = collect(options.dir, options.skip_bad)
-    save_dataset(dataset, out, command="collect")
-    _show(dataset, out.parent, out)
-    return 0 if dataset.attrs[DONE] == dataset.attrs["cells"] else 1
-
-
-def redraw(options: Plot) -> int:
-    """Print the table of a collected sweep and draw its figures again.
-
-    Raises:
-        InputError: a damaged file, or figures that stand in another folder than its own.
-        OSError: the folder cannot be written to.
-    """
-    dataset = load_dataset(options.file)
-    out = redraw_folder(options, _figures(options.file, str(dataset.attrs["axes"]).split(", ")))
-    _show(dataset, out, options.file)
-    return 0
-
-
-def _figures(file: Path, axes: list[str]) -> list[str]:
-    """Names of the figures: two for each axis."""
-    return [f"{file.stem}_{kind}_{axis}.png" for axis in axes for kind in ("times", "curves")]
-
-
-def _show(dataset: xr.Dataset, out: Path, file: Path) -> None:
-    """Print the table of a collected sweep, draw its figures, and say where they are."""
-    say("\n".join(table(dataset)))
-    names = []
-    if dataset.sizes["time"]:
-        axes = str(dataset.attrs["axes"]).split(", ")
-        draw = {"times": plots.plot_sweep_times, "curves": plots.plot_sweep_curves}
-        names = _figures(file, axes)
-        figures = [function(dataset, axis) for axis in axes for function in draw.values()]
-        for name, figure in zip(names, figures, strict=True):
-            plots.save_figure(figure, out / name)
-    else:
-        print("collect: no cell is done, no figure is drawn", file=sys.stderr)
-    say(f"in {out}: {', '.join([*[file.name] * (out / file.name).exists(), *names])}")
-
-
-def table(dataset: xr.Dataset) -> list[str]:
-    """Axes, cells by state, and the failures with their diagnoses."""
-    axes = "  x  ".join(f"{name} ({dataset.sizes[name]} values)" for name in str(dataset.attrs["axes"]).split(", "))
-    counts = ", ".join(f"{dataset.attrs[state]} {state}" for state in (DONE, FAILED, MISSING))
-    skipped = f", {dataset.attrs['skipped']} bad files skipped" if dataset.attrs["skipped"] else ""
-    lines = [f"sweep: {axes}", f"{dataset.attrs['cells']} cells: {counts}{skipped}"]
-    rows = []
-    for name in ("theory_diagnosis", "diagnosis"):
-        told = dataset[name].stack(cell=dataset[name].dims) if name in dataset else []
-        rows += [_failure(entry, name) for entry in told if str(entry.values)]
-    more = [f"… and {len(rows) - MOST_FAILURES} more"] * (len(rows) > MOST_FAILURES)
-    return lines + rows[:MOST_FAILURES] + more
-
-
-def _failure(entry: xr.DataArray, name: str) -> str:
-    place = ", ".join(f"{key} = {entry[key].item()}" for key in entry.coords if key != "cell" and entry[key].ndim == 0)
-    return f"{'theory at ' * name.startswith('theory')}{place}: {entry.item()}"
+COMMAND = Command("sweep", Sweep, run)

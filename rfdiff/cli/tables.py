@@ -1,15 +1,12 @@
-"""What the command line prints about a result: the table of class-wise times, the verdict, the cost of the run."""
+"""What the command line prints about a result: the table of class-wise times and the verdict."""
 
-import dataclasses
-import resource
-import sys
 from collections.abc import Sequence
 
 import numpy as np
 
 from rfdiff.agreement import Agreement
-from rfdiff.class_times import TIME_NAMES, ClassTimes, times
-from rfdiff.curves import CURVE_NAMES, LearningCurves
+from rfdiff.class_times import readings
+from rfdiff.curves import LearningCurves
 
 
 def times_table(theory: LearningCurves | None, simulation: LearningCurves | None, q: float) -> str:
@@ -40,22 +37,6 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of a table whose columns stand below each other."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
-def readings(curves: LearningCurves, q: float) -> tuple[np.ndarray, np.ndarray]:
-    """τ_gen, τ_stop, τ_mem, τ_opt and the lowest test loss of each class, and their standard errors over seeds.
-
-    Returns:
-        Values and errors, each (5, K); errors are NaN for theory, for fewer than two seeds and where a seed has no such time.
-    """
-    values = _read(curves, q)
-    if curves.per_seed is None or len(curves.per_seed["test_loss"]) < 2:
-        return values, np.full_like(values, np.nan)
-    seeds = range(len(curves.per_seed["test_loss"]))
-    runs = np.stack([_read(dataclasses.replace(curves, **{name: curves.per_seed[name][s] for name in CURVE_NAMES}), q) for s in seeds])
-    everywhere = np.isfinite(runs).all(axis=0)
-    spread = np.std(np.where(everywhere, runs, 0.0), axis=0, ddof=1) / np.sqrt(len(runs))
-    return values, np.where(everywhere, spread, np.nan)
 
 
 def number(value: float, error: float = np.nan) -> str:
@@ -92,15 +73,3 @@ def verdict_lines(agreement: Agreement) -> list[str]:
     power = f"an error of {noticed:.1e} of the theory would be noticed at half of the times"
     lines.append(f"verdict: {sides} (allowed: {agreement.threshold:.3g} standard errors; {power})")
     return lines
-
-
-def cost_line(seconds: float) -> str:
-    """Wall time and peak resident memory of this process."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform != "darwin" else 2**30)
-    return f"{seconds:.1f} s wall time, {peak:.2f} GiB peak memory"
-
-
-def _read(curves: LearningCurves, q: float) -> np.ndarray:
-    found: ClassTimes = times(curves, q)
-    rows = [np.asarray(getattr(found, name), np.float64) for name in TIME_NAMES]
-    return np.stack([*rows, np.asarray(curves.test_loss, np.float64).min(axis=0)])

@@ -1,19 +1,18 @@
 """The command times: class-wise times read from the curves and from the class-resolved spectrum, side by side, and their sensitivities."""
 
-import sys
+import dataclasses
 import time
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from rfdiff import plots, theory
-from rfdiff.class_times import times
+from rfdiff.class_times import TIME_NAMES, ClassTimes, times
 from rfdiff.cli import tables
-from rfdiff.cli.checks import read_problem, redraw_folder
-from rfdiff.cli.parsing import Plot, Times
-from rfdiff.cli.terminal import prepare_folder, say
+from rfdiff.cli.command import Command
+from rfdiff.cli.options import MOST_POINTS, Flag, Output, ProblemFile, Redrawing, check, fraction
+from rfdiff.cli.terminal import note, prepare_folder, read_problem, redraw_folder, say, say_cost, say_files
 from rfdiff.curves import LearningCurves, Spectrum
 from rfdiff.errors import InputError
 from rfdiff.files.dataset_file import load_dataset, save_dataset
@@ -22,10 +21,25 @@ from rfdiff.problem import Problem
 CONTENT = "class-wise times"
 FILE, FIGURE = "times.nc", "times.png"
 BULKS = ("generalisation", "memorisation")
-MOST_POINTS = 100_000
 
 
-def compute(options: Times) -> int:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Times(Output):
+    """Two estimates of each class's times, from the curves and from the spectrum (closed form), and what the times respond to."""
+
+    problem: ProblemFile
+    """Problem file; experiments/problem.toml is a commented example."""
+    sensitivity: Flag = False
+    """Also print d log tau / d log parameter for every number of the problem; the derivatives are exact."""
+    q: float = 0.5
+    """tau_opt(q) is when a class's test loss has gone this fraction of the way to that of the exact score."""
+    points: int = 400
+    """Number of training times at which the curves are computed."""
+    tolerance: float = 1e-6
+    """Largest numerical error of a closed-form loss."""
+
+
+def run(options: Times) -> int:
     """Read the times of a problem in both ways, write them, draw them, print their table.
 
     Returns:
@@ -36,30 +50,28 @@ def compute(options: Times) -> int:
         OSError: the folder cannot be written to.
     """
     start = time.monotonic()
-    limits = (
-        ("q", 0 < options.q < 1, "0 < q < 1"),
-        ("points", 20 <= options.points <= MOST_POINTS, f"20 to {MOST_POINTS}"),
-        ("tolerance", 1e-9 <= options.tolerance <= 0.1, "1e-9 <= tolerance <= 0.1"),
+    check(
+        options,
+        q=fraction(options.q),
+        points=(20 <= options.points <= MOST_POINTS, f"20 to {MOST_POINTS}"),
+        tolerance=(1e-9 <= options.tolerance <= 0.1, "1e-9 <= tolerance <= 0.1"),
     )
-    for name, good, allowed in limits:
-        if not good:
-            raise InputError(f"--{name}: {getattr(options, name)!r}; allowed: {allowed}")
     problem = read_problem(options.problem)
     if options.sensitivity and problem.psi_p == problem.psi_n * problem.noise_draws:
         raise InputError(f"--sensitivity: psi_p = {problem.psi_p:g} = psi_n m, where the curves have no limit; allowed: psi_p != psi_n m")
     prepare_folder(options.out, (FILE, FIGURE), options.overwrite)
-    print(f"closed form: curves, spectrum{', derivatives' if options.sensitivity else ''}", file=sys.stderr, flush=True)
+    note(f"closed form: curves, spectrum{', derivatives' if options.sensitivity else ''}")
     curves = theory.learning_curves(problem, theory.time_grid(problem, num=options.points), tolerance=options.tolerance)
     spectrum = theory.spectrum(problem)
     sensitivity = theory.sensitivity(problem, q=options.q) if options.sensitivity else None
     dataset = labelled(problem, curves, spectrum, options.q, sensitivity)
     save_dataset(dataset, options.out / FILE, command="times", seconds=round(time.monotonic() - start, 1))
     show(dataset, options.out)
-    say(tables.cost_line(time.monotonic() - start))
+    say_cost(time.monotonic() - start)
     return 0
 
 
-def redraw(options: Plot) -> int:
+def redraw(options: Redrawing) -> int:
     """Print the table of a times.nc and draw its figure again.
 
     Raises:
@@ -91,7 +103,7 @@ def labelled(
         "class_density": (("eigenvalue", "class"), spectrum.class_density, {"long_name": "part of the spectral density of the class"}),
         "interval": ("eigenvalue", spectrum.bulk, {"long_name": "index of the support interval of the grid point"}),
     }
-    coordinates: dict[str, Any] = {"quantity": list(tables.TIME_NAMES), "bulk": list(BULKS), "class": np.arange(problem.num_classes)}
+    coordinates: dict[str, Any] = {"quantity": list(TIME_NAMES), "bulk": list(BULKS), "class": np.arange(problem.num_classes)}
     coordinates |= {"tau": curves.taus, "eigenvalue": spectrum.eigenvalues, "edge": ["lower", "upper"]}
     if sensitivity is not None:
         slopes = np.stack([_stacked(found) for found in sensitivity.elasticities.values()])
@@ -105,21 +117,26 @@ def labelled(
 def show(dataset: xr.Dataset, out: Any) -> None:
     """Print the tables of a dataset of times, draw its figure, and say where it is."""
     say("\n".join(table(dataset)))
-    curves = SimpleNamespace(
-        taus=dataset.tau.values,
-        train_loss=dataset.train_loss.values,
-        test_loss=dataset.test_loss.values,
-        kappa=dataset.attrs["kappa"],
-        num_classes=dataset.sizes["class"],
-    )
-    spectrum = SimpleNamespace(
-        eigenvalues=dataset.eigenvalue.values, class_density=dataset.class_density.values, bulk=dataset.interval.values
-    )
-    readings = SimpleNamespace(**{name: dataset.time.sel(quantity=name).values for name in tables.TIME_NAMES})
-    gen, mem = dataset.bulk_time.values
-    bulks = SimpleNamespace(tau_gen=gen, tau_mem=mem, edges=dataset.bulk_edges.values, separated=bool(dataset.separated))
-    plots.save_figure(plots.plot_times(curves, spectrum, readings, bulks), out / FIGURE)
-    say(f"in {out}: {', '.join([*[FILE] * (out / FILE).exists(), FIGURE])}")
+    plots.save_figure(plots.times(*results_of(dataset)), out / FIGURE)
+    say_files(out, FILE, (FIGURE,))
+
+
+def results_of(dataset: xr.Dataset) -> tuple[LearningCurves, Spectrum, ClassTimes, theory.BulkTimes]:
+    """The curves, the spectrum and both estimates of the times that a times.nc holds; what it does not hold is NaN."""
+    taus, weights, error = dataset["tau"].values, dataset["weight"].values, float(dataset.attrs["error_estimate"])
+    test, zeros = dataset["test_loss"].values, np.zeros(dataset["test_loss"].shape)
+    unknown, kappa = np.full(test.shape, np.nan), float(dataset.attrs["kappa"])
+    curves = LearningCurves(taus, dataset["train_loss"].values, test, unknown, unknown[0], weights, kappa, error, zeros, zeros, zeros)
+    grid, intervals, density = dataset["eigenvalue"].values, dataset["interval"].values, dataset["class_density"].values
+    support = np.array([[grid[intervals == i].min(), grid[intervals == i].max()] for i in np.unique(intervals)])
+    spectrum = Spectrum(support, grid, density.sum(axis=1), density, intervals, np.zeros(0), np.zeros(0), np.nan)
+    read = ClassTimes(**{name: dataset["time"].sel(quantity=name).values for name in TIME_NAMES}, q=float(dataset.attrs["q"]))
+    edges, fastest, slowest = (dataset[name].values for name in ("bulk_edges", "bulk_fastest", "bulk_slowest"))
+    gap = np.array([edges[1, 1], edges[0, 0]])
+    shares, separated = dataset["bulk_share"].values, bool(dataset["separated"])
+    gen, mem = dataset["bulk_time"].values
+    bulks = theory.BulkTimes(gen, mem, fastest, slowest, shares, edges, gap, separated)
+    return curves, spectrum, read, bulks
 
 
 def table(dataset: xr.Dataset) -> list[str]:
@@ -154,11 +171,14 @@ def _sensitivity_lines(dataset: xr.Dataset) -> list[str]:
     if "elasticity" not in dataset:
         return []
     classes = range(dataset.sizes["class"])
-    rows = [["d log time / d log", *(f"{name}, {c}" for name in tables.TIME_NAMES for c in classes)]]
+    rows = [["d log time / d log", *(f"{name}, {c}" for name in TIME_NAMES for c in classes)]]
     for name, slopes in zip(dataset.parameter.values, dataset.elasticity.values, strict=True):
         rows.append([str(name), *("-" if np.isnan(slope) else f"{slope:+.3f}" for slope in slopes.ravel())])
     return ["", *tables.columns(rows)]
 
 
 def _stacked(found: Any) -> np.ndarray:
-    return np.stack([np.asarray(getattr(found, name)) for name in tables.TIME_NAMES])
+    return np.stack([np.asarray(getattr(found, name)) for name in TIME_NAMES])
+
+
+COMMAND = Command("times", Times, run)

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from rfdiff.cli.tables import columns
 from rfdiff.errors import InputError
 from rfdiff.images.fashion_mnist import CLASS_NAMES, WHITE, FashionMNIST, class_pixels
 from rfdiff.mixture import MixtureLaw
@@ -176,20 +175,6 @@ def law_numbers(law: MixtureLaw) -> dict[str, Any]:
     angles = np.degrees(np.arccos(np.clip(cosines, -1, 1)))
     np.fill_diagonal(angles, 0.0)
     return {"weight": np.asarray(law.weights), "variance": np.asarray(law.variances), "centroid_norm": np.diagonal(gram), "angle": angles}
-
-
-def law_table(images: ImageSet, law: MixtureLaw) -> str:
-    """The numbers of `law_numbers` as a table, one line a class, and how the pixels were normalised."""
-    found, protocol = law_numbers(law), images.protocol
-    heads = [f"angle to {name}" for name in protocol.names]
-    rows = [["class", "images", "held out", "weight", "variance", "centroid norm^2/d", *heads]]
-    for k, name in enumerate(protocol.names):
-        values = [f"{found[key][k]:.4g}" for key in ("weight", "variance", "centroid_norm")]
-        rows.append([name, str(protocol.counts[k]), str(protocol.held_out), *values, *(f"{angle:.1f}" for angle in found["angle"][k])])
-    text = f"pixels: {protocol.side} x {protocol.side}, (grey/255 - {images.shift:.4f})/{images.scale:.4f}"
-    if protocol.rescale is not None:
-        text += f"; variances times {', '.join(f'{r:g}' for r in protocol.rescale)} about the class means"
-    return "\n".join([*columns(rows), text])
 
 
 def _whole(value: Any, least: int, most: float = np.inf) -> bool:

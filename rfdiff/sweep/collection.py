@@ -9,7 +9,7 @@ import numpy as np
 import tomli_w
 import xarray as xr
 
-from rfdiff.cli import tables
+from rfdiff.class_times import TIME_NAMES, readings
 from rfdiff.curves import CURVE_NAMES, LearningCurves
 from rfdiff.errors import InputError
 from rfdiff.files import result_file
@@ -20,7 +20,7 @@ from rfdiff.sweep.specification import THEORY
 CONTENT = "sweep"
 SKIPPED = "skipped"  # state of a cell whose file is bad, in a collection that skips those
 MOST_NAMED = 20
-QUANTITIES = (*tables.TIME_NAMES, "best_test_loss")
+QUANTITIES = (*TIME_NAMES, "best_test_loss")
 Q = 0.5
 
 
@@ -158,7 +158,7 @@ class _Arrays:
                 for name in CURVE_NAMES:
                     curves[name][cell.index, : np.size(one.taus)] = getattr(one, name)
                 times[cell.index], errors[cell.index], optimal[cell.index] = (
-                    tables.readings(one, Q)[0],
+                    readings(one, Q)[0],
                     one.error_estimate,
                     one.optimal_loss,
                 )
@@ -185,7 +185,7 @@ class _Arrays:
         stderrs, times = {name: values.copy() for name, values in means.items()}, np.full((2, *lead, len(QUANTITIES), self.k), np.nan)
         for place, one in first.items():
             pooled = _pooled(one, {name: values[place][:, : np.size(one.taus)] for name, values in seeds.items()})
-            times[(slice(None), *place)] = tables.readings(pooled, Q)
+            times[(slice(None), *place)] = readings(pooled, Q)
             for name in CURVE_NAMES:
                 part: Any = (*place, slice(np.size(one.taus)))
                 means[name][part], stderrs[name][part] = getattr(pooled, name), getattr(pooled, f"{name}_stderr")

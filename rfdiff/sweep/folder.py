@@ -11,7 +11,6 @@ reader takes for a result and which the next run removes. One process at a time 
 import contextlib
 import dataclasses
 import datetime
-import fcntl
 import json
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,6 +23,7 @@ from rfdiff.curves import LearningCurves
 from rfdiff.errors import InputError
 from rfdiff.files import result_file
 from rfdiff.files.atomic import replacing
+from rfdiff.files.lock import locked
 from rfdiff.files.provenance import version_of
 from rfdiff.sweep.cells import Cell, cells_of, problem_of
 from rfdiff.sweep.specification import THEORY, Sweep, point_of, sweep_from_dict
@@ -84,14 +84,11 @@ class Folder:
         try:
             for folder in (self.cells, self.failures):
                 folder.mkdir(parents=True, exist_ok=True)
-            handle = open(self.path / ".lock", "a")  # noqa: SIM115 - the lock is held as long as it is open
+            held = contextlib.ExitStack()
+            held.enter_context(locked(self.path, "sweep"))
         except OSError as err:
             raise InputError(f"--out: cannot write to {self.path} ({err.strerror or err})") from err
-        with handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as err:
-                raise InputError(f"--out: another process works on the sweep in {self.path}; allowed: one at a time") from err
+        with held:
             for folder, pattern in ((self.path, ".manifest.json.*.partial"), (self.cells, ".*.partial"), (self.failures, ".*.partial")):
                 for leftover in folder.glob(pattern):
                     leftover.unlink()

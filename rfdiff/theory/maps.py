@@ -260,4 +260,4 @@ def _in_chunks(
             tell(min(start + CHUNK, len(which)))
     joined = {key: np.concatenate([part[key] for part in parts]) for key in (*TIME_NAMES, "error")}
     error = joined.pop("error")
-    return ClassTimes(**joined, q=q), error
+    return ClassTimes(*(joined[name] for name in TIME_NAMES), q=q), error

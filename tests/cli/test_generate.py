@@ -23,7 +23,7 @@ weights = [0.7, 0.3]
 variances = [1.0, 0.6]
 """
 GRAM = "centroid_gram = [[0.5, -0.5], [-0.5, 0.5]]\n"
-SMALL = ["--d", "12", "--tau", "3", "30", "inf", "--samples", "40", "--steps", "12", "--dtype", "float32"]
+SMALL = ["--d", "12", "--taus", "3", "30", "inf", "--samples", "40", "--steps", "12", "--dtype", "float32"]
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_plot_draws_it_again(folder: Path, tmp_path: Path) -> None:
     assert run("plot", result, "--out", str(tmp_path))[0] == entry.BAD_INPUT
     assert run("plot", result, "--q", "0.3")[0] == entry.BAD_INPUT
     with pytest.raises(ValueError, match="^class_names: 1 names; allowed: 2"):
-        plots.plot_generation(load_dataset(result), ("a",))
+        plots.generation(load_dataset(result), class_names=("a",))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_plot_draws_it_again(folder: Path, tmp_path: Path) -> None:
     [
         (["--d", "0"], "--d: 0; allowed: 1 to"),
         (["--d", "100000"], "GiB of memory; allowed: d up to about"),
-        (["--tau", "3", "2"], "taus: [3, 2] does not increase strictly"),
+        (["--taus", "3", "2"], "taus: [3, 2] does not increase strictly"),
         (["--points", "2"], "--points: 2; allowed: 3 to"),
         (["--seeds", "0"], "--seeds: 0; allowed: 1 to"),
         (["--samples", "1"], "--samples: 1; allowed: 10 to"),

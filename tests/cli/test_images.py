@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from rfdiff.cli import entry, images
-from rfdiff.cli.images_options import ImageChoice, ImageTrain
+from rfdiff.cli import entry, images_actions
+from rfdiff.cli.image_options import ImageChoice, ImageTrain
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -49,10 +49,10 @@ def test_bad_input_is_one_line(arguments: tuple[str, ...], message: str, tmp_pat
 
 
 def test_the_shorthand_gives_counts() -> None:
-    assert images.protocol_of(ImageChoice(total=1000, imbalance=4.0)).counts == (800, 200)
-    assert images.protocol_of(ImageChoice(total=900, classes=(1, 2, 3))).counts == (300, 300, 300)
-    assert images.protocol_of(ImageChoice(classes=(1, 2, 3))).counts == (500, 500, 500)
-    settings = images.settings_of(ImageTrain(t=0.1, width=16, split_seed=3, seed=4))
+    assert images_actions.protocol_of(ImageChoice(total=1000, imbalance=4.0)).counts == (800, 200)
+    assert images_actions.protocol_of(ImageChoice(total=900, classes=(1, 2, 3))).counts == (300, 300, 300)
+    assert images_actions.protocol_of(ImageChoice(classes=(1, 2, 3))).counts == (500, 500, 500)
+    settings = images_actions.settings_of(ImageTrain(t=0.1, width=16, split_seed=3, seed=4))
     assert (settings.t, settings.architecture.width, settings.protocol.split_seed, settings.seed) == (0.1, 16, 3, 4)
 
 

@@ -1,8 +1,6 @@
-"""The commands phase-map and times: what they write and print, how they refuse, how a map stops and goes on."""
+"""The command phase-map: what it writes and prints, how it refuses, how a map stops and goes on."""
 
-import io
 import re
-import sys
 import types
 from pathlib import Path
 from typing import Any
@@ -12,14 +10,14 @@ import pytest
 import xarray as xr
 
 from rfdiff import theory
-from rfdiff.class_times import ClassTimes, times
-from rfdiff.cli import entry, parsing, phase_map, tables
-from rfdiff.cli import times as times_command
+from rfdiff.class_times import TIME_NAMES, ClassTimes
+from rfdiff.cli import entry, phase_map
 from rfdiff.files import kept_parts
 from rfdiff.files.dataset_file import load_dataset, save_dataset
 from rfdiff.problem import Problem
 from rfdiff.theory import maps
 from tests import synthetic
+from tests.cli.command_line import refused, run
 from tests.tolerances import rejects
 
 TOML = """\
@@ -36,7 +34,7 @@ NUM = 3
 CELLS = NUM * NUM
 AXES = {"variance_ratio": np.geomspace(0.5, 2, NUM), "weight_0": np.linspace(0.3, 0.7, NUM)}
 WORDS = ["--x", "variance_ratio", "0.5", "2", str(NUM), "--y", "weight_0", "0.3", "0.7", str(NUM)]
-FIGURES = [f"phase_map_{name}.png" for name in tables.TIME_NAMES]
+FIGURES = [f"phase_map_{name}.png" for name in TIME_NAMES]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -47,29 +45,12 @@ def small_chunks() -> Any:
         yield
 
 
-def printed_by(*arguments: str) -> tuple[int, str]:
-    told = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "stdout", told)
-        return entry.main(list(arguments)), told.getvalue()
-
-
-def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The only line with which a command line is refused, with status 2."""
-    capsys.readouterr()
-    assert entry.main(list(arguments)) == entry.BAD_INPUT
-    told = capsys.readouterr()
-    (line,) = told.err.splitlines()
-    assert told.out == ""
-    return line
-
-
 @pytest.fixture(scope="module")
 def mapped(tmp_path_factory: pytest.TempPathFactory) -> types.SimpleNamespace:
     """One run of `rfdiff phase-map`, with what it printed."""
     folder = tmp_path_factory.mktemp("map")
     (folder / "problem.toml").write_text(TOML)
-    status, text = printed_by("phase-map", str(folder / "problem.toml"), "--out", str(folder / "out"), *WORDS)
+    status, text = run("phase-map", str(folder / "problem.toml"), "--out", str(folder / "out"), *WORDS)
     return types.SimpleNamespace(status=status, text=text, problem=folder / "problem.toml", out=folder / "out")
 
 
@@ -83,7 +64,7 @@ def test_the_file_holds_what_the_library_computes_for_xarray_alone(mapped: types
     assert problem.to_toml() == Problem.from_toml(mapped.problem).to_toml()
     expected = theory.phase_map(problem, AXES)
     assert found.time.dims == ("quantity", "variance_ratio", "weight_0", "class")
-    for name in tables.TIME_NAMES:
+    for name in TIME_NAMES:
         np.testing.assert_array_equal(found.time.sel(quantity=name), getattr(expected.times, name))
     np.testing.assert_array_equal(found.error_estimate, expected.error_estimate)
     np.testing.assert_array_equal(found.converged, expected.converged)
@@ -110,22 +91,22 @@ def test_the_table_says_what_failed_and_where_the_order_flips(mapped: types.Simp
 
 def test_plot_draws_a_map_again(mapped: types.SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, new = str(mapped.out / phase_map.FILE), tmp_path / "new"
-    status, text = printed_by("plot", file, "--out", str(new))
+    status, text = run("plot", file, "--out", str(new))
     assert status == 0
     assert text.splitlines()[:8] == mapped.text.splitlines()[:8]
     for name in FIGURES:
         assert (new / name).read_bytes() == (mapped.out / name).read_bytes()
-    assert "already holds phase_map_tau_gen.png" in refusal(capsys, "plot", file, "--out", str(new))
-    assert "--classes: 0 2; allowed: two different ones of 0 to 1" in refusal(capsys, "plot", file, "--classes", "0", "2")
-    assert "--q: 0.4; " in refusal(capsys, "plot", file, "--q", "0.4")
+    assert "already holds phase_map_tau_gen.png" in refused(capsys, "plot", file, "--out", str(new))
+    assert "--classes: 0 2; allowed: two different ones of 0 to 1" in refused(capsys, "plot", file, "--classes", "0", "2")
+    assert "--q: 0.4; " in refused(capsys, "plot", file, "--q", "0.4")
     one = tmp_path / "one"
-    assert printed_by("plot", file, "--out", str(one), "--quantity", "tau_mem", "--classes", "1", "0")[0] == 0
+    assert run("plot", file, "--out", str(one), "--quantity", "tau_mem", "--classes", "1", "0")[0] == 0
     assert [path.name for path in one.iterdir()] == ["phase_map_tau_mem.png"]
     assert (one / "phase_map_tau_mem.png").read_bytes() != (new / "phase_map_tau_mem.png").read_bytes()
 
 
 def test_standing_results_are_not_overwritten(mapped: types.SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
-    line = refusal(capsys, "phase-map", str(mapped.problem), "--out", str(mapped.out), *WORDS)
+    line = refused(capsys, "phase-map", str(mapped.problem), "--out", str(mapped.out), *WORDS)
     assert "already holds phase_map.nc, phase_map_tau_gen.png" in line
     assert line.endswith("choose another folder or add --overwrite")
 
@@ -268,7 +249,7 @@ def test_bad_maps_are_refused_in_one_line_before_anything_is_computed_or_made(
     text = {"FLAT": TOML.replace("[1.5, 0.6]", "[0.0, 0.6]"), "ONE": ONE_CLASS}.get(arguments[0], TOML)
     (tmp_path / "problem.toml").write_text(text)
     options = arguments[1:] if arguments[0] in ("FLAT", "ONE") else arguments
-    line = refusal(capsys, "phase-map", str(tmp_path / "problem.toml"), "--out", str(tmp_path / "out"), *options)
+    line = refused(capsys, "phase-map", str(tmp_path / "problem.toml"), "--out", str(tmp_path / "out"), *options)
     assert re.search(message, line), line
     assert not (tmp_path / "out").exists()
 
@@ -285,7 +266,7 @@ def made_up(num_classes: int, **axes: np.ndarray) -> xr.Dataset:
         (x, y),
     )
     problem = synthetic.problem(num_classes)
-    options = parsing.PhaseMap(problem=Path("p.toml"))
+    options = phase_map.PhaseMap(problem=Path("p.toml"))
     return phase_map.labelled(found, problem, {x: "log", y: "linear"}, options)
 
 
@@ -311,7 +292,7 @@ def test_shares_and_flips_of_a_known_map() -> None:
 def test_one_class_shows_the_time_itself(tmp_path: Path) -> None:
     data = made_up(1, psi_p=np.geomspace(0.5, 8, 5), psi_n=np.array([1.0, 2.0]))
     file = save_dataset(data, tmp_path / phase_map.FILE)
-    status, text = printed_by("plot", str(file), "--quantity", "tau_gen")
+    status, text = run("plot", str(file), "--quantity", "tau_gen")
     assert status == 0
     assert text.splitlines()[3].split() == ["time", "lowest", "median", "highest", "never", "or", "none"]
     assert text.splitlines()[4].split() == ["tau_gen", "1", "1.5", "2", "0"]
@@ -320,97 +301,8 @@ def test_one_class_shows_the_time_itself(tmp_path: Path) -> None:
 
 def test_plot_says_what_it_can_draw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = save_dataset(xr.Dataset({"a": ("i", [1.0])}), tmp_path / "other.nc")
-    assert "is not an rfdiff result" in refusal(capsys, "plot", str(other))
-    assert "--classes: goes with a file of rfdiff phase-map alone" in refusal(capsys, "plot", str(other), "--classes", "0", "1")
+    assert "is not an rfdiff result" in refused(capsys, "plot", str(other))
+    assert "--classes: goes with a file of rfdiff phase-map alone" in refused(capsys, "plot", str(other), "--classes", "0", "1")
     whole = save_dataset(made_up(2, psi_p=np.array([1.0, 2.0]), psi_n=np.array([1.0, 2.0])), tmp_path / "map.nc").read_bytes()
     (tmp_path / "half.nc").write_bytes(whole[: len(whole) // 2])
-    assert "half.nc: is truncated" in refusal(capsys, "plot", str(tmp_path / "half.nc"))
-
-
-# Both readings of the times
-
-
-@pytest.fixture(scope="module")
-def timed(tmp_path_factory: pytest.TempPathFactory) -> types.SimpleNamespace:
-    """One run of `rfdiff times` without derivatives, with what it printed."""
-    folder = tmp_path_factory.mktemp("times")
-    (folder / "problem.toml").write_text(TOML)
-    status, text = printed_by("times", str(folder / "problem.toml"), "--out", str(folder / "out"), "--points", "60")
-    return types.SimpleNamespace(status=status, text=text, problem=folder / "problem.toml", out=folder / "out")
-
-
-def test_times_holds_both_readings_for_xarray_alone(timed: types.SimpleNamespace) -> None:
-    assert timed.status == 0
-    assert sorted(path.name for path in timed.out.iterdir()) == ["times.nc", "times.png"]
-    with xr.open_dataset(timed.out / "times.nc", engine="h5netcdf") as data:
-        found = data.load()
-    problem = Problem.from_toml(timed.problem)
-    curves = theory.learning_curves(problem, theory.time_grid(problem, num=60))
-    read, bulks = times(curves), theory.bulk_times(problem)
-    np.testing.assert_array_equal(found.time, [getattr(read, name) for name in tables.TIME_NAMES])
-    np.testing.assert_array_equal(found.bulk_time, [bulks.tau_gen, bulks.tau_mem])
-    np.testing.assert_array_equal(found.bulk_edges, bulks.edges)
-    np.testing.assert_array_equal(found.test_loss, curves.test_loss)
-    assert bool(found.separated) and "elasticity" not in found
-    lines = timed.text.splitlines()
-    assert lines[0].split()[:4] == ["class", "weight", "read", "from"]
-    gen, spectral = read.tau_gen[1], bulks.tau_gen[1]
-    shown = [line.split() for line in lines[4:7]]
-    assert shown[0][:4] == ["1", "0.5", "curves", tables.number(gen)]
-    assert shown[1][:2] == ["spectrum", tables.number(spectral)]
-    assert shown[2][:2] == ["spectrum/curves", tables.number(spectral / gen)]
-    assert "generalisation" in timed.text and f"{bulks.fastest[0]:.4g} to {bulks.slowest[0]:.4g}" in timed.text
-
-
-def test_plot_draws_times_again(timed: types.SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = str(timed.out / "times.nc")
-    status, text = printed_by("plot", file, "--out", str(tmp_path))
-    assert status == 0
-    assert text.splitlines()[:8] == timed.text.splitlines()[:8]
-    assert (tmp_path / "times.png").read_bytes() == (timed.out / "times.png").read_bytes()
-    assert "already holds times.png" in refusal(capsys, "plot", file, "--out", str(tmp_path))
-    assert "--quantity: goes with a file of rfdiff phase-map alone" in refusal(capsys, "plot", file, "--quantity", "tau_gen")
-    assert "already holds times.nc, times.png" in refusal(capsys, "times", str(timed.problem), "--out", str(timed.out))
-
-
-def test_bulks_that_overlap_and_elasticities_are_told() -> None:
-    def four(values: Any) -> ClassTimes:
-        return ClassTimes(values[0], values[1], values[2], values[3])
-
-    slopes = {name: four([np.array([i + j / 10, np.nan]) for j in range(4)]) for i, name in enumerate(("t", "psi_p"))}
-    found = theory.TimeSensitivity(times(synthetic.theory()), slopes, four(np.zeros((4, 2, 2, 2))), 1e-7)
-    data = times_command.labelled(synthetic.problem(), synthetic.theory(), synthetic.spectrum(), 0.4, found)
-    lines = times_command.table(data)
-    assert lines[0].split()[-2:] == ["tau_opt(0.4)", "tau_mem/tau_gen"]
-    assert lines[2].split() == ["spectrum", "-", "-", "-", "-", "-"]
-    assert any("the bulks of the spectrum are not separated" in line for line in lines)
-    assert lines[-3].split()[:7] == ["d", "log", "time", "/", "d", "log", "tau_gen,"]
-    assert lines[-1].split() == ["psi_p", "+1.000", "-", "+1.100", "-", "+1.200", "-", "+1.300", "-"]
-
-
-@pytest.mark.slow
-def test_elasticities_are_those_of_the_library(tmp_path: Path) -> None:
-    (tmp_path / "problem.toml").write_text(TOML)
-    status, text = printed_by("times", str(tmp_path / "problem.toml"), "--out", str(tmp_path / "out"), "--sensitivity")
-    assert status == 0
-    found, expected = load_dataset(tmp_path / "out" / "times.nc"), theory.sensitivity(Problem.from_toml(tmp_path / "problem.toml"))
-    for name, slopes in expected.elasticities.items():
-        np.testing.assert_array_equal(found.elasticity.sel(parameter=name, quantity="tau_mem"), slopes.tau_mem)
-        assert any(line.split()[:2] == [name, f"{slopes.tau_gen[0]:+.3f}"] for line in text.splitlines())
-    np.testing.assert_allclose(found.time.sel(quantity="tau_mem"), expected.times.tau_mem, rtol=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--q", "0"], "--q: 0.0; allowed: 0 < q < 1"),
-        (["--points", "19"], "--points: 19; allowed: 20 to 100000"),
-        (["--tolerance", "1e-12"], "--tolerance: 1e-12; allowed: 1e-9 <= tolerance <= 0.1"),
-        (["--sensitivity"], "--sensitivity: psi_p = 8 = psi_n m, where the curves have no limit"),
-    ],
-)
-def test_bad_times_are_refused_in_one_line(arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "problem.toml").write_text(TOML.replace("[mixture]", "noise_draws = 2\n[mixture]"))
-    line = refusal(capsys, "times", str(tmp_path / "problem.toml"), "--out", str(tmp_path / "out"), *arguments)
-    assert message in line
-    assert not (tmp_path / "out").exists()
+    assert "half.nc: is truncated" in refused(capsys, "plot", str(tmp_path / "half.nc"))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from rfdiff import backward, plots
+from rfdiff import backward
 from rfdiff.cli import entry, speciate
 from rfdiff.files.dataset_file import load_dataset
 from tests.cli.command_line import run
@@ -113,15 +113,6 @@ def test_crossing() -> None:
     t, error = speciate.crossing(times, share, stderr, 0.5)
     assert t == pytest.approx(2.25) and error == pytest.approx(0.05 * np.hypot(0.75, 0.25))
     assert np.isnan(speciate.crossing(times, share, stderr, 0.1)).all()
-
-
-def test_figures_refuse_what_does_not_fit() -> None:
-    with pytest.raises(ValueError, match=r"^paths: shape \(2, 3\); allowed: \(2, 3, A\)"):
-        plots.plot_backward_paths([3, 2, 1], np.zeros((2, 3)), [0, 1], 2, "x")
-    with pytest.raises(ValueError, match="^class_names: 1 names; allowed: 2"):
-        plots.plot_return_probability(([0, 1], np.zeros((2, 2))), class_names=("a",))
-    figure = plots.plot_backward_paths([3, 2, 1], np.full((2, 3, 2), 9.0), [0, 1], 2, "x", [1.0, np.nan])
-    assert len(figure.axes) == 2 and figure.axes[0].get_yscale() == "symlog"
 
 
 def test_table_of_what_is_never_reached() -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import tomli_w
 
+from rfdiff.cli import collect as collect_command
 from rfdiff.cli import entry
-from rfdiff.cli import sweep as sweep_command
 from rfdiff.files import result_file
 from rfdiff.files.dataset_file import load_dataset
 from rfdiff.sweep import Task, running
@@ -38,7 +38,7 @@ def test_sweep_collect_plot(spec: Path, tmp_path: Path, capsys: pytest.CaptureFi
         "18 cells: 18 done, 0 failed, 0 missing",
         f"in {out}: {', '.join(['sweep.nc', *FIGURES])}",
     ]
-    assert load_dataset(out / "sweep.nc").attrs["content"] == sweep_command.CONTENT
+    assert load_dataset(out / "sweep.nc").attrs["content"] == collect_command.CONTENT
     assert entry.main(["collect", str(out)]) == 2
     assert "already holds sweep.nc, sweep_times_variance_ratio.png" in capsys.readouterr().err
     assert entry.main(["collect", str(out), "--overwrite"]) == 0

@@ -13,7 +13,7 @@ import xarray as xr
 from matplotlib.colors import to_hex
 
 from rfdiff import plots
-from rfdiff.cli import tables
+from rfdiff.class_times import readings
 from rfdiff.curves import LearningCurves
 from rfdiff.files import result_file
 from rfdiff.files.dataset_file import load_dataset, save_dataset
@@ -69,7 +69,7 @@ def test_every_curve_stands_at_its_coordinates(finished: tuple[Path, list[Cell]]
         curves = instant(cell.task)
         if cell.task.d is None:
             np.testing.assert_array_equal(found.theory_test_loss.sel(at), curves.test_loss)
-            np.testing.assert_array_equal(found.theory_class_time.sel(at), tables.readings(curves, 0.5)[0])
+            np.testing.assert_array_equal(found.theory_class_time.sel(at), readings(curves, 0.5)[0])
             continue
         part = found.test_loss_per_seed.sel(at).sel(solver="exact", d=cell.task.d, seed=list(cell.task.seeds))
         np.testing.assert_array_equal(part, (curves.per_seed or {})["test_loss"])
@@ -99,8 +99,8 @@ def test_failed_and_missing_cells_are_nan_and_say_why(tmp_path: Path) -> None:
     np.testing.assert_allclose(other.test_loss, other.test_loss_per_seed.sel(seed=[0, 1]).mean("seed"), rtol=1e-14)
     again = load_dataset(save_dataset(found, tmp_path / "sweep.nc"))
     assert again.status.identical(found.status) and again.tau.equals(found.tau)
-    plots.plot_sweep_times(again, "psi_n")
-    plots.plot_sweep_curves(again, "t")
+    plots.sweep_times(again, "psi_n")
+    plots.sweep_curves(again, "t")
 
 
 def test_bad_files_are_named_and_skipped_only_when_asked(finished: tuple[Path, list[Cell]]) -> None:
@@ -162,7 +162,7 @@ def test_no_sweep(tmp_path: Path, finished: tuple[Path, list[Cell]]) -> None:
 
 def test_figures_show_the_numbers_of_the_dataset(template: Path) -> None:
     found = collect(template)
-    figure = plots.plot_sweep_times(found, "psi_n")
+    figure = plots.sweep_times(found, "psi_n")
     panels = np.array(figure.axes).reshape(3, 2)
     for j, t in enumerate((0.3, 0.2)):
         assert f"{t:g}" in panels[0, j].get_title()
@@ -173,12 +173,12 @@ def test_figures_show_the_numbers_of_the_dataset(template: Path) -> None:
             expected = [here.theory_class_time, *(here.class_time.sel(solver="exact", d=d) for d in (12,))]
             for values in expected:
                 assert any(np.array_equal(y, values) for y in heights)
-    curves = plots.plot_sweep_curves(found, "t")
+    curves = plots.sweep_curves(found, "t")
     heights = [np.asarray(line.get_ydata()) for line in curves.axes[0].lines]
     here = found.isel(t=0, psi_n=1)
     assert any(np.array_equal(y, here.theory_train_loss.isel({"class": 1})) for y in heights)
     assert any(np.array_equal(y, here.test_loss.sel(solver="exact", d=12).isel({"class": 0})) for y in heights)
     with pytest.raises(ValueError, match="axis: 'psi_p'; allowed: t, psi_n"):
-        plots.plot_sweep_times(found, "psi_p")
+        plots.sweep_times(found, "psi_p")
     with pytest.raises(ValueError, match="axis: 'psi_p'; allowed: t, psi_n"):
-        plots.plot_sweep_curves(found, "psi_p")
+        plots.sweep_curves(found, "psi_p")

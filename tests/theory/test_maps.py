@@ -79,7 +79,7 @@ def test_cells_are_done_again_with_what_they_lack(monkeypatch: pytest.MonkeyPatc
         calls.append((which.tolist(), size, careful))
         coarse, lost = (which == 1) & (size == calls[0][1]), (which == 2) & (not careful)
         made_up = dict.fromkeys(NAMES, np.full((which.size, 2), float(size)))
-        return ClassTimes(**made_up, q=q), np.where(lost, np.inf, np.where(coarse, 1e-3, 1e-6))
+        return ClassTimes(*made_up.values(), q=q), np.where(lost, np.inf, np.where(coarse, 1e-3, 1e-6))
 
     monkeypatch.setattr(maps, "_in_chunks", pretended)
     found = theory.phase_map(centred(), {"variance_ratio": [0.9, 1.0], "weight_0": [0.4, 0.5]})

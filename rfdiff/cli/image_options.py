@@ -6,30 +6,30 @@ from typing import Annotated, Literal, Union
 
 import tyro
 
-Whole = Annotated[int | None, tyro.conf.arg(metavar="NUMBER")]
-Real = Annotated[float | None, tyro.conf.arg(metavar="NUMBER")]
-Reals = Annotated[tuple[float, ...] | None, tyro.conf.arg(metavar="NUMBER ...")]
+from rfdiff.cli.options import Directory, Flag, Integer, Integers, Number, Numbers, OptionalDirectory, OptionalFile
+
+Classes = Annotated[tuple[int, ...], tyro.conf.arg(metavar="CLASS ...")]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageChoice:
     """Which images."""
 
-    data: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    data: OptionalDirectory = None
     """Folder of the four original Fashion-MNIST files; where RFDIFF_FASHION_MNIST says if not given."""
-    classes: Annotated[tuple[int, ...], tyro.conf.arg(metavar="CLASS ...")] = (8, 7)
+    classes: Classes = (8, 7)
     """Classes 0 to 9: T-shirt, Trouser, Pullover, Dress, Coat, Sandal, Shirt, Sneaker, Bag, Ankle boot."""
-    counts: Annotated[tuple[int, ...] | None, tyro.conf.arg(metavar="NUMBER ...")] = None
+    counts: Integers = None
     """Training images of each class; 500 each if neither this nor --total is given."""
-    total: Whole = None
+    total: Integer = None
     """Training images in all, shared equally or by --imbalance; in place of --counts."""
-    imbalance: Real = None
+    imbalance: Number = None
     """Images of the first class over those of each other class; goes with --total."""
     held_out: int = 250
     """Images of each class that are never trained on, to measure losses on."""
     side: int = 28
     """Pixels a side: 28, or 14 or 7 by averaging over blocks."""
-    rescale: Reals = None
+    rescale: Numbers = None
     """Factors of the class variances, about the class means."""
     split_seed: int = 0
     """Random order of the images of a class."""
@@ -44,7 +44,7 @@ class ImageData(ImageChoice):
 class ImageTrain(ImageChoice):
     """Train a U-Net, or go on with a run that was stopped: losses per class and t, and checkpoints, at log-spaced steps."""
 
-    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("rfdiff-images")
+    out: Directory = Path("rfdiff-images")
     """Folder of the run; one that holds the same run is gone on with."""
     width: int = 32
     """Channels of the finest level of the U-Net."""
@@ -64,7 +64,7 @@ class ImageTrain(ImageChoice):
     """Step size."""
     momentum: float = 0.9
     """Momentum of sgd."""
-    t: Real = None
+    t: Number = None
     """The one diffusion time to train at, as in the random-features theory; all t if not given."""
     log_snr: tuple[float, float] = (-8.0, 7.0)
     """Range of the log-SNR of training at all t."""
@@ -80,9 +80,9 @@ class ImageTrain(ImageChoice):
     """Arithmetic of the network; bfloat16 is for accelerators."""
     seed: int = 0
     """Random key of parameters, noise and order."""
-    devices: Whole = None
+    devices: Integer = None
     """Number of devices that share a batch; all if not given."""
-    overwrite: bool = False
+    overwrite: Flag = False
     """Remove the run that stands in the folder, and start anew."""
 
 
@@ -92,7 +92,7 @@ class ImageEvaluate:
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
     """Folder of the run."""
-    data: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    data: OptionalDirectory = None
     """Folder of the four original Fashion-MNIST files; where RFDIFF_FASHION_MNIST says if not given."""
     samples: int = 1000
     """Samples of a checkpoint."""
@@ -102,13 +102,13 @@ class ImageEvaluate:
     """Random key of the noise that samples start from."""
     from_step: int = 30
     """Earlier checkpoints are not evaluated."""
-    classifier: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    classifier: OptionalFile = None
     """File of the classifier, made if absent; classifier.npz in the folder of the run if not given."""
     classifier_epochs: int = 8
     """Passes of the classifier's training."""
-    devices: Whole = None
+    devices: Integer = None
     """Number of devices that share the work; all if not given."""
-    overwrite: bool = False
+    overwrite: Flag = False
     """Replace the evaluation that stands in the folder."""
 
 
