@@ -22,12 +22,13 @@ def show(result: result_file.Result, out: Path, q: float) -> int:
     Returns:
         The exit status that the verdict gives.
     """
-    say(tables.times_table(result.theory, result.simulation, q))
+    predicted = result.theory if result.covering is None else result.covering
+    say(tables.times_table(predicted, result.simulation, q))
     agreement: Agreement | None = None
     if result.theory is not None and result.simulation is not None and result.smaller is not None:
         agreement = assess(result.theory, result.simulation, result.smaller)
         say("\n".join(tables.verdict_lines(agreement)))
-    reference = result.theory if result.theory is not None else result.simulation
+    reference = predicted if predicted is not None else result.simulation
     marked = None if reference is None else times(reference, q)
     figures = {"curves.png": plots.curves(*(one for one in (result.theory, result.simulation) if one is not None), times=marked)}
     empirical = None if result.simulation is None else result.simulation.spectrum

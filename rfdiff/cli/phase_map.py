@@ -20,7 +20,7 @@ from rfdiff.cli.terminal import prepare_folder, read_problem, redraw_folder, say
 from rfdiff.errors import InputError
 from rfdiff.files import kept_parts
 from rfdiff.files.dataset_file import load_dataset, save_dataset
-from rfdiff.parameters import get_parameter
+from rfdiff.parameters import get_parameter, meaning
 from rfdiff.problem import Problem
 from rfdiff.progress import progress
 from rfdiff.theory.maps import MOST_CELLS, cells_in, problem_at
@@ -41,7 +41,8 @@ class PhaseMap(Output):
     problem: ProblemFile
     """Problem file; it holds everything that the axes do not vary."""
     x: Axis = ("variance_ratio", 0.25, 4.0, 33)
-    """Horizontal axis: t, psi_p, psi_n, weight_C, variance_C, variance_ratio (class 0 over 1) or centroid_norm_C, where C is a class."""
+    """Horizontal axis: t, psi_p, psi_n, weight_C, variance_C, variance_ratio (class 0 over 1) or centroid_norm_C, where C is a class.
+    weight_C leaves the proportions of the other classes, variance_ratio leaves class 1 and scales the covariance of class 0."""
     y: Axis = ("weight_0", 0.1, 0.9, 33)
     """Vertical axis, with the same names."""
     x_scale: Scale = "auto"
@@ -157,7 +158,7 @@ def labelled(found: theory.PhaseMap, problem: Problem, scales: Mapping[str, str]
     """A map as a dataset whose coordinates bear the names of the two numbers."""
     x, y = found.names
     axes = {
-        name: (name, values, {"long_name": name, "units": "1", "spacing": scales[name]})
+        name: (name, values, {"long_name": meaning(name), "units": "1", "spacing": scales[name]})
         for name, values in ((x, found.first), (y, found.second))
     }
     values = np.stack([getattr(found.times, name) for name in TIME_NAMES])

@@ -5,7 +5,7 @@ import time
 
 from rfdiff import theory
 from rfdiff.cli.command import Command
-from rfdiff.cli.curve_options import Closed, Curves, check_curves, run_record, training_rule, training_times
+from rfdiff.cli.curve_options import Closed, Curves, check_curves, closed_curves, run_record, training_rule, training_times
 from rfdiff.cli.curve_results import FIGURES, FILE, show
 from rfdiff.cli.terminal import note, prepare_folder, read_problem, say_cost
 from rfdiff.files import result_file
@@ -31,9 +31,9 @@ def run(options: Predict) -> int:
     prepare_folder(options.out, (FILE, *FIGURES[:2]), options.overwrite)
     taus = training_times(options, problem, rule)
     note("closed form: learning curves and spectrum")
-    curves = theory.learning_curves(problem, taus, rule=rule, tolerance=options.tolerance)
+    curves, covering = closed_curves(problem, taus, rule, options.tolerance)
     record = provenance(**run_record("predict", options))
-    result = result_file.Result(problem, curves, theory.spectrum(problem), metadata=record)
+    result = result_file.Result(problem, curves, theory.spectrum(problem), metadata=record, covering=covering)
     result_file.save(result, options.out / FILE)
     status = show(result, options.out, options.q)
     say_cost(time.monotonic() - start)
