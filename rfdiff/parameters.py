@@ -5,10 +5,10 @@ Each name sets one physical quantity and says what stays fixed. Setters are made
 
 import dataclasses
 import re
+from typing import Any
 
 import jax
 import numpy as np
-from numpy.typing import ArrayLike
 
 from rfdiff.errors import InputError
 from rfdiff.mixture import MixtureLaw
@@ -79,7 +79,8 @@ def set_parameter(problem: Problem, name: str, value: float | jax.Array) -> Prob
     """
     kind, c = _split(problem, name)
     if kind in ("t", "psi_p", "psi_n"):
-        return dataclasses.replace(problem, **{kind: value})
+        number: dict[str, Any] = {kind: value}
+        return dataclasses.replace(problem, **number)
     law = problem.mixture
     unit = np.eye(problem.num_classes)[c]
     if kind == "weight":
@@ -124,6 +125,6 @@ def _scalable(name: str, present: float) -> float:
     return present
 
 
-def _with(problem: Problem, **fields: ArrayLike) -> Problem:
+def _with(problem: Problem, **fields: Any) -> Problem:
     law: MixtureLaw = dataclasses.replace(problem.mixture, **fields)
     return dataclasses.replace(problem, mixture=law)

@@ -6,11 +6,11 @@ and widened again until f = 1 on the contour gives the known (1/d) tr[Vᵀ V_c])
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from rfdiff.errors import InputError
 from rfdiff.machine_memory import machine_bytes
@@ -20,7 +20,8 @@ from rfdiff.theory import resolvent
 from rfdiff.theory.equivalent import Equivalent
 from rfdiff.theory.noncommuting import closed_system
 from rfdiff.theory.noncommuting.blocks import directions_for
-from rfdiff.theory.noncommuting.directions import ROWS_ELEMENTS, aligned_eigenvalues, products, working_basis
+from rfdiff.theory.noncommuting.directions import ROWS_ELEMENTS, products
+from rfdiff.theory.noncommuting.working_basis import aligned_eigenvalues, working_basis
 from rfdiff.theory.traces import sandwich
 
 Progress = Callable[[int, int], None]
@@ -88,7 +89,7 @@ def spectra(dense: Dense, problem: Problem) -> Equivalent:
     return Equivalent(**fields)
 
 
-def solve(dense: Dense, z: np.ndarray, start: Any, work: Work) -> closed_system.Solved:
+def solve(dense: Dense, z: np.ndarray, start: tuple[ArrayLike, ArrayLike] | None, work: Work) -> closed_system.Solved:
     """One-point solutions at Z points of the upper half-plane, from those of the surrogate, or from (δ, H) given.
 
     Raises:
@@ -120,9 +121,9 @@ def second_traces(dense: Dense, solved: closed_system.Solved, work: Work) -> jax
     pieces = []
     for start in range(0, count, block):
         rows = slice(start, min(start + block, count))
-        found = closed_system.responses(system, solved, rows, gamma[rows], theta, signal, noise)
+        response = closed_system.responses(system, solved, rows, gamma[rows], theta, signal, noise)
         part = jax.tree.map(lambda leaf, rows=rows: leaf[rows, None, None], solved.point)
-        pieces.append(-_sandwich(eq, part, whole, jnp.asarray(found.delta), jnp.asarray(theta[:, None]), jnp.asarray(found.Y)))
+        pieces.append(-_sandwich(eq, part, whole, jnp.asarray(response.delta), jnp.asarray(theta[:, None]), jnp.asarray(response.Y)))
     traces = jnp.moveaxis(jnp.concatenate(pieces), -1, 0)
     return traces.reshape(2, k, count, 2 * count)
 

@@ -16,7 +16,7 @@ from rfdiff.theory import dynamics, learning_curves, spectrum, stieltjes, time_g
 from rfdiff.theory.contour import ellipse
 from rfdiff.theory.equivalent import equivalent
 from rfdiff.theory.noncommuting import closed_system, dense
-from rfdiff.theory.noncommuting.directions import working_basis
+from rfdiff.theory.noncommuting.working_basis import working_basis
 from rfdiff.theory.traces import one_trace
 from tests.theory.noncommuting import by_blocks
 from tests.tolerances import assert_within, rejects
