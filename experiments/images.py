@@ -214,12 +214,12 @@ def orders(data: xr.Dataset, reading: str) -> tuple[int, int]:
     return resolved, right
 
 
-def learned_said(data: xr.Dataset) -> tuple[str, bool]:
-    """The sentence that every class was learned at all."""
-    fall = 1 - (data["mean_loss"].sel(set="held_out").min("step") / data["mean_loss"].sel(set="held_out").isel(step=0))
+def learned(data: xr.Dataset) -> harness.Criterion:
+    """Whether every class was learned at all."""
+    held_out = data["mean_loss"].sel(set="held_out")
+    fall = float((1 - held_out.min("step") / held_out.isel(step=0)).min())
     least = 0.02 if data.attrs["form"] == "smoke" else 0.5
-    text = f"the held-out loss of every class falls by more than {least:.0%} (least: {float(fall.min()):.0%})"
-    return text, bool((fall > least).all())
+    return harness.Criterion("fall of the held-out loss of every class", f"{fall:.0%}", f"> {least:.0%}", fall > least)
 
 
 def table(data: xr.Dataset) -> str:

@@ -1,4 +1,4 @@
-"""A rare class is decided later in the backward process: the speciation time falls with its weight, in theory, U-turns and clones.
+"""A rare class is decided later in the backward process: its speciation time falls with its weight.
 
 Two isotropic classes of variance 1, centroids at distance √d, data centred. Two classes share one time by R_c = (1 + π_c)/2, since
 π_0 (1 - R_0) = π_1 (1 - R_1): a rare class delays both.
@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from scipy.stats import norm
 
 from experiments import harness
+from experiments.harness import Criterion
 from rfdiff import GaussianMixture, MixtureLaw, backward
 from rfdiff.plots import class_colors
 
@@ -107,23 +108,30 @@ def crossings(data: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
     return values, errors
 
 
-def verdict(data: xr.Dataset) -> list[tuple[str, bool]]:
+def criteria(data: xr.Dataset) -> list[Criterion]:
     time = data["time"].values
-    falls = bool(np.all(np.diff(time[:, 1]) < 0))
-    said = [(f"theory: the time falls at every step from π = 0.5 to {data['weight'].values[-1]:g}, "
-             f"{time[0, 1]:.2f} to {time[-1, 1]:.2f}, while the classical estimate falls to {data['classical'].values[-1]:.2f}", falls),
-            ("theory: both classes have one time, to 1e-6", bool(np.max(np.abs(time[:, 0] - time[:, 1])) < 1e-6))]  # fmt: skip
+    steps, apart = np.diff(time[:, 1]), float(np.max(np.abs(time[:, 0] - time[:, 1])))
+    judged = [
+        Criterion(
+            f"theory: change of t_s from one weight to the next, π = 0.5 to {data['weight'].values[-1]:g}",
+            f"{steps.max():.3f}",
+            "< 0",
+            bool(np.all(steps < 0)),
+        ),
+        Criterion("theory: difference of the times of the two classes", f"{apart:.1e}", "< 1e-6", apart < 1e-6),
+    ]
     for name, theory, what in (("uturn", "expected", "U-turns"), ("clone", "clone_expected", "clones")):
         off = _known(_off(data, name, theory), data, name)
         limit = float(norm.isf(FALSE_ALARM / (2 * off.size)))
-        said.append((f"{what}: within {limit:.1f} standard errors of R_c in all {off.size} points "
-                     f"of every class and weight (worst {off.max():.1f})",
-                     bool(off.max() < limit)))  # fmt: skip
+        judged.append(
+            Criterion(
+                f"{what}: distance from R_c ({off.size} points)", f"{off.max():.1f} s.e.", f"< {limit:.1f} s.e.", bool(off.max() < limit)
+            )
+        )
     rare = data.isel(shown=slice(1, None))
-    wrong = _known(_off(rare, "uturn", "balanced"), rare, "uturn")
-    said.append((f"U-turns: a theory that takes the classes to be balanced is rejected (worst {wrong.max():.0f} standard errors)",
-                 bool(wrong.max() > 10)))  # fmt: skip
-    return said
+    wrong = float(_known(_off(rare, "uturn", "balanced"), rare, "uturn").max())
+    judged.append(Criterion("U-turns: distance from a theory with balanced classes", f"{wrong:.0f} s.e.", "> 10 s.e.", wrong > 10))
+    return judged
 
 
 def table(data: xr.Dataset) -> str:

@@ -185,7 +185,8 @@ def show(dataset: xr.Dataset, out: Path, quantity: str, pair: tuple[int, int]) -
 def map_of(dataset: xr.Dataset) -> theory.PhaseMap:
     """The map that a phase_map.nc holds."""
     x, y = (str(dataset.attrs[which]) for which in "xy")
-    times = ClassTimes(**{name: dataset["time"].sel(quantity=name).values for name in TIME_NAMES}, q=float(dataset.attrs["q"]))
+    gen, stop, mem, opt = (dataset["time"].sel(quantity=name).values for name in TIME_NAMES)
+    times = ClassTimes(gen, stop, mem, opt, q=float(dataset.attrs["q"]))
     error = dataset["error_estimate"].values
     return theory.PhaseMap(dataset[x].values, dataset[y].values, times, error, converged_cells(dataset), (x, y))
 

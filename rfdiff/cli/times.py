@@ -130,12 +130,13 @@ def results_of(dataset: xr.Dataset) -> tuple[LearningCurves, Spectrum, ClassTime
     grid, intervals, density = dataset["eigenvalue"].values, dataset["interval"].values, dataset["class_density"].values
     support = np.array([[grid[intervals == i].min(), grid[intervals == i].max()] for i in np.unique(intervals)])
     spectrum = Spectrum(support, grid, density.sum(axis=1), density, intervals, np.zeros(0), np.zeros(0), np.nan)
-    read = ClassTimes(**{name: dataset["time"].sel(quantity=name).values for name in TIME_NAMES}, q=float(dataset.attrs["q"]))
+    gen, stop, mem, opt = (dataset["time"].sel(quantity=name).values for name in TIME_NAMES)
+    read = ClassTimes(gen, stop, mem, opt, q=float(dataset.attrs["q"]))
     edges, fastest, slowest = (dataset[name].values for name in ("bulk_edges", "bulk_fastest", "bulk_slowest"))
     gap = np.array([edges[1, 1], edges[0, 0]])
     shares, separated = dataset["bulk_share"].values, bool(dataset["separated"])
-    gen, mem = dataset["bulk_time"].values
-    bulks = theory.BulkTimes(gen, mem, fastest, slowest, shares, edges, gap, separated)
+    bulk_gen, bulk_mem = dataset["bulk_time"].values
+    bulks = theory.BulkTimes(bulk_gen, bulk_mem, fastest, slowest, shares, edges, gap, separated)
     return curves, spectrum, read, bulks
 
 
