@@ -42,7 +42,7 @@ def test_compare_writes_what_the_library_computes(compared: types.SimpleNamespac
 
 def test_compare_prints_table_verdict_places_and_cost(compared: types.SimpleNamespace) -> None:
     result = result_file.load(compared.out / "result.nc")
-    assert tables.times_table(result.theory, result.simulation, 0.5) in compared.text
+    assert tables.times_table(result.covering, result.simulation, 0.5) in compared.text
     assert result.theory is not None and result.simulation is not None and result.smaller is not None
     assert "\n".join(tables.verdict_lines(assess(result.theory, result.simulation, result.smaller))) in compared.text
     assert f"in {compared.out}: result.nc, curves.png, spectrum.png, agreement.png" in compared.text

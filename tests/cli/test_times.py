@@ -43,8 +43,8 @@ def test_times_holds_both_readings_for_xarray_alone(timed: types.SimpleNamespace
     with xr.open_dataset(timed.out / "times.nc", engine="h5netcdf") as data:
         found = data.load()
     problem = Problem.from_toml(timed.problem)
-    curves = theory.learning_curves(problem, theory.time_grid(problem, num=60))
-    read, bulks = times(curves), theory.bulk_times(problem)
+    curves, covering = theory.covering_curves(problem, theory.time_grid(problem, num=60))
+    read, bulks = times(covering), theory.bulk_times(problem)
     np.testing.assert_array_equal(found.time, [getattr(read, name) for name in TIME_NAMES])
     np.testing.assert_array_equal(found.bulk_time, [bulks.tau_gen, bulks.tau_mem])
     np.testing.assert_array_equal(found.bulk_edges, bulks.edges)
