@@ -137,6 +137,7 @@ def assess(theory: LearningCurves, simulation: LearningCurves, smaller: Learning
 def compare(
     problem: Problem,
     taus: Any,
+    *,
     d: int,
     key: jax.Array,
     num_seeds: int,
@@ -176,6 +177,6 @@ def compare(
     def after(offset: int) -> Callable[[int, int], None] | None:
         return None if progress is None else lambda done, _: progress(offset + done, total)
 
-    smaller = simulated_curves(problem, taus, d // 2, small, num_seeds, rule=rule, dtype=dtype, progress=after(0))
-    simulation = simulated_curves(problem, taus, d, large, num_seeds, rule=rule, dtype=dtype, progress=after(num_seeds))
+    smaller = simulated_curves(problem, taus, d=d // 2, key=small, num_seeds=num_seeds, rule=rule, dtype=dtype, progress=after(0))
+    simulation = simulated_curves(problem, taus, d=d, key=large, num_seeds=num_seeds, rule=rule, dtype=dtype, progress=after(num_seeds))
     return assess(theory, simulation, smaller)

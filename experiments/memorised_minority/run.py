@@ -32,7 +32,7 @@ def problem(pi: float) -> Problem:
 
 
 def closed_form(pi: float) -> dict[str, Any]:
-    curves = theory.learning_curves(problem(pi), theory.time_grid(problem(pi), 60))
+    curves = theory.learning_curves(problem(pi), theory.time_grid(problem(pi), num=60))
     read = times(curves)
     return {"tau_gen": read.tau_gen, "tau_mem": read.tau_mem, "theory_tau": curves.taus, "theory_score": curves.score_error}
 

@@ -9,7 +9,6 @@ from rfdiff import theory
 from rfdiff.cli.options import (
     LARGEST_KEY,
     MOST_POINTS,
-    MOST_SEEDS,
     FloatingType,
     Number,
     Numbers,
@@ -24,6 +23,7 @@ from rfdiff.curves import LearningCurves
 from rfdiff.errors import InputError
 from rfdiff.problem import Problem
 from rfdiff.rules import RULES, Ridge, Rule, RuleName, rule_of
+from rfdiff.simulation.seed_batches import MOST_SEEDS
 
 RULE_OPTIONS = {name: rule.arguments for name, rule in RULES.items()}
 

@@ -133,7 +133,7 @@ def labelled(problem: Problem, taus: np.ndarray, grid: np.ndarray, runs: list[di
     """Measures of all networks at all sources, and theory's curves and times at the grid's time next to the problem's t, as a dataset."""
     t = float(grid[_nearest(grid, float(problem.t))])
     beside = dataclasses.replace(problem, t=t)
-    curves = theory.learning_curves(beside, theory.time_grid(beside, CURVE_POINTS))
+    curves = theory.learning_curves(beside, theory.time_grid(beside, num=CURVE_POINTS))
     read = times(curves)
     weights = np.asarray(problem.mixture.weights)
     found = {name: np.stack([run[name] for run in runs]) for name in COUNTED}

@@ -12,7 +12,6 @@ from rfdiff.errors import InputError
 from rfdiff.simulation.features import LARGEST_DIMENSION
 
 MOST_POINTS = 100_000
-MOST_SEEDS = 10**6
 LARGEST_KEY = 2**32 - 1
 
 

@@ -4,8 +4,9 @@ import dataclasses
 
 from rfdiff import simulation
 from rfdiff.cli.command import Command
-from rfdiff.cli.options import MOST_POINTS, MOST_SEEDS, FloatingType, ProblemFile, between, check, dimension
+from rfdiff.cli.options import MOST_POINTS, FloatingType, ProblemFile, between, check, dimension
 from rfdiff.cli.terminal import read_problem, say
+from rfdiff.simulation.seed_batches import MOST_SEEDS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,9 @@ def run(options: Plan) -> int:
         seeds=between(options.seeds, 1, MOST_SEEDS),
         points=between(options.points, 3, MOST_POINTS),
     )
-    plan = simulation.plan(read_problem(options.problem), options.d, options.points, options.seeds, options.dtype)
+    plan = simulation.plan(
+        read_problem(options.problem), d=options.d, num_times=options.points, num_seeds=options.seeds, dtype=options.dtype
+    )
     say(str(plan) if plan.solver else f"{plan}\nnothing fits; allowed: a smaller d, psi_p or psi_n, or float32")
     return 0
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rfdiff.agreement import Agreement
-from rfdiff.class_times import readings
+from rfdiff.class_times import TIME_NAMES, readings, times
 from rfdiff.curves import LearningCurves
 
 
@@ -13,7 +13,8 @@ def times_table(theory: LearningCurves | None, simulation: LearningCurves | None
     """Class-wise times and best test losses, theory beside simulation, one line a class and side.
 
     The error bars of the simulation are standard errors over seeds of the same numbers read from the curves of each seed; where a
-    time does not exist in some seed there is none.
+    time does not exist in some seed there is none. Where the training times do not resolve a time, its bounds take its place, and a line
+    below the table says why.
 
     Args:
         theory: closed-form curves, or None.
@@ -25,12 +26,17 @@ def times_table(theory: LearningCurves | None, simulation: LearningCurves | None
     """
     header = ["class", "weight", "", "tau_gen", "tau_stop", "tau_mem", f"tau_opt({q:g})", "best test loss"]
     sides = [(name, curves, readings(curves, q)) for name, curves in (("theory", theory), ("simulation", simulation)) if curves is not None]
-    rows = [header]
+    rows, notes = [header], []
     for c in range(sides[0][1].num_classes if sides else 0):
         for i, (name, curves, (values, errors)) in enumerate(sides):
             first = [str(c), f"{np.asarray(curves.weights)[c]:.3g}"] if i == 0 else ["", ""]
-            rows.append([*first, name, *(number(values[j, c], errors[j, c]) for j in range(len(values)))])
-    return "\n".join(columns(rows))
+            read, cells = times(curves, q), [number(*pair) for pair in zip(values[:, c], errors[:, c], strict=True)]
+            for j, time in enumerate(TIME_NAMES):
+                if np.isnan(values[j, c]):
+                    cells[j] = read.text(time, c)
+                    notes.append(f"{time} of class {c}, {name}: {read.reason(time, c)}")
+            rows.append([*first, name, *cells])
+    return "\n".join([*columns(rows), *notes])
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -17,6 +17,7 @@ from rfdiff.curves import LearningCurves, Spectrum
 from rfdiff.errors import InputError
 from rfdiff.files import netcdf
 from rfdiff.files.provenance import Entry
+from rfdiff.files.seal import SEAL, check_content, check_layout
 from rfdiff.labels import Label, dataset_of, values_of
 from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
@@ -25,7 +26,7 @@ from rfdiff.value_types import same_value
 FORMAT = "rfdiff result"
 FORMAT_VERSION = 2  # of files with a group /mixture; the others are written as version 1, which older readers know
 CURVE_GROUPS = ("theory", "simulation", "smaller", "covering")
-RESERVED = ("format", "format_version", "problem")
+RESERVED = ("format", "format_version", "problem", *SEAL)
 MIXTURE_LABELS = {
     "weights": Label(("class",), "class fraction"),
     "covariances": Label(("class", "row", "column"), "covariance of the class"),
@@ -95,13 +96,16 @@ def load(path: str | Path) -> Result:
     """
     groups = netcdf.read(path)
     try:
-        return _result_from(groups, groups["/"].attrs)
+        netcdf.check_format(groups["/"].attrs, FORMAT, FORMAT_VERSION)
+        check_layout(groups)
+        result = _result_from(groups, groups["/"].attrs)  # what it says of a field is clearer than that something has changed
+        check_content(groups)
+        return result
     except InputError as err:
         raise InputError(f"{path}: {err}") from err
 
 
 def _result_from(groups: dict[str, xr.Dataset], root: dict[str, Any]) -> Result:
-    netcdf.check_format(root, FORMAT, FORMAT_VERSION)
     if "problem" not in root:
         raise InputError("has no attribute 'problem'")
     problem = Problem.from_text(str(root["problem"]))

@@ -134,7 +134,7 @@ def compute(task: Task) -> LearningCurves:
     else:
         key = jax.random.fold_in(jax.random.key(task.random_seed), task.d)
         batch = simulation.run_seeds(
-            problem, taus, task.d, key, task.seeds, rule=rule, dtype=task.dtype, solver=task.solver, tolerance=task.tolerance
+            problem, taus, d=task.d, key=key, seeds=task.seeds, rule=rule, dtype=task.dtype, solver=task.solver, tolerance=task.tolerance
         )
         curves = simulation.summarize([batch])
     check_finite(curves, problem)

@@ -18,7 +18,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 from numpy.typing import ArrayLike
-from scipy.stats import chi2
 
 from rfdiff.diffusion import noise_variance
 from rfdiff.errors import InputError
@@ -26,15 +25,18 @@ from rfdiff.mixture import optimal_loss
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow, Rule
 from rfdiff.theory import dynamics, real_axis, resolvent
-from rfdiff.theory.contour import Contour
+from rfdiff.theory.contour import SIZES, Contour, Span, lay
 from rfdiff.theory.contour_forms import CurveKernel, solve_kernel
+from rfdiff.theory.density import bounds
+from rfdiff.theory.equivalent import Equivalent
 from rfdiff.theory.implicit import expand, unknowns
 from rfdiff.theory.input_checks import POINTS_INSTEAD, checked_tolerance, require_commuting, require_concrete
 from rfdiff.theory.neuron_types import gram_root, levels, refined_error
 from rfdiff.theory.plan_averages import Averages, averages_error, averages_for, equivalent_on, require_made_for
+from rfdiff.theory.traces import ridge_losses
 from rfdiff.value_types import is_concrete, value_type
 
-OUTSIDE = 1e-3  # share of a class's V outside the contour above which a problem is no neighbour of the plan's
+OUTSIDE = 1e-2  # error from what lies outside the contour above which a problem is no neighbour of the plan's
 
 
 @value_type
@@ -44,7 +46,8 @@ class Plan:
     Args:
         averages: `Averages` over neurons and their inputs.
         nodes, weights: (Z,) points of the upper half-plane, and the contour's weights (0 for points that are no contour).
-        start: (Z, U) where Newton's method for the fixed point begins.
+        penalties: (P,) penalties ρ at which ridge losses by this contour are compared with their values at z = -ρ, which need none.
+        start: (Z + P, U) where Newton's method for the fixed point begins, at the nodes and at -ρ.
         latest: largest finite τ for which the contour is laid.
         error_estimate: numerical error of the losses of the problem it was made for.
     """
@@ -52,7 +55,8 @@ class Plan:
     averages: Averages
     nodes: Complex[np.ndarray, " Z"]
     weights: Complex[np.ndarray, " Z"]
-    start: Complex[np.ndarray, "Z U"]
+    penalties: Float[np.ndarray, " P"]
+    start: Complex[np.ndarray, "Z+P U"]
     latest: float
     error_estimate: float
 
@@ -91,18 +95,17 @@ def plan_curves(
     kappa = float(problem.kappa)
     wanted = np.array([0.0, np.inf]) if taus is None else rule.schedule(taus, kappa)[0]
     rank = gram_root(problem.mixture.centroid_gram).shape[1]
-    tail = tolerance / 40 if rank else 0.0
-    radius = float(np.sqrt(chi2.isf(tail, rank))) if rank else 0.0
     with jax.enable_x64(True):
-        span = dynamics._span(problem, rule, kappa, radius)
-        if span[0] == 0 and np.isinf(wanted).any():
+        radius, tail = dynamics.types_radius(problem, tolerance)
+        span = dynamics.spectrum_span(problem, rule, kappa, radius)
+        if span.low == 0 and np.isinf(wanted).any():
             raise InputError("taus: inf, where the test loss diverges (p = n m); allowed: finite training times")
-        shown = dynamics.time_grid(problem, 40) if taus is None and isinstance(rule, GradientFlow) else wanted
+        shown = dynamics.time_grid(problem, num=40) if taus is None and isinstance(rule, GradientFlow) else wanted
         before: np.ndarray | None = None
         for level in levels(problem, 1, radius):
             averages = averages_for(problem, level, radius, dynamics.LEAST if rank else 1, gram_derivatives)
-            plan, losses, error = _refine_contour(problem, averages, span, rule, kappa, shown, tolerance / 4)
-            types = 5 * tail
+            plan, losses, error, span = _refine_contour(problem, averages, span, rule, kappa, shown, tolerance / 4)
+            types = dynamics.TAIL_EFFECT * tail
             types += refined_error(problem, float(np.max(abs(losses - before)))) if before is not None else np.inf if rank else 0.0
             plan = dataclasses.replace(plan, averages=dataclasses.replace(averages, error=types), error_estimate=error + types)
             if error + types <= tolerance:
@@ -112,30 +115,35 @@ def plan_curves(
 
 
 def _refine_contour(
-    problem: Problem, averages: Averages, span: tuple[float, float], rule: Rule, kappa: float, taus: np.ndarray, tolerance: float
-) -> tuple[Plan, np.ndarray, float]:
-    """A plan on a contour with so many nodes that the losses at `taus` are accurate to `tolerance`; with them and their error."""
+    problem: Problem, averages: Averages, span: Span, rule: Rule, kappa: float, taus: np.ndarray, tolerance: float
+) -> tuple[Plan, np.ndarray, float, Span]:
+    """A plan on a contour on which the losses at `taus` are accurate to `tolerance`; with them, their error, and what it goes around."""
     size = None
+    low, high = bounds(equivalent_on(problem, averages))
+    everything = Span(low, min(high, 0.99 * rule.largest_stable_eigenvalue(kappa)))
     while True:
-        contour, size = dynamics._lay(*span, rule, kappa, taus, size, tolerance)
+        contour, size, shift = lay(span, rule, kappa, taus, tolerance, size)
+        nodes, weights = (np.asarray(array) for array in contour)
+        penalties = np.geomspace(max(low / 3, 2 * shift), 3 * high, dynamics.PROBES)
         finite = taus[np.isfinite(taus)]
-        latest = float(finite.max()) if contour.nodes.real.min() < 0 and finite.size else np.inf
-        plan = Plan(averages, contour.nodes, contour.weights, _start(problem, averages, contour.nodes), latest, np.inf)
+        latest = float(finite.max()) if nodes.real.min() < 0 and finite.size else np.inf
+        start = _start(problem, averages, np.concatenate([nodes, -penalties]))
+        plan = Plan(averages, nodes, weights, penalties, start, latest, np.inf)
         kernel = _compiled_kernel(problem, plan)
-        losses, error = np.stack(kernel.losses(taus, rule)), float(kernel.contour_error(taus, rule))
-        failed = float(kernel.residual) > dynamics.RESIDUAL or not np.isfinite(error)
-        if error <= tolerance or size == len(dynamics.SIZES) - 1:
-            return plan, losses, np.inf if failed else error
+        losses, error, missing = np.stack(kernel.losses(taus, rule)), float(kernel.contour_error(taus, rule)), float(kernel.missing)
+        if missing > 10 * max(tolerance, error - missing) and span != everything and span.low > 0:
+            span, size = everything, None  # a part of the spectrum lies outside: go around everything there can be
+            continue
+        failed = float(kernel.residual) > resolvent.RESIDUAL or not np.isfinite(error)
+        if error <= tolerance or size == len(SIZES) - 1:
+            return plan, losses, np.inf if failed else error, span
         size += 1
 
 
-def _start(problem: Problem, averages: Averages, nodes: Complex[np.ndarray, " Z"]) -> Complex[np.ndarray, "Z U"]:
+def _start(problem: Problem, averages: Averages, points: Complex[np.ndarray, " Z"]) -> Complex[np.ndarray, "Z U"]:
     """The fixed point's solution of the plan's own problem, reached along rays from far out where it is hard to reach."""
-    eq = equivalent_on(problem, averages)
-    solution = resolvent.solve_jit(eq, nodes)
-    if np.max(np.asarray(solution.residual)) > dynamics.RESIDUAL:
-        return np.asarray(jax.jit(resolvent.approach_along_rays)(eq, nodes))
-    return np.asarray(resolvent.pack(solution.point.delta, solution.point.H))
+    point = resolvent.solve_anywhere(equivalent_on(problem, averages), points).point
+    return np.asarray(resolvent.pack(point.delta, point.H))
 
 
 def plan_points(problem: Problem, z: ArrayLike, *, gram_derivatives: bool = True, level: int = 3) -> Plan:
@@ -165,7 +173,7 @@ def plan_points(problem: Problem, z: ArrayLike, *, gram_derivatives: bool = True
         start = np.array(resolvent.pack(free.delta, free.H))
         if on_axis.any():
             start[on_axis] = real_axis.approach(eq, points[on_axis].real).u
-        return jax.tree.map(np.asarray, Plan(averages, nodes, np.zeros_like(nodes), start, np.inf, np.nan))
+        return jax.tree.map(np.asarray, Plan(averages, nodes, np.zeros_like(nodes), np.zeros(0), start, np.inf, np.nan))
 
 
 def optimal_and_rate(problem: Problem) -> tuple[Float[Array, " K"], Float[Array, ""]]:
@@ -199,10 +207,10 @@ def curve_kernel(problem: Problem, plan: Plan) -> CurveKernel:
     require_made_for(problem, plan.averages)
     with jax.enable_x64(True):
         kernel = _compiled_kernel(problem, plan)
-    if not (kernel.missing <= OUTSIDE and kernel.residual <= dynamics.RESIDUAL):
+    if not (kernel.missing <= OUTSIDE and kernel.residual <= resolvent.RESIDUAL):
         raise InputError(
-            f"problem: its spectrum leaves the contour of the plan (a share {float(kernel.missing):.2g} of the spectral weight of a class "
-            f"is outside, residual of the fixed point {float(kernel.residual):.1g}); allowed: problems near the plan's, or make a plan of "
+            f"problem: its spectrum leaves the contour of the plan (losses are off by {float(kernel.missing):.2g}, residual of the fixed "
+            f"point {float(kernel.residual):.1g}); allowed: problems near the plan's, or make a plan of "
             "its own for this problem"
         )
     return kernel
@@ -212,9 +220,22 @@ def _kernel(problem: Problem, plan: Plan) -> CurveKernel:
     """The kernel of a problem on a plan, with the error of its averages; infinite where the fixed point failed."""
     optimal, kappa = optimal_and_rate(problem)
     eq = equivalent_on(problem, plan.averages)
-    kernel = solve_kernel(eq, Contour(plan.nodes, plan.weights), jnp.asarray(plan.start), optimal, kappa, plan.latest)
-    error = jnp.where(kernel.residual <= dynamics.RESIDUAL, averages_error(problem, plan.averages), jnp.inf)
-    return dataclasses.replace(kernel, averages_error=error)
+    start = jnp.asarray(plan.start)[: plan.nodes.shape[0]]
+    kernel = solve_kernel(eq, Contour(jnp.asarray(plan.nodes), jnp.asarray(plan.weights)), start, optimal, kappa, plan.latest)
+    missing = jnp.maximum(kernel.missing, _ridge_gap(eq, kernel, plan))
+    error = jnp.where(kernel.residual <= resolvent.RESIDUAL, averages_error(problem, plan.averages), jnp.inf)
+    return dataclasses.replace(kernel, missing=missing, averages_error=error)
+
+
+def _ridge_gap(eq: Equivalent, kernel: CurveKernel, plan: Plan) -> Float[Array, ""]:
+    """How far ridge losses by the contour are from their values without one: what a part of the spectrum outside makes wrong."""
+    eq, kernel = jax.lax.stop_gradient((eq, kernel))
+    penalties = jnp.asarray(plan.penalties)
+    z = jax.lax.complex(-penalties, jnp.zeros_like(penalties))
+    u, residual = unknowns(eq, z, jnp.asarray(plan.start)[plan.nodes.shape[0] :])
+    exact = ridge_losses(eq, expand(eq, z, u))
+    gap = jnp.max(abs(kernel.evaluate(1 / (kernel.nodes + penalties[:, None]))[0] - exact))
+    return jnp.where(jnp.max(residual) <= resolvent.RESIDUAL, gap, jnp.inf)
 
 
 _compiled_kernel = jax.jit(_kernel)

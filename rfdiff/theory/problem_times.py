@@ -18,15 +18,15 @@ from rfdiff.errors import InputError
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow, HeavyBall, Ridge, Rule
 from rfdiff.theory.density import extent
-from rfdiff.theory.dynamics import LEAST, learning_curves, time_grid
+from rfdiff.theory.dynamics import LEAST, learning_curves, limit_diverges, time_grid
 from rfdiff.theory.equivalent import equivalent
 from rfdiff.theory.input_checks import checked_fraction, require_concrete
+from rfdiff.theory.neuron_types import FAR
 from rfdiff.theory.noncommuting import dense
 
 NUM_TIMES = 640  # about 30 in a factor e over nine decades: crossings are good to 1e-5, minima to 1e-4
 FIRST, LAST = 1e-3, 40.0  # in relaxation times of the fastest and of the slowest mode
 FIRST_STEPS = 256  # of a discrete rule, each looked at: with momentum the curves oscillate there
-RADIUS = 5.9
 HARD = 6e-7  # of the highest eigenvalue: where the support touches 0, the grid ends as if it began here, after nine decades
 INSTEAD = "lays its own grid of training times, outside of jit, grad and vmap; allowed there: theory.class_times of a theory.curve_kernel"
 
@@ -97,9 +97,9 @@ def covering_curves(
 def _covering_times(problem: Problem, rule: Rule) -> Float[np.ndarray, " T"]:
     """Training times that cover every mode, and τ = ∞."""
     with jax.enable_x64(True):
-        low, high = extent(equivalent(dense.surrogate(problem), 1, RADIUS, LEAST))
+        low, high = extent(equivalent(dense.surrogate(problem), 1, FAR, LEAST))
     kappa = float(problem.kappa)
-    end = LAST / (kappa * (low if low > 0 else HARD * high))
+    end = LAST / (kappa * (HARD * high if low == 0 or limit_diverges(problem) else low))
     if isinstance(rule, HeavyBall):
         momentum, first = float(rule.momentum), float(rule.step_size) * np.arange(1, FIRST_STEPS + 1)
         # slow modes are faster by 1/(1 - momentum); fast ones oscillate, and decay by the momentum alone

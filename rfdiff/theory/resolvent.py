@@ -190,26 +190,30 @@ class _State(NamedTuple):
 
 
 FULL, QUARTER, DAMPED = 0, 1, 2
-MANY_FEATURES = 16
+RESIDUAL = 1e-9  # of the fixed point, relative, above which a point is not solved
 
 
 def solve(eq: Equivalent, z: jax.Array, initial: jax.Array | None = None, tolerance: Any = 1e-13, limit: Any = 400) -> Solution:
-    """Solve the one-point fixed point at Z points of the open upper half-plane (or, from a close start, on the real axis).
+    """Solve the one-point fixed point at Z points of the open upper half-plane or left of 0 (or, from a close start, at λ > 0).
 
-    A Newton step is kept when it lowers the residual and stays physical (Im r > 0 for every neuron type where Im z > 0); else a quarter
-    of it is tried, and then u ← (u + F(u))/2, which converges to the physical solution from anywhere in the upper half-plane. Points
-    that have converged are left alone; `residual` says which have not.
+    A Newton step is kept when it lowers the residual and stays physical (Im r > 0 for every neuron type where Im z > 0, r > 0 where
+    z < 0); else a quarter of it is tried, and then u ← (u + F(u))/2, which converges to the physical solution from anywhere in the upper
+    half-plane. Points that have converged are left alone; `residual` says which have not.
     """
     features = type_features(eq)
     kinds, k = eq.kind_weights.shape[0], eq.linear.shape[1]
-    upper = jnp.imag(z) > 0
+    upper, on_axis = jnp.imag(z) > 0, (jnp.imag(z) == 0) & (jnp.real(z) >= 0)
+
+    def side(values: jax.Array) -> jax.Array:
+        """What is positive in the physical solution: the imaginary part above the axis, the real one left of 0."""
+        return jnp.where(upper.reshape(-1, *(1,) * (values.ndim - 1)), jnp.imag(values), jnp.real(values))
 
     def evaluate(u: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
         point = expand(eq, features, z, *unpack(u, kinds, k))
         mapped = image(eq, features, point)
         A = jacobian(eq, features, point)
         newton = u + batched_systems.solve(jnp.eye(A.shape[-1]) - A, (mapped - u)[..., None])[..., 0]
-        physical = ~upper | (jnp.all(jnp.imag(point.r) > 0, 1) & jnp.all(jnp.imag(point.delta) >= 0, (1, 2)))
+        physical = jnp.all(side(point.r) > 0, 1) & jnp.all(side(point.delta) >= 0, (1, 2)) | on_axis
         return mapped, newton, _relative(mapped - u, u, kinds * k), physical
 
     def step(state: _State) -> _State:
@@ -242,18 +246,29 @@ def free_start(eq: Equivalent, z: jax.Array) -> jax.Array:
 
 
 # a stage of a whole decade leaves nodes near the axis in a cycle of damped steps
+DESCENT = 8
 RAY = 10.0 ** np.arange(6, -0.25, -0.5)
 
 
 def approach_along_rays(eq: Equivalent, z: jax.Array) -> jax.Array:
     """Unknowns at Z points that the free resolvent does not reach (near p = n m): each from 10^6 z inwards along its ray."""
+    return _approach(eq, z * jnp.asarray(RAY)[:, None])
 
-    def nearer(u: jax.Array, scale: jax.Array) -> tuple[jax.Array, None]:
-        solution = solve(eq, z * scale, u, 1e-10, 60)
+
+def approach_from_above(eq: Equivalent, z: jax.Array) -> jax.Array:
+    """Unknowns at Z points close to the support: each from a height of |z| downwards, in stages of one ratio."""
+    height, stages = jnp.abs(z), jnp.linspace(0, 1, DESCENT)[:, None]
+    return _approach(eq, jnp.real(z) + 1j * height ** (1 - stages) * jnp.maximum(jnp.imag(z), 1e-12 * height) ** stages)
+
+
+def _approach(eq: Equivalent, path: jax.Array) -> jax.Array:
+    """Unknowns at the end of a path (stages, Z), each stage starting the next."""
+
+    def nearer(u: jax.Array, z: jax.Array) -> tuple[jax.Array, None]:
+        solution = solve(eq, z, u, 1e-10, 60)
         return pack(solution.point.delta, solution.point.H), None
 
-    scales = jnp.asarray(RAY)
-    return jax.lax.scan(nearer, free_start(eq, z * scales[0]), scales)[0]
+    return jax.lax.scan(nearer, free_start(eq, path[0]), path)[0]
 
 
 def _relative(difference: jax.Array, value: jax.Array, split: int) -> jax.Array:
@@ -282,18 +297,26 @@ def feature_averages(eq: Equivalent, products: jax.Array) -> jax.Array:
     return _symmetric(_average(products, eq.type_weights[:, None] * features[:, rows] * features[:, cols]), features.shape[1])
 
 
-def pair_features(eq: Equivalent, r1: jax.Array, r2: jax.Array) -> jax.Array:
-    """E_h[r_1 r_2 features featuresᵀ] for all pairs (Z1, Z2, F, F): matrix products over the neuron types."""
-    features = type_features(eq)
-    if features.shape[1] > MANY_FEATURES:  # real products cost half the complex ones, which pays from here on
-        averages = feature_averages(eq, (r1[:, None] * r2).reshape(-1, r1.shape[1]))
-        return averages.reshape(r1.shape[0], r2.shape[0], *averages.shape[1:])
-    rows, cols = np.triu_indices(features.shape[1])
-    products = (eq.type_weights[:, None] * features[:, rows] * features[:, cols]).astype(r1.dtype)
-    return _symmetric(jnp.einsum("zj,jp,yj->zyp", r1, products, r2), features.shape[1])
-
-
 @partial(jax.jit, static_argnames=("tolerance", "limit"))
 def solve_jit(eq: Equivalent, z: jax.Array, initial: jax.Array | None = None, tolerance: float = 1e-13, limit: int = 400) -> Solution:
     """`solve`, compiled."""
     return solve(eq, z, initial, tolerance, limit)
+
+
+_approaches = jax.jit(approach_from_above), jax.jit(approach_along_rays)
+
+
+def solve_anywhere(eq: Equivalent, z: np.ndarray) -> Solution:
+    """The solution at Z points, from the free resolvent; where that does not reach one of them, from above or along rays (on the host).
+
+    `residual` above `RESIDUAL` says which points are not solved all the same.
+    """
+    best = solve_jit(eq, z)
+    for approach in _approaches:
+        if np.max(np.asarray(best.residual)) <= RESIDUAL:
+            break
+        other = solve_jit(eq, z, approach(eq, z))
+        better = ~(best.residual <= other.residual)
+        pick = [jnp.where(better.reshape(-1, *(1,) * (new.ndim - 1)), new, old) for new, old in zip(other.point, best.point, strict=True)]
+        best = Solution(Point(*pick), jnp.where(better, other.residual, best.residual), other.iterations)
+    return best

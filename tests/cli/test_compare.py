@@ -26,7 +26,7 @@ def test_compare_writes_what_the_library_computes(compared: types.SimpleNamespac
     assert leaves(result.spectrum) == leaves(theory.spectrum(problem))
     large, small = jax.random.split(jax.random.key(0))
     for found, d, key in ((result.simulation, D, large), (result.smaller, D // 2, small)):
-        batches = [simulation.run_seeds(problem, taus, d, key, [r]) for r in range(SEEDS)]
+        batches = [simulation.run_seeds(problem, taus, d=d, key=key, seeds=[r]) for r in range(SEEDS)]
         assert leaves(found) == leaves(simulation.summarize(batches))
         assert found is not None
         assert found.dimension == d

@@ -56,7 +56,7 @@ def test_rules_reach_the_simulation(
 ) -> None:
     seen: list[Any] = []
 
-    def stop(problem: Problem, taus: Any, d: int, key: Any, seeds: Any, rule: Any, dtype: str, solver: str, tolerance: Any) -> None:
+    def stop(problem: Problem, taus: Any, *, d: int, key: Any, seeds: Any, rule: Any, dtype: str, solver: str, tolerance: Any) -> None:
         seen.append((rule, None if taus is None else list(taus), d, dtype, list(seeds), solver, tolerance))
         raise InputError("seen enough")
 
@@ -113,10 +113,10 @@ def interrupted_after(monkeypatch: pytest.MonkeyPatch, count: int) -> list[int]:
     done: list[int] = []
     real = simulation.run_seeds
 
-    def run(problem: Problem, taus: Any, d: int, key: Any, seeds: Any, **options: Any) -> Any:
+    def run(problem: Problem, taus: Any, *, seeds: Any, **options: Any) -> Any:
         if len(done) == count:
             raise KeyboardInterrupt
-        batch = real(problem, taus, d, key, seeds, **options)
+        batch = real(problem, taus, seeds=seeds, **options)
         done.extend(seeds)
         return batch
 

@@ -41,7 +41,7 @@ def test_readouts_are_those_of_the_exact_flow(draws: float) -> None:
     asked = problem(draws=draws)
     key = jax.random.key(3)
     network = generation.train(asked, D, TAUS, TIMES, jax.random.fold_in(key, np.uint32(0)), "float64")
-    expected = simulation.run_seeds(asked, TAUS, D, key, [0], dtype="float64").test_loss[0]
+    expected = simulation.run_seeds(asked, TAUS, d=D, key=key, seeds=[0], dtype="float64").test_loss[0]
     assert network.readouts.shape == (3, 3, D, 32)
 
     def agree(place: int) -> None:

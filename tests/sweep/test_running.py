@@ -247,12 +247,12 @@ def test_real_cells_hold_what_theory_and_simulation_compute(tmp_path: Path) -> N
     results = {cell.task.solver: result_file.load(tmp_path / "cells" / f"{cell.name}.nc") for cell in cells_of(asked, versions())}
     same_curves(results["theory"].theory, theory.learning_curves(problem, taus))
     key = jax.random.fold_in(jax.random.key(0), 12)
-    expected = simulation.learning_curves(problem, taus, 12, key, 2, dtype="float64")
+    expected = simulation.learning_curves(problem, taus, d=12, key=key, num_seeds=2, dtype="float64")
     same_curves(results["exact"].simulation, expected)
     krylov = results["krylov"].simulation
     assert krylov is not None
     np.testing.assert_allclose(krylov.test_loss, expected.test_loss, atol=1e-7)  # the same networks
-    wrong = simulation.learning_curves(problem, taus, 12, jax.random.key(0), 2, dtype="float64")
+    wrong = simulation.learning_curves(problem, taus, d=12, key=jax.random.key(0), num_seeds=2, dtype="float64")
     rejects(lambda: np.testing.assert_allclose(wrong.test_loss, expected.test_loss, atol=1e-7))
 
 
@@ -261,4 +261,4 @@ def test_a_real_cell(tmp_path: Path) -> None:
     (name,) = run(tmp_path, asked, serially(compute))
     found = result_file.load(tmp_path / "cells" / f"{name}.nc").simulation
     key = jax.random.fold_in(jax.random.key(0), 12)
-    same_curves(found, simulation.learning_curves(asked.problems[0], np.asarray(asked.taus), 12, key, 1, dtype="float64"))
+    same_curves(found, simulation.learning_curves(asked.problems[0], np.asarray(asked.taus), d=12, key=key, num_seeds=1, dtype="float64"))
