@@ -22,13 +22,13 @@ from experiments import harness
 from experiments.real_images.run import stand_ins
 from rfdiff import MixtureLaw, Problem, theory, times
 from rfdiff.images import evaluation, readout
+from rfdiff.images.architecture import Architecture
 from rfdiff.images.classifier import trained_classifier
 from rfdiff.images.devices import Devices
 from rfdiff.images.fashion_mnist import CLASS_NAMES, VARIABLE, FashionMNIST, load
 from rfdiff.images.protocol import Protocol, fitted_law, law_numbers, prepare
 from rfdiff.images.settings import Settings
 from rfdiff.images.training import train
-from rfdiff.images.unet import Architecture
 from rfdiff.plots import class_colors
 
 Case = tuple[Sequence[int], Sequence[int]]  # classes, counts

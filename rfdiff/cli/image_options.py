@@ -7,6 +7,9 @@ from typing import Annotated, Literal, Union
 import tyro
 
 from rfdiff.cli.options import Directory, Flag, Integer, Integers, Number, Numbers, OptionalDirectory, OptionalFile
+from rfdiff.images.architecture import Architecture
+from rfdiff.images.protocol import Protocol
+from rfdiff.images.settings import Settings
 
 Classes = Annotated[tuple[int, ...], tyro.conf.arg(metavar="CLASS ...")]
 
@@ -16,7 +19,9 @@ class ImageChoice:
     """Which images."""
 
     data: OptionalDirectory = None
-    """Folder of the four original Fashion-MNIST files; where RFDIFF_FASHION_MNIST says if not given."""
+    """Folder of the four original Fashion-MNIST files; the environment variable RFDIFF_FASHION_MNIST names it if not given."""
+    download: Flag = False
+    """Fetch the files that the folder lacks, 30 MB in all, from the authors' server; the folder is created if it does not exist."""
     classes: Classes = (8, 7)
     """Classes 0 to 9: T-shirt, Trouser, Pullover, Dress, Coat, Sandal, Shirt, Sneaker, Bag, Ankle boot."""
     counts: Integers = None
@@ -25,13 +30,13 @@ class ImageChoice:
     """Training images in all, shared equally or by --imbalance; in place of --counts."""
     imbalance: Number = None
     """Images of the first class over those of each other class; goes with --total."""
-    held_out: int = 250
+    held_out: int = Protocol.held_out
     """Images of each class that are never trained on, to measure losses on."""
-    side: int = 28
-    """Pixels a side: 28, or 14 or 7 by averaging over blocks."""
+    side: Integer = None
+    """Pixels a side: 28, or 14 or 7 by averaging over blocks. If not given, 28 on an accelerator and 14 on a CPU."""
     rescale: Numbers = None
     """Factors of the class variances, about the class means."""
-    split_seed: int = 0
+    split_seed: int = Protocol.split_seed
     """Random order of the images of a class."""
 
 
@@ -42,39 +47,39 @@ class ImageData(ImageChoice):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageTrain(ImageChoice):
-    """Train a U-Net, or go on with a run that was stopped: losses per class and t, and checkpoints, at log-spaced steps."""
+    """Train a U-Net, or continue a run that was stopped: losses of each class at each t, and checkpoints, at log-spaced steps."""
 
     out: Directory = Path("rfdiff-images")
-    """Folder of the run; one that holds the same run is gone on with."""
-    width: int = 32
-    """Channels of the finest level of the U-Net."""
-    depth: int = 3
-    """Number of its levels."""
-    blocks: int = 1
+    """Folder of the run; if it holds the same run, training continues from its last checkpoint."""
+    width: Integer = None
+    """Channels of the finest level of the U-Net. If not given, 32 on an accelerator and 16 on a CPU."""
+    depth: Integer = None
+    """Number of its levels. If not given, 3 on an accelerator and 2 on a CPU."""
+    blocks: int = Architecture.blocks
     """Residual blocks of a level."""
-    attention: int = 1
+    attention: int = Architecture.attention
     """Number of coarsest levels with self-attention."""
-    steps: int = 20_000
-    """Training steps."""
-    batch: int = 128
-    """Images of a step."""
+    steps: Integer = None
+    """Training steps; more of them continue a finished run. If not given, 20000 on an accelerator and 2000 on a CPU: minutes on either."""
+    batch: Integer = None
+    """Images of a step. If not given, 128 on an accelerator and 32 on a CPU."""
     optimizer: Literal["adam", "sgd"] = "adam"
     """Optimiser."""
-    learning_rate: float = 1e-3
+    learning_rate: float = Settings.learning_rate
     """Step size."""
-    momentum: float = 0.9
+    momentum: float = Settings.momentum
     """Momentum of sgd."""
     t: Number = None
     """The one diffusion time to train at, as in the random-features theory; all t if not given."""
-    log_snr: tuple[float, float] = (-8.0, 7.0)
+    log_snr: tuple[float, float] = Settings.log_snr
     """Range of the log-SNR of training at all t."""
-    levels: int = 8
+    levels: int = Settings.levels
     """Number of log-SNRs at which losses are measured."""
-    measured: int = 256
+    measured: int = Settings.measured
     """Most images of a class on which train and held-out losses are measured."""
-    per_decade: int = 8
+    per_decade: int = Settings.per_decade
     """Measured steps per decade."""
-    kept_per_decade: int = 4
+    kept_per_decade: int = Settings.kept_per_decade
     """Checkpoints per decade."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the network; bfloat16 is for accelerators."""
@@ -93,7 +98,9 @@ class ImageEvaluate:
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
     """Folder of the run."""
     data: OptionalDirectory = None
-    """Folder of the four original Fashion-MNIST files; where RFDIFF_FASHION_MNIST says if not given."""
+    """Folder of the four original Fashion-MNIST files; the environment variable RFDIFF_FASHION_MNIST names it if not given."""
+    download: Flag = False
+    """Fetch the files that the folder lacks, 30 MB in all, from the authors' server; the folder is created if it does not exist."""
     samples: int = 1000
     """Samples of a checkpoint."""
     sampler_steps: int = 50

@@ -9,7 +9,7 @@ from rfdiff.cli import tables
 from rfdiff.cli.options import Redrawing
 from rfdiff.cli.terminal import redraw_folder, say, say_files
 from rfdiff.files.dataset_file import load_dataset
-from rfdiff.images.readout import CONTENT, CURVES, FILE, READINGS, SAMPLES, class_times, steps_of
+from rfdiff.images.readout import CONTENT, CURVES, FILE, READINGS, SAMPLES, class_times, steps_of, times_of
 
 GOOD = 0.9  # below this accuracy the table says that the classifier is weak
 
@@ -21,10 +21,12 @@ def table(dataset: xr.Dataset) -> list[str]:
     heads = ["class", "images", *READINGS, "held-out loss", "gap"]
     sampled = "frechet" in dataset
     rows = [heads + ["samples", "memorised (95 %)", "Frechet (floor)"] * sampled]
+    read = times_of(dataset)
     for k, name in enumerate(dataset["class"].values):
         at = dataset.isel({"class": k})
         last = at.isel(step=-1)
-        line = [str(name), str(int(at["count"])), *(tables.number(float(value)) for value in at["time"].values)]
+        line = [str(name), str(int(at["count"])), *(read.text(reading, k) for reading in READINGS[:3])]
+        line.append(tables.number(float(at["time"].sel(reading="tau_copy"))))
         line += [f"{float(last['mean_loss'].sel(set='held_out')):.4f}", f"{float(last['gap']):.4f}"]
         if sampled:
             end = at.isel(checkpoint=-1)
@@ -42,11 +44,11 @@ def table(dataset: xr.Dataset) -> list[str]:
 
 def loss_table(losses: xr.Dataset) -> str:
     """Losses of each class after the last step, and its times so far."""
-    found, last = class_times(losses)[0], losses["mean_loss"].isel(step=-1)
+    read, last = class_times(losses).mean, losses["mean_loss"].isel(step=-1)
     rows = [["class", "images", "train loss", "held-out loss", *READINGS[:3]]]
     for k, name in enumerate(losses["class"].values):
         values = [f"{float(last.sel(set=one).values[k]):.4f}" for one in ("train", "held_out")]
-        rows.append([str(name), str(int(losses["count"].values[k])), *values, *(tables.number(float(value)) for value in found[:, k])])
+        rows.append([str(name), str(int(losses["count"].values[k])), *values, *(read.text(reading, k) for reading in READINGS[:3])])
     return "\n".join([*tables.columns(rows), f"after step {int(losses['step'].values[-1])}"])
 
 

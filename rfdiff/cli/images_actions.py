@@ -8,19 +8,20 @@ from pathlib import Path
 from rfdiff.cli import tables
 from rfdiff.cli.image_options import ImageChoice, ImageData, ImageEvaluate, ImageTrain
 from rfdiff.cli.image_results import loss_table, show
-from rfdiff.cli.terminal import prepare_folder, say, say_cost
+from rfdiff.cli.terminal import note, prepare_folder, say, say_cost
 from rfdiff.errors import InputError
 from rfdiff.files.dataset_file import load_dataset, save_dataset
 from rfdiff.images import checkpoints, evaluation, readout
+from rfdiff.images.architecture import Architecture
 from rfdiff.images.classifier import trained_classifier
 from rfdiff.images.devices import Devices
 from rfdiff.images.fashion_mnist import load
 from rfdiff.images.protocol import ImageSet, Protocol, fitted_law, imbalanced, law_numbers, prepare
-from rfdiff.images.settings import Settings
+from rfdiff.images.settings import ACCELERATOR_FORM, Form, Settings, form_of
 from rfdiff.images.training import data_digest, train
-from rfdiff.images.unet import Architecture
 from rfdiff.mixture import MixtureLaw
 
+SIZES = ("width", "depth", "batch", "steps")  # options that the device chooses where they are not given, beside --side
 EACH = 500  # training images of a class, if nothing is said
 CLASSIFIER = "classifier.npz"
 OWN = (checkpoints.RUN, checkpoints.METRICS, checkpoints.FOLDER, evaluation.KEPT, readout.FILE, readout.CURVES, readout.SAMPLES)
@@ -37,7 +38,7 @@ def run(action: ImageData | ImageTrain | ImageEvaluate) -> int:
         OSError: files that cannot be read or written.
     """
     if isinstance(action, ImageData):
-        images = prepare(load(action.data), protocol_of(action))
+        images = prepare(load(action.data, download=action.download), protocol_of(action, form_of(Devices().platform)))
         say(law_table(images, fitted_law(images)))
         return 0
     return _evaluate(action) if isinstance(action, ImageEvaluate) else _train(action)
@@ -57,8 +58,8 @@ def law_table(images: ImageSet, law: MixtureLaw) -> str:
     return "\n".join([*tables.columns(rows), text])
 
 
-def protocol_of(options: ImageChoice) -> Protocol:
-    """The images that the options choose.
+def protocol_of(options: ImageChoice, form: Form) -> Protocol:
+    """The images that the options choose; the form gives the pixels a side where they are not chosen.
 
     Raises:
         InputError: options that contradict each other, or out of range.
@@ -72,26 +73,32 @@ def protocol_of(options: ImageChoice) -> Protocol:
         counts = imbalanced(options.total, 1.0 if options.imbalance is None else options.imbalance, max(len(classes), 1))
     else:
         counts = options.counts if options.counts is not None else (EACH,) * len(classes)
-    own = {name: getattr(options, name) for name in ("held_out", "side", "rescale", "split_seed")}
-    return Protocol(classes=classes, counts=counts, **own)
+    side = form.side if options.side is None else options.side
+    chosen = {name: getattr(options, name) for name in ("held_out", "rescale", "split_seed")}
+    return Protocol(classes=classes, counts=counts, side=side, **chosen)
 
 
-def settings_of(options: ImageTrain) -> Settings:
-    """The run that the options describe.
+def settings_of(options: ImageTrain, form: Form) -> Settings:
+    """The run that the options describe; the form gives the sizes that are not chosen.
 
     Raises:
         InputError: naming an option that is out of range.
     """
-    architecture = Architecture(width=options.width, depth=options.depth, blocks=options.blocks, attention=options.attention)
-    own = {field.name for field in dataclasses.fields(Settings)} - {"protocol", "architecture"}
-    return Settings(protocol=protocol_of(options), architecture=architecture, **{name: getattr(options, name) for name in own})
+    sizes = {name: getattr(form, name) if getattr(options, name) is None else getattr(options, name) for name in SIZES}
+    attention = min(options.attention, sizes["depth"]) if options.depth is None else options.attention
+    architecture = Architecture(width=sizes.pop("width"), depth=sizes.pop("depth"), blocks=options.blocks, attention=attention)
+    names = {field.name for field in dataclasses.fields(Settings)} - {"protocol", "architecture", *sizes}
+    chosen = {name: getattr(options, name) for name in names}
+    return Settings(protocol=protocol_of(options, form), architecture=architecture, **sizes, **chosen)
 
 
 def _train(options: ImageTrain) -> int:
     start = time.monotonic()
-    settings, devices = settings_of(options), Devices(options.devices)
+    devices = Devices(options.devices)
+    form = form_of(devices.platform)
+    settings = settings_of(options, form)
     devices.check_batch("--batch", settings.batch)
-    images = prepare(load(options.data), settings.protocol)
+    images = prepare(load(options.data, download=options.download), settings.protocol)
     out = options.out
     if (out / checkpoints.RUN).exists() and not options.overwrite:
         checkpoints.refuse_another(out, settings, data_digest(images))
@@ -99,6 +106,7 @@ def _train(options: ImageTrain) -> int:
         prepare_folder(out, OWN, options.overwrite)
         _remove(out)
     say(law_table(images, fitted_law(images)))
+    note(_sizes_note(options, settings, devices.platform))
     losses = train(settings, images, out, devices)
     say(loss_table(losses))
     say(f"in {out}: {checkpoints.RUN}, {checkpoints.METRICS}, {len(checkpoints.kept(out))} checkpoints")
@@ -106,11 +114,24 @@ def _train(options: ImageTrain) -> int:
     return 0
 
 
+def _sizes_note(options: ImageTrain, settings: Settings, platform: str) -> str:
+    """What is trained, and how to train another size where the device chose it."""
+    network, protocol = settings.architecture, settings.protocol
+    text = (
+        f"train: {settings.steps} steps of {settings.batch} images of {protocol.side} x {protocol.side} pixels, "
+        f"U-Net of width {network.width} and depth {network.depth}, on {platform}"
+    )
+    if platform != "cpu" or all(getattr(options, name) is not None for name in (*SIZES, "side")):
+        return text
+    full = " ".join(f"--{name} {getattr(ACCELERATOR_FORM, name)}" for name in ("side", *SIZES))
+    return f"{text}; the sizes for an accelerator are {full}"
+
+
 def _evaluate(options: ImageEvaluate) -> int:
     start = time.monotonic()
     folder = options.run
     described = checkpoints.described(folder)
-    settings: Settings = described["settings"]
+    settings = described.settings
     sampling = evaluation.Sampling(samples=options.samples, sampler_steps=options.sampler_steps, seed=options.seed)
     if not 1 <= options.classifier_epochs <= 1000:
         raise InputError(f"--classifier-epochs: {options.classifier_epochs}; allowed: 1 to 1000")
@@ -122,9 +143,9 @@ def _evaluate(options: ImageEvaluate) -> int:
     rows = []
     if settings.t is None:
         steps = evaluation.evaluated_steps(folder, options.from_step)
-        data = load(options.data)
+        data = load(options.data, download=options.download)
         images = prepare(data, settings.protocol)
-        if data_digest(images) != described.get("images_sha256"):
+        if data_digest(images) != described.images_digest:
             raise InputError(f"--data: the images are not those that {folder} was trained on")
         path = folder / CLASSIFIER if options.classifier is None else options.classifier
         classifier = trained_classifier(data, images, options.classifier_epochs, devices, path)

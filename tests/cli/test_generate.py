@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -35,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     started, generate = [], generation.generate
 
     def stopping(*words: Any, **named: Any) -> Any:
-        started.append(named["label"])
+        started.append(int(jax.random.key_data(named["key"])[1]))
         if len(started) == 2:
             raise KeyboardInterrupt
         return generate(*words, **named)
@@ -47,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert run(*arguments)[0] == entry.INTERRUPTED
         assert "1 of 2 networks are kept, the same command goes on" in told.getvalue()
         status, printed = run(*arguments)
-    assert status == 0 and started == ["network 1 of 2", "network 2 of 2", "network 2 of 2"]
+    assert status == 0 and len(started) == 3 and started[0] != started[1] == started[2]  # the finished network is not made again
     (out / "printed.txt").write_text(printed, encoding="utf-8")
     return out
 

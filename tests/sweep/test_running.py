@@ -1,10 +1,10 @@
 """Running and continuing a sweep in one process: what is computed, kept, recorded, refused."""
 
+import concurrent.futures
 import io
 import json
 import os
 import signal
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pytest
 
 from rfdiff import simulation, theory
 from rfdiff.curves import LearningCurves
+from rfdiff.errors import InputError
 from rfdiff.files import result_file
 from rfdiff.sweep import DONE, FAILED, MISSING, Folder, Sweep, Task, compute, run_sweep, serially
 from rfdiff.sweep.cells import cells_of, check_finite, problem_of, versions
@@ -115,7 +116,7 @@ def test_real_failures_tell_their_cause(tmp_path: Path) -> None:
     asked = small(solvers=["exact"], seeds=1, d=[10**6])
     assert set(run(tmp_path, asked, serially(compute)).values()) == {FAILED}
     record = json.loads(next((tmp_path / "failures").iterdir()).read_text())
-    assert record["type"] == "ValueError" and "GiB" in record["message"] and record["where"].startswith("rfdiff.simulation.networks:")
+    assert record["type"] == "InputError" and "GiB" in record["message"] and record["where"].startswith("rfdiff.simulation.networks:")
 
 
 def test_curves_that_are_not_finite_are_a_failure() -> None:
@@ -209,10 +210,12 @@ def test_sigterm_stops_as_an_interrupt_does(tmp_path: Path) -> None:
 
 
 def test_a_sweep_runs_in_a_thread(tmp_path: Path) -> None:
-    thread = threading.Thread(target=run, args=(tmp_path, small()))
-    thread.start()
-    thread.join()
-    assert len(list((tmp_path / "cells").glob("*.nc"))) == 6
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        states = pool.submit(run, tmp_path, small()).result()  # an exception of the thread is one here
+        assert set(states.values()) == {DONE} and len(list((tmp_path / "cells").glob("*.nc"))) == 6
+        broken = pool.submit(run, tmp_path, small(random_seed=1))
+        with pytest.raises(InputError, match="holds another sweep"):
+            broken.result()
 
 
 class Terminal(io.StringIO):
