@@ -13,7 +13,7 @@ MOST_CLASSES = 4096
 
 
 def check_gram(gram: np.ndarray) -> None:
-    """Refuse a centroid Gram matrix that no centroids have.
+    """Raise if this is not a valid Gram matrix.
 
     Raises:
         InputError: not symmetric, or not positive semi-definite.

@@ -1,7 +1,9 @@
 """The command generate: what networks generate along their training, class by class, beside theory's times: table, figure, dataset."""
 
 import dataclasses
+import functools
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -12,10 +14,11 @@ import xarray as xr
 from rfdiff import generation, plots, theory
 from rfdiff.backward import log_snr_grid
 from rfdiff.class_times import times
-from rfdiff.cli import tables
 from rfdiff.cli.command import Command
-from rfdiff.cli.options import LARGEST_KEY, FloatingType, Numbers, Output, ProblemFile, Redrawing, between, check, dimension
-from rfdiff.cli.terminal import note, prepare_folder, read_problem, redraw_folder, say, say_cost, say_files
+from rfdiff.cli.folder import Files, check_drawing, drawn, read_problem, redraw_folder, results_folder, write_figures
+from rfdiff.cli.options import LARGEST_KEY, Drawing, FloatingType, Numbers, Output, ProblemFile, Redrawing, between, check, dimension
+from rfdiff.cli.tables import Cell, Table, measured, shown, words
+from rfdiff.cli.terminal import note, report, say_cost
 from rfdiff.errors import InputError
 from rfdiff.files import kept_parts
 from rfdiff.files.dataset_file import load_dataset, save_dataset
@@ -26,7 +29,8 @@ from rfdiff.rules import check_taus
 from rfdiff.simulation.features import floating_type, sizes_at
 from rfdiff.theory.neuron_types import is_odd
 
-FILE, FIGURE = "generation.nc", "generation.png"
+PANELS = ("fraction", "mean", "variance", "memorised", "score_error")
+FILES = Files("generation.nc", {"generation": PANELS})
 MOST = 10_000_000
 CURVE_POINTS = 80
 ODD = (
@@ -34,7 +38,7 @@ ODD = (
     "a mean of all data other than 0; softplus, gelu or a shifted function can"
 )
 
-__all__ = ["COMMAND", "CONTENT", "redraw", "run", "show", "table"]
+__all__ = ["COMMAND", "CONTENT", "redraw", "run", "sample_table", "show"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,18 +103,19 @@ def run(options: Generate) -> int:
     if sizes.n < 2:
         raise InputError(f"--d: {options.d} makes n = {sizes.n} samples; allowed: at least 2, for a second nearest")
     generation.check_memory(sizes, dtype, len(taus), len(grid))
-    prepare_folder(options.out, (FILE, FIGURE), options.overwrite)
-    if is_odd(problem.activation):
-        note(f"generate: {ODD.format(name=problem.activation.name)}")
-    depends_on = (options.d, taus.tolist(), grid.tolist(), options.samples, options.threshold, options.method, dtype, options.seed)
-    folder = kept_parts.measurement_folder(options.out, problem, "generation 2", *depends_on)
-    networks = _networks(problem, taus, grid, options, dtype, kept_parts.KeptArrays(folder))
-    dataset = _result(problem, taus, grid, networks, options).to_xarray()
-    record = {"problem": problem.to_toml(), "random_seed": options.seed, "odd_score": int(is_odd(problem.activation))}
-    save_dataset(dataset.assign_attrs(record), options.out / FILE, command="generate", seconds=round(time.monotonic() - start, 1))
-    kept_parts.remove(folder)
-    show(dataset.assign_attrs(record), options.out)
-    say_cost(time.monotonic() - start)
+    check_drawing(options, problem.num_classes)
+    with results_folder(options.out, FILES, options.overwrite):
+        if is_odd(problem.activation):
+            note(f"generate: {ODD.format(name=problem.activation.name)}")
+        depends_on = (options.d, taus.tolist(), grid.tolist(), options.samples, options.threshold, options.method, dtype, options.seed)
+        folder = kept_parts.measurement_folder(options.out, problem, "generation 2", *depends_on)
+        networks = _networks(problem, taus, grid, options, dtype, kept_parts.KeptArrays(folder))
+        dataset = _result(problem, taus, grid, networks, options).to_xarray()
+        record = {"problem": problem.to_toml(), "random_seed": options.seed, "odd_score": int(is_odd(problem.activation))}
+        save_dataset(dataset.assign_attrs(record), options.out / FILES.data, command="generate", seconds=round(time.monotonic() - start, 1))
+        kept_parts.remove(folder)
+        show(dataset.assign_attrs(record), options.out, options, replace=True)
+    say_cost(start, options.table)
     return 0
 
 
@@ -122,8 +127,8 @@ def redraw(options: Redrawing) -> int:
         OSError: the folder cannot be written to.
     """
     dataset = load_dataset(options.file)
-    out = redraw_folder(options, (FIGURE,))
-    show(dataset, out)
+    check_drawing(options, dataset.sizes["class"])
+    show(dataset, redraw_folder(options, FILES), options, replace=False)
     return 0
 
 
@@ -137,49 +142,55 @@ def _result(
     return generation.Generation(problem, options.d, taus, grid, networks, *numbers, theory=curves, theory_times=times(curves))
 
 
-def show(dataset: xr.Dataset, out: Path) -> None:
-    """Print the table of a dataset, draw its figure, and say where it is."""
-    say("\n".join(table(dataset)))
-    plots.save_figure(plots.generation(dataset), out / FIGURE)
-    say_files(out, FILE, (FIGURE,))
+def show(dataset: xr.Dataset, out: Path, drawing: Drawing, replace: bool) -> None:
+    """Draw the figure of a dataset, print its tables, and say where it is."""
+    figures = drawn(drawing, "generation", functools.partial(plots.generation, dataset), PANELS)
+    names = write_figures(out, FILES, figures, drawing, replace)
+    sizes, attributes = dataset.sizes, dataset.attrs
+    head = [
+        f"{sizes['network']} networks at d = {attributes['d']}, {attributes['samples']} samples of each at each training time",
+        f"theory and score error at t = {attributes['t']:.3g}, the time of the grid nearest to the problem's",
+        "mean error: squared, per coordinate; its floor is what as many samples of the right mean would show",
+        *[ODD.format(name="the activation")] * attributes["odd_score"],
+    ]
+    tables = [sample_table(dataset, drawing.classes), theory_table(dataset, drawing.classes)]
+    report(tables, drawing.table, [f"in {out}: {', '.join(names)}"], head)
 
 
-def table(dataset: xr.Dataset) -> list[str]:
+def sample_table(dataset: xr.Dataset, class_names: Sequence[str] | None = None) -> Table:
     """What each source generates, class by class: means over the networks, with standard errors."""
-    rows = [["source", "class", "fraction", "mean error (floor)", "variance error", "memorised (95 %)", "score error"]]
+    errors = ["mean_error", *["mean_error_floor"] * ("mean_error_floor" in dataset), "variance_error"]
+    headings = ["source", "class", "fraction", *(name.replace("_", " ") for name in errors), "memorised", "95 % from", "to", "score error"]
+    rows: list[list[Cell]] = []
     nearest = int(np.argmin(np.abs(np.log(dataset.time.values / dataset.attrs["t"]))))
     fraction = dataset.counts.values / dataset.attrs["samples"]
     for i, name in enumerate(dataset.source.values):
         for c in range(dataset.sizes["class"]):
-            share, low, high = dataset.memorised_interval.values[i, c]
-            mean, variance = (_mean(dataset[key].values[:, i, c]) for key in ("mean_error", "variance_error"))
-            if "mean_error_floor" in dataset:
-                mean += f" ({_mean(dataset.mean_error_floor.values[:, i, c], digits_only=True)})"
-            memorised = "-" if np.isnan(share) else f"{share:.3f} [{low:.3f}, {high:.3f}]"
+            label = words(c if class_names is None else class_names[c])
+            deviations = [_mean(dataset[key].values[:, i, c]) for key in errors]
+            memorised = [shown(float(value), ".3f") for value in dataset.memorised_interval.values[i, c]]
             score = _mean(dataset.score_error.values[:, i, nearest, c])
-            rows.append([str(name) if c == 0 else "", str(c), _mean(fraction[:, i, c]), mean, variance, memorised, score])
-    times_ = [["theory", "class", "weight", "tau_gen", "tau_mem"]]
+            rows.append([words(name), label, _mean(fraction[:, i, c]), *deviations, *memorised, score])
+    return Table("samples", headings, rows, grouped=1)
+
+
+def theory_table(dataset: xr.Dataset, class_names: Sequence[str] | None = None) -> Table:
+    """The closed-form times of each class."""
+    rows: list[list[Cell]] = []
     for c, weight in enumerate(dataset.weight.values):
-        numbers = (tables.number(float(dataset[key].values[c])) for key in ("tau_gen", "tau_mem"))
-        times_.append([f"t = {dataset.attrs['t']:.3g}" if c == 0 else "", str(c), f"{weight:.3g}", *numbers])
-    head = (
-        f"{dataset.sizes['network']} networks at d = {dataset.attrs['d']}, {dataset.attrs['samples']} samples of each at each training time"
-    )
-    score_at = f"theory and score error at t = {dataset.attrs['t']:.3g}, the time of the grid next to the problem's"
-    odd = [ODD.format(name="the activation")] * dataset.attrs["odd_score"]
-    floor = "mean error: squared, per coordinate; its floor is what as many samples of the right mean would show"
-    return [head, score_at, floor, *odd, "", *tables.columns(times_), "", *tables.columns(rows)]
+        read = (measured(float(dataset[key].values[c])) for key in ("tau_gen", "tau_mem"))
+        label = words(c if class_names is None else class_names[c])
+        rows.append([shown(float(dataset.attrs["t"]), ".3g"), label, shown(float(weight), ".3g"), *read])
+    return Table("theory", ["t", "class", "weight", "tau_gen", "tau_mem"], rows, grouped=1)
 
 
-def _mean(values: np.ndarray, digits_only: bool = False) -> str:
-    """Mean over the networks that have a value, with its standard error unless only its digits are asked for."""
+def _mean(values: np.ndarray) -> Cell:
+    """Mean over the networks that have a value, with its standard error."""
     known = values[np.isfinite(values)]
     if not known.size:
-        return "-"
-    if digits_only:
-        return f"{known.mean():.2g}"
+        return measured(np.nan)
     error = float(known.std(ddof=1) / np.sqrt(known.size)) if known.size > 1 else 0.0
-    return tables.number(float(known.mean()), error or np.nan)
+    return measured(float(known.mean()), error or np.nan)
 
 
 def _networks(

@@ -1,7 +1,9 @@
 """The command speciate: when each class is decided in the backward process, in closed form and measured: table, figures, dataset."""
 
 import dataclasses
+import functools
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,19 +16,20 @@ from rfdiff import backward, plots
 from rfdiff.backward.process import proportion_error
 from rfdiff.backward.samplers import chunk_of
 from rfdiff.backward.speciation_study import CONTENT
-from rfdiff.cli import tables
 from rfdiff.cli.command import Command
-from rfdiff.cli.options import LARGEST_KEY, Flag, Output, ProblemFile, Redrawing, between, check
-from rfdiff.cli.terminal import prepare_folder, read_problem, redraw_folder, say, say_cost, say_files
+from rfdiff.cli.folder import Files, check_drawing, drawn, read_problem, redraw_folder, results_folder, write_figures
+from rfdiff.cli.options import LARGEST_KEY, Drawing, Flag, Output, ProblemFile, Redrawing, between, check
+from rfdiff.cli.tables import Cell, Table, measured, shown, words
+from rfdiff.cli.terminal import report, say_cost
 from rfdiff.files import kept_parts
 from rfdiff.files.dataset_file import load_dataset, save_dataset
 from rfdiff.mixture import GaussianMixture
 from rfdiff.progress import reporting
 
-FILE, FIGURES = "speciation.nc", ("return_probability.png", "trajectories.png")
+FILES = Files("speciation.nc", {"return_probability": (), "trajectories": ()})
 LARGEST_DIMENSION, MOST, MOST_STEPS = 2**24, 10_000_000, 100_000
 
-__all__ = ["COMMAND", "CONTENT", "redraw", "run", "show", "table"]
+__all__ = ["COMMAND", "CONTENT", "redraw", "run", "show", "speciation_table"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,15 +79,16 @@ def run(options: Speciate) -> int:
     process = backward.BackwardProcess(mixture, full=options.full, num_steps=options.steps)
     if options.full:
         chunk_of(options.d, options.trajectories * problem.num_classes, jnp.zeros(0).dtype)
-    prepare_folder(options.out, (FILE, *FIGURES), options.overwrite)
-    depends_on = (options.d, options.trajectories, options.points, options.steps, options.full, options.seed)
-    folder = kept_parts.measurement_folder(options.out, problem, "speciation 2", *depends_on)
-    measured = _measured(process, closed_form, options, kept_parts.KeptArrays(folder))
-    dataset = measured.to_xarray().assign_attrs(problem=problem.to_toml(), random_seed=options.seed)
-    save_dataset(dataset, options.out / FILE, command="speciate", seconds=round(time.monotonic() - start, 1))
-    kept_parts.remove(folder)
-    show(dataset, options.out)
-    say_cost(time.monotonic() - start)
+    check_drawing(options, problem.num_classes)
+    with results_folder(options.out, FILES, options.overwrite):
+        depends_on = (options.d, options.trajectories, options.points, options.steps, options.full, options.seed)
+        folder = kept_parts.measurement_folder(options.out, problem, "speciation 2", *depends_on)
+        measured = _measured(process, closed_form, options, kept_parts.KeptArrays(folder))
+        dataset = measured.to_xarray().assign_attrs(problem=problem.to_toml(), random_seed=options.seed)
+        save_dataset(dataset, options.out / FILES.data, command="speciate", seconds=round(time.monotonic() - start, 1))
+        kept_parts.remove(folder)
+        show(dataset, options.out, options, replace=True)
+    say_cost(start, options.table)
     return 0
 
 
@@ -96,49 +100,55 @@ def redraw(options: Redrawing) -> int:
         OSError: the folder cannot be written to.
     """
     dataset = load_dataset(options.file)
-    out = redraw_folder(options, FIGURES)
-    show(dataset, out)
+    check_drawing(options, dataset.sizes["class"])
+    show(dataset, redraw_folder(options, FILES), options, replace=False)
     return 0
 
 
-def show(dataset: xr.Dataset, out: Path) -> None:
-    """Print the table of a dataset, draw its figures, and say where they are."""
-    say("\n".join(table(dataset)))
-    for figure, name in zip((plots.return_probability(dataset), plots.trajectories(dataset)), FIGURES, strict=True):
-        plots.save_figure(figure, out / name)
-    say_files(out, FILE, FIGURES)
+def show(dataset: xr.Dataset, out: Path, drawing: Drawing, replace: bool) -> None:
+    """Draw the figures of a dataset, print its table, and say where they are."""
+    figures = drawn(drawing, "return_probability", functools.partial(plots.return_probability, dataset))
+    figures |= drawn(drawing, "trajectories", functools.partial(plots.trajectories, dataset))
+    names = write_figures(out, FILES, figures, drawing, replace)
+    tables = [speciation_table(dataset, drawing.classes)]
+    report(tables, drawing.table, [f"in {out}: {', '.join(names)}"], head_lines(dataset))
 
 
-def table(dataset: xr.Dataset) -> list[str]:
+def head_lines(dataset: xr.Dataset) -> list[str]:
+    """What was measured, the classical estimate, and a warning where the steps are too few."""
+    return [
+        f"backward process of the exact score at d = {dataset.attrs['d']}, {dataset.attrs['trajectories']} trajectories for each point",
+        f"classical estimate, half the logarithm of the largest eigenvalue: {dataset.attrs['classical_time']:.4g}",
+        *_steps_note(dataset, _with_systematic(dataset, "uturn").systematic),
+    ]
+
+
+def speciation_table(dataset: xr.Dataset, class_names: Sequence[str] | None = None) -> Table:
     """Speciation times of each class in all readings, and how far the measured points lie from the closed form."""
-    rows = [["class", "weight", "variance", "t_s, closed form", "t_s, U-turns", "t_s, well", "worst U-turn", "worst clones"]]
+    headings = ["class", "weight", "variance", "t_s, closed form", "t_s, U-turns", "t_s, well", "worst U-turn", "worst clones"]
+    rows: list[list[Cell]] = []
     uturns, clones = (_with_systematic(dataset, name) for name in ("uturn", "clone"))
     expected = dataset.uturn_theory.values  # whose standard errors hold near 0 and 1 too, where those of a few counts do not
     statistical = proportion_error(expected, dataset.attrs["trajectories"])
     turned = abs(dataset.uturn.values - expected) / np.hypot(statistical, uturns.systematic)
     cloned = abs(dataset.clone.values - dataset.clone_theory.values) / clones.error
-    crossings = [
-        backward.crossing(dataset.turn_time.values, dataset.uturn.values[:, c], uturns.error[:, c], (1 + weight) / 2)
-        for c, weight in enumerate(dataset.weight.values)
-    ]
     for c, weight in enumerate(dataset.weight.values):
         well = float(dataset.well_time.values[c])
         of_clones = cloned[np.isfinite(cloned[:, c]), c]
+        crossing = backward.crossing(dataset.turn_time.values, dataset.uturn.values[:, c], uturns.error[:, c], (1 + weight) / 2)
         rows.append(
             [
-                str(c),
-                f"{weight:.3g}",
-                f"{dataset.variance.values[c]:.3g}",
-                tables.number(float(dataset.speciation_time.values[c])),
-                tables.number(*crossings[c]),
-                "from the start" if np.isinf(well) else tables.number(well),
-                f"{turned[:, c].max():.1f} s.e.",
-                f"{of_clones.max():.1f} s.e." if of_clones.size else "-",
+                words(c if class_names is None else class_names[c]),
+                shown(float(weight), ".3g"),
+                shown(float(dataset.variance.values[c]), ".3g"),
+                measured(float(dataset.speciation_time.values[c])),
+                measured(*crossing),
+                measured(well, text="from the start" if np.isinf(well) else None),
+                shown(float(turned[:, c].max()), ".1f", " s.e."),
+                shown(float(of_clones.max()) if of_clones.size else np.nan, ".1f", " s.e."),
             ]
         )
-    head = f"backward process of the exact score at d = {dataset.attrs['d']}, {dataset.attrs['trajectories']} trajectories for each point"
-    classical = f"classical estimate, half the logarithm of the largest eigenvalue: {dataset.attrs['classical_time']:.4g}"
-    return [head, classical, *_steps_note(dataset, uturns.systematic), "", *tables.columns(rows)]
+    return Table("speciation times", headings, rows)
 
 
 class _Errors(NamedTuple):

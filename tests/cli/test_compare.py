@@ -13,7 +13,7 @@ import pytest
 from rfdiff import simulation, theory
 from rfdiff.agreement import assess
 from rfdiff.class_times import readings
-from rfdiff.cli import entry, tables
+from rfdiff.cli import command, curve_results, entry
 from rfdiff.files import result_file
 from rfdiff.problem import Problem
 from tests.cli.command_line import SEEDS, TAUS, D, leaves, refusal, words
@@ -34,7 +34,7 @@ def test_compare_writes_what_the_library_computes(compared: types.SimpleNamespac
     assert result.simulation is not None
     assert result.smaller is not None
     agreement = assess(result.theory, result.simulation, result.smaller)
-    assert compared.status == (entry.AGREE if agreement.agrees else entry.DISAGREE)
+    assert compared.status == (command.AGREE if agreement.agrees else command.DISAGREE)
     assert result.problem.to_toml() == problem.to_toml()
     recorded = {name: result.metadata[name] for name in ("command", "rule", "d", "seeds", "random_seed", "tolerance")}
     assert recorded == {"command": "compare", "rule": "gradient-flow", "d": D, "seeds": SEEDS, "random_seed": 0, "tolerance": 1e-6}
@@ -42,13 +42,13 @@ def test_compare_writes_what_the_library_computes(compared: types.SimpleNamespac
 
 def test_compare_prints_table_verdict_places_and_cost(compared: types.SimpleNamespace) -> None:
     result = result_file.load(compared.out / "result.nc")
-    assert tables.times_table(result.covering, result.simulation, 0.5) in compared.text
+    assert "\n".join(curve_results.times_table(result.covering, result.simulation, 0.5)[0].lines()) in compared.text
     assert result.theory is not None and result.simulation is not None and result.smaller is not None
-    assert "\n".join(tables.verdict_lines(assess(result.theory, result.simulation, result.smaller))) in compared.text
+    assert "\n".join(curve_results.verdict_lines(assess(result.theory, result.simulation, result.smaller))) in compared.text
     assert f"in {compared.out}: result.nc, curves.png, spectrum.png, agreement.png" in compared.text
     assert "s wall time, " in compared.text.splitlines()[-1]
     assert compared.text.splitlines()[-1].endswith("GiB peak memory")
-    assert sorted(path.name for path in compared.out.iterdir()) == ["agreement.png", "curves.png", "result.nc", "spectrum.png"]
+    assert sorted(path.name for path in compared.out.iterdir()) == [".lock", "agreement.png", "curves.png", "result.nc", "spectrum.png"]
 
 
 def test_plot_draws_a_file_again(compared: types.SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -71,7 +71,7 @@ def test_disagreement_is_exit_status_one(compared: types.SimpleNamespace, tmp_pa
     assert result.theory is not None
     wrong = dataclasses.replace(result.theory, test_loss=np.asarray(result.theory.test_loss)[:, ::-1])
     path = result_file.save(dataclasses.replace(result, theory=wrong), tmp_path / "swapped.nc")
-    assert entry.main(["plot", str(path)]) == entry.DISAGREE
+    assert entry.main(["plot", str(path)]) == command.DISAGREE
 
 
 def test_times_of_the_theory_do_not_depend_on_the_times_shown(
@@ -81,13 +81,14 @@ def test_times_of_the_theory_do_not_depend_on_the_times_shown(
     printed = []
     for name, taus in (("few", ["0.1", "1", "10", "100"]), ("far", ["1", "100", "1e6", "inf"])):
         assert entry.main(["predict", str(problem_file), "--taus", *taus, "--out", str(tmp_path / name)]) == 0
-        printed.append([line for line in capsys.readouterr().out.splitlines() if "theory" in line])
+        printed.append([line for line in capsys.readouterr().out.splitlines() if " theory " in line])
         result = result_file.load(tmp_path / name / "result.nc")
         assert result.theory is not None and result.covering is not None and result.theory.taus.size == 4
-        assert printed[-1][0].split()[3:] == [tables.number(float(row[0])) for row in readings(result.covering, 0.5)[0]]
+        values = readings(result.covering, 0.5)[0]
+        assert printed[-1][0].split()[3:7] == [f"{row[0]:.4g}" for row in values[:4]]
     assert printed[0] == printed[1] and "-" not in printed[0][0].split()
     assert entry.main(["plot", str(tmp_path / "few" / "result.nc"), "--out", str(tmp_path / "again")]) == 0
-    assert [line for line in capsys.readouterr().out.splitlines() if "theory" in line] == printed[0]
+    assert [line for line in capsys.readouterr().out.splitlines() if " theory " in line] == printed[0]
 
 
 def test_predict_holds_theory_alone(problem_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,7 +102,7 @@ def test_predict_holds_theory_alone(problem_file: Path, tmp_path: Path, capsys: 
     assert "theory" in told
     assert "simulation" not in told
     assert "verdict" not in told
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["curves.png", "result.nc", "spectrum.png"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".lock", "curves.png", "result.nc", "spectrum.png"]
 
 
 def test_standing_results_are_refused_before_anything_is_computed(
@@ -135,5 +136,5 @@ def test_output_suits_a_terminal_without_unicode(
     assert entry.main(["plot", str(compared.out / "result.nc"), "--out", str(tmp_path / "ψ")]) == compared.status
     assert entry.main(["forecast"]) == entry.BAD_INPUT
     told = plain.buffer.getvalue().decode("ascii")
-    assert told.replace(" +- ", " ± ").splitlines()[2].split() == compared.text.splitlines()[2].split()
+    assert told.replace(" +- ", " ± ").replace("...", "…").splitlines()[2].split() == compared.text.splitlines()[2].split()
     assert capsys.readouterr().err.splitlines()[-1] == "rfdiff: Unrecognized options: forecast (see rfdiff --help)"

@@ -54,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_what_it_writes(folder: Path) -> None:
-    assert sorted(path.name for path in (folder / "result").iterdir()) == ["generation.nc", "generation.png"]
+    assert sorted(path.name for path in (folder / "result").iterdir()) == [".lock", "generation.nc", "generation.png"]
     data = load_dataset(folder / "result" / "generation.nc")
     assert dict(data.counts.sizes) == {"network": 2, "source": 5, "class": 2}
     assert np.all(data.counts.sum("class") == 40) and np.all(data.memorised <= data.counts)
@@ -77,7 +77,7 @@ def test_plot_draws_it_again(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--d", "0"], "--d: 0; allowed: 1 to"),
+        (["--d", "0"], "--d: 0; allowed: an integer >= 1"),
         (["--d", "100000"], "GiB of memory; allowed: d up to about"),
         (["--taus", "3", "2"], "taus: [3, 2] does not increase strictly"),
         (["--points", "2"], "--points: 2; allowed: 3 to"),

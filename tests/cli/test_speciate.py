@@ -27,7 +27,7 @@ variances = [1.5, 0.6]
 """
 GRAM = "centroid_gram = [[0.3, -0.3], [-0.3, 0.3]]\n"
 SMALL = ["--d", "64", "--trajectories", "400", "--points", "4", "--steps", "32"]
-FILES = ["return_probability.png", "speciation.nc", "trajectories.png"]
+FILES = [".lock", "return_probability.png", "speciation.nc", "trajectories.png"]
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_files_and_table(folder: Path) -> None:
 def test_plot_draws_it_again(folder: Path, tmp_path: Path) -> None:
     status, told = run("plot", str(folder / "result" / "speciation.nc"), "--out", str(tmp_path))
     assert status == 0 and "classical estimate" in told
-    assert sorted(path.name for path in tmp_path.iterdir()) == [FILES[0], FILES[2]]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [FILES[1], FILES[3]]
     assert run("plot", str(folder / "result" / "speciation.nc"), "--out", str(tmp_path))[0] == entry.BAD_INPUT
 
 
@@ -110,6 +110,11 @@ def test_results_are_not_overwritten(folder: Path, capsys: pytest.CaptureFixture
     assert "already holds speciation.nc" in capsys.readouterr().err
 
 
+def told_of(data: xr.Dataset) -> list[str]:
+    """Everything that is printed of a dataset."""
+    return [*speciate.head_lines(data), *speciate.speciation_table(data).lines()]
+
+
 def test_table_of_what_is_never_reached() -> None:
     """Classes that nothing tells apart, and clones of which none fell into a class."""
     shares = (("turn_time", "class"), np.full((2, 2), 0.5))
@@ -124,17 +129,17 @@ def test_table_of_what_is_never_reached() -> None:
         {"time": [0.0, 1.0, 2.0], "turn_time": [0.5, 1.0], "clone_time": [1.0]},
         {"d": 9, "trajectories": 7, "classical_time": 1.0},
     )  # fmt: skip
-    lines = speciate.table(data)
+    lines = speciate.speciation_table(data).lines()
     assert lines[-2].split()[:4] == ["0", "0.5", "1", "-"] and lines[-2].endswith("-")
 
 
 def test_steps_that_are_too_few_are_said(folder: Path) -> None:
     """Where steps move the U-turns, a line says so, and the deviations are counted in errors that include it."""
     data = load_dataset(folder / "result" / "speciation.nc")
-    assert not any("are too few" in line for line in speciate.table(data))
+    assert not any("are too few" in line for line in told_of(data))
     moved = data.assign(uturn=data.uturn + 0.4, uturn_systematic=0.4 + 0 * data.uturn, clone_systematic=0.4 + 0 * data.clone)
-    told = speciate.table(moved)
+    told = told_of(moved)
     assert any(line.startswith("32 steps are too few: at t = ") and "by 0.4" in line and "use more --steps" in line for line in told)
-    blind = speciate.table(moved.drop_vars(["uturn_systematic", "clone_systematic"]))  # a file of an earlier version
+    blind = told_of(moved.drop_vars(["uturn_systematic", "clone_systematic"]))  # a file of an earlier version
     worst = [float(re.findall(r"([0-9.]+) s\.e\.", lines[-1])[0]) for lines in (told, blind)]
     assert worst[0] < 4 < worst[1]

@@ -86,7 +86,7 @@ def test_a_run_whose_gap_still_grows_has_a_bound_for_its_memorisation_time() -> 
     assert read.reason("tau_mem", 0).startswith("the gap between test and train loss still grows")
     dataset = readout.read_out(losses, [], [])
     assert np.isnan(dataset.time.sel(reading="tau_mem")).all()
-    assert f"> {low:.4g}" in image_results.table(dataset)[1]
+    assert f"> {low:.4g}" in image_results.run_table(dataset)[0].lines()[1]
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_an_evaluated_run(evaluated: tuple[Path, xr.Dataset], capsys: pytest.Cap
     assert image_results.redraw(Redrawing(file=folder / readout.FILE)) == 0
     text = capsys.readouterr().out
     assert "Trouser" in text and "accuracy of the classifier on the test images" in text and "below 90%" not in text
-    assert "below 90%: more --classifier-epochs" in image_results.table(dataset.assign_attrs(accuracy=0.87))[-1]
+    assert "below 90%: more --classifier-epochs" in image_results.run_table(dataset.assign_attrs(accuracy=0.87))[1][-1]
     assert (folder / readout.CURVES).stat().st_size > 0 and (folder / readout.SAMPLES).stat().st_size > 0
     assert len(plots.image_run(dataset[["mean_loss", "gap", "time"]]).axes) == 2
 
