@@ -16,6 +16,7 @@ from rfdiff.errors import InputError
 from rfdiff.problem import Problem
 from rfdiff.theory import resolvent
 from rfdiff.theory.equivalent import Equivalent, equivalent
+from rfdiff.theory.input_checks import require_concrete
 from rfdiff.theory.neuron_types import levels
 from rfdiff.theory.real_axis import APPROACH, CHUNK, FEW, Axis, approach, descend, polish, retry
 
@@ -245,6 +246,7 @@ def spectrum(problem: Problem, num: int = 1000) -> Spectrum:
 
     Reference: `equations`, section 4; tests/theory/test_density.py.
     """
+    require_concrete(problem, "theory.spectrum")
     if not isinstance(num, int) or num < 32:
         raise InputError(f"num: {num!r}; allowed: an integer >= 32")
     with jax.enable_x64(True):

@@ -23,6 +23,7 @@ from rfdiff.theory.contour import SIZES, Contour, Laid, Span, lay
 from rfdiff.theory.contour_forms import kernel_from, second_traces, trapezoid_error
 from rfdiff.theory.density import FEW_CLASSES, FLOOR, atoms, bounds, extent, support
 from rfdiff.theory.equivalent import Equivalent, equivalent
+from rfdiff.theory.input_checks import checked_tolerance, require_concrete
 from rfdiff.theory.neuron_types import (
     FAR,
     LATTICE_RANK,
@@ -38,7 +39,7 @@ from rfdiff.theory.neuron_types import (
 from rfdiff.theory.noncommuting import dense
 from rfdiff.theory.resolvent import RESIDUAL, Point
 from rfdiff.theory.traces import ridge_losses
-from rfdiff.value_types import as_integer, as_number
+from rfdiff.value_types import as_integer
 
 LEAST = 256  # neuron types: enough for the first two levels of two classes, which then share one program
 PATIENCE = 1  # refinements of a contour without gain before it is given up
@@ -179,7 +180,8 @@ def learning_curves(
 
     Reference: `equations`, section 5; tests/theory/test_dynamics.py.
     """
-    tolerance = check_tolerance(tolerance)
+    require_concrete(problem, "theory.learning_curves")
+    tolerance = checked_tolerance(tolerance)
     if progress is not None and not callable(progress):
         raise InputError(f"progress: {progress!r}; allowed: a function of (done, total), or None")
     kappa = float(problem.kappa)
@@ -200,18 +202,6 @@ def learning_curves(
     if progress is not None:
         progress(1, 1)
     return _package(problem, taus, *times.read(answer.losses, answer.contour_error + answer.types_error, tolerance))
-
-
-def check_tolerance(tolerance: float) -> float:
-    """The tolerance as a float.
-
-    Raises:
-        InputError: it is not a number between 1e-9 and 0.1.
-    """
-    number = as_number(tolerance)
-    if not 1e-9 <= number <= 0.1:
-        raise InputError(f"tolerance: {tolerance!r}; allowed: 1e-9 <= tolerance <= 0.1")
-    return number
 
 
 def types_radius(problem: Problem, tolerance: float) -> tuple[float, float]:
@@ -360,6 +350,7 @@ def time_grid(problem: Problem, *, num: int = 80) -> Float[np.ndarray, " T"]:
     Raises:
         InputError: num below 3.
     """
+    require_concrete(problem, "theory.time_grid")
     num = as_integer("num", num, 3)
     with jax.enable_x64(True):
         low, high = extent(equivalent(dense.surrogate(problem), 1, FAR, LEAST))
