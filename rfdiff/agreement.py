@@ -11,7 +11,6 @@ finite-size term says so.
 """
 
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import jax
@@ -22,7 +21,7 @@ from scipy.stats import t as student
 
 from rfdiff.curves import LearningCurves
 from rfdiff.errors import InputError
-from rfdiff.labels import Label, Labelled, dataset_of, static_attributes
+from rfdiff.labels import Label, Labelled, labelled_dataset, static_attributes
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow, Rule
 from rfdiff.simulation import learning_curves as simulated_curves
@@ -93,7 +92,7 @@ class Agreement(Labelled):
     def to_xarray(self) -> "xr.Dataset":
         """Deviations and what they are judged by, on the axes curve, tau and class; the curves themselves have `to_xarray` of their own."""
         stacked = {name: np.stack([getattr(self, name)[curve] for curve in COMPARED]) for name in self.LABELS}
-        data = dataset_of(SimpleNamespace(**stacked), self.LABELS, static_attributes(self))
+        data = labelled_dataset(stacked, self.LABELS, static_attributes(self))
         return data.assign_coords(curve=list(COMPARED), tau=("tau", np.asarray(self.theory.taus)))
 
     def __repr__(self) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from rfdiff.errors import InputError
-from rfdiff.labels import Label, Labelled, dataset_of, read_attributes, static_attributes, values_of
+from rfdiff.labels import Label, Labelled, read_attributes, values_of
 from rfdiff.value_types import static, value_type
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class LearningCurves(Labelled):
 
     def to_xarray(self) -> "xr.Dataset":
         """Curves on the axes tau and class, with those of each seed and the spectra of a simulation on the axis seed."""
-        data = dataset_of(self, self.LABELS, static_attributes(self))
+        data = super().to_xarray()
         for name, values in (self.per_seed or {}).items():
             label = self.PER_SEED[name]
             data[label.variable] = (label.dims, np.asarray(values), {"long_name": label.long_name, "units": label.units})

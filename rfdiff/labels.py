@@ -56,7 +56,7 @@ class Labelled(Value):
 
     def to_xarray(self) -> "xr.Dataset":
         """The arrays as an `xarray.Dataset` with named axes, `long_name` and `units`, in float64 and integers as they are."""
-        return dataset_of(self, self.LABELS, static_attributes(self))
+        return labelled_dataset(fields_of(self, self.LABELS), self.LABELS, static_attributes(self))
 
     @classmethod
     def from_xarray(cls, data: "xr.Dataset", where: str = "") -> Self:
@@ -76,12 +76,17 @@ class Labelled(Value):
         return str(self.to_xarray()._repr_html_())
 
 
-def dataset_of(value: object, labels: Mapping[str, Label], attributes: Mapping[str, Any] | None = None) -> "xr.Dataset":
-    """The labelled fields of a value as a dataset; fields that are None are left out, classes are numbered from 0."""
+def fields_of(value: object, labels: Mapping[str, Label]) -> dict[str, Any]:
+    """The labelled fields of a value by name."""
+    return {name: getattr(value, name) for name in labels}
+
+
+def labelled_dataset(arrays: Mapping[str, Any], labels: Mapping[str, Label], attributes: Mapping[str, Any] | None = None) -> "xr.Dataset":
+    """Arrays by name as a dataset with the axes and texts of their labels; None is left out, classes are numbered from 0."""
     variables = {
         label.variable or name: (label.dims, np.asarray(item), {"long_name": label.long_name, "units": label.units})
         for name, label in labels.items()
-        if (item := getattr(value, name)) is not None
+        if (item := arrays[name]) is not None
     }
     data = as_dataset(variables, {}, attributes or {})
     return data.assign_coords({"class": ("class", np.arange(data.sizes["class"]), CLASS_AXIS)}) if "class" in data.dims else data

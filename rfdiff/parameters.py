@@ -127,4 +127,4 @@ def _scalable(name: str, present: float) -> float:
 
 def _with(problem: Problem, **fields: Any) -> Problem:
     law: MixtureLaw = dataclasses.replace(problem.mixture, **fields)
-    return dataclasses.replace(problem, mixture=law)
+    return problem.with_mixture(law)

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Complex, Float
 
 from rfdiff.class_times import TIME_NAMES, ClassTimes
 from rfdiff.errors import InputError
-from rfdiff.labels import Label, Labelled, attribute_of, dataset_of, values_of
+from rfdiff.labels import Label, Labelled, attribute_of, labelled_dataset, values_of
 from rfdiff.value_types import static, value_type
 
 if TYPE_CHECKING:
@@ -119,7 +119,13 @@ class TimeSensitivity(Labelled):
 
     def to_xarray(self) -> "xr.Dataset":
         """Times and elasticities on the axes quantity, parameter and class, d log τ/d Q_ab on the axes gram_row and gram_column too."""
-        data = dataset_of(_Stacked(self), _SENSITIVITY, {"q": self.times.q})
+        arrays = {
+            "time": _stack(self.times),
+            "elasticity": np.stack([_stack(slope) for slope in self.elasticities.values()]),
+            "gram_derivative": _stack(self.gram_derivatives),
+            "error_estimate": self.error_estimate,
+        }
+        data = labelled_dataset(arrays, _SENSITIVITY, {"q": self.times.q})
         return data.assign_coords(quantity=list(TIME_NAMES), parameter=list(self.elasticities))
 
     @classmethod
@@ -157,7 +163,14 @@ class PhaseMap(Labelled):
 
     def to_xarray(self) -> "xr.Dataset":
         """Times on the axes quantity, the two numbers of the problem (by their names) and class; names and q as attributes."""
-        data = dataset_of(_Stacked(self), _map_labels(self.names), {"x": self.names[0], "y": self.names[1], "q": self.times.q})
+        arrays = {
+            "first": self.first,
+            "second": self.second,
+            "time": _stack(self.times),
+            "error_estimate": self.error_estimate,
+            "converged": self.converged,
+        }
+        data = labelled_dataset(arrays, _map_labels(self.names), {"x": self.names[0], "y": self.names[1], "q": self.times.q})
         return data.assign_coords(quantity=list(TIME_NAMES))
 
     @classmethod
@@ -241,19 +254,6 @@ def _map_labels(names: tuple[str, str]) -> dict[str, Label]:
         "error_estimate": Label((x, y), "numerical error of the losses"),
         "converged": Label((x, y), "whether the error came below the tolerance; elsewhere the times are NaN"),
     }
-
-
-class _Stacked:
-    """The fields of a result, its class-wise times stacked into one array (quantity, …) each."""
-
-    def __init__(self, value: TimeSensitivity | PhaseMap) -> None:
-        vars(self).update(
-            {name: getattr(value, name) for name in ("first", "second", "error_estimate", "converged") if hasattr(value, name)}
-        )
-        self.time = _stack(value.times)
-        if isinstance(value, TimeSensitivity):
-            self.elasticity = np.stack([_stack(slope) for slope in value.elasticities.values()])
-            self.gram_derivative = _stack(value.gram_derivatives)
 
 
 def _stack(times: ClassTimes) -> np.ndarray:

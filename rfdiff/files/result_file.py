@@ -19,7 +19,7 @@ from rfdiff.errors import InputError
 from rfdiff.files import netcdf
 from rfdiff.files.provenance import Entry
 from rfdiff.files.seal import SEAL, check_content, check_layout
-from rfdiff.labels import Label, dataset_of, values_of
+from rfdiff.labels import Label, fields_of, labelled_dataset, values_of
 from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
 from rfdiff.value_types import same_value
@@ -83,7 +83,7 @@ def save(result: Result, path: str | Path) -> Path:
             groups[name] = value.to_xarray()
     if result.problem.mixture.covariances is not None:
         law = result.problem.mixture
-        groups["mixture"] = dataset_of(law, MIXTURE_LABELS)
+        groups["mixture"] = labelled_dataset(fields_of(law, MIXTURE_LABELS), MIXTURE_LABELS)
         if law.class_names:
             groups["mixture"]["class_name"] = ("class", np.array(law.class_names), {"long_name": "name of the class", "units": "1"})
     return netcdf.write(groups, path)

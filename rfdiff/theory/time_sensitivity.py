@@ -69,8 +69,7 @@ def _derivatives(
             # relative to the present value, so that several names that touch one field compose
             moved = set_parameter(moved, name, get_parameter(moved, name) * jnp.exp(logs[i] - jax.lax.stop_gradient(logs[i])))
         law = dataclasses.replace(moved.mixture, centroid_gram=moved.mixture.centroid_gram + gram - jax.lax.stop_gradient(gram))
-        moved = dataclasses.replace(moved, mixture=law)
-        times = class_times(curve_kernel(moved, plan), q=q)
+        times = class_times(curve_kernel(moved.with_mixture(law), plan), q=q)
         return jax.tree.map(jnp.log, times), times
 
     slopes, times = jax.jacrev(log_times, argnums=(0, 1), has_aux=True)(logs, gram)
