@@ -88,7 +88,7 @@ def labelled(
     problem: Problem, curves: LearningCurves, spectrum: Spectrum, q: float, sensitivity: theory.TimeSensitivity | None
 ) -> xr.Dataset:
     """Both readings of the times of a problem, and the curves and the spectrum that they are read from, as a dataset."""
-    read, bulks = times(curves, q), theory.bulk_times(problem, spectrum)
+    read, bulks = times(curves, q), theory.bulk_times(problem, spectrum=spectrum)
     variables = {
         "time": (("quantity", "class"), _stacked(read), {"long_name": "class-wise training time tau, read from the curves"}),
         "bulk_time": (("bulk", "class"), np.stack([bulks.tau_gen, bulks.tau_mem]), {"long_name": "the same, read from the spectrum"}),

@@ -362,7 +362,7 @@ def time_grid(problem: Problem, *, num: int = 80) -> Float[np.ndarray, " T"]:
     """
     num = as_integer("num", num, 3)
     with jax.enable_x64(True):
-        low, high = extent(equivalent(dense.surrogate(problem), 1, FAR, LEAST))
+        low, high = extent(equivalent(dense.surrogate(problem), 1, FAR, LEAST), bands=False)
     kappa = float(problem.kappa)
     grid = np.geomspace(0.05 / (kappa * high), 30 / (kappa * max(low, 6e-7 * high)), num)
     return grid if limit_diverges(problem) else np.append(grid, np.inf)
