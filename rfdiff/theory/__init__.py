@@ -9,15 +9,16 @@ from rfdiff.theory.bulks import bulk_times
 from rfdiff.theory.contour_forms import CurveKernel
 from rfdiff.theory.density import spectrum
 from rfdiff.theory.differentiable import curve_kernel, plan_curves, plan_points, transform_at
-from rfdiff.theory.dynamics import learning_curves, time_grid
+from rfdiff.theory.dynamics import learning_curves
 from rfdiff.theory.learning_times import class_times
 from rfdiff.theory.maps import phase_map
 from rfdiff.theory.plans import Plan
 from rfdiff.theory.time_sensitivity import sensitivity
+from rfdiff.theory.training_times import limit_diverges, time_grid
 from rfdiff.theory.transform import stieltjes
 from rfdiff.theory_results import BulkTimes, Losses, PhaseMap, Stieltjes, TimeSensitivity
 
 __all__ = [
     "BulkTimes", "CurveKernel", "Losses", "PhaseMap", "Plan", "Stieltjes", "TimeSensitivity", "bulk_times", "class_times", "curve_kernel",
-    "learning_curves", "phase_map", "plan_curves", "plan_points", "sensitivity", "spectrum", "stieltjes", "time_grid", "transform_at",
+    "learning_curves", "limit_diverges", "phase_map", "plan_curves", "plan_points", "sensitivity", "spectrum", "stieltjes", "time_grid", "transform_at",
 ]  # fmt: skip

@@ -1,8 +1,9 @@
 """Many small linear systems at once, one for each spectral point or pair of points.
 
-XLA's CPU backend of jaxlib 0.10 hands a batch of LAPACK calls to the pool of threads it is itself running on and waits for it there: as
-many concurrent batches as threads wait for each other for ever. So on a CPU no batch reaches LAPACK from here: systems of a few unknowns
-are eliminated side by side, in vector instructions; larger ones go to LAPACK one by one, which costs the same as in a batch.
+XLA's CPU backend (seen with jaxlib 0.10) hands a batch of LAPACK calls to the pool of threads it is itself running on and waits for it
+there: as many concurrent batches as threads wait for each other for ever. So on a CPU no function of this module calls LAPACK with a batch:
+systems of a few unknowns are eliminated side by side, in vector instructions; larger ones, and determinants, go to LAPACK one by one, which
+costs the same. The theory solves its systems through this module alone. Accelerators take batches as they are.
 """
 
 from collections.abc import Callable

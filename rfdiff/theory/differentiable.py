@@ -19,7 +19,8 @@ from numpy.typing import ArrayLike
 from rfdiff.errors import InputError
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow, Rule
-from rfdiff.theory import dynamics, real_axis, resolvent
+from rfdiff.theory import real_axis, resolvent, training_times
+from rfdiff.theory.approaches import solve_anywhere
 from rfdiff.theory.contour import SIZES, Contour, Span, lay
 from rfdiff.theory.contour_forms import CurveKernel, solve_kernel
 from rfdiff.theory.implicit import expand, unknowns
@@ -54,17 +55,17 @@ def plan_curves(
     wanted = np.array([0.0, np.inf]) if taus is None else rule.schedule(taus, kappa)[0]
     rank = gram_root(problem.mixture.centroid_gram).shape[1]
     with jax.enable_x64(True):
-        radius, tail = dynamics.types_radius(problem, tolerance)
-        span = dynamics.spectrum_span(problem, rule, kappa, radius)
+        radius, tail = training_times.types_radius(problem, tolerance)
+        span = training_times.spectrum_span(problem, rule, kappa, radius)
         if span[0] == 0 and np.isinf(wanted).any():
             raise InputError("taus: inf, where the test loss diverges (p = n m); allowed: finite training times")
-        shown = dynamics.time_grid(problem, num=40) if taus is None and isinstance(rule, GradientFlow) else wanted
+        shown = training_times.time_grid(problem, num=40) if taus is None and isinstance(rule, GradientFlow) else wanted
         before, error = None, np.inf
         plan: Any = None
         for level in levels(problem, 1, radius):
-            parts = type_parts(problem, level, radius, dynamics.LEAST if rank else 1, gram_derivatives)
+            parts = type_parts(problem, level, radius, training_times.LEAST if rank else 1, gram_derivatives)
             plan, losses, error = _refine_contour(problem, parts, span, rule, kappa, shown, tolerance / 4)
-            error += dynamics.TAIL_EFFECT * tail
+            error += training_times.TAIL_EFFECT * tail
             error += refined_error(problem, float(np.max(abs(losses - before)))) if before is not None else np.inf if rank else 0.0
             if error <= tolerance:
                 break
@@ -94,7 +95,7 @@ def _refine_contour(
 def _with_start(problem: Problem, plan: Plan) -> Plan:
     """The plan with the fixed point's solution of its own problem as the start, found along rays from far out where it is hard to reach."""
     eq = equivalent_on(problem, plan)
-    point = resolvent.solve_anywhere(eq, plan.nodes).point
+    point = solve_anywhere(eq, plan.nodes).point
     return dataclasses.replace(plan, start=resolvent.pack(point.delta, point.H))
 
 

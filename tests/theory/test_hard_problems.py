@@ -16,8 +16,7 @@ from rfdiff.curves import LearningCurves
 from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow, HeavyBall
-from rfdiff.theory import learning_curves, spectrum, time_grid
-from rfdiff.theory.dynamics import limit_diverges
+from rfdiff.theory import learning_curves, limit_diverges, spectrum, time_grid
 from tests.tolerances import rejects
 
 TAUS = np.array([0.1, 1, 10, 100, 1e3, 1e4, 1e6, math.inf])
