@@ -60,8 +60,8 @@ class Criterion:
 class Cells:
     """Runs cells in order, reports progress and time left, and keeps every finished cell until the result is written.
 
-    A kept cell is found again by its label, its argument and the source text of the experiment, of what experiments share and of
-    rfdiff: a changed source computes anew.
+    A kept cell is identified by its label, its argument and the source text of the experiment, of what experiments share and of
+    rfdiff: after a change of any source it is computed again.
 
     Args:
         folder: where finished cells are kept.
@@ -72,7 +72,7 @@ class Cells:
         self.folder, self.seconds = folder, 0.0
         self._stamp = hashlib.sha256(b"\0".join(path.read_bytes() for path in source)).hexdigest()
 
-    def place(self) -> Path:
+    def workspace(self) -> Path:
         """Folder for what a cell keeps while it runs; other sources have another one."""
         return self.folder / f"place-{self._stamp[:16]}"
 
@@ -132,14 +132,14 @@ def main(experiment: Any, arguments: Sequence[str] | None = None) -> int:
         Exit status: 0 the claim's criterion holds, 1 it does not (or `--check` found something), 2 bad input, 130 interrupted.
     """
     parser = argparse.ArgumentParser(description=experiment.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smoke", action="store_true", help="a small version that satisfies the same criterion within seconds")
+    parser.add_argument("--smoke", action="store_true", help="a small version with the same criteria, in seconds")
     if hasattr(experiment, "compute_small"):
-        parser.add_argument(
-            "--small", action="store_true", help="the form for two CPU cores; its result stands until a full one replaces it"
-        )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of result.nc and figure.png; the experiment's own if not given")
-    parser.add_argument("--check", action="store_true", help="compute nothing: hold result.nc and README.md against the claim")
-    parser.add_argument("--redraw", action="store_true", help="compute nothing: figure.png and README numbers again from result.nc")
+        parser.add_argument("--small", action="store_true", help="the form for two CPU cores, until the full form replaces its result")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of result.nc and figure.png (default: that of the experiment)")
+    parser.add_argument(
+        "--check", action="store_true", help="compute nothing: does result.nc support the claim, and is README.md up to date?"
+    )
+    parser.add_argument("--redraw", action="store_true", help="compute nothing: figure.png and README again, from result.nc")
     options = parser.parse_args(arguments)
     home = folder(experiment)
     out = home if options.out is None else options.out
@@ -161,7 +161,7 @@ def main(experiment: Any, arguments: Sequence[str] | None = None) -> int:
         print(f"{experiment.__name__}: {err}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted: finished cells are kept, and the same command goes on from there", file=sys.stderr)
+        print("interrupted: finished cells are kept, and the same command resumes from them", file=sys.stderr)
         return 130
 
 
@@ -210,7 +210,7 @@ def with_numbers(text: str, block: str) -> str:
 
 
 def check(experiment: Any, out: Path | None = None) -> list[str]:
-    """Faults of a standing result: a broken criterion, and in the experiment's own folder a smoke result or a README that differs.
+    """Faults of a committed result: a broken criterion; in the folder of the experiment also a smoke result or a README that differs.
 
     Raises:
         ValueError: no result, or a damaged one.

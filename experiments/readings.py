@@ -70,7 +70,7 @@ def two_sizes(cell: dict[str, Any], read: Callable[[LearningCurves], np.ndarray]
     taus = theory.time_grid(problem, num=POINTS) if taus is None else taus
     found = {}
     for side, d, seeds in (("large", cell["d"], cell["seeds"]), ("small", cell["d"] // 2, SMALL * cell["seeds"])):
-        curves = simulation.learning_curves(problem, taus, d, jax.random.key(d), seeds)
+        curves = simulation.learning_curves(problem, taus, d=d, key=jax.random.key(d), num_seeds=seeds)
         found[side] = read(curves)
         found[f"{side}_left_out"] = np.stack([read(mean_without(curves, s)) for s in range(seeds)])
     return found

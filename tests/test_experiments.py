@@ -72,7 +72,7 @@ def test_a_run_writes_result_figure_and_readme(example: Example, capsys: pytest.
 def test_an_interrupted_run_goes_on(example: Example, capsys: pytest.CaptureFixture[str]) -> None:
     example.stop_at = 3
     assert harness.main(example, []) == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command resumes" in capsys.readouterr().err
     assert not (harness.folder(example) / "result.nc").exists()
     example.stop_at = -1
     assert harness.main(example, []) == 0

@@ -28,35 +28,25 @@ def law(pi: float) -> MixtureLaw:
     return MixtureLaw.isotropic([1 - pi, pi], [1.0, 1.0], np.outer(places, places))
 
 
-def numbers(pi: float, d: int) -> tuple[Any, ...]:
-    mixture = law(pi)
-    return mixture.weights, mixture.centroid_gram, mixture.variances, float(d)
-
-
 def closed_form(cell: dict[str, Any]) -> dict[str, Any]:
-    with jax.enable_x64(True):
-        args = numbers(cell["pi"], cell["d"])
-        times, wells = jax.jit(backward.speciation_times)(*args), jax.jit(backward.potential_times)(*args)
-        grid = np.linspace(0.05, cell["latest"], 81)
-        curve = jax.jit(lambda t: jax.lax.map(lambda t: backward.return_probability(*args, t), t))(grid)
-        return {"time": times, "well": wells, "grid": grid, "curve": curve, "classical": backward.classical_time(*args)}
+    mixture, d, grid = law(cell["pi"]), cell["d"], np.linspace(0.05, cell["latest"], 81)
+    times, wells = backward.speciation_times(mixture, d=d), backward.potential_times(mixture, d=d)
+    curve, classical = backward.return_probability(mixture, grid, d=d), backward.classical_time(mixture, d=d)
+    return {"time": times, "well": wells, "grid": grid, "curve": curve, "classical": classical}
 
 
 def measured(cell: dict[str, Any]) -> dict[str, Any]:
     """U-turns and clones of one weight, and the closed form at their times."""
-    pi, d, num = cell["pi"], cell["d"], cell["num"]
-    denoiser = backward.Denoiser(GaussianMixture.from_law(law(pi), d, jax.random.key(1)), num_steps=180)
-    with jax.enable_x64(True):
-        args = numbers(pi, d)
-        t_s = float(jax.jit(backward.speciation_times)(*args)[1])
+    mixture, d, num = law(cell["pi"]), cell["d"], cell["num"]
+    process = backward.BackwardProcess(GaussianMixture.from_law(mixture, d, jax.random.key(1)), num_steps=180)
+    t_s = float(backward.speciation_times(mixture, d=d)[1])
     turns = np.maximum(t_s + REACH, 0.1)
-    turned = backward.uturn(denoiser, turns, jax.random.key(2), num)
-    copies, _, _ = backward.clones(denoiser, t_s + 3, jax.random.key(3), cell["clones"], branches=12)
-    with jax.enable_x64(True):
-        at = jax.jit(lambda t: jax.lax.map(lambda t: backward.return_probability(*args, t), t))
-        expected, at_copies = np.asarray(at(turns)), np.asarray(at(np.asarray(copies.times)))
-        even = (np.array([0.5, 0.5]), *args[1:])  # the same classes in equal parts: what must be rejected
-        balanced = np.asarray(jax.jit(lambda t: jax.lax.map(lambda t: backward.return_probability(*even, t), t))(turns))
+    turned = backward.uturn(process, turns, key=jax.random.key(2), num=num)
+    copies = backward.clones(process, t_s + 3, key=jax.random.key(3), num=cell["clones"], branches=12)
+    expected, at_copies = (backward.return_probability(mixture, times, d=d) for times in (turns, copies.times))
+    # the same classes in equal parts: what must be rejected
+    even = MixtureLaw.isotropic([0.5, 0.5], mixture.variances, mixture.centroid_gram)
+    balanced = backward.return_probability(even, turns, d=d)
     found = {"turn": turns, "uturn": turned.fraction, "uturn_error": turned.stderr, "expected": expected, "balanced": balanced}
     return found | {"copy": copies.times, "clone": copies.fraction, "clone_error": copies.stderr, "clone_expected": at_copies}
 

@@ -36,7 +36,7 @@ def problem(psi_n: float = PSI_N) -> Problem:
 def simulate(argument: tuple[int, int]) -> dict[str, Any]:
     """Mean and standard error of the curves (curve, time, class) at one dimension."""
     d, seeds = argument
-    curves = simulation.learning_curves(problem(), TAUS, d, jax.random.key(d), seeds)
+    curves = simulation.learning_curves(problem(), TAUS, d=d, key=jax.random.key(d), num_seeds=seeds)
     return {"loss": [getattr(curves, name) for name in CURVES], "stderr": [getattr(curves, f"{name}_stderr") for name in CURVES]}
 
 

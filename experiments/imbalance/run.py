@@ -166,7 +166,7 @@ def draw(data: xr.Dataset) -> Figure:
     for face, label in (("k", f"networks, ratio 2, d = {data.attrs['d']}"), ("none", r"networks, ratio 2, $d\to\infty$")):
         panels[0, 0].plot([], [], "ko", markerfacecolor=face, markersize=5, label=label)
     panels[0, 0].legend(fontsize=7, loc="lower left")
-    panels[1, 3].set_title("× : one class never gets there", fontsize=8)
+    panels[1, 3].set_title("× : one class never reaches the criterion", fontsize=8)
     return figure
 
 

@@ -17,6 +17,7 @@ from experiments import harness
 from experiments.harness import Criterion
 from rfdiff import Activation, MixtureLaw, Problem, generation, theory, times
 from rfdiff.backward import log_snr_grid
+from rfdiff.memorisation import memorised_fraction
 from rfdiff.plots import class_colors
 
 T, PSI_P, PSI_N = 0.1, 64.0, 4.0
@@ -42,7 +43,7 @@ def network(cell: dict[str, Any]) -> dict[str, Any]:
     grid = log_snr_grid(4.0, 0.01, cell["steps"])
     taus = [np.inf if tau < 0 else tau for tau in cell["taus"]]
     key = jax.random.fold_in(jax.random.key(0), cell["seed"])
-    found = generation.generate(problem(cell["pi"]), cell["d"], taus, grid, key, cell["num"])
+    found = generation.generate(problem(cell["pi"]), taus, d=cell["d"], times=grid, key=key, num=cell["num"])
     return {name: getattr(found, name) for name in FIELDS}
 
 
@@ -69,7 +70,7 @@ def compute(smoke: bool, cells: harness.Cells) -> xr.Dataset:
 def intervals(data: xr.Dataset, i: int) -> np.ndarray:
     """Memorised fraction and its interval (source, class, 3) at one weight."""
     counts, near = data["counts"].values[i], data["memorised"].values[i]
-    return np.array([[generation.memorised_interval(counts[:, s, c], near[:, s, c]) for c in range(2)] for s in range(counts.shape[1])])
+    return np.array([[memorised_fraction(counts[:, s, c], near[:, s, c]) for c in range(2)] for s in range(counts.shape[1])])
 
 
 def criteria(data: xr.Dataset) -> list[Criterion]:

@@ -43,7 +43,9 @@ def simulate(argument: tuple[int, float, int, int]) -> dict[str, Any]:
     """Losses at dimension d, and their agreement with theory judged with a second simulation at d/2."""
     draws, psi_p, d, seeds = argument
     here = problem(draws, psi_p)
-    large, small = (simulation.learning_curves(here, TAUS, size, jax.random.key(size), seeds * d // size) for size in (d, d // 2))
+    large, small = (
+        simulation.learning_curves(here, TAUS, d=size, key=jax.random.key(size), num_seeds=seeds * d // size) for size in (d, d // 2)
+    )
     agreement = assess(theory.learning_curves(here, TAUS, tolerance=1e-5), large, small)
     entries = np.concatenate([np.abs(values).ravel() for values in agreement.standardised.values()])
     return {

@@ -110,7 +110,7 @@ def trained(argument: tuple[tuple[int, int], int, float, float, str, int]) -> di
         mixture = GaussianMixture.from_law(law, data.dimension, jax.random.key(0))
         data = Samples(*mixture.sample(jax.random.key(1), data.counts), HELD_OUT)
     problem = problem_of(law, psi_p, psi_n)
-    return _measured(simulation.learning_curves(problem, TAUS, data.dimension, jax.random.key(2), seeds, data=data))
+    return _measured(simulation.learning_curves(problem, TAUS, d=data.dimension, key=jax.random.key(2), num_seeds=seeds, data=data))
 
 
 def _measured(curves: LearningCurves) -> dict[str, Any]:

@@ -29,20 +29,15 @@ def law(kind: str) -> MixtureLaw:
 
 
 def closed_form(cell: dict[str, Any]) -> dict[str, Any]:
-    mixture = law(cell["kind"])
-    with jax.enable_x64(True):
-        return {"time": _times(mixture.weights, mixture.centroid_gram, mixture.variances, float(cell["d"]))[0]}
-
-
-_times = jax.jit(backward.speciation_times)
+    return {"time": backward.speciation_times(law(cell["kind"]), d=cell["d"])[0]}
 
 
 def turned(cell: dict[str, Any]) -> dict[str, Any]:
     """Time at which the U-turns fall through 3/4, linear between two times beside the closed form, so near that R_c is a line there."""
     expected = float(closed_form(cell)["time"])
     mixture = GaussianMixture.from_law(law(cell["kind"]), cell["d"], jax.random.key(1))
-    denoiser = backward.Denoiser(mixture, num_steps=150)
-    found = backward.uturn(denoiser, expected + REACH, jax.random.key(cell["d"]), cell["num"])
+    process = backward.BackwardProcess(mixture, num_steps=150)
+    found = backward.uturn(process, expected + REACH, key=jax.random.key(cell["d"]), num=cell["num"])
     share, error = found.fraction.mean(axis=1), np.hypot(*found.stderr.T) / 2  # both classes: π_0 (1 - R_0) = π_1 (1 - R_1)
     slope = (share[1] - share[0]) / np.ptp(REACH)
     at = REACH[0] + (0.75 - share[0]) / slope

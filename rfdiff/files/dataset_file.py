@@ -7,6 +7,7 @@ and text. Its attribute `content` says what it holds.
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from rfdiff.errors import InputError
@@ -17,7 +18,8 @@ from rfdiff.files.seal import SEAL, check_content, check_layout
 FORMAT = "rfdiff dataset"
 FORMAT_VERSION = 1
 RESERVED = ("format", "format_version", *SEAL)
-STORABLE = "biufUO"  # kinds of numpy arrays: truth values, integers, floating numbers, text
+STORABLE = "biufcUO"  # kinds of numpy arrays: truth values, integers, floating and complex numbers, text
+COMPLEX_AXIS = "complex_part"  # NetCDF has no complex numbers: real and imaginary part along a last axis of this name
 
 
 def save_dataset(dataset: xr.Dataset, path: str | Path, **metadata: Entry) -> Path:
@@ -48,7 +50,7 @@ def save_dataset(dataset: xr.Dataset, path: str | Path, **metadata: Entry) -> Pa
             raise InputError(f"dataset: variable {name!r} is of type {variable.dtype}; allowed: numbers, truth values and text")
     attributes = netcdf.check_metadata({**provenance(), **dataset.attrs, **metadata}, RESERVED)
     whole = xr.Dataset(dataset.variables, attrs={"format": FORMAT, "format_version": FORMAT_VERSION, **attributes})
-    return netcdf.write({"/": whole.set_coords(list(dataset.coords))}, path)
+    return netcdf.write({"/": _with_real_numbers(whole.set_coords(list(dataset.coords)))}, path)
 
 
 def load_dataset(path: str | Path) -> xr.Dataset:
@@ -72,7 +74,7 @@ def load_dataset(path: str | Path) -> xr.Dataset:
     except InputError as err:
         raise InputError(f"{path}: {err}") from err
     data.attrs = {name: value for name, value in data.attrs.items() if name not in RESERVED}
-    return data
+    return _with_complex_numbers(data)
 
 
 def content_of(path: str | Path) -> str | None:
@@ -84,3 +86,21 @@ def content_of(path: str | Path) -> str | None:
         return None
     content: Any = netcdf.attribute_of(path, "content")
     return "" if content is None else str(content)
+
+
+def _with_real_numbers(data: xr.Dataset) -> xr.Dataset:
+    parts = {
+        name: ((*variable.dims, COMPLEX_AXIS), np.stack([variable.values.real, variable.values.imag], axis=-1), variable.attrs)
+        for name, variable in data.variables.items()
+        if variable.dtype.kind == "c"
+    }
+    return data.assign(parts) if parts else data
+
+
+def _with_complex_numbers(data: xr.Dataset) -> xr.Dataset:
+    whole = {
+        name: (variable.dims[:-1], variable.values[..., 0] + 1j * variable.values[..., 1], variable.attrs)
+        for name, variable in data.variables.items()
+        if variable.dims[-1:] == (COMPLEX_AXIS,)
+    }
+    return data.assign(whole) if whole else data

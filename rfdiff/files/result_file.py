@@ -10,6 +10,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from rfdiff.curves import LearningCurves, Spectrum
@@ -78,7 +79,10 @@ def save(result: Result, path: str | Path) -> Path:
         if value is not None:
             groups[name] = value.to_xarray()
     if result.problem.mixture.covariances is not None:
-        groups["mixture"] = dataset_of(result.problem.mixture, MIXTURE_LABELS)
+        law = result.problem.mixture
+        groups["mixture"] = dataset_of(law, MIXTURE_LABELS)
+        if law.class_names:
+            groups["mixture"]["class_name"] = ("class", np.array(law.class_names), {"long_name": "name of the class", "units": "1"})
     return netcdf.write(groups, path)
 
 
@@ -107,7 +111,9 @@ def _result_from(groups: dict[str, xr.Dataset], root: dict[str, Any]) -> Result:
         raise InputError("has no attribute 'problem'")
     problem = Problem.from_text(str(root["problem"]))
     if "mixture" in groups:
-        problem = problem.with_mixture(MixtureLaw.from_covariances(**values_of(groups["mixture"], MIXTURE_LABELS, "mixture")))
+        fields, stored = values_of(groups["mixture"], MIXTURE_LABELS, "mixture"), groups["mixture"].get("class_name", ())
+        names = tuple(map(str, np.asarray(stored).tolist()))
+        problem = problem.with_mixture(MixtureLaw.from_covariances(**fields, class_names=names))
     curves = {name: LearningCurves.from_xarray(groups[name], name) for name in CURVE_GROUPS if name in groups}
     spectrum = Spectrum.from_xarray(groups["spectrum"], "spectrum") if "spectrum" in groups else None
     classes = {name: value.num_classes for name, value in curves.items()}

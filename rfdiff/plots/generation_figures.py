@@ -19,6 +19,7 @@ from rfdiff.plots.style import (
     labels_of,
     legend_below,
     new_figure,
+    plain_log_ticks,
     require_variables,
 )
 
@@ -83,7 +84,9 @@ def generation(
             _draw_class(panel, dataset, x, estimate, c, color, scale)
             if name == "score_error":
                 _draw_theory(panel, dataset, x, c, color)
-        panel.set(xscale="log", yscale=scale)
+        panel.set(xscale="log")
+        if scale == "log":
+            plain_log_ticks(panel.yaxis)
         panel.set_title(titles[name], fontsize=10)
     lowest = axes[max(0, len(shown) - columns) : len(shown)]
     for panel in lowest:

@@ -22,6 +22,7 @@ from rfdiff.plots.style import (
     labels_of,
     legend_below,
     new_figure,
+    plain_log_ticks,
     require_variables,
     time_handles,
 )
@@ -115,13 +116,15 @@ def _dress(panel: Axes, name: str, dataset: xr.Dataset) -> None:
     panel.set(xscale="log", xlabel="training step")
     panel.tick_params(labelbottom=True)
     if name == "losses":
-        panel.set(yscale="log", ylabel="loss per coordinate")
+        plain_log_ticks(panel.yaxis)
+        panel.set(ylabel="loss per coordinate")
     elif name == "gap":
         panel.set(ylabel="held-out − train loss")
         panel.axhline(0, color="0.6", linewidth=0.8)
     elif name == "frechet":
-        positive = bool((dataset["frechet"] > 0).any())
-        panel.set(yscale="log" if positive else "linear", ylabel="Fréchet distance in classifier features")
+        if bool((dataset["frechet"] > 0).any()):
+            plain_log_ticks(panel.yaxis)
+        panel.set(ylabel="Fréchet distance in classifier features")
         if not np.isfinite(dataset["frechet"]).any():
             panel.text(0.5, 0.5, "too few samples of a class", transform=panel.transAxes, ha="center")
     else:

@@ -26,6 +26,7 @@ LINE_STYLES: dict[str, Any] = {"train_loss": "--", "test_loss": "-"}
 TIME_SYMBOLS = {"tau_gen": r"\tau_{\rm gen}", "tau_stop": r"\tau_{\rm stop}", "tau_mem": r"\tau_{\rm mem}", "tau_opt": r"\tau_{\rm opt}"}
 TIME_MARKERS = {"tau_gen": "^", "tau_mem": "D"}
 FORMATS = ("png", "pdf", "svg")
+MOST_TICKED = 100.0  # ratio of the ends of a logarithmic axis up to which ticks within a decade are labelled
 SIZES = (1.0, 60.0)  # inches, least and most of a side
 RESOLUTIONS = (10, 2400)
 # Text stays text in PDF, and no drawing holds the time at which it was written: the same figure gives the same file.
@@ -148,11 +149,16 @@ def legend_below(figure: NotebookFigure, handles: Sequence[Any], columns: int = 
 
 
 def plain_log_ticks(axis: Axis) -> None:
-    """Ticks 1, 2, 3, 5 of each decade of a logarithmic axis, written as plain numbers."""
+    """Ticks of a logarithmic axis as plain numbers: 1, 2, 3, 5 of each decade, the decades alone where there are more than two."""
     panel = axis.axes
     (panel.set_xscale if axis is panel.xaxis else panel.set_yscale)("log", subs=(2, 3, 5))
-    for set_formatter in (axis.set_major_formatter, axis.set_minor_formatter):
-        set_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+    def minor(value: float, _: int | None = None) -> str:
+        low, high = axis.get_view_interval()
+        return f"{value:g}" if high < MOST_TICKED * low else ""
+
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(FuncFormatter(minor))
 
 
 def _drawn(figure: Figure, suffix: str, dpi: float) -> bytes:

@@ -157,7 +157,7 @@ def test_networks_on_the_same_classes_agree(draws: float, d: int, seeds: int) ->
     predicted = learning_curves(question, TAUS, tolerance=1e-3, progress=lambda done, total: reports.append((done, total)))
     assert predicted.error_estimate <= 1e-3
     assert reports[-1] == (1, 1) and len(reports) > 16 and reports[-2][0] == reports[-2][1]
-    simulated = simulation.learning_curves(question, TAUS, d, jax.random.key(0), seeds)
+    simulated = simulation.learning_curves(question, TAUS, d=d, key=jax.random.key(0), num_seeds=seeds)
     np.testing.assert_allclose(simulated.optimal_loss, predicted.optimal_loss, rtol=1e-12)
     agrees(simulated, predicted, d)
     rows = law.eigenvalues[:: d // 24]  # of pairs that each stand d/24 times
@@ -186,7 +186,7 @@ def test_stieltjes_transform_of_drawn_networks() -> None:
     question = Problem(subspaces(32), "tanh", t=0.2, psi_p=2.0, psi_n=3.0, noise_draws=1)
     points = np.array([-0.5, 0.4 + 0.3j])
     found = stieltjes(question, points, tolerance=1e-4)
-    drawn = simulation.learning_curves(question, [1.0], 32, jax.random.key(1), 24).spectrum
+    drawn = simulation.learning_curves(question, [1.0], d=32, key=jax.random.key(1), num_seeds=24).spectrum
     assert drawn is not None and np.all(found.error_estimate < 1e-2)
     samples = np.mean(1 / (drawn.eigenvalues[..., None] - points), axis=1)
 
