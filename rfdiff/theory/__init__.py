@@ -20,5 +20,6 @@ from rfdiff.theory_results import BulkTimes, Losses, PhaseMap, Stieltjes, TimeSe
 
 __all__ = [
     "BulkTimes", "CurveKernel", "Losses", "PhaseMap", "Plan", "Stieltjes", "TimeSensitivity", "bulk_times", "class_times", "curve_kernel",
-    "learning_curves", "limit_diverges", "phase_map", "plan_curves", "plan_points", "sensitivity", "spectrum", "stieltjes", "time_grid", "transform_at",
+    "learning_curves", "limit_diverges", "phase_map", "plan_curves", "plan_points", "sensitivity", "spectrum", "stieltjes",
+    "time_grid", "transform_at",
 ]  # fmt: skip

@@ -8,7 +8,6 @@ costs the same. The theory solves its systems through this module alone. Acceler
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,10 +23,10 @@ def solve(matrix: jax.Array, right: jax.Array) -> jax.Array:
     right = jnp.broadcast_to(right, (*batch, *right.shape[-2:]))
     method = _eliminate if matrix.shape[-1] <= SIDE_BY_SIDE else partial(_each, jnp.linalg.solve)
 
-    def forwards(_: Any, b: jax.Array) -> jax.Array:
+    def forwards(_: object, b: jax.Array) -> jax.Array:
         return method(jnp.broadcast_to(matrix, (*batch, *matrix.shape[-2:])), b)
 
-    def transposed(_: Any, b: jax.Array) -> jax.Array:
+    def transposed(_: object, b: jax.Array) -> jax.Array:
         return method(jnp.broadcast_to(jnp.swapaxes(matrix, -1, -2), (*batch, *matrix.shape[-2:])), b)
 
     return jax.lax.custom_linear_solve(lambda x: matrix @ x, right, forwards, transposed)

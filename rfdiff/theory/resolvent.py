@@ -15,11 +15,12 @@ type: (v_c², s_c², α_a α_b for a ≤ b).
 """
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from rfdiff.theory import batched_systems
 from rfdiff.theory.equivalent import Equivalent
@@ -193,7 +194,7 @@ FULL, QUARTER, DAMPED = 0, 1, 2
 RESIDUAL = 1e-9  # of the fixed point, relative, above which a point is not solved
 
 
-def solve(eq: Equivalent, z: jax.Array, initial: jax.Array | None = None, tolerance: Any = 1e-13, limit: Any = 400) -> Solution:
+def solve(eq: Equivalent, z: jax.Array, initial: jax.Array | None = None, tolerance: ArrayLike = 1e-13, limit: ArrayLike = 400) -> Solution:
     """Solve the one-point fixed point at Z points of the open upper half-plane or left of 0 (or, from a close start, at λ > 0).
 
     A Newton step is kept when it lowers the residual and stays physical (Im r > 0 for every neuron type where Im z > 0, r > 0 where

@@ -59,7 +59,7 @@ class Times(NamedTuple):
             return cls(taus, np.arange(taus.size), np.zeros(taus.size, bool), diverges)
         reach = np.inf if span.low > 0 else 1 / (kappa * FLOOR * span.high)
         effective = np.where(_settled(taus, rule, kappa, span, tolerance), np.inf, taus)
-        beyond = effective > reach
+        beyond = (effective > reach) | (diverges & np.isinf(effective))
         if diverges and beyond.all():
             raise InputError("taus: only inf, where the test loss diverges (p = n m); allowed: finite training times")
         last = [] if not beyond.any() else [effective[~beyond][-1]] if diverges else [reach / 10, reach]
