@@ -78,15 +78,20 @@ class Labelled(Value):
 
 def dataset_of(value: object, labels: Mapping[str, Label], attributes: Mapping[str, Any] | None = None) -> "xr.Dataset":
     """The labelled fields of a value as a dataset; fields that are None are left out, classes are numbered from 0."""
-    import xarray as xr
-
     variables = {
-        label.variable or name: xr.Variable(label.dims, np.asarray(item), {"long_name": label.long_name, "units": label.units})
+        label.variable or name: (label.dims, np.asarray(item), {"long_name": label.long_name, "units": label.units})
         for name, label in labels.items()
         if (item := getattr(value, name)) is not None
     }
-    data = xr.Dataset(variables, attrs=dict(attributes or {}))
+    data = as_dataset(variables, {}, attributes or {})
     return data.assign_coords({"class": ("class", np.arange(data.sizes["class"]), CLASS_AXIS)}) if "class" in data.dims else data
+
+
+def as_dataset(variables: Mapping[str, Any], coordinates: Mapping[str, Any], attributes: Mapping[str, Any]) -> "xr.Dataset":
+    """`xarray.Dataset(variables, coordinates, attributes)`, for modules that are imported by those who never ask for one."""
+    import xarray as xr
+
+    return xr.Dataset(variables, coordinates, dict(attributes))
 
 
 def values_of(data: "xr.Dataset", labels: Mapping[str, Label], where: str = "", optional: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -274,6 +274,13 @@ def rule_numbers(rule: Rule) -> dict[str, Any]:
     return {name: np.asarray(getattr(rule, name)).tolist() for name in rule.arguments}
 
 
+def log_spaced(last: int, per_decade: float) -> list[int]:
+    """Distinct steps 1 … last of a training, `per_decade` in a decade, the last one included; those below it do not depend on it."""
+    count = int(np.floor(per_decade * np.log10(last) + 1e-9)) + 1
+    steps = np.unique(np.rint(10.0 ** (np.arange(count) / per_decade)).astype(np.int64))
+    return sorted({*steps[steps <= last].tolist(), last})
+
+
 def check_stability(rule: Rule, kappa: Scalar, largest_eigenvalue: float) -> None:
     """Refuse a step size at which the largest mode diverges.
 

@@ -45,6 +45,8 @@ def unknown_commands(text: str, subcommands: set[str], targets: set[str]) -> lis
             bad.append(shlex.join(words))
         if words[0].split("/")[-1] == "rfdiff":
             missing = [word for word in rest if word.startswith("experiments/") and not (ROOT / word).exists()]
+            if words[1:2] == ["--tyro-print-completion"]:
+                continue
             if missing or (rest and rest[0] not in subcommands) or (not rest and "--help" not in words):
                 bad.append(shlex.join(words))
     return bad
@@ -135,14 +137,21 @@ def test_commands_exist(document: Path) -> None:
 
 def test_the_commands_page_shows_every_command() -> None:
     page = read(ROOT / "docs" / "command-line.md")
-    assert {words[1] for words in commands(page) if words[0] == "rfdiff"} | {"images"} == subcommands()
+    shown = {words[1] for words in commands(page) if words[0] == "rfdiff" and not words[1].startswith("-")}
+    assert shown | {"images"} == subcommands()
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_shell_completion_as_documented(shell: str) -> None:
+    assert f"--tyro-print-completion {shell}" in read(ROOT / "docs" / "command-line.md")
+    assert "phase-map" in explained("--tyro-print-completion", shell)
 
 
 @functools.cache
 def explained(*names: str) -> str:
     """What `rfdiff NAME --help` prints, or `rfdiff images NAME --help`."""
     with contextlib.redirect_stdout(io.StringIO()) as told:
-        assert entry.main([*names, "--help"]) == 0
+        assert entry.main(list(names) if "--tyro-print-completion" in names else [*names, "--help"]) == 0
     return told.getvalue()
 
 

@@ -59,7 +59,7 @@ def results() -> dict[str, Labelled]:
         "stieltjes": Stieltjes(
             np.array([1 + 2j, np.nan]), np.ones((2, 3), complex), np.zeros(2), np.array([True, False]), np.full(2, np.nan)
         ),
-        "bulks": BulkTimes(*(np.full(2, x) for x in (1.0, 2.0, 3.0, 4.0)), np.eye(2), np.ones((2, 2)), np.zeros(2), True),
+        "bulks": BulkTimes(np.ones(2), np.full(2, 2.0), np.zeros(2), np.ones(2), np.eye(2), np.ones((2, 2)), np.zeros(2), True),
         "sensitivity": sensitivity,
         "map": PhaseMap(np.array([1.0, 2.0]), np.arange(3.0), made_up_times(2, 3, 2), np.zeros((2, 3)), converged, ("t", "psi_n")),
         "agreement": assess(theory, simulation, smaller),

@@ -4,11 +4,11 @@ import dataclasses
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 from jaxtyping import Array, Float, Int
 from numpy.typing import ArrayLike
 
@@ -20,8 +20,13 @@ from rfdiff.backward.speciation import classical_time, return_probability, speci
 from rfdiff.backward.time_grids import log_snr_grid
 from rfdiff.backward.uturns import ReturnFractions, uturn
 from rfdiff.diffusion import log_snr
+from rfdiff.labels import as_dataset
 from rfdiff.mixture import MixtureLaw
 from rfdiff.progress import Progress, within
+
+if TYPE_CHECKING:
+    import xarray as xr
+
 
 CONTENT = "speciation"
 SHOWN, AXES = 20, 2  # trajectories of each class that are kept, and most of the axes on which they are
@@ -55,7 +60,7 @@ class SpeciationTable:
     potential_times: Float[np.ndarray, " K"]
     classical_time: float
 
-    def to_xarray(self) -> xr.Dataset:
+    def to_xarray(self) -> "xr.Dataset":
         """The table as a labelled dataset with the axes time and class."""
         variables = {
             "return_probability": (
@@ -77,7 +82,7 @@ class SpeciationTable:
             "variance": (("class",), np.asarray(self.law.variances), {"long_name": "class variance"}),
         }
         coordinates = {"time": self.times, "class": np.arange(self.law.num_classes)}
-        return xr.Dataset(variables, coordinates, {"content": CONTENT, "d": self.d, "classical_time": self.classical_time})
+        return as_dataset(variables, coordinates, {"content": CONTENT, "d": self.d, "classical_time": self.classical_time})
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,7 @@ class Speciation:
         of_turns = turns.systematic * (span / (log_snr(self.t_end) - log_snr(turns.times)))[:, None] ** 2
         return np.stack([np.interp(copies.times, turns.times, column) for column in of_turns.T], axis=1)
 
-    def to_xarray(self) -> xr.Dataset:
+    def to_xarray(self) -> "xr.Dataset":
         """Closed form and measurement as one labelled dataset."""
         turn, copy = ("turn_time", "class"), ("clone_time", "class")
         measured: dict[str, Variable] = {
@@ -197,7 +202,7 @@ def measure_speciation(
         key: JAX random key.
         num: trajectories for each class and time of a U-turn, and pairs of clones.
         points: number of times of the U-turns, and of the clones; a divisor of the steps of the process.
-        parts: where each finished point is kept, so that an interrupted measurement goes on from it; None for nowhere.
+        parts: where each finished point is kept, so that an interrupted measurement resumes from it; None for nowhere.
         progress: called with (trajectory steps done, in all), or None.
 
     Raises:

@@ -64,7 +64,7 @@ def redraw(options: Redrawing) -> int:
     """Print the table of a collected sweep and draw its figures again.
 
     Raises:
-        InputError: a damaged file, or figures that stand in another folder than its own.
+        InputError: a damaged file, or existing figures in another folder than that of the file.
         OSError: the folder cannot be written to.
     """
     dataset = load_dataset(options.file)

@@ -22,7 +22,7 @@ class Compare(Networks, Closed, Curves):
 
 
 def run(options: Compare) -> int:
-    """Compute both sides, write them, print times and verdict, draw them; a stopped run goes on from the finished networks.
+    """Compute both sides, write them, print times and verdict, draw them; an interrupted run resumes from the finished networks.
 
     Returns:
         0 if they agree, 1 if not.

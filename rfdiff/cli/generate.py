@@ -74,13 +74,13 @@ class Generate(Output):
 
 
 def run(options: Generate) -> int:
-    """Generate samples with the networks of a problem; a stopped run goes on from the networks that are kept.
+    """Generate samples with the networks of a problem; an interrupted run resumes from the networks that are kept.
 
     Returns:
         Exit status 0.
 
     Raises:
-        InputError: bad input, results that stand in the folder, or networks that do not fit in memory.
+        InputError: bad input, existing results in the folder, or networks that do not fit in memory.
         OSError: the folder cannot be written to.
         KeyboardInterrupt: with a sentence on what is kept.
     """
@@ -123,7 +123,7 @@ def redraw(options: Redrawing) -> int:
     """Print the table of a generation.nc and draw its figure again.
 
     Raises:
-        InputError: a damaged file, or a figure that stands in another folder than its own.
+        InputError: a damaged file, or an existing figure in another folder than that of the file.
         OSError: the folder cannot be written to.
     """
     dataset = load_dataset(options.file)
@@ -215,7 +215,7 @@ def _networks(
                 parts[name] = {field: getattr(network, field) for field in fields}
     except KeyboardInterrupt as stop:
         done = sum(name in parts for name in names)
-        raise KeyboardInterrupt(f"{done} of {options.seeds} networks are kept, the same command goes on from them") from stop
+        raise KeyboardInterrupt(f"{done} of {options.seeds} networks are kept, the same command resumes from them") from stop
     return tuple(generation.SampleStatistics(**{field: parts[name][field] for field in fields}) for name in names)
 
 

@@ -65,7 +65,7 @@ class Ensembles:
                         advance(1)
         except KeyboardInterrupt as stop:
             count = sum(kept_seeds.holds(folder, r) for r in range(self.seeds))  # what is on disk: the signal may fall anywhere
-            raise KeyboardInterrupt(f"{count} of {self.seeds} seeds at d = {d} are kept, the same command goes on from them") from stop
+            raise KeyboardInterrupt(f"{count} of {self.seeds} seeds at d = {d} are kept, the same command resumes from them") from stop
         return simulation.summarize([batches[r] for r in range(self.seeds)])
 
 

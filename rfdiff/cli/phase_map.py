@@ -63,13 +63,13 @@ class PhaseMap(Output):
 
 
 def run(options: PhaseMap) -> int:
-    """Compute a map, write it, draw it, print its table; an interrupted one goes on from the chunks of cells that are kept.
+    """Compute a map, write it, draw it, print its table; an interrupted one resumes from the chunks of cells that are kept.
 
     Returns:
         Exit status 0; cells that failed are counted in the table, marked in the file and hatched in the figures.
 
     Raises:
-        InputError: bad input, or results that stand in the folder.
+        InputError: bad input, or existing results in the folder.
         OSError: the folder cannot be written to.
         KeyboardInterrupt: with a sentence on what is kept.
     """
@@ -93,7 +93,7 @@ def redraw(options: Redrawing) -> int:
     """Print the table of a phase_map.nc and draw its figures again.
 
     Raises:
-        InputError: a damaged file, a class that is not there, or figures that stand in another folder than its own.
+        InputError: a damaged file, a class that is not there, or existing figures in another folder than that of the file.
         OSError: the folder cannot be written to.
     """
     dataset = load_dataset(options.file)
@@ -204,8 +204,8 @@ def converged_cells(dataset: xr.Dataset) -> np.ndarray:
 def order_table(dataset: xr.Dataset, pair: tuple[int, int], class_names: Sequence[str] | None = None) -> tuple[Table, list[str]]:
     """For each time the share of the decided cells in which each class is first; and how many cells there are and failed.
 
-    A class that never gets there comes second; a cell in which neither does, or a time does not exist, is undecided. The last columns say
-    between which values of each number the order flips along it.
+    A class that never reaches the criterion comes second; a cell is undecided where neither does or a time does not exist. The last
+    columns say between which values of each number the order flips along it.
     """
     x, y = (str(dataset.attrs[which]) for which in "xy")
     axes = "  x  ".join(
@@ -267,7 +267,7 @@ def _computed(problem: Problem, axes: Mapping[str, np.ndarray], options: PhaseMa
             return theory.phase_map(problem, axes, options.q, options.tolerance, tell, kept)
         except KeyboardInterrupt as stop:
             count = cells_kept(kept)  # what is on disk: the signal may fall anywhere
-            raise KeyboardInterrupt(f"{count} of {total} cells are kept, the same command goes on from them") from stop
+            raise KeyboardInterrupt(f"{count} of {total} cells are kept, the same command resumes from them") from stop
 
 
 def _check_variable(problem: Problem, name: str) -> None:

@@ -21,7 +21,7 @@ class Simulate(Networks, Curves):
 
 
 def run(options: Simulate) -> int:
-    """Train the networks, write their curves, print their times and draw them; a stopped run goes on from the finished networks.
+    """Train the networks, write their curves, print their times and draw them; an interrupted run resumes from the finished networks.
 
     Raises:
         InputError: bad input, networks that do not fit in memory, or results in the folder.

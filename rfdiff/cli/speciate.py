@@ -53,13 +53,13 @@ class Speciate(Output):
 
 
 def run(options: Speciate) -> int:
-    """Speciation times of a problem's mixture, measured and in closed form; a stopped measurement goes on from the points that are kept.
+    """Speciation times of a problem's mixture, measured and in closed form; an interrupted run resumes from its finished points.
 
     Returns:
         Exit status 0.
 
     Raises:
-        InputError: bad input, or results that stand in the folder.
+        InputError: bad input, or existing results in the folder.
         OSError: the folder cannot be written to.
         KeyboardInterrupt: with a sentence on what is kept.
     """
@@ -96,7 +96,7 @@ def redraw(options: Redrawing) -> int:
     """Print the table of a speciation.nc and draw its figures again.
 
     Raises:
-        InputError: a damaged file, or figures that stand in another folder than its own.
+        InputError: a damaged file, or existing figures in another folder than that of the file.
         OSError: the folder cannot be written to.
     """
     dataset = load_dataset(options.file)
@@ -190,7 +190,7 @@ def _measured(
                 process, closed_form, key=key, num=options.trajectories, points=options.points, parts=parts, progress=told
             )
     except KeyboardInterrupt as stop:
-        text = f"{len(parts)} of {options.points + 1} points are kept, the same command goes on from them"
+        text = f"{len(parts)} of {options.points + 1} points are kept, the same command resumes from them"
         raise KeyboardInterrupt(text) from stop
 
 

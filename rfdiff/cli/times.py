@@ -53,7 +53,7 @@ def run(options: Times) -> int:
         Exit status 0.
 
     Raises:
-        InputError: bad input, results that stand in the folder; --sensitivity where the curves have no limit (p = n m).
+        InputError: bad input, existing results in the folder; --sensitivity where the curves have no limit (p = n m).
         OSError: the folder cannot be written to.
     """
     start = time.monotonic()
@@ -84,7 +84,7 @@ def redraw(options: Redrawing) -> int:
     """Print the table of a times.nc and draw its figure again.
 
     Raises:
-        InputError: a damaged file, or a figure that stands in another folder than its own.
+        InputError: a damaged file, or an existing figure in another folder than that of the file.
         OSError: the folder cannot be written to.
     """
     dataset = load_dataset(options.file)

@@ -2,17 +2,22 @@
 
 import dataclasses
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import xarray as xr
 from jaxtyping import Float
 
 from rfdiff.class_times import ClassTimes
 from rfdiff.curves import LearningCurves
 from rfdiff.errors import InputError
 from rfdiff.generation.runs import REFERENCES, SampleStatistics
+from rfdiff.labels import as_dataset
 from rfdiff.memorisation import memorised_fraction
 from rfdiff.problem import Problem
+
+if TYPE_CHECKING:
+    import xarray as xr
+
 
 Variable = tuple[tuple[str, ...], np.ndarray, dict[str, str]]  # axes, values and attributes
 CONTENT = "generation"
@@ -77,7 +82,7 @@ class Generation:
         pairs = [[memorised_fraction(counts[:, s, c], memorised[:, s, c]) for c in range(classes)] for s in range(sources)]
         return np.array(pairs)
 
-    def to_xarray(self) -> xr.Dataset:
+    def to_xarray(self) -> "xr.Dataset":
         """Everything as a labelled dataset, with the axes network, source, class and time."""
         weights = np.asarray(self.problem.mixture.weights)
         dims = ("network", "source", "class")
@@ -107,7 +112,7 @@ class Generation:
             coordinates["theory_tau"] = self.theory.taus
         attributes = {"content": CONTENT, "t": nearest_time(self.times, float(self.problem.t)), "method": self.method}
         attributes |= {"d": self.d, "samples": self.num, "threshold": self.threshold}
-        return xr.Dataset(variables, coordinates, attributes)
+        return as_dataset(variables, coordinates, attributes)
 
     def _theory_variables(self) -> dict[str, Variable]:
         """Theory's score error and times, NaN where there is no theory."""

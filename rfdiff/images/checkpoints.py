@@ -41,7 +41,7 @@ def save(folder: Path, step: int, arrays: Mapping[str, np.ndarray]) -> Path:
     except (OSError, ValueError, RuntimeError) as err:  # tensorstore tells of a full disk by a ValueError
         good = next((earlier for earlier in reversed(kept(folder)) if earlier != step), None)
         rest = (
-            "no earlier one is kept" if good is None else f"the last one kept is that of step {good}, and the same command goes on from it"
+            "no earlier one is kept" if good is None else f"the last one kept is that of step {good}, and the same command resumes from it"
         )
         raise OSError(f"{target}: the checkpoint cannot be written ({_first_line(err)}); {rest}") from err
     return target

@@ -110,7 +110,7 @@ class Evaluator:
                         write_arrays(self._path(step), {**evaluated[step], "identity": np.array(self._identity())})
                         advance(1)
         except KeyboardInterrupt as stop:
-            text = f"{len(evaluated)} of {len(steps)} checkpoints are evaluated, the same command goes on from them"
+            text = f"{len(evaluated)} of {len(steps)} checkpoints are evaluated, the same command resumes from them"
             raise KeyboardInterrupt(text) from stop
         return [evaluated[step] for step in steps]
 

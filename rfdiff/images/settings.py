@@ -11,6 +11,7 @@ from rfdiff.diffusion import log_snr
 from rfdiff.errors import InputError
 from rfdiff.images.architecture import Architecture
 from rfdiff.images.protocol import Protocol
+from rfdiff.rules import log_spaced
 from rfdiff.value_types import as_integer, as_number
 
 LONGEST = 10_000_000
@@ -145,10 +146,3 @@ class Settings:
             return cls(protocol=Protocol(**known.pop("protocol")), architecture=Architecture(**known.pop("architecture")), **known)
         except (TypeError, KeyError, AttributeError) as err:
             raise InputError(f"settings: cannot be understood ({err}); allowed: the fields of Settings") from err
-
-
-def log_spaced(last: int, per_decade: int) -> list[int]:
-    """Distinct steps 1 … last, `per_decade` in a decade, the last one included; those below it do not depend on it."""
-    count = int(np.floor(per_decade * np.log10(last))) + 1
-    steps = np.unique(np.round(10.0 ** (np.arange(count) / per_decade)).astype(int))
-    return sorted({*steps[steps <= last].tolist(), last})

@@ -152,7 +152,7 @@ def train(settings: Settings, images: ImageSet, folder: Path, devices: Devices |
                 _keep(folder, state, history, settings)
                 kept = done
             if interrupted() and done < settings.steps:
-                raise KeyboardInterrupt(f"step {kept} of {settings.steps} is kept in {folder}, and the same command goes on from it")
+                raise KeyboardInterrupt(f"step {kept} of {settings.steps} is kept in {folder}, and the same command resumes from it")
             if done >= settings.steps:
                 break
             count = min(min(stop for stop in measured | kept_at if stop > done) - done, chunk)

@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from rfdiff.plots.style import (
     TIME_SYMBOLS,
     Color,
+    LabelledResult,
     NotebookFigure,
     chosen_panels,
     class_colors,
@@ -34,7 +35,7 @@ COLUMNS = 3
 
 
 def generation(
-    result: Any,
+    result: LabelledResult,
     *,
     class_names: Sequence[str] | None = None,
     panels: str | Sequence[str] | None = None,

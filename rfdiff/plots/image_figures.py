@@ -1,7 +1,6 @@
 """Figures of a U-Net's run: curves of each class against training steps, and samples beside the training images nearest to them."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -14,6 +13,7 @@ from rfdiff.plots.style import (
     LINE_STYLES,
     TIME_MARKERS,
     Color,
+    LabelledResult,
     NotebookFigure,
     chosen_panels,
     class_colors,
@@ -33,7 +33,7 @@ CELL = 0.9  # inches of an image in the table of samples
 
 
 def image_run(
-    result: Any,
+    result: LabelledResult,
     *,
     class_names: Sequence[str] | None = None,
     panels: str | Sequence[str] | None = None,
@@ -79,7 +79,7 @@ def image_run(
 
 
 def image_samples(
-    result: Any, *, checkpoint: int = -1, class_names: Sequence[str] | None = None, size: tuple[float, float] | None = None
+    result: LabelledResult, *, checkpoint: int = -1, class_names: Sequence[str] | None = None, size: tuple[float, float] | None = None
 ) -> NotebookFigure:
     """Samples of a checkpoint, one row a class, each above the training image nearest to it.
 

@@ -120,7 +120,7 @@ def _computed(client: "distributed.Client", cells: Sequence[Cell], expected: Map
                 fill()
     except (OSError, asyncio.CancelledError, concurrent.futures.CancelledError) as err:  # the last two: futures that nobody will answer
         flying.clear()  # nobody is there to cancel them
-        raise ConnectionError("the Dask scheduler is gone; finished cells are kept, the same command goes on from them") from err
+        raise ConnectionError("the Dask scheduler is gone; finished cells are kept, the same command resumes from them") from err
     finally:
         if flying:
             client.cancel([future for _, future in flying.values()])

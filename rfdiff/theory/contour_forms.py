@@ -20,6 +20,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from rfdiff.rules import GradientFlow, Rule
+from rfdiff.symmetric import multiplicity, upper_indices
 from rfdiff.theory import implicit, resolvent
 from rfdiff.theory.contour import Contour, integrate
 from rfdiff.theory.equivalent import Equivalent
@@ -103,10 +104,10 @@ def second_traces(eq: Equivalent, point: Point) -> tuple[jax.Array, jax.Array]:
     Only pairs i ≤ j are solved, in blocks that keep the products of the neuron types and the response systems below `BLOCK_BYTES`.
     """
     size, types = point.r.shape
-    rows, cols = np.triu_indices(size)
+    rows, cols = upper_indices(size)
     pairs = rows.size
     rows, cols, conjugated = np.tile(rows, 2), np.tile(cols, 2), np.arange(2 * pairs) >= pairs
-    unknowns, features = point.delta[0].size + np.triu_indices(eq.linear.shape[1])[0].size, resolvent.type_features(eq).shape[1]
+    unknowns, features = point.delta[0].size + multiplicity(eq.linear.shape[1]).size, resolvent.type_features(eq).shape[1]
     block = min(max(16, BLOCK_BYTES // (16 * (types + 10 * max(features, unknowns) ** 2))), 2 * pairs)
     blocks = -(-2 * pairs // block)
     index = (np.resize(array, blocks * block).reshape(blocks, block) for array in (rows, cols, conjugated))

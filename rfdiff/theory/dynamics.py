@@ -9,8 +9,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 from jaxtyping import PyTree
+from numpy.typing import ArrayLike
 
 from rfdiff.curves import LearningCurves
 from rfdiff.errors import InputError

@@ -19,9 +19,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
+from rfdiff.symmetric import multiplicity, pair_products, symmetric, upper
 from rfdiff.theory import batched_systems
 from rfdiff.theory.equivalent import Equivalent
 
@@ -47,20 +47,7 @@ class Point(NamedTuple):
 
 def type_features(eq: Equivalent) -> jax.Array:
     """(J, F) features of the neuron types whose averages close the system."""
-    rows, cols = np.triu_indices(eq.linear.shape[1])
-    return jnp.concatenate([eq.kept, eq.carried, eq.linear[:, rows] * eq.linear[:, cols]], 1)
-
-
-def _symmetric(upper: jax.Array, k: int) -> jax.Array:
-    """(…, K, K) symmetric matrix from its K(K+1)/2 upper entries."""
-    index = np.zeros((k, k), int)
-    index[np.triu_indices(k)] = np.arange(k * (k + 1) // 2)
-    return upper[..., np.maximum(index, index.T)]
-
-
-def _upper(matrix: jax.Array) -> jax.Array:
-    rows, cols = np.triu_indices(matrix.shape[-1])
-    return matrix[..., rows, cols]
+    return jnp.concatenate([eq.kept, eq.carried, pair_products(eq.linear)], 1)
 
 
 def _product(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -92,7 +79,7 @@ def expand(eq: Equivalent, features: jax.Array, z: jax.Array, delta: jax.Array, 
     B = batched_systems.inverse(jnp.eye(k) + M[..., :, None] * H[:, None])
     G, Y = B * M[..., None, :], _product(H[:, None], B)
     Psi = jnp.einsum("l,zlab->zab", eq.group_weights, G)
-    coefficients = jnp.concatenate([a, b, _upper(Psi) * _multiplicity(k)], 1)
+    coefficients = jnp.concatenate([a, b, upper(Psi) * multiplicity(k)], 1)
     r = 1 / (_average(coefficients, features.T) - z[:, None])
     return Point(delta, H, q, a, b, M, B, G, Y, r)
 
@@ -101,13 +88,7 @@ def image(eq: Equivalent, features: jax.Array, point: Point) -> jax.Array:
     """Unknowns (Z, N) that the resolvent entries of a point give back, packed; at the solution they are its own."""
     k = eq.linear.shape[1]
     averages = _average(point.r, eq.type_weights[:, None] * features)
-    return pack(_columns(eq, _diagonal(point.Y), averages), _symmetric(eq.psi_p * averages[:, 2 * k :], k))
-
-
-def _multiplicity(k: int) -> np.ndarray:
-    """How often the entry a ≤ b stands in a symmetric quadratic form: 1 on the diagonal, 2 beside it."""
-    rows, cols = np.triu_indices(k)
-    return np.where(rows == cols, 1.0, 2.0)
+    return pack(_columns(eq, _diagonal(point.Y), averages), symmetric(eq.psi_p * averages[:, 2 * k :], k))
 
 
 def response(
@@ -123,10 +104,10 @@ def response(
     transpose = jnp.swapaxes(p2.B, -1, -2)
     Psi = jnp.einsum("l,...lab->...ab", eq.group_weights, _product(p1.B * M[..., None, :], transpose) - _product(_product(p1.G, H_), p2.G))
     quadratic = (Psi + jnp.swapaxes(Psi, -1, -2)) / 2
-    coefficients = jnp.concatenate([a, b, _upper(quadratic) * _multiplicity(k)], -1)
+    coefficients = jnp.concatenate([a, b, upper(quadratic) * multiplicity(k)], -1)
     averages = -jnp.einsum("...fg,...g->...f", C, coefficients)
     Y = _product(_product(jnp.swapaxes(p1.B, -1, -2), H_), p2.B) - _product(p1.Y * M[..., None, :], p2.Y)
-    return _columns(eq, _diagonal(Y), averages), _symmetric(eq.psi_p * averages[..., 2 * k :], k), Y
+    return _columns(eq, _diagonal(Y), averages), symmetric(eq.psi_p * averages[..., 2 * k :], k), Y
 
 
 def weights_response(eq: Equivalent, q1: jax.Array, q2: jax.Array, delta: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -137,13 +118,13 @@ def weights_response(eq: Equivalent, q1: jax.Array, q2: jax.Array, delta: jax.Ar
 
 def pack(delta: jax.Array, H: jax.Array) -> jax.Array:
     """Unknowns as one vector (…, S K + K(K+1)/2)."""
-    return jnp.concatenate([delta.reshape(*delta.shape[:-2], -1), _upper(H)], -1)
+    return jnp.concatenate([delta.reshape(*delta.shape[:-2], -1), upper(H)], -1)
 
 
 def unpack(vector: jax.Array, kinds: int, k: int) -> tuple[jax.Array, jax.Array]:
     """Inverse of `pack`."""
     delta = vector[..., : kinds * k].reshape(*vector.shape[:-1], kinds, k)
-    return delta, _symmetric(vector[..., kinds * k :], k)
+    return delta, symmetric(vector[..., kinds * k :], k)
 
 
 def linear_map(eq: Equivalent, p1: Point, p2: Point, C: jax.Array) -> jax.Array:
@@ -241,7 +222,7 @@ def free_start(eq: Equivalent, z: jax.Array) -> jax.Array:
     """Unknowns of the free resolvent r = -1/z, exact as |z| → ∞."""
     k = eq.linear.shape[1]
     averages = (-1 / z)[:, None] * (eq.type_weights @ type_features(eq))
-    H = _symmetric(eq.psi_p * averages[:, 2 * k :], k)
+    H = symmetric(eq.psi_p * averages[:, 2 * k :], k)
     diagonal = jnp.broadcast_to(_diagonal(H)[:, None], (len(z), eq.group_weights.shape[0], k))
     return pack(_columns(eq, diagonal, averages), H)
 
@@ -269,8 +250,7 @@ def stieltjes_of(eq: Equivalent, point: Point) -> tuple[jax.Array, jax.Array]:
 def feature_averages(eq: Equivalent, products: jax.Array) -> jax.Array:
     """E_h[values features featuresᵀ] (Z, F, F) for values (Z, J) of the neuron types, such as r_1 r_2 of Z pairs."""
     features = type_features(eq)
-    rows, cols = np.triu_indices(features.shape[1])
-    return _symmetric(_average(products, eq.type_weights[:, None] * features[:, rows] * features[:, cols]), features.shape[1])
+    return symmetric(_average(products, eq.type_weights[:, None] * pair_products(features)), features.shape[1])
 
 
 @partial(jax.jit, static_argnames=("tolerance", "limit"))

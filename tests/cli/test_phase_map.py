@@ -138,7 +138,7 @@ def test_an_interrupted_map_goes_on_and_equals_an_uninterrupted_one(
         stopping_after(patch, 2)
         assert entry.main(arguments) == entry.INTERRUPTED
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last == f"rfdiff: interrupted; 8 of {CELLS} cells are kept, the same command goes on from them"
+    assert last == f"rfdiff: interrupted; 8 of {CELLS} cells are kept, the same command resumes from them"
     assert (out / FILE).read_bytes() == b"an older map"
     (kept,) = out.glob("cells-*.partial")
     assert len(list(kept.iterdir())) == 2

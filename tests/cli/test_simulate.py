@@ -133,7 +133,7 @@ def test_interruption_keeps_seeds_and_the_same_command_goes_on(
         assert interrupted_after(patch, 2) == []
         assert entry.main(arguments) == entry.INTERRUPTED
     told = capsys.readouterr().err
-    assert told.splitlines()[-1] == f"rfdiff: interrupted; 2 of {SEEDS} seeds at d = {D} are kept, the same command goes on from them"
+    assert told.splitlines()[-1] == f"rfdiff: interrupted; 2 of {SEEDS} seeds at d = {D} are kept, the same command resumes from them"
     assert "Traceback" not in told
     (kept,) = out.glob("*.partial")
     assert sorted(path.name for path in kept.iterdir()) == ["seed-0.npz", "seed-1.npz"]

@@ -49,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         errors = io.StringIO()
         patch.setattr(sys, "stderr", errors)
         assert run(*arguments)[0] == entry.INTERRUPTED
-        assert "interrupted; 2 of 5 points are kept, the same command goes on from them" in errors.getvalue()
+        assert "interrupted; 2 of 5 points are kept, the same command resumes from them" in errors.getvalue()
         status, told = run(*arguments)
     assert status == 0 and len(turned) == 5 and turned[2] == turned[3]  # the two kept ones are not turned again
     (out / "told").write_text(told)

@@ -145,5 +145,5 @@ def test_an_interrupt_is_one_line_and_status_130(spec: Path, tmp_path: Path, cap
         patch.setattr(running.serially, "__defaults__", (stopped,))
         assert entry.main(["sweep", str(spec), "--out", str(tmp_path / "out")]) == 130
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last == "rfdiff: interrupted; 6 of 18 cells are kept, the same command goes on from them"
+    assert last == "rfdiff: interrupted; 6 of 18 cells are kept, the same command resumes from them"
     assert entry.main(["sweep", str(spec), "--out", str(tmp_path / "out")]) == 0

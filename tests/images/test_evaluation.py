@@ -134,7 +134,7 @@ def test_evaluations_are_kept_and_the_classifier_is_read_again(evaluated: tuple[
 
     monkeypatch.setattr(evaluation, "draw_samples", forbidden)
     assert len(evaluator(folder, again).run([6, 12])) == 2
-    with pytest.raises(KeyboardInterrupt, match="0 of 2 checkpoints are evaluated, the same command goes on from them"):
+    with pytest.raises(KeyboardInterrupt, match="0 of 2 checkpoints are evaluated, the same command resumes from them"):
         evaluator(folder, again, seed=1).run([6, 12])
     with pytest.raises(ValueError, match=r"no checkpoint from step 100 on"):
         evaluated_steps(folder, 100)

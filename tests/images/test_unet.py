@@ -13,7 +13,7 @@ from rfdiff.diffusion import log_snr, noise_variance, signal_scale, time_at_log_
 from rfdiff.errors import InputError
 from rfdiff.images.architecture import Architecture
 from rfdiff.images.sampling import moved
-from rfdiff.images.settings import Settings, log_spaced
+from rfdiff.images.settings import Settings
 from rfdiff.images.unet import UNet, initial_parameters, noised
 from tests.images.toy import SETTINGS
 from tests.tolerances import rejects
@@ -105,9 +105,3 @@ def test_settings_are_plain_data_and_back() -> None:
     np.testing.assert_allclose(SETTINGS.measured_log_snrs(), [-4.25, 3.25])
     with pytest.raises(InputError, match="^t: 11"):
         dataclasses.replace(SETTINGS, t=11)
-
-
-def test_steps_are_log_spaced_and_do_not_move_with_the_last() -> None:
-    assert log_spaced(20, 4) == [1, 2, 3, 6, 10, 18, 20]
-    assert set(log_spaced(20, 4)) - {20} <= set(log_spaced(5000, 4))
-    assert log_spaced(1, 8) == [1] and log_spaced(1000, 1) == [1, 10, 100, 1000]

@@ -128,7 +128,7 @@ def test_labels_of_parameters(name: str, label: str) -> None:
 
 def test_results_of_another_kind_are_refused() -> None:
     with pytest.raises(InputError, match="result: a list; allowed: a result of rfdiff, or the dataset that its file holds"):
-        plots.generation([1, 2])
+        plots.generation([1, 2])  # type: ignore[arg-type]
     empty = xr.Dataset()
     draw: Any
     for draw, missing in (

@@ -79,7 +79,7 @@ def test_a_sweep_goes_on_from_what_is_there(tmp_path: Path) -> None:
     def stop(task: Task) -> bool:
         return len(calls) == 4
 
-    with pytest.raises(KeyboardInterrupt, match="3 of 6 cells are kept, the same command goes on from them"):
+    with pytest.raises(KeyboardInterrupt, match="3 of 6 cells are kept, the same command resumes from them"):
         run(tmp_path, small(), counting(calls, stop, KeyboardInterrupt))
     (tmp_path / "cells" / ".abc.nc.12.partial").write_bytes(b"torn")
     (tmp_path / ".manifest.json.12.partial").write_bytes(b"torn")

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax  # type: ignore[import-untyped]
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
@@ -196,8 +195,3 @@ def _measure(state: State, training: Training, recipe: Recipe) -> State:
 def _monitored(test: jax.Array, training: Training, recipe: Recipe) -> jax.Array:
     index = None if recipe.stop is None else recipe.stop.class_index
     return jnp.sum(training.weights * test) if index is None else test[index]
-
-
-def log_spaced(num_steps: int, count: int = 60) -> np.ndarray:
-    """At most `count` log-spaced step numbers from 1 to `num_steps`, both among them."""
-    return np.unique(np.rint(np.geomspace(1, num_steps, count)).astype(np.int64))

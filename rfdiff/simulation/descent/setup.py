@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 from collections.abc import Sequence
 
 import jax
@@ -13,8 +14,9 @@ from rfdiff.diffusion import noise_variance, signal_scale
 from rfdiff.errors import InputError
 from rfdiff.machine_memory import available_bytes
 from rfdiff.problem import Problem
+from rfdiff.rules import log_spaced
 from rfdiff.simulation.descent.gradient import Training, fresh_noise
-from rfdiff.simulation.descent.loop import Recipe, StopWhen, log_spaced
+from rfdiff.simulation.descent.loop import Recipe, StopWhen
 from rfdiff.simulation.features import Sizes, first_layer
 from rfdiff.simulation.gradient_flow import mixed
 from rfdiff.simulation.moments import Moments
@@ -24,6 +26,7 @@ from rfdiff.value_types import as_integer, whole_number
 
 NOISES = ("average", "fixed", "fresh")
 MOST_STEPS = 2**31 - 1
+MOST_MEASURED = 59  # steps beside the first, where the user names none
 LONGEST_CHUNK = 1024  # steps
 CHUNK_FLOPS = 2e10  # about a second of a core
 
@@ -36,7 +39,7 @@ def schedule(num_steps: int, log_steps: Sequence[int] | np.ndarray | None) -> In
     """
     last = as_integer("num_steps", num_steps, 1, MOST_STEPS)
     if log_steps is None:
-        return log_spaced(last)
+        return np.array(log_spaced(last, MOST_MEASURED / math.log10(max(last, 2))))
     steps = [whole_number(step) for step in (log_steps if np.iterable(log_steps) else [log_steps])]
     inside = [step for step in steps if step is not None and 0 <= step <= last]
     if not steps or len(inside) < len(steps) or any(b <= a for a, b in itertools.pairwise(inside)):

@@ -16,7 +16,7 @@ from rfdiff.rules import GradientDescent, HeavyBall
 from rfdiff.samples import Samples
 from rfdiff.simulation import StopWhen, pool, run_seeds
 from rfdiff.simulation import replica as replica_module
-from rfdiff.simulation.descent import gradient, loop, setup
+from rfdiff.simulation.descent import gradient, setup
 from rfdiff.simulation.descent.gradient import Training, batch_gradient, losses, whole_gradient
 from rfdiff.simulation.descent.loop import Recipe, advance, start
 from rfdiff.simulation.descent.setup import prepared_replica, recipe_for
@@ -395,11 +395,12 @@ def test_pooling_nothing_or_the_same() -> None:
         pool([run(), run()])
 
 
-def test_log_spaced_steps() -> None:
-    assert loop.log_spaced(1).tolist() == [1]
-    assert loop.log_spaced(5).tolist() == [1, 2, 3, 4, 5]
-    long = loop.log_spaced(5 * 10**6)
+def test_steps_are_log_spaced_where_none_are_named() -> None:
+    assert setup.schedule(1, None).tolist() == [1]
+    assert setup.schedule(5, None).tolist() == [1, 2, 3, 4, 5]
+    long = setup.schedule(5 * 10**6, None)
     assert long[0] == 1 and long[-1] == 5 * 10**6 and 50 <= len(long) <= 60
+    np.testing.assert_array_equal(long, np.unique(np.rint(np.geomspace(1, 5 * 10**6, 60)).astype(int)))
 
 
 def test_the_stochastic_case_uses_everything() -> None:
