@@ -20,7 +20,7 @@ import numpy as np
 from scipy.linalg import expm
 
 from rfdiff import MixtureLaw, Problem, theory
-from rfdiff.theory.noncommuting import dense
+from rfdiff.theory.noncommuting.working_basis import working_basis
 
 TARGETS = {"seconds": 180.0, "peak_gib": 6.0}
 TOLERANCE = 1e-4
@@ -46,7 +46,7 @@ def once(d: int, draws: float) -> dict[str, Any]:
     start = time.perf_counter()
     curves = theory.learning_curves(problem, TAUS, tolerance=TOLERANCE, progress=lambda done, total: units.append(total))
     seconds = time.perf_counter() - start
-    size = dense.working_basis(problem.mixture.covariances, problem.mixture.weights, math.exp(-0.2), 1 - math.exp(-0.2), TOLERANCE / 10)
+    size = working_basis(problem.mixture.covariances, problem.mixture.weights, math.exp(-0.2), 1 - math.exp(-0.2), TOLERANCE / 10)
     return {
         "d": d,
         "noise_draws": "inf" if math.isinf(draws) else draws,

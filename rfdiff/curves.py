@@ -146,7 +146,7 @@ class LearningCurves(Labelled):
         """
         if name not in CURVE_NAMES:
             raise InputError(f"name: {name!r}; allowed: {', '.join(CURVE_NAMES)}")
-        return np.asarray(getattr(self, name)) @ np.asarray(self.weights)
+        return getattr(self, name) @ self.weights  # traced ones too: theory.gradient differentiates it
 
     def to_xarray(self) -> "xr.Dataset":
         """Curves on the axes tau and class, with those of each seed and the spectra of a simulation on the axis seed."""

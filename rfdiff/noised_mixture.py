@@ -4,6 +4,7 @@ Class c of x_t is N(e^{-t} μ_c, e^{-2t} Σ_c + Δ I). All weights and exponents
 coordinates of differences, taken before the sum: the d/2 log-terms that all classes share would drown them in float32 at d = 10⁴.
 """
 
+from types import ModuleType
 from typing import Any, TypeAlias
 
 import jax
@@ -124,7 +125,7 @@ def noised_mixture(weights: Array, means: Array, variances: Array, factors: Arra
     """
     if factors is None:
         return NoisedMixture(weights, means, variances)
-    xp: Any = np if is_concrete(factors) else jnp
+    xp: ModuleType = np if is_concrete(factors) else jnp
     roots, axes = xp.linalg.eigh(factors)
     return NoisedMixture(weights, means, roots**2, axes)
 
@@ -143,7 +144,7 @@ def optimal_loss(weights: ArrayLike, eigenvalues: ArrayLike, t: ArrayLike) -> An
     Returns:
         (K,) losses per coordinate, in [0, 1).
     """
-    xp: Any = np if is_concrete(weights, eigenvalues, t) else jnp
+    xp: ModuleType = np if is_concrete(weights, eigenvalues, t) else jnp
     signal = xp.exp(-2.0 * xp.asarray(t)) * xp.asarray(eigenvalues)
     return xp.asarray(weights) @ (signal / (signal - xp.expm1(-2.0 * xp.asarray(t))))
 

@@ -7,6 +7,7 @@ import dataclasses
 import re
 from typing import Any
 
+import jax
 import numpy as np
 
 from rfdiff.errors import InputError
@@ -15,15 +16,30 @@ from rfdiff.problem import Problem
 from rfdiff.value_types import is_concrete
 
 NAMES: dict[str, str] = {
-    "t": "diffusion time",
-    "psi_p": "features per dimension",
-    "psi_n": "training samples per dimension",
-    "weight_C": "fraction of class C; the other classes keep their proportions",
-    "variance_C": "variance of class C; its covariance is scaled",
-    "variance_ratio": "variance of class 0 over that of class 1, which stays; the covariance of class 0 is scaled",
-    "centroid_norm_C": "squared norm of the centroid of class C over d; its directions stay",
+    "t": "diffusion time; the mixture, psi_p and psi_n stay",
+    "psi_p": "features per dimension; psi_n stays",
+    "psi_n": "training samples per dimension; psi_p stays",
+    "weight_C": "fraction of class C; the other classes keep their proportions, and all variances and centroids stay",
+    "variance_C": "variance of class C; its covariance is scaled, the other classes stay",
+    "variance_ratio": "variance of class 0 over that of class 1; class 1 stays, the covariance of class 0 is scaled",
+    "centroid_norm_C": "squared norm of the centroid of class C over d; its direction and the other centroids stay",
 }
 SHORT = "t, psi_p, psi_n, weight_C, variance_C, variance_ratio, centroid_norm_C with C the number of a class"
+
+
+def meaning(name: str) -> str:
+    """What a name stands for and what stays fixed when it varies, as one line of text.
+
+    Args:
+        name: one of `NAMES`, with the number of a class for C.
+
+    Raises:
+        InputError: no such name.
+    """
+    general = re.sub(r"_\d+$", "_C", name)
+    if general not in NAMES:
+        raise InputError(f"parameter: {name!r}; allowed: {SHORT}")
+    return NAMES[general].replace("class C", f"class {name.rpartition('_')[2]}")
 
 
 def get_parameter(problem: Problem, name: str) -> float:
@@ -47,7 +63,7 @@ def get_parameter(problem: Problem, name: str) -> float:
     return law.variances[0] / law.variances[1] if kind == "variance_ratio" else law.variances[c]
 
 
-def set_parameter(problem: Problem, name: str, value: Any) -> Problem:
+def set_parameter(problem: Problem, name: str, value: float | jax.Array) -> Problem:
     """The problem with one number replaced, everything else fixed as `NAMES` says.
 
     Args:
@@ -63,7 +79,8 @@ def set_parameter(problem: Problem, name: str, value: Any) -> Problem:
     """
     kind, c = _split(problem, name)
     if kind in ("t", "psi_p", "psi_n"):
-        return dataclasses.replace(problem, **{kind: value})
+        number: dict[str, Any] = {kind: value}
+        return dataclasses.replace(problem, **number)
     law = problem.mixture
     unit = np.eye(problem.num_classes)[c]
     if kind == "weight":
@@ -102,7 +119,7 @@ def _split(problem: Problem, name: str) -> tuple[str, int]:
     return match[1], c
 
 
-def _scalable(name: str, present: Any) -> Any:
+def _scalable(name: str, present: float) -> float:
     if is_concrete(present) and not present > 0:
         raise InputError(f"parameter: {name} is {float(present):g} in the problem and cannot be scaled; allowed: a problem where it is > 0")
     return present

@@ -5,7 +5,7 @@ import math
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import jax
 import numpy as np
@@ -79,7 +79,7 @@ class Problem(Value):
         return self.mixture.num_classes
 
     @property
-    def kappa(self) -> Any:
+    def kappa(self) -> Scalar:
         """Rate κ = 2Δ/ψ_p: an eigenvalue λ of U relaxes as e^{-κτλ} in units of training time τ."""
         return 2 * noise_variance_of(self.t) / self.psi_p
 
@@ -144,9 +144,9 @@ class Problem(Value):
         return toml_text(self.to_dict())
 
 
-def noise_variance_of(t: Any) -> Any:
+def noise_variance_of(t: Scalar) -> Scalar:
     """Δ = 1 - e^{-2t} in the number type of t: float64 for plain numbers whatever JAX's precision, traced for tracers."""
-    return -np.expm1(-2.0 * np.asarray(t, np.float64)) if is_concrete(t) else noise_variance(t)
+    return cast(float, -np.expm1(-2.0 * np.asarray(t, np.float64))) if is_concrete(t) else noise_variance(t)
 
 
 def _check_scale(law: MixtureLaw) -> None:
@@ -162,7 +162,7 @@ def _check_scale(law: MixtureLaw) -> None:
         )
 
 
-def _positive(name: str, value: Any) -> Scalar:
+def _positive(name: str, value: Scalar) -> Scalar:
     if not is_concrete(value):
         return value
     number = as_number(value)
@@ -171,7 +171,7 @@ def _positive(name: str, value: Any) -> Scalar:
     return number
 
 
-def _draws(value: Any) -> float:
+def _draws(value: object) -> float:
     number = as_number(value)
     if not (math.isinf(number) and number > 0) and not (1 <= number <= MOST_DRAWS and number == int(number)):
         raise InputError(

@@ -16,7 +16,7 @@ import tomli_w
 from rfdiff.activation import ACTIVATIONS, Activation
 from rfdiff.errors import InputError
 from rfdiff.mixture import MixtureLaw
-from rfdiff.value_types import as_real_array
+from rfdiff.value_types import Scalar, as_real_array
 
 PROBLEM_KEYS = ("activation", "t", "psi_p", "psi_n", "noise_draws", "mixture")
 MIXTURE_KEYS = ("weights", "variances", "eigenvalues", "eigenvalue_weights", "centroid_gram")
@@ -58,7 +58,7 @@ def fields_from_dict(document: dict[str, Any]) -> dict[str, Any]:
     return {"mixture": _mixture(document["mixture"]), "activation": document["activation"], **numbers, "noise_draws": draws}
 
 
-def _mixture(table: Any) -> MixtureLaw:
+def _mixture(table: object) -> MixtureLaw:
     if not isinstance(table, dict):
         raise InputError(f"mixture: got {table!r}; allowed: a table [mixture]")
     check_keys("mixture", table, MIXTURE_KEYS, ("weights",))
@@ -77,7 +77,9 @@ def _mixture(table: Any) -> MixtureLaw:
     )
 
 
-def fields_to_dict(mixture: MixtureLaw, activation: Activation, t: Any, psi_p: Any, psi_n: Any, noise_draws: float) -> dict[str, Any]:
+def fields_to_dict(
+    mixture: MixtureLaw, activation: Activation, t: Scalar, psi_p: Scalar, psi_n: Scalar, noise_draws: float
+) -> dict[str, Any]:
     """The fields of a `Problem` as plain numbers and lists, the inverse of `fields_from_dict`.
 
     Raises:

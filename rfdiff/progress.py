@@ -9,6 +9,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 LINES = 4
+WITHOUT_RATE = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}]"
 PERIOD = 30.0  # seconds after which a log gets a line even if no quarter of the work was done meanwhile
 Progress = Callable[[int, int], object]  # called with (done, total) on the host, while work is going on
 
@@ -43,8 +44,8 @@ def progress(label: str, total: int, done: int = 0, unit: str = "seed", stream: 
     """
     out: TextIO = sys.stderr if stream is None else stream
     if out.isatty():
-        with tqdm(total=total, initial=done, desc=label, unit=unit, file=out, dynamic_ncols=True) as bar:
-            yield bar.update
+        with contextlib.closing(_Bar(label, total, done, unit, out)) as bar:
+            yield bar.advance
         return
     resumed = f", {done} of them done before" if done else ""
     print(f"{label}: {total} {unit}s{resumed}", file=out, flush=True)
@@ -59,6 +60,26 @@ def progress(label: str, total: int, done: int = 0, unit: str = "seed", stream: 
             print(f"{label}: {pace.done}/{total} {unit}s, {pace.text(unit)}", file=out, flush=True)
 
     yield advance
+
+
+class _Bar:
+    """A bar on a terminal. That of the first report, which holds compilation, shows no rate; the next one's rate starts after it."""
+
+    def __init__(self, label: str, total: int, done: int, unit: str, out: TextIO) -> None:
+        self.options: dict[str, Any] = {"total": total, "desc": label, "unit": unit, "file": out, "dynamic_ncols": True}
+        self.done, self.first = done, True
+        self.bar = tqdm(initial=done, bar_format=WITHOUT_RATE, leave=False, **self.options)
+
+    def advance(self, n: int) -> None:
+        if not self.first:
+            self.bar.update(n)
+            return
+        self.bar.close()
+        self.first = False
+        self.bar = tqdm(initial=self.done + n, **self.options)
+
+    def close(self) -> None:
+        self.bar.close()
 
 
 class _Pace:

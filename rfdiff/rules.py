@@ -22,6 +22,7 @@ from rfdiff.value_types import Scalar, Value, as_number, as_real_array, is_concr
 STEP_BITS = 48
 RuleName = Literal["gradient-flow", "gradient-descent", "heavy-ball", "ridge"]
 Taus: TypeAlias = ArrayLike | None
+Doubling: TypeAlias = tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]  # powers of the affine map, and the state so far
 Clock: TypeAlias = Any  # a pytree of arrays that only the rule that made it can read
 
 
@@ -149,7 +150,7 @@ class HeavyBall(Value):
         taken = jnp.asarray(bits).T.reshape((STEP_BITS, len(final)) + (1,) * eigenvalues.ndim)
         zeros = jnp.zeros((len(final), *eigenvalues.shape), eigenvalues.dtype)
 
-        def double(bit: Any, carry: Any) -> Any:
+        def double(bit: jax.Array, carry: Doubling) -> Doubling:
             (a, b, c, d), (f, v) = carry
             e, take = 1 - lam * f, taken[bit]
             state = (jnp.where(take, f + a * e + b * v, f), jnp.where(take, c * e + d * v, v))

@@ -113,7 +113,7 @@ def html_table(caption: str, header: Iterable[str], rows: Iterable[Iterable[obje
     return f"<table><caption>{html.escape(caption)}</caption><thead>{line(header, 'th')}</thead><tbody>{body}</tbody></table>"
 
 
-def is_concrete(*values: Any) -> bool:
+def is_concrete(*values: object) -> bool:
     """Whether every leaf is a number that can be inspected now (no tracer among them)."""
     return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree_util.tree_leaves(values))
 
@@ -161,7 +161,7 @@ def whole_number(value: object) -> int | None:
     return None
 
 
-def as_real_array(name: str, value: Any) -> np.ndarray:
+def as_real_array(name: str, value: object) -> np.ndarray:
     """An array of numbers as a float64 copy.
 
     Raises:

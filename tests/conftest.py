@@ -30,6 +30,17 @@ def _unchanged_jax_settings() -> Iterator[None]:
         pytest.fail(f"global JAX settings were left changed: {changed}")
 
 
+@pytest.fixture(scope="module")
+def quick_compilation() -> Iterator[None]:
+    """Programs compile with few optimisations, in half the time. For files whose time is compilation (`pytestmark`), not for those that
+    compare draws of two programs: normal numbers in float32 then differ by a rounding from program to program.
+    """
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 @pytest.fixture
 def strict_ranks() -> Iterator[None]:
     """JAX refuses to broadcast arrays of different rank: what the vocabulary is held to, since users call it with any shape."""

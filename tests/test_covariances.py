@@ -126,10 +126,10 @@ def test_realisation_is_the_law_itself(law: MixtureLaw) -> None:
 
 def test_population_moments_of_matrices_follow_the_rotation() -> None:
     """Rotating the first layer and the classes together changes no feature moment."""
-    d, q = 32, rotation(32, 5)
+    d, q = 8, rotation(8, 5)
     values = np.stack([np.geomspace(2, 0.3, d), np.geomspace(0.4, 1.5, d)])
     means = np.random.default_rng(0).standard_normal((2, d))
-    W = np.random.default_rng(1).standard_normal((20, d))
+    W = np.random.default_rng(1).standard_normal((10, d))
     diagonal = GaussianMixture(np.array(WEIGHTS), means, values)
     rotated = GaussianMixture(np.array(WEIGHTS), means @ q.T, np.ones((2, d)), np.stack([q * np.sqrt(v) @ q.T for v in values]))
     problem = Problem(MixtureLaw.isotropic([1.0], [1.0]), "tanh", 0.1, 1, 1)

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from rfdiff.errors import InputError
 from rfdiff.mixture import MixtureLaw
-from rfdiff.parameters import get_parameter, parameter_names, set_parameter
+from rfdiff.parameters import get_parameter, meaning, parameter_names, set_parameter
 from rfdiff.problem import Problem
 from tests.synthetic import given
 
@@ -25,6 +26,14 @@ def test_what_is_set_is_read_back_and_nothing_else_moves() -> None:
         for other in parameter_names(before):
             if other != name and not (name.startswith("weight") and other.startswith("weight")):
                 assert float(get_parameter(after, other)) == pytest.approx(float(get_parameter(before, other)), rel=1e-14), (name, other)
+
+
+def test_a_name_says_what_stays() -> None:
+    assert meaning("weight_12") == "fraction of class 12; the other classes keep their proportions, and all variances and centroids stay"
+    assert meaning("variance_ratio").endswith("class 1 stays, the covariance of class 0 is scaled")
+    assert {meaning(name) for name in parameter_names(problem())} > {meaning("t"), meaning("psi_p"), meaning("psi_n")}
+    with pytest.raises(InputError, match="parameter: 'weight'; allowed: t, psi_p"):
+        meaning("weight")
 
 
 def test_other_classes_keep_their_proportions() -> None:

@@ -101,7 +101,7 @@ def test_problems_are_built_and_mapped_over_inside_jit(case_a: Problem) -> None:
     @jax.jit
     @jax.vmap
     def rate(t: jax.Array) -> jax.Array:
-        return Problem(case_a.mixture, "tanh", t, case_a.psi_p, case_a.psi_n).kappa
+        return jnp.asarray(Problem(case_a.mixture, "tanh", t, case_a.psi_p, case_a.psi_n).kappa)
 
     times = np.array([0.1, 0.5, 2.0])
     np.testing.assert_allclose(rate(times), -2 * np.expm1(-2 * times) / 4, rtol=1e-6)

@@ -37,6 +37,22 @@ def test_progress_on_a_terminal_is_a_bar() -> None:
     assert "10/10" in stream.getvalue()
 
 
+def test_a_bar_estimates_the_time_left_without_compilation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first unit took 60 s with its compilation, later ones 1 s: 10 units take 10 s."""
+    clock, stream = {"now": 100.0}, Terminal()
+    monkeypatch.setattr("tqdm.std.time", lambda: clock["now"])
+    with progress.progress("work", 20, stream=stream) as advance:
+        assert "0/20" in stream.getvalue()
+        clock["now"] += 60.0
+        advance(1)
+        assert "s/seed" not in stream.getvalue()
+        for _ in range(9):
+            clock["now"] += 1.0
+            advance(1)
+        shown = stream.getvalue().split("\r")[-1]
+        assert "10/20" in shown and "<00:10" in shown and "1.00seed/s" in shown
+
+
 def test_progress_estimates_the_time_left_from_this_run_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = {"now": 100.0}
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock["now"])

@@ -51,7 +51,8 @@ def test_a_tie_is_a_flip_and_a_failed_cell_is_none() -> None:
 )
 def test_spacing(values: np.ndarray, name: str, spacing: str) -> None:
     empty = np.ones((values.size, 1))
-    found = PhaseMap(values, np.ones(1), ClassTimes(*[empty[..., None]] * 4), empty, empty > 0, (name, "t"))
+    times = ClassTimes(empty[..., None], empty[..., None], empty[..., None], empty[..., None])
+    found = PhaseMap(values, np.ones(1), times, empty, empty > 0, (name, "t"))
     assert found.spacings[0] == spacing
 
 

@@ -7,7 +7,17 @@ import jax
 
 from rfdiff import theory
 from rfdiff.cli.command import Command
-from rfdiff.cli.curve_options import Closed, Curves, Networks, check_curves, check_networks, run_record, training_rule, training_times
+from rfdiff.cli.curve_options import (
+    Closed,
+    Curves,
+    Networks,
+    check_curves,
+    check_networks,
+    closed_curves,
+    run_record,
+    training_rule,
+    training_times,
+)
 from rfdiff.cli.curve_results import FILES, show
 from rfdiff.cli.folder import check_drawing, read_problem, results_folder
 from rfdiff.cli.networks import ensembles, solvers_for
@@ -43,14 +53,14 @@ def run(options: Compare) -> int:
     with results_folder(options.out, FILES, options.overwrite):
         taus = training_times(options, problem, rule)
         note("closed form: learning curves and spectrum")
-        predicted = theory.learning_curves(problem, taus, rule=rule, tolerance=options.tolerance)
+        predicted, covering = closed_curves(problem, taus, rule, options.tolerance)
         spectrum = theory.spectrum(problem)
         networks = ensembles(problem, taus, rule, options, solvers)
         large, small = jax.random.split(jax.random.key(options.seed))  # as `agreement.compare`, so that both give the same networks
         smaller = networks.run(half, small)
         simulated = networks.run(options.d, large)
         record = provenance(**run_record("compare", options))
-        result = result_file.Result(problem, predicted, spectrum, simulated, smaller, record)
+        result = result_file.Result(problem, predicted, spectrum, simulated, smaller, record, covering)
         result_file.save(result, options.out / FILES.data)
         for d, key in ((half, small), (options.d, large)):
             kept_parts.remove(networks.folder(d, key))

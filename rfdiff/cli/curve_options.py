@@ -19,6 +19,7 @@ from rfdiff.cli.options import (
     dimension,
     fraction,
 )
+from rfdiff.curves import LearningCurves
 from rfdiff.errors import InputError
 from rfdiff.problem import Problem
 from rfdiff.rules import RULES, Ridge, Rule, RuleName, rule_of
@@ -147,6 +148,17 @@ def training_times(options: Curves, problem: Problem, rule: Rule) -> np.ndarray 
     if options.taus:
         return np.asarray(options.taus)
     return theory.time_grid(problem, num=options.points)
+
+
+def closed_curves(problem: Problem, taus: np.ndarray | None, rule: Rule, tolerance: float) -> tuple[LearningCurves, LearningCurves | None]:
+    """Closed-form curves at the times that are shown, and at those from which the times of each class are read (None for ridge).
+
+    Raises:
+        InputError: as `theory.learning_curves`.
+    """
+    if isinstance(rule, Ridge):
+        return theory.learning_curves(problem, taus, rule=rule, tolerance=tolerance), None
+    return theory.covering_curves(problem, taus, rule=rule, tolerance=tolerance)
 
 
 def run_record(command: str, options: Curves) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def show(result: result_file.Result, out: Path, q: float, drawing: Drawing, repl
     agreement: Agreement | None = None
     if result.theory is not None and result.simulation is not None and result.smaller is not None:
         agreement = assess(result.theory, result.simulation, result.smaller)
-    predicted = result.theory
+    predicted = result.theory if result.covering is None else result.covering  # times do not depend on the times shown
     reference = predicted if predicted is not None else result.simulation
     marked = None if reference is None else times(reference, q)
     both = [curves for curves in (result.theory, result.simulation) if curves is not None]

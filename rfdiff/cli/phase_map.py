@@ -22,11 +22,11 @@ from rfdiff.cli.terminal import report, say_cost
 from rfdiff.errors import InputError
 from rfdiff.files import kept_parts
 from rfdiff.files.dataset_file import load_dataset, save_dataset
-from rfdiff.parameters import get_parameter
+from rfdiff.parameters import get_parameter, meaning
 from rfdiff.plots.style import NotebookFigure
 from rfdiff.problem import Problem
 from rfdiff.progress import progress
-from rfdiff.theory.maps import MOST_CELLS, cells_kept, problem_at
+from rfdiff.theory.maps import MOST_CELLS, cells_in, problem_at
 from rfdiff.theory_results import TIE
 
 CONTENT = "phase map"
@@ -156,7 +156,7 @@ def labelled(found: theory.PhaseMap, problem: Problem, scales: Mapping[str, str]
     """A map as a dataset whose coordinates bear the names of the two numbers."""
     x, y = found.names
     axes = {
-        name: (name, values, {"long_name": name, "units": "1", "spacing": scales[name]})
+        name: (name, values, {"long_name": meaning(name), "units": "1", "spacing": scales[name]})
         for name, values in ((x, found.first), (y, found.second))
     }
     values = np.stack([getattr(found.times, name) for name in TIME_NAMES])
@@ -253,7 +253,7 @@ def flip_text(values: np.ndarray) -> str:
 def _computed(problem: Problem, axes: Mapping[str, np.ndarray], options: PhaseMap, folder: Path) -> theory.PhaseMap:
     kept = kept_parts.KeptArrays(folder)
     total = math.prod(len(values) for values in axes.values())
-    before = cells_kept(kept)
+    before = cells_in(kept)
     with progress("closed form: times in every cell", total, before, unit="cell") as advance:
         told = before
 
@@ -264,9 +264,9 @@ def _computed(problem: Problem, axes: Mapping[str, np.ndarray], options: PhaseMa
                 told = done
 
         try:
-            return theory.phase_map(problem, axes, options.q, options.tolerance, tell, kept)
+            return theory.phase_map(problem, axes, q=options.q, tolerance=options.tolerance, progress=tell, store=kept)
         except KeyboardInterrupt as stop:
-            count = cells_kept(kept)  # what is on disk: the signal may fall anywhere
+            count = cells_in(kept)  # what is on disk: the signal may fall anywhere
             raise KeyboardInterrupt(f"{count} of {total} cells are kept, the same command resumes from them") from stop
 
 

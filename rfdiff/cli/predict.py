@@ -5,7 +5,7 @@ import time
 
 from rfdiff import theory
 from rfdiff.cli.command import Command
-from rfdiff.cli.curve_options import Closed, Curves, check_curves, run_record, training_rule, training_times
+from rfdiff.cli.curve_options import Closed, Curves, check_curves, closed_curves, run_record, training_rule, training_times
 from rfdiff.cli.curve_results import FILES, show
 from rfdiff.cli.folder import check_drawing, read_problem, results_folder
 from rfdiff.cli.terminal import note, say_cost
@@ -33,9 +33,9 @@ def run(options: Predict) -> int:
     with results_folder(options.out, FILES, options.overwrite):
         taus = training_times(options, problem, rule)
         note("closed form: learning curves and spectrum")
-        curves = theory.learning_curves(problem, taus, rule=rule, tolerance=options.tolerance)
+        curves, covering = closed_curves(problem, taus, rule, options.tolerance)
         record = provenance(**run_record("predict", options))
-        result = result_file.Result(problem, curves, theory.spectrum(problem), metadata=record)
+        result = result_file.Result(problem, curves, theory.spectrum(problem), metadata=record, covering=covering)
         result_file.save(result, options.out / FILES.data)
         status = show(result, options.out, options.q, options, replace=True)
     say_cost(start, options.table)

@@ -69,10 +69,10 @@ def run(options: Times) -> int:
     check_drawing(options, problem.num_classes)
     with results_folder(options.out, FILES, options.overwrite):
         note(f"closed form: curves, spectrum{', derivatives' if options.sensitivity else ''}")
-        curves = theory.learning_curves(problem, theory.time_grid(problem, num=options.points), tolerance=options.tolerance)
+        curves, covering = theory.covering_curves(problem, theory.time_grid(problem, num=options.points), tolerance=options.tolerance)
         spectrum = theory.spectrum(problem)
-        sensitivity = theory.sensitivity(problem, options.q) if options.sensitivity else None
-        dataset = labelled(problem, curves, spectrum, options.q, sensitivity)
+        sensitivity = theory.sensitivity(problem, q=options.q) if options.sensitivity else None
+        dataset = labelled(problem, curves, spectrum, times(covering, options.q), sensitivity)
         dataset = dataset.assign_attrs(command="times", tolerance=options.tolerance, seconds=round(time.monotonic() - start, 1))
         save_dataset(dataset, options.out / FILES.data)
         status = show(dataset, options.out, options, replace=True)
@@ -93,10 +93,10 @@ def redraw(options: Redrawing) -> int:
 
 
 def labelled(
-    problem: Problem, curves: LearningCurves, spectrum: Spectrum, q: float, sensitivity: theory.TimeSensitivity | None
+    problem: Problem, curves: LearningCurves, spectrum: Spectrum, read: ClassTimes, sensitivity: theory.TimeSensitivity | None
 ) -> xr.Dataset:
-    """Both readings of the times of a problem, and the curves and the spectrum that they are read from, as a dataset."""
-    read, bulks = times(curves, q), theory.bulk_times(problem, spectrum=spectrum)
+    """The times of a problem as read from curves at all training times and from the spectrum, with curves and spectrum, as a dataset."""
+    bulks = theory.bulk_times(problem, spectrum=spectrum)
     variables = {
         "time": (("quantity", "class"), _stacked(read), {"long_name": "class-wise training time tau, read from the curves"}),
         "bulk_time": (("bulk", "class"), np.stack([bulks.tau_gen, bulks.tau_mem]), {"long_name": "the same, read from the spectrum"}),
@@ -118,7 +118,7 @@ def labelled(
         variables["elasticity"] = (("parameter", "quantity", "class"), slopes, {"long_name": "d log time / d log parameter"})
         coordinates["parameter"] = list(sensitivity.elasticities)
     errors = {"error_estimate": float(curves.error_estimate)}
-    attributes = {"content": CONTENT, "problem": problem.to_toml(), "q": q, "kappa": float(curves.kappa), **errors}
+    attributes = {"content": CONTENT, "problem": problem.to_toml(), "q": read.q, "kappa": float(curves.kappa), **errors}
     return xr.Dataset(variables, coordinates, attributes)
 
 

@@ -5,7 +5,6 @@ and text. Its attribute `content` says what it holds.
 """
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -84,7 +83,7 @@ def content_of(path: str | Path) -> str | None:
     """
     if netcdf.attribute_of(path, "format") != FORMAT:
         return None
-    content: Any = netcdf.attribute_of(path, "content")
+    content = netcdf.attribute_of(path, "content")
     return "" if content is None else str(content)
 
 

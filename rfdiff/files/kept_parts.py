@@ -5,7 +5,6 @@ everything a part depends on (not the number of seeds, which a seed does not dep
 simulation of the same problem takes over the seeds it shares.
 """
 
-import dataclasses
 import hashlib
 import shutil
 from collections.abc import Iterator, Mapping, MutableMapping
@@ -14,10 +13,12 @@ from typing import Any
 
 import jax
 import numpy as np
+from numpy.typing import ArrayLike
 
 from rfdiff.files.atomic import read_arrays, write_arrays
 from rfdiff.files.provenance import computing_versions
 from rfdiff.problem import Problem
+from rfdiff.rules import Rule, rule_numbers
 
 LAYOUT = 4
 
@@ -25,10 +26,10 @@ LAYOUT = 4
 def folder_for(
     out: Path,
     problem: Problem,
-    taus: Any,
+    taus: ArrayLike | None,
     d: int,
     key: jax.Array,
-    rule: Any,
+    rule: Rule,
     dtype: str,
     solver: str = "exact",
     tolerance: float | None = None,
@@ -39,10 +40,9 @@ def folder_for(
         out: folder of the results.
         problem, taus, d, key, rule, dtype, solver, tolerance: what the result of a seed depends on, beside the versions of rfdiff and JAX.
     """
-    numbers = {field.name: np.asarray(getattr(rule, field.name)).tolist() for field in dataclasses.fields(rule)}
     times = None if taus is None else np.asarray(taus, np.float64).tolist()
     words = np.asarray(jax.random.key_data(key)).tolist()
-    parts = (LAYOUT, problem.to_toml(), times, d, words, type(rule).__name__, numbers, dtype, solver, tolerance, _versions())
+    parts = (LAYOUT, problem.to_toml(), times, d, words, rule.name, rule_numbers(rule), dtype, solver, tolerance, _versions())
     return out / f"seeds-{_digest(parts)}.partial"
 
 
@@ -57,7 +57,7 @@ def map_folder(out: Path, problem: Problem, axes: Mapping[str, Any], q: float, t
     return out / f"cells-{_digest((LAYOUT, problem.to_toml(), values, q, tolerance, _versions()))}.partial"
 
 
-def measurement_folder(out: Path, problem: Problem, *numbers: Any) -> Path:
+def measurement_folder(out: Path, problem: Problem, *numbers: object) -> Path:
     """Where the points of a measurement are kept until its result is written: OUT/points-HASH.partial.
 
     Args:

@@ -120,7 +120,7 @@ def check_metadata(entries: Mapping[str, Any], reserved: tuple[str, ...]) -> dic
     return plain
 
 
-def _dataset(group: Any) -> xr.Dataset:
+def _dataset(group: h5netcdf.Group) -> xr.Dataset:
     store = xr.backends.H5NetCDFStore(group)
     return xr.open_dataset(store, mask_and_scale=False, decode_times=False).load()
 

@@ -1,8 +1,9 @@
 """Labelled results on disk: one NetCDF file a result, written whole or not at all, readable with xarray alone.
 
 Layout: `/` holds attributes only (format, problem as TOML, versions, platform, date, random seed, rule); the groups `/theory`,
-`/simulation`, `/smaller` (the simulation at half the dimension) hold learning curves and `/spectrum` the limiting spectrum of U. A law
-built from covariances stands in the group `/mixture` with its matrices; the problem's text then holds their traces only.
+`/simulation`, `/smaller` (the simulation at half the dimension) and `/covering` (theory at times that cover every mode, from which the
+times of each class are read) hold learning curves and `/spectrum` the limiting spectrum of U. A law built from covariances stands in the
+group `/mixture` with its matrices; the problem's text then holds their traces only.
 Groups that were not computed are absent. `xr.open_dataset(path, group="theory")` or `xr.open_datatree(path)` opens it anywhere.
 """
 
@@ -25,7 +26,7 @@ from rfdiff.value_types import same_value
 
 FORMAT = "rfdiff result"
 FORMAT_VERSION = 2  # of files with a group /mixture; the others are written as version 1, which older readers know
-CURVE_GROUPS = ("theory", "simulation", "smaller")
+CURVE_GROUPS = ("theory", "simulation", "smaller", "covering")
 RESERVED = ("format", "format_version", "problem", *SEAL)
 MIXTURE_LABELS = {
     "weights": Label(("class",), "class fraction"),
@@ -45,6 +46,7 @@ class Result:
         simulation: simulated curves at dimension d.
         smaller: simulated curves at half that dimension, from which the finite-size term is estimated.
         metadata: text and numbers about the run (see `rfdiff.files.provenance`).
+        covering: closed-form curves at times that cover every mode (`theory.covering_curves`), from which its times are read.
     """
 
     problem: Problem
@@ -53,6 +55,7 @@ class Result:
     simulation: LearningCurves | None = None
     smaller: LearningCurves | None = None
     metadata: dict[str, Entry] = dataclasses.field(default_factory=dict)
+    covering: LearningCurves | None = None
 
     def equals(self, other: object) -> bool:
         """Whether `other` is a result that holds the same values."""

@@ -139,7 +139,7 @@ def _folder(directory: str | Path | None, download: bool) -> Path:
                 f"directory: None, and the environment variable {VARIABLE} is not set; allowed: the directory of the four gz files, as the "
                 f"argument (--data DIR) or in that variable; {FETCH}"
             )
-    folder = Path(directory)
+    folder = Path(directory).expanduser()
     if not os.path.isdir(folder) and (os.path.lexists(folder) or not download):
         fault = "is not a directory" if os.path.lexists(folder) else "no such directory"
         raise InputError(f"{source}: {folder}: {fault}; allowed: a directory with the four gz files; {FETCH}")

@@ -187,7 +187,7 @@ def parameter_label(name: str) -> str:
         "t": r"diffusion time $t$",
         "psi_p": r"$\psi_p = p/d$",
         "psi_n": r"$\psi_n = n/d$",
-        "variance_ratio": r"$\sigma_0^2/\sigma_1^2$",
+        "variance_ratio": r"$\sigma_0^2/\sigma_1^2$ at fixed $\sigma_1^2$",
     }
     symbols = {"weight": r"class fraction $\pi", "variance": r"variance $\sigma^2", "centroid_norm": r"squared centroid norm $\|\mu\|^2/d"}
     kind, _, c = name.rpartition("_")

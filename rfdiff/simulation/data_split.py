@@ -38,6 +38,11 @@ def held_out_counts(data: Samples, problem: Problem, sizes: Sizes) -> tuple[int,
         raise InputError(f"d: {sizes.d}; allowed: {data.dimension}, the dimension of the data")
     if problem.mixture.dimension not in (None, sizes.d):
         raise InputError(f"d: {sizes.d}; allowed: {problem.mixture.dimension}, the dimension of the covariances of the problem's mixture")
+    names = problem.mixture.class_names
+    if names and names != data.class_names:
+        raise InputError(
+            f"data: classes {', '.join(data.class_names)}; allowed: {', '.join(names)}, those of the problem's mixture in this order"
+        )
     for c, (pool, count) in enumerate(zip(data.counts, sizes.counts, strict=True)):
         if pool <= count:
             raise InputError(

@@ -12,6 +12,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
 from rfdiff.problem import Problem, noise_variance_of
+from rfdiff.progress import Progress
 from rfdiff.rules import Clock, GradientFlow, Rule, Taus, check_stability
 from rfdiff.samples import Samples
 from rfdiff.simulation.data_split import held_out_counts
@@ -20,7 +21,7 @@ from rfdiff.simulation.features import floating_type, sizes_at
 from rfdiff.simulation.gradient_flow import FlowResult, flow_losses
 from rfdiff.simulation.replica import Keys, Source, check_truncation, draw_replica, realised_optimum, replica_moments
 from rfdiff.simulation.replica_memory import Layout, chunk_size, layout_for
-from rfdiff.simulation.seed_batches import Progress, SeedBatch, check_seeds
+from rfdiff.simulation.seed_batches import SeedBatch, check_seeds
 
 Outcome = tuple[FlowResult, Float[Array, "..."]]  # curves, and the bound on the truncation error of the averages
 

@@ -227,16 +227,8 @@ def krylov_losses(
             continue
         losses = curves.losses(averages, class_V, fractions, exhausted=not more)
         if last or losses.change <= tolerance:
-            return KrylovCurves(
-                losses.train_loss,
-                losses.test_loss,
-                losses.train_stderr,
-                losses.test_stderr,
-                losses.change + losses.rounding,
-                steps,
-                curves.ritz_values,
-                losses.change <= tolerance,
-            )
+            error, converged = losses.change + losses.rounding, losses.change <= tolerance
+            return KrylovCurves(*losses[:4], error, steps, curves.ritz_values, converged)
         look = _next_look(steps, math.log(tolerance / losses.change) / 2, rate)
 
 

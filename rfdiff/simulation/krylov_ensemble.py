@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Key
 from rfdiff.errors import InputError
 from rfdiff.mixture import GaussianMixture
 from rfdiff.problem import Problem, noise_variance_of
+from rfdiff.progress import Progress
 from rfdiff.rules import GradientFlow, Rule, Taus, check_stability
 from rfdiff.samples import Samples
 from rfdiff.simulation.data_split import held_out_counts
@@ -26,7 +27,7 @@ from rfdiff.simulation.mesh import on_mesh, rows_of, single_rows, with_matrix
 from rfdiff.simulation.moment_operators import Draws, Moment, NoiseAverage, Population
 from rfdiff.simulation.replica import Keys, Source, check_truncation, draw_replica, realised_optimum, training_samples
 from rfdiff.simulation.replica_memory import Layout, layout_for
-from rfdiff.simulation.seed_batches import Progress, SeedBatch, check_seeds
+from rfdiff.simulation.seed_batches import SeedBatch, check_seeds
 from rfdiff.value_types import as_number, is_concrete
 
 PROBE_STREAM = 5  # replicas use the streams 0 to 3 of their key
@@ -93,16 +94,21 @@ def krylov_seeds(
                 rank=sizes.rank, tolerance=limit, max_steps=MOST_STEPS, probes=signs,
             )  # fmt: skip
         check_stability(rule, problem.kappa, float(curves.ritz_values[-1]))
-        if not curves.converged:
-            raise InputError(
-                f"tolerance: {limit:.1e} is not reached by {curves.steps} steps, which leave the losses uncertain by "
-                f"{curves.error_estimate:.1e}; allowed: a larger tolerance, or solver='exact'"
-            )
+        _check_convergence(curves, limit)
         return curves, truncation
 
     results = _each(one, replicas, [None] if mesh is None else single_rows(mesh), progress)
     curves, truncations = [curves for curves, _ in results], np.array([truncation for _, truncation in results])
     return _batch(problem, curves, np.asarray(replicas), schedule, truncations, layout, probes is not None)
+
+
+def _check_convergence(curves: KrylovCurves, tolerance: float) -> None:
+    """Refuse curves of a space that reached its largest size before its tolerance."""
+    if not curves.converged:
+        raise InputError(
+            f"tolerance: {tolerance:.1e} is not reached by {curves.steps} steps, which leave the losses uncertain by "
+            f"{curves.error_estimate:.1e}; allowed: a larger tolerance, or solver='exact'"
+        )
 
 
 def _each(one: Callable[[int, Mesh | None], T], replicas: Sequence[int], rows: Sequence[Mesh | None], progress: Progress | None) -> list[T]:

@@ -10,6 +10,7 @@ from jaxtyping import Array, Key
 from rfdiff.curves import LearningCurves
 from rfdiff.errors import InputError
 from rfdiff.problem import Problem
+from rfdiff.progress import Progress
 from rfdiff.rules import GradientFlow, Rule, Taus
 from rfdiff.samples import Samples
 from rfdiff.simulation.data_split import held_out_counts
@@ -19,7 +20,7 @@ from rfdiff.simulation.features import floating_type, sizes_at
 from rfdiff.simulation.krylov_ensemble import krylov_seeds
 from rfdiff.simulation.mesh import check_mesh
 from rfdiff.simulation.replica_memory import chunk_size
-from rfdiff.simulation.seed_batches import MOST_SEEDS, Progress, SeedBatch, check_progress, check_seeds, summarize
+from rfdiff.simulation.seed_batches import MOST_SEEDS, SeedBatch, check_progress, check_seeds, summarize
 from rfdiff.simulation.solver_costs import CALIBRATION, PROBES, SOLVERS, SolverPlan, holds_matrix, plan
 from rfdiff.value_types import as_integer
 

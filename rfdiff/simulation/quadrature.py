@@ -138,7 +138,8 @@ def quadrature_for(activation: Activation, largest_std: float, order: int, dtype
             return Quadrature(tuple(nodes.tolist()), tuple(weights.tolist()), reach)
     raise InputError(
         f"activation: {activation.name!r} is not resolved at standard deviation {largest_std:.3g} by a step of {STEPS[-2]:.3g} "
-        f"(error {errors[-1]:.1e}); allowed: smooth functions of moderate slope, with their kinks declared, slower than a Gaussian"
+        f"(error {errors[-1]:.1e}); allowed: data scaled to variance of order 1; smooth functions of "
+        "moderate slope, with their kinks declared, slower than a Gaussian"
     )
 
 

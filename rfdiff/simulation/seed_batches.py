@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -14,8 +14,6 @@ from rfdiff.value_types import static, value_type, whole_number
 MOST_SEEDS = 10**6  # of one run: standard errors fall as 1/√S, and nobody waits for more
 OPTIONAL = ("eigenvalues", "class_weights", "error_estimate", "probe_stderr")  # not every solver has them
 PLAIN = ("kappa", "dimension", "dtype")  # fields that are no arrays
-
-Progress = Callable[[int, int], object]  # called with (units done, units in all)
 
 
 @value_type

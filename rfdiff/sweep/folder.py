@@ -22,7 +22,7 @@ import tomli_w
 from rfdiff.curves import LearningCurves
 from rfdiff.errors import InputError
 from rfdiff.files import result_file
-from rfdiff.files.atomic import replacing
+from rfdiff.files.atomic import expanded, replacing
 from rfdiff.files.lock import locked
 from rfdiff.files.provenance import Entry, version_of
 from rfdiff.sweep.cells import Cell, cells_of, problem_of
@@ -56,7 +56,7 @@ class Folder:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = path = expanded(path)
         self.manifest = path / "manifest.json"
         self.cells, self.failures = path / "cells", path / "failures"
 

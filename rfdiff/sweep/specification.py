@@ -1,7 +1,6 @@
 """What a sweep computes, as a TOML file: problems, dimensions, seeds, solvers, training; refused by name before anything is computed."""
 
 import dataclasses
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import numpy as np
 
 from rfdiff.errors import InputError
 from rfdiff.problem import Problem
-from rfdiff.problem_file import check_keys
+from rfdiff.problem_file import check_keys, read_toml
 from rfdiff.rules import RULES, Ridge, Rule, check_taus
 from rfdiff.simulation import SOLVERS as NETWORK_SOLVERS
 from rfdiff.simulation.features import DTYPES, LARGEST_DIMENSION, sizes_at
@@ -77,13 +76,12 @@ def read_spec(path: str | Path) -> Sweep:
         InputError: no such file, not TOML; unknown, missing or malformed keys; a cell that cannot exist. The message names the file.
     """
     try:
-        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        return sweep_from_dict(document)
+        document = read_toml(path)
     except OSError as err:
         raise InputError(f"{path}: cannot be read ({err.strerror or err})") from err
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as err:
-        raise InputError(f"{path}: not a TOML file: {err}") from err
-    except ValueError as err:
+    try:
+        return sweep_from_dict(document)
+    except InputError as err:
         raise InputError(f"{path}: {err}") from err
 
 

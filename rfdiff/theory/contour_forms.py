@@ -26,6 +26,7 @@ from rfdiff.theory.contour import Contour, integrate
 from rfdiff.theory.equivalent import Equivalent
 from rfdiff.theory.resolvent import Point
 from rfdiff.theory.traces import one_trace, overlaps, two_trace_of_pairs
+from rfdiff.theory_results import Losses
 from rfdiff.value_types import is_concrete, value_type
 
 BLOCK_BYTES = 2**27  # of the largest arrays of the pairs that are worked on at once
@@ -46,6 +47,7 @@ class CurveKernel:
         latest: largest finite τ for which the contour is laid; inf where it does not pass left of 0.
         missing: largest share of any class's V, train or test, that the contour does not enclose: 0 up to the numerical error.
         residual: largest relative residual of the fixed point.
+        averages_error: what the averages over neurons and inputs add to the error of a loss, where it was estimated (`curve_kernel`).
     """
 
     nodes: Any
@@ -60,9 +62,10 @@ class CurveKernel:
     latest: Any
     missing: Any
     residual: Any
+    averages_error: Any = 0.0
 
-    def losses(self, taus: Any, rule: Rule = GradientFlow()) -> tuple[jax.Array, jax.Array]:
-        """Train and test losses (T, K) at training times (T,); float64, so inside `jax.enable_x64`.
+    def losses(self, taus: Any, rule: Rule = GradientFlow()) -> Losses:
+        """Losses `.train` and `.test` (T, K) at training times (T,); float64, so inside `jax.enable_x64`.
 
         Args:
             taus: training times ≥ 0 in the unit set by κ, inf for convergence; traced ones with gradient flow only.
@@ -72,10 +75,14 @@ class CurveKernel:
             InputError: malformed taus.
         """
         train, test = self.evaluate(self._filter(taus, rule))[0]
-        return train, test
+        return Losses(train, test)
 
     def error(self, taus: Any, rule: Rule = GradientFlow()) -> jax.Array:
-        """Estimated numerical error of any of those losses: that of the nodes, and the share of V outside the contour."""
+        """Estimated numerical error of any of those losses: of the contour, and of the averages where it is known."""
+        return self.contour_error(taus, rule) + self.averages_error
+
+    def contour_error(self, taus: Any, rule: Rule = GradientFlow()) -> jax.Array:
+        """The part of the contour: that of the nodes, and the share of V outside the contour."""
         return trapezoid_error(self.evaluate(self._filter(taus, rule))[1]) + self.missing
 
     def _filter(self, taus: Any, rule: Rule) -> jax.Array:

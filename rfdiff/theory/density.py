@@ -9,6 +9,7 @@ import numpy as np
 from rfdiff.curves import Spectrum
 from rfdiff.problem import Problem
 from rfdiff.theory.equivalent import Equivalent, equivalent
+from rfdiff.theory.input_checks import require_concrete
 from rfdiff.theory.neuron_types import levels
 from rfdiff.theory.real_axis import CHUNK, Axis, polish, retry
 from rfdiff.theory.support import FLOOR, INSIDE, atoms, support
@@ -115,6 +116,7 @@ def spectrum(problem: Problem, *, num: int = 1000) -> Spectrum:
 
     Reference: `equations`, section 4; tests/theory/test_density.py.
     """
+    require_concrete(problem, "theory.spectrum")
     num = as_integer("num", num, 32)
     with jax.enable_x64(True):
         best, ragged = _assemble(equivalent(problem, 2, SPECTRUM_RADIUS), num, CHUNK)

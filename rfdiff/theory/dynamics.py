@@ -18,9 +18,10 @@ from rfdiff.mixture import optimal_loss
 from rfdiff.problem import Problem, noise_variance_of
 from rfdiff.rules import GradientFlow, Ridge, Rule
 from rfdiff.theory.approaches import solve_anywhere
-from rfdiff.theory.contour import SIZES, Contour, Laid, Span, lay
+from rfdiff.theory.contour import PROBES, SIZES, Contour, Laid, Span, lay
 from rfdiff.theory.contour_forms import kernel_from, second_traces, trapezoid_error
 from rfdiff.theory.equivalent import Equivalent, equivalent
+from rfdiff.theory.input_checks import checked_tolerance, require_concrete
 from rfdiff.theory.neuron_types import (
     LATTICE_RANK,
     SCRAMBLES,
@@ -37,10 +38,8 @@ from rfdiff.theory.resolvent import RESIDUAL, Point
 from rfdiff.theory.support import bounds
 from rfdiff.theory.traces import ridge_losses
 from rfdiff.theory.training_times import LEAST, TAIL_EFFECT, Times, limit_diverges, spectrum_span, time_grid, types_radius
-from rfdiff.value_types import as_number
 
 PATIENCE = 1  # refinements of a contour without gain before it is given up
-PROBES = 10  # penalties at which the losses of ridge regression by contour are compared with those that need none
 
 
 @dataclass(frozen=True)
@@ -175,7 +174,8 @@ def learning_curves(
 
     Reference: `equations`, section 5; tests/theory/test_dynamics.py.
     """
-    tolerance = check_tolerance(tolerance)
+    require_concrete(problem, "theory.learning_curves")
+    tolerance = checked_tolerance(tolerance)
     if progress is not None and not callable(progress):
         raise InputError(f"progress: {progress!r}; allowed: a function of (done, total), or None")
     kappa = float(problem.kappa)
@@ -196,18 +196,6 @@ def learning_curves(
     if progress is not None:
         progress(1, 1)
     return _package(problem, taus, *times.read(answer.losses, answer.contour_error + answer.types_error, tolerance))
-
-
-def check_tolerance(tolerance: float) -> float:
-    """The tolerance as a float.
-
-    Raises:
-        InputError: it is not a number between 1e-9 and 0.1.
-    """
-    number = as_number(tolerance)
-    if not 1e-9 <= number <= 0.1:
-        raise InputError(f"tolerance: {tolerance!r}; allowed: 1e-9 <= tolerance <= 0.1")
-    return number
 
 
 def _over_levels(problem: Problem, question: _Question, span: Span, radius: float, tolerance: float, beyond: float) -> _Answer:

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rfdiff.class_times import ClassTimes
+from rfdiff.class_times import TIME_NAMES, ClassTimes
 from rfdiff.rules import GradientFlow
 from rfdiff.theory.contour_forms import CurveKernel
 
@@ -25,7 +25,7 @@ BEFORE = 12.0  # natural logarithms before the grid in which a crossing is still
 Excess = Callable[[CurveKernel, jax.Array, jax.Array], jax.Array]
 
 
-def class_times(kernel: CurveKernel, q: float = 0.5) -> ClassTimes:
+def class_times(kernel: CurveKernel, *, q: float = 0.5) -> ClassTimes:
     """τ_gen, τ_stop, τ_mem and τ_opt(q) of each class under gradient flow, traceable and differentiable.
 
     As `rfdiff.times` of an ever finer grid that ends in τ = ∞: τ_gen is NaN without a descent; τ_stop is inf if the loss falls to the end
@@ -53,9 +53,8 @@ def class_times(kernel: CurveKernel, q: float = 0.5) -> ClassTimes:
     mem = jnp.where((test[-1] > train[-1]) & complete, mem, jnp.nan)
     opt = jnp.where(kernel.optimal_loss < 1, jnp.where(jnp.isnan(opt), never, opt), jnp.nan)
     sound = jnp.all(jnp.isfinite(train) & jnp.isfinite(test), 0)
-    gen, stop, mem, opt = (jnp.where(sound, time, jnp.nan) for time in (gen, stop, mem, opt))
-    arrays: tuple[Any, Any, Any, Any] = (gen, stop, mem, opt)  # traced here, on the host in what the user gets
-    return ClassTimes(*arrays, q=q)
+    fields: dict[str, Any] = {name: jnp.where(sound, time, jnp.nan) for name, time in zip(TIME_NAMES, (gen, stop, mem, opt), strict=True)}
+    return ClassTimes(**fields, q=q)  # of traced arrays here, of numpy arrays where they are handed out
 
 
 def _descent(kernel: CurveKernel, level: jax.Array, x: jax.Array) -> jax.Array:
@@ -116,7 +115,7 @@ def _stopping(kernel: CurveKernel, log_taus: jax.Array, test: jax.Array) -> tupl
 def _bracketed(function: Callable[[jax.Array], jax.Array], left: jax.Array, right: jax.Array) -> jax.Array:
     """Roots (K,) of a sign change from negative to positive between left and right (K,), by the Illinois secant."""
 
-    def step(_: Any, state: Any) -> Any:
+    def step(_: jax.Array, state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         a, fa, b, fb, side = state
         x = b - fb * (b - a) / jnp.where(fb == fa, 1, fb - fa)
         x = jnp.where((x - a) * (x - b) < 0, x, (a + b) / 2)

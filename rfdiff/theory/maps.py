@@ -9,11 +9,12 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping, MutableMapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from rfdiff.class_times import TIME_NAMES, ClassTimes
@@ -23,10 +24,11 @@ from rfdiff.problem import Problem
 from rfdiff.theory.approaches import approach_along_rays
 from rfdiff.theory.contour import HALF_HEIGHT, ellipse
 from rfdiff.theory.contour_forms import solve_kernel
-from rfdiff.theory.equivalent import build, column_kinds, gauss_rules
+from rfdiff.theory.equivalent import Equivalent, GaussRule, build, column_kinds, gauss_rules
+from rfdiff.theory.input_checks import checked_fraction, checked_tolerance, require_commuting, require_concrete
 from rfdiff.theory.learning_times import class_times
 from rfdiff.theory.neuron_types import TypeGrid, gram_root, is_odd, type_grid
-from rfdiff.theory.plans import optimal_and_rate, require_commuting
+from rfdiff.theory.plans import optimal_and_rate
 from rfdiff.theory.resolvent import RESIDUAL, free_start
 from rfdiff.theory.support import outer_bounds
 from rfdiff.theory_results import PhaseMap
@@ -43,16 +45,18 @@ PROBES = (0.1, 1.0, 10.0, 100.0, 1000.0)
 MOST_CELLS = 10**6
 
 Progress = Callable[[int, int], None]
-Kept = MutableMapping[str, Mapping[str, np.ndarray]]
+ChunkStore = MutableMapping[str, Mapping[str, np.ndarray]]
+INSTEAD = "lays its cells out on the host, outside of jit, grad and vmap; allowed there: theory.class_times of a theory.curve_kernel"
 
 
 def phase_map(
     problem: Problem,
     axes: Mapping[str, ArrayLike],
+    *,
     q: float = 0.5,
     tolerance: float = 1e-4,
     progress: Progress | None = None,
-    kept: Kept | None = None,
+    store: ChunkStore | None = None,
 ) -> PhaseMap:
     """τ_gen, τ_stop, τ_mem and τ_opt(q) of every class over two numbers of a problem.
 
@@ -62,25 +66,27 @@ def phase_map(
         q: fraction of the way to the exact score's loss that counts as learned, in τ_opt.
         tolerance: largest error of a loss in a cell that counts as computed.
         progress: called on the host with (cells done, cells in all) after each chunk.
-        kept: finished chunks by name, {name: {array name: array}}; those that are there are taken over, the others are added as they get
-            done. One mapping goes with one call: same problem, axes, q and tolerance.
+        store: finished chunks by name, {name: {array name: array}}; those in it are taken over, the others are added as they get done.
+            One store goes with one call: same problem, axes, q and tolerance.
 
     Returns:
         `PhaseMap`.
 
     Raises:
         InputError: not two axes; an unknown name; two names that cannot vary independently; a value for which there is no problem;
-            malformed q or tolerance; covariances that do not commute.
+            malformed q or tolerance; covariances that do not commute; a traced problem.
 
     Reference: `equations`, section 7; tests/theory/test_maps.py.
     """
-    names, values = _check(axes, q, tolerance)
+    require_concrete(problem, "theory.phase_map", INSTEAD)
+    names, values = _check(axes)
+    q, tolerance = checked_fraction(q), checked_tolerance(tolerance)
     require_commuting(problem)
     cells = [problem_at(problem, {names[0]: a, names[1]: b}) for a in values[0] for b in values[1]]  # all validated before any is computed
     with jax.enable_x64(True):
-        found = _run(cells, q, tolerance, progress, {} if kept is None else kept)
+        results = _run(cells, q, tolerance, progress, {} if store is None else store)
     shape = (len(values[0]), len(values[1]))
-    times, error, converged = jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), found)
+    times, error, converged = jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), results)
     return PhaseMap(values[0], values[1], times, error, converged, names)
 
 
@@ -100,18 +106,14 @@ def problem_at(problem: Problem, point: Mapping[str, float]) -> Problem:
     return problem
 
 
-def cells_kept(kept: Kept) -> int:
-    """Number of cells that are in kept chunks; those done again are not counted twice."""
-    return len({cell for name in kept for cell in kept[name]["cells"].tolist()})
+def cells_in(store: ChunkStore) -> int:
+    """Number of cells in the chunks of a store; those done again are not counted twice."""
+    return len({cell for name in store for cell in store[name]["cells"].tolist()})
 
 
-def _check(axes: Mapping[str, ArrayLike], q: float, tolerance: float) -> tuple[tuple[str, str], list[np.ndarray]]:
+def _check(axes: Mapping[str, ArrayLike]) -> tuple[tuple[str, str], list[np.ndarray]]:
     if not isinstance(axes, Mapping) or len(axes) != 2:
         raise InputError(f"axes: {', '.join(map(str, axes)) or 'none'}; allowed: a mapping of two names to their values")
-    if not 0 < q < 1:
-        raise InputError(f"q: {q!r}; allowed: 0 < q < 1")
-    if not 1e-9 <= tolerance <= 0.1:
-        raise InputError(f"tolerance: {tolerance!r}; allowed: 1e-9 <= tolerance <= 0.1")
     values = [np.atleast_1d(as_real_array(f"axes: {name}", v)) for name, v in axes.items()]
     for name, v in zip(axes, values, strict=True):
         if v.ndim != 1 or not v.size or not np.all(np.isfinite(v)) or np.any(np.diff(v) <= 0):
@@ -125,43 +127,40 @@ def _check(axes: Mapping[str, ArrayLike], q: float, tolerance: float) -> tuple[t
 class _Setting(NamedTuple):
     """What all cells share: roots of their Gram matrices (C, K, rank), neuron types, quadrature rules, column kinds."""
 
-    roots: Any
+    roots: Float[np.ndarray, "C K rank"]
     grid: TypeGrid
-    rules: Any
-    kinds: Any
+    rules: tuple[GaussRule, ...]
+    kinds: tuple[np.ndarray, np.ndarray, np.ndarray, float, float]
 
 
 def _run(
-    cells: list[Problem], q: float, tolerance: float, progress: Progress | None, kept: Kept
+    cells: list[Problem], q: float, tolerance: float, progress: Progress | None, store: ChunkStore
 ) -> tuple[ClassTimes, np.ndarray, np.ndarray]:
     """Times, errors and convergence of all cells; those that miss the tolerance are done again, with more nodes or with care."""
     setting = _setting(cells)
     stacked = jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf, np.float64) for leaf in leaves]), *cells)
     low, high = (np.asarray(x) for x in _bounds(stacked, setting))
     sizes = _sizes(np.maximum(low, HARD * high), high, tolerance)
-    result: Any = None
+    empty = np.full((len(cells), cells[0].num_classes), np.nan)
+    times, error = ClassTimes(empty, empty.copy(), empty.copy(), empty.copy(), q=q), np.full(len(cells), np.inf)
     todo, careful = np.arange(len(cells)), np.zeros(len(cells), bool)
     for attempt in range(ATTEMPTS):
-        done, parts = 0, []
+        done = 0
         for size, care in sorted(set(zip(sizes[todo].tolist(), careful[todo].tolist(), strict=True))):
             group = todo[(sizes[todo] == size) & (careful[todo] == care)]
             tell = None if progress is None or attempt else partial(_advance, progress, done, len(cells))
-            parts.append((group, _in_chunks(stacked, setting, group, NODES[size], q, care, tell, kept)))
+            group_times, group_error = _in_chunks(stacked, setting, group, NODES[size], q, care, tell, store)
             done += group.size
-        if not attempt:
-            order = np.argsort(np.concatenate([group for group, _ in parts]))
-            result = jax.tree.map(lambda *leaves, order=order: np.concatenate(leaves)[order], *(part for _, part in parts))
-        for group, part in parts:
-            better = part[1] < result[1][group]
-            for old, new in zip(jax.tree.leaves(result), jax.tree.leaves(part), strict=True):
-                old[group[better]] = new[better]
-        todo = todo[~(result[1][todo] <= tolerance)]
+            better = group_error < error[group]
+            error[group[better]] = group_error[better]
+            for name in TIME_NAMES:
+                getattr(times, name)[group[better]] = getattr(group_times, name)[better]
+        todo = todo[~(error[todo] <= tolerance)]
         if not todo.size:
             break
-        missed = np.isfinite(result[1][todo])  # else the fixed point failed: the same nodes, with care
+        missed = np.isfinite(error[todo])  # else the fixed point failed: the same nodes, with care
         sizes[todo] = np.minimum(sizes[todo] + missed, len(NODES) - 1)
         careful[todo] |= ~missed
-    times, error = result
     converged = error <= tolerance
     return jax.tree.map(lambda leaf: np.where(converged[:, None], leaf, np.nan), times), error, converged
 
@@ -206,7 +205,7 @@ def _bounds(stacked: Problem, setting: _Setting) -> tuple[jax.Array, jax.Array]:
     return jax.lax.map(lambda cell: outer_bounds(_equivalent(cell[0], cell[1], setting)), (stacked, setting.roots), batch_size=CHUNK)
 
 
-def _equivalent(problem: Problem, root: jax.Array, setting: _Setting) -> Any:
+def _equivalent(problem: Problem, root: jax.Array, setting: _Setting) -> Equivalent:
     return build(
         problem.activation, problem.mixture, problem.t, problem.psi_p, problem.psi_n, setting.kinds, root, setting.grid, setting.rules
     )
@@ -230,7 +229,7 @@ def _cells(stacked: Problem, setting: _Setting, size: int, q: float, careful: bo
         start = approach_along_rays(eq, contour.nodes) if careful else free_start(eq, contour.nodes)
         kernel = solve_kernel(eq, contour, start, optimal, kappa, latest)
         error = jnp.where(kernel.residual < RESIDUAL, kernel.error(jnp.append(jnp.asarray(PROBES) / (kappa * high), latest)), jnp.inf)
-        return class_times(kernel, q), jnp.where(jnp.isfinite(error), error, jnp.inf)
+        return class_times(kernel, q=q), jnp.where(jnp.isfinite(error), error, jnp.inf)
 
     return jax.lax.map(one, (stacked, setting.roots), batch_size=batch)
 
@@ -243,20 +242,20 @@ def _in_chunks(
     q: float,
     careful: bool,
     tell: Callable[[int], None] | None,
-    kept: Kept,
+    store: ChunkStore,
 ) -> tuple[ClassTimes, np.ndarray]:
-    """`_cells` of some cells in chunks of one shape, the last one filled up with copies; finished chunks are kept and taken over."""
+    """`_cells` of some cells in chunks of one shape, the last one filled up with copies; chunks of the store are not done again."""
     parts = []
     for start in range(0, len(which), CHUNK):
         some = which[start : start + CHUNK]
         name = f"chunk-{hashlib.sha256(repr((size, careful, some.tolist())).encode()).hexdigest()[:16]}"
-        if name not in kept:
+        if name not in store:
             filled = np.resize(some, CHUNK)
             chunk = setting._replace(roots=setting.roots[filled])
             times, error = _cells(jax.tree.map(lambda leaf, i=filled: leaf[i], stacked), chunk, size=size, q=q, careful=careful)
             arrays = {**{time: getattr(times, time) for time in TIME_NAMES}, "error": error}
-            kept[name] = {"cells": some, **{key: np.asarray(value)[: some.size] for key, value in arrays.items()}}
-        parts.append(kept[name])
+            store[name] = {"cells": some, **{key: np.asarray(value)[: some.size] for key, value in arrays.items()}}
+        parts.append(store[name])
         if tell is not None:
             tell(min(start + CHUNK, len(which)))
     joined = {key: np.concatenate([part[key] for part in parts]) for key in (*TIME_NAMES, "error")}

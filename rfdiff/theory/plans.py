@@ -1,159 +1,261 @@
-"""What the closed forms need beside the problem, settled once on the host: contour, neuron types, quadrature rules, starts.
+"""The theory as pure functions of the problem: a plan made once on the host, then compiled, mapped, differentiated at will.
 
-A `Plan` holds no number that a prediction depends on, only where it is evaluated. With it the theory is a pure function of the problem
-that can be compiled, mapped and differentiated with respect to weights, eigenvalues, the centroid Gram matrix, t, ψ_p and ψ_n.
+    plan = plan_curves(problem, taus)
+    with jax.enable_x64(True):
+        losses = jax.jit(lambda problem: curve_kernel(problem, plan).losses(taus))(problem)  # losses.train, losses.test
 
-The Gram matrix needs care. Its root R (R Rᵀ = Q) is moved by `dR = (I - P/2) dQ R⁺ᵀ`, P the projector on the range of Q, which is
-smooth where eigenvectors are not (equal eigenvalues). Directions outside the range have no width to move: there the average over
-neuron types changes by `dE[f] = ½ Σ dQ_ab E[∂_a ∂_b f]`, and the second derivatives are taken by neuron types of weight 0 on a
-difference stencil, whose weights have a derivative although they vanish.
+A plan holds no number that a prediction depends on, only where it is evaluated: contour, neuron types, quadrature rules, starts of
+Newton's method. `curve_kernel` and `transform_at` are then smooth functions of the weights, eigenvalues, centroid Gram matrix, t, ψ_p
+and ψ_n of the plan's own problem and of near ones. `theory.gradient` makes plan and derivative in one call.
+
+Derivatives with respect to the class fractions treat them as free numbers: project on Σ dπ_c = 0 (`sensitivity` does).
 """
 
-from functools import partial
-from typing import Any
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Complex, Float
+from numpy.typing import ArrayLike
 
 from rfdiff.diffusion import noise_variance
 from rfdiff.errors import InputError
 from rfdiff.mixture import optimal_loss
 from rfdiff.problem import Problem
-from rfdiff.theory import batched_systems
-from rfdiff.theory.equivalent import Equivalent, build, column_kinds, gauss_rules
-from rfdiff.theory.neuron_types import TypeGrid, gram_root, is_odd, type_grid
-from rfdiff.value_types import value_type
+from rfdiff.rules import GradientFlow, Rule
+from rfdiff.theory import real_axis, resolvent, training_times
+from rfdiff.theory.approaches import solve_anywhere
+from rfdiff.theory.contour import PROBES, SIZES, Contour, Span, lay
+from rfdiff.theory.contour_forms import CurveKernel, solve_kernel
+from rfdiff.theory.equivalent import Equivalent
+from rfdiff.theory.implicit import expand, unknowns
+from rfdiff.theory.input_checks import POINTS_INSTEAD, checked_tolerance, require_commuting, require_concrete
+from rfdiff.theory.neuron_types import gram_root, levels, refined_error
+from rfdiff.theory.plan_averages import Averages, averages_error, averages_for, equivalent_on, require_made_for
+from rfdiff.theory.support import bounds
+from rfdiff.theory.traces import ridge_losses
+from rfdiff.value_types import is_concrete, value_type
 
-STENCIL_STEP = 0.12  # times a direction's unit of h: sixth order, an error of about step^6/560 times an eighth derivative
-STENCIL = np.array([1 / 90, -3 / 20, 3 / 2, -49 / 18, 3 / 2, -3 / 20, 1 / 90])
+OUTSIDE = 1e-2  # error from what lies outside the contour above which a problem is no neighbour of the plan's
 
 
 @value_type
 class Plan:
-    """Where the theory of a problem is evaluated (Z points, J neuron types, rank of the Gram matrix, n directions outside its range).
+    """Where the theory of a problem is evaluated, and what it was made for (Z points, U unknowns of the fixed point).
 
     Args:
+        averages: `Averages` over neurons and their inputs.
         nodes, weights: (Z,) points of the upper half-plane, and the contour's weights (0 for points that are no contour).
-        start: (Z, U) where Newton's method for the fixed point begins.
-        types: `TypeGrid` of a standard normal vector of the rank of Q.
-        null_basis: (K, n) directions outside the range of Q.
-        offsets, moments: (s, n) nodes of the difference stencil there, and (s, n, n) their weights' derivatives in Q; s = 1 without.
-        rules: quadrature rules of the activation's averages.
+        penalties: (P,) penalties ρ at which ridge losses by this contour are compared with their values at z = -ρ, which need none.
+        start: (Z + P, U) where Newton's method for the fixed point begins, at the nodes and at -ρ.
         latest: largest finite τ for which the contour is laid.
-        error_estimate: numerical error of the losses that it was made for.
+        error_estimate: numerical error of the losses of the problem it was made for.
     """
 
-    nodes: Any
-    weights: Any
-    start: Any
-    types: Any
-    null_basis: Any
-    offsets: Any
-    moments: Any
-    rules: Any
-    latest: Any
-    error_estimate: Any
+    averages: Averages
+    nodes: Complex[np.ndarray, " Z"]
+    weights: Complex[np.ndarray, " Z"]
+    penalties: Float[np.ndarray, " P"]
+    start: Complex[np.ndarray, "Z+P U"]
+    latest: float
+    error_estimate: float
 
 
-def type_parts(problem: Problem, level: int, radius: float, least: int, gram_derivatives: bool) -> dict[str, Any]:
-    """The fields of a `Plan` that describe the neuron types of a problem at a level of refinement."""
-    gram = np.asarray(problem.mixture.centroid_gram, np.float64)
-    root = gram_root(gram)
-    null = np.linalg.eigh(gram)[1][:, : len(gram) - root.shape[1]]
-    if not gram_derivatives:
-        null = null[:, :0]
-    offsets, moments = _stencil(null.shape[1])
-    types = type_grid(root, level, radius, is_odd(problem.activation), least)
-    return {"types": types, "null_basis": null, "offsets": offsets, "moments": moments, "rules": gauss_rules(problem)}
+def plan_curves(
+    problem: Problem,
+    taus: ArrayLike | None = None,
+    *,
+    rule: Rule = GradientFlow(),
+    tolerance: float = 1e-6,
+    gram_derivatives: bool = True,
+) -> Plan:
+    """Contour and neuron types on which the losses of a problem, and of its near neighbours, are accurate to a tolerance.
 
+    Args:
+        problem: the problem, K classes.
+        taus: (T,) training times the curves will be asked at; None for all, up to and including τ = ∞.
+        rule: training rule.
+        tolerance: largest absolute error wanted in any loss.
+        gram_derivatives: whether derivatives in directions outside the range of the Gram matrix are wanted: 6 more neuron types for each
+            pair of such directions and each type.
 
-def _stencil(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Offsets (s, n) and moments (s, n, n): to first order in q, E f = Σ_s (δ_{s0} + Σ_ab q_ab moments_sab) f(offset_s) over N(0, q).
-
-    Second derivatives along e_a and along (e_a + e_b)/√2 give all of ½ Σ q_ab ∂_a ∂_b.
-    """
-    offsets, moments = [np.zeros(n)], [np.zeros((n, n))]
-    shifts = STENCIL_STEP * np.array([-3, -2, -1, 1, 2, 3])
-    factors = np.delete(STENCIL, 3) / STENCIL_STEP**2
-    for a in range(n):
-        for b in range(a, n):
-            direction, share = np.zeros(n), np.zeros((n, n))
-            if a == b:
-                direction[a] = 1
-                share[a, a] = 0.5
-                share[a, :] -= 0.25 * (np.arange(n) != a)
-                share[:, a] -= 0.25 * (np.arange(n) != a)
-            else:
-                direction[[a, b]] = np.sqrt(0.5)
-                share[a, b] = share[b, a] = 0.5
-            for shift, factor in zip(shifts, factors, strict=True):
-                offsets.append(shift * direction)
-                moments.append(factor * share)
-            moments[0] = moments[0] + STENCIL[3] / STENCIL_STEP**2 * share
-    return np.stack(offsets), np.stack(moments)
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(1,))
-def traced_root(gram: jax.Array, rank: int) -> jax.Array:
-    """(K, rank) root R of a Gram matrix of known rank, R Rᵀ = Q, with derivatives that know no eigenvalue gaps."""
-    values, vectors = jnp.linalg.eigh(gram)
-    used = slice(gram.shape[-1] - rank, None)
-    return vectors[:, used] * jnp.sqrt(values[used])
-
-
-@traced_root.defjvp
-def _traced_root_jvp(rank: int, primals: Any, tangents: Any) -> Any:
-    root = traced_root(primals[0], rank)
-    if not rank:
-        return root, root
-    inverse = batched_systems.solve(root.T @ root, root.T)
-    moved = tangents[0] @ inverse.T
-    return root, moved - root @ (inverse @ moved) / 2
-
-
-def equivalent_on(problem: Problem, plan: Plan) -> Equivalent:
-    """The Gaussian equivalent of a problem on a plan's neuron types; traceable and differentiable in every number of the problem.
+    Returns:
+        `Plan`, for `curve_kernel`; valid for problems with the same activation, number of noise draws and rank of the Gram matrix, whose
+        spectrum stays inside the contour, at training times up to `latest`.
 
     Raises:
-        InputError: the numbers of the problem are traced in single precision, or its covariances do not commute.
+        InputError: malformed taus or tolerance; τ = ∞ where the losses diverge (p = n m); a traced problem; covariances that do not
+            commute.
+
+    Reference: `equations`, section 5; tests/theory/test_plans.py.
     """
+    require_concrete(problem, "theory.plan_curves")
     require_commuting(problem)
-    for leaf in jax.tree.leaves(problem):
-        if isinstance(leaf, jax.core.Tracer) and leaf.dtype != jnp.float64:
-            raise InputError(
-                f"problem: traced in {leaf.dtype}; allowed: float64, so trace or differentiate inside `with jax.enable_x64(True)`"
-            )
-    gram = jnp.asarray(problem.mixture.centroid_gram, jnp.float64)
-    null = jnp.asarray(plan.null_basis)
-    root = jnp.concatenate([traced_root(gram, plan.types.nodes.shape[1]), null], 1)
-    width = null.T @ gram @ null
-    shares = jnp.asarray(plan.moments).reshape(len(plan.offsets), -1) @ width.ravel()
-    shares = shares.at[0].add(1)
-    size, copies = plan.types.nodes.shape[0], len(plan.offsets)
-    nodes = jnp.concatenate([jnp.repeat(plan.types.nodes, copies, 0), jnp.tile(plan.offsets, (size, 1))], 1)
-    weights = jnp.outer(jnp.asarray(plan.types.weights), shares).ravel()
-    return build(
-        problem.activation, problem.mixture, problem.t, problem.psi_p, problem.psi_n,
-        column_kinds(problem.noise_draws), root, TypeGrid(nodes, weights), plan.rules,
-    )  # fmt: skip
+    tolerance = checked_tolerance(tolerance)
+    kappa = float(problem.kappa)
+    wanted = np.array([0.0, np.inf]) if taus is None else rule.schedule(taus, kappa)[0]
+    rank = gram_root(problem.mixture.centroid_gram).shape[1]
+    with jax.enable_x64(True):
+        radius, tail = training_times.types_radius(problem, tolerance)
+        span = training_times.spectrum_span(problem, rule, kappa, radius)
+        if span.low == 0 and np.isinf(wanted).any():
+            raise InputError("taus: inf, where the test loss diverges (p = n m); allowed: finite training times")
+        shown = training_times.time_grid(problem, num=40) if taus is None and isinstance(rule, GradientFlow) else wanted
+        before: np.ndarray | None = None
+        for level in levels(problem, 1, radius):
+            averages = averages_for(problem, level, radius, training_times.LEAST if rank else 1, gram_derivatives)
+            plan, losses, error, span = _refine_contour(problem, averages, span, rule, kappa, shown, tolerance / 4)
+            types = training_times.TAIL_EFFECT * tail
+            types += refined_error(problem, float(np.max(abs(losses - before)))) if before is not None else np.inf if rank else 0.0
+            plan = dataclasses.replace(plan, averages=dataclasses.replace(averages, error=types), error_estimate=error + types)
+            if error + types <= tolerance:
+                break
+            before = losses
+    return jax.tree.map(np.asarray, plan)
 
 
-def require_commuting(problem: Problem) -> None:
-    """Refuse class covariances that do not commute: their curves are computed matrix by matrix, outside the compiled functions.
+def _refine_contour(
+    problem: Problem, averages: Averages, span: Span, rule: Rule, kappa: float, taus: np.ndarray, tolerance: float
+) -> tuple[Plan, np.ndarray, float, Span]:
+    """A plan on a contour on which the losses at `taus` are accurate to `tolerance`; with them, their error, and what it goes around."""
+    size = None
+    low, high = bounds(equivalent_on(problem, averages))
+    everything = Span(low, min(high, 0.99 * rule.largest_stable_eigenvalue(kappa)))
+    while True:
+        contour, size, shift = lay(span, rule, kappa, taus, tolerance, size)
+        nodes, weights = (np.asarray(array) for array in contour)
+        penalties = np.geomspace(max(low / 3, 2 * shift), 3 * high, PROBES)
+        finite = taus[np.isfinite(taus)]
+        latest = float(finite.max()) if nodes.real.min() < 0 and finite.size else np.inf
+        start = _start(problem, averages, np.concatenate([nodes, -penalties]))
+        plan = Plan(averages, nodes, weights, penalties, start, latest, np.inf)
+        kernel = _compiled_kernel(problem, plan)
+        losses, error, missing = np.stack(kernel.losses(taus, rule)), float(kernel.contour_error(taus, rule)), float(kernel.missing)
+        if missing > 10 * max(tolerance, error - missing) and span != everything and span.low > 0:
+            span, size = everything, None  # a part of the spectrum lies outside: go around everything there can be
+            continue
+        failed = float(kernel.residual) > resolvent.RESIDUAL or not np.isfinite(error)
+        if error <= tolerance or size == len(SIZES) - 1:
+            return plan, losses, np.inf if failed else error, span
+        size += 1
+
+
+def _start(problem: Problem, averages: Averages, points: Complex[np.ndarray, " Z"]) -> Complex[np.ndarray, "Z U"]:
+    """The fixed point's solution of the plan's own problem, reached along rays from far out where it is hard to reach."""
+    point = solve_anywhere(equivalent_on(problem, averages), points).point
+    return np.asarray(resolvent.pack(point.delta, point.H))
+
+
+def plan_points(problem: Problem, z: ArrayLike, *, gram_derivatives: bool = True, level: int = 3) -> Plan:
+    """Neuron types and starts for the Stieltjes transform of a problem at given points, for `transform_at`.
+
+    Args:
+        problem: the problem.
+        z: (Z,) points of the open upper half-plane; real points > 0 mean λ + i0, where Im g/π is the density.
+        gram_derivatives: as in `plan_curves`.
+        level: refinement of the neuron types.
 
     Raises:
-        InputError: they do not.
+        InputError: points that are 0, not finite, or below the axis; a traced problem; covariances that do not commute.
     """
-    if not problem.mixture.commuting:
-        raise InputError(
-            "mixture: its class covariances do not commute; allowed here: jointly diagonal ones (theory.learning_curves takes both; "
-            "derivatives and maps need commuting ones)"
-        )
+    require_concrete(problem, "theory.plan_points", POINTS_INSTEAD)
+    require_commuting(problem)
+    points = np.atleast_1d(np.asarray(z, np.complex128))
+    if points.ndim != 1 or not np.all(np.isfinite(points)) or np.any(points.imag < 0) or np.any((points.imag == 0) & (points.real <= 0)):
+        raise InputError(f"z: {z!r}; allowed: finite points with Im z > 0, or λ > 0")
+    with jax.enable_x64(True):
+        rank = gram_root(problem.mixture.centroid_gram).shape[1]
+        averages = averages_for(problem, level, 6.0, training_times.LEAST if rank else 1, gram_derivatives)
+        on_axis = points.imag == 0
+        nodes = np.where(on_axis, points.real * (1 + 1j * real_axis.APPROACH[-1]), points)
+        eq = equivalent_on(problem, averages)
+        free = resolvent.solve_jit(eq, np.where(on_axis, 2j * abs(points), points)).point
+        start = np.array(resolvent.pack(free.delta, free.H))
+        if on_axis.any():
+            start[on_axis] = real_axis.approach(eq, points[on_axis].real).u
+        return jax.tree.map(np.asarray, Plan(averages, nodes, np.zeros_like(nodes), np.zeros(0), start, np.inf, np.nan))
 
 
-def optimal_and_rate(problem: Problem) -> tuple[jax.Array, jax.Array]:
+def optimal_and_rate(problem: Problem) -> tuple[Float[Array, " K"], Float[Array, ""]]:
     """L_c^* (K,) and κ = 2Δ/ψ_p, traceable."""
     law = problem.mixture
     optimal = optimal_loss(jnp.asarray(law.eigenvalue_weights), jnp.asarray(law.eigenvalues), jnp.asarray(problem.t))
     return jnp.asarray(optimal), 2 * noise_variance(jnp.asarray(problem.t, jnp.float64)) / problem.psi_p
+
+
+def curve_kernel(problem: Problem, plan: Plan) -> CurveKernel:
+    """Everything about the learning curves of a problem but the training time, as a differentiable function of the problem.
+
+    Traceable: jit, vmap, and derivatives of any order in the weights, eigenvalues, centroid Gram matrix, t, ψ_p and ψ_n. Float64, so
+    inside `jax.enable_x64(True)`.
+
+    Args:
+        problem: the problem, K classes; the plan's own or a neighbour. How far a neighbour may be, `CurveKernel.error` tells.
+        plan: from `plan_curves`.
+
+    Returns:
+        `CurveKernel`, of which losses at any training time are cheap.
+
+    Raises:
+        InputError: the problem is traced in single precision; it has another activation, number of noise draws or classes, or rank of the
+            Gram matrix than the plan; or, where its numbers are known, its spectrum leaves the plan's contour.
+
+    Reference: `equations`, sections 4 and 5; tests/theory/test_plans.py.
+    """
+    if not is_concrete(problem, plan):
+        return _kernel(problem, plan)
+    require_made_for(problem, plan.averages)
+    with jax.enable_x64(True):
+        kernel = _compiled_kernel(problem, plan)
+    if not (kernel.missing <= OUTSIDE and kernel.residual <= resolvent.RESIDUAL):
+        raise InputError(
+            f"problem: its spectrum leaves the contour of the plan (losses are off by {float(kernel.missing):.2g}, residual of the fixed "
+            f"point {float(kernel.residual):.1g}); allowed: problems near the plan's, or make a plan of "
+            "its own for this problem"
+        )
+    return kernel
+
+
+def _kernel(problem: Problem, plan: Plan) -> CurveKernel:
+    """The kernel of a problem on a plan, with the error of its averages; infinite where the fixed point failed."""
+    optimal, kappa = optimal_and_rate(problem)
+    eq = equivalent_on(problem, plan.averages)
+    start = jnp.asarray(plan.start)[: plan.nodes.shape[0]]
+    kernel = solve_kernel(eq, Contour(jnp.asarray(plan.nodes), jnp.asarray(plan.weights)), start, optimal, kappa, plan.latest)
+    missing = jnp.maximum(kernel.missing, _ridge_gap(eq, kernel, plan))
+    error = jnp.where(kernel.residual <= resolvent.RESIDUAL, averages_error(problem, plan.averages), jnp.inf)
+    return dataclasses.replace(kernel, missing=missing, averages_error=error)
+
+
+def _ridge_gap(eq: Equivalent, kernel: CurveKernel, plan: Plan) -> Float[Array, ""]:
+    """How far ridge losses by the contour are from their values without one: what a part of the spectrum outside makes wrong."""
+    eq, kernel = jax.lax.stop_gradient((eq, kernel))
+    penalties = jnp.asarray(plan.penalties)
+    z = jax.lax.complex(-penalties, jnp.zeros_like(penalties))
+    u, residual = unknowns(eq, z, jnp.asarray(plan.start)[plan.nodes.shape[0] :])
+    exact = ridge_losses(eq, expand(eq, z, u))
+    gap = jnp.max(abs(kernel.evaluate(1 / (kernel.nodes + penalties[:, None]))[0] - exact))
+    return jnp.where(jnp.max(residual) <= resolvent.RESIDUAL, gap, jnp.inf)
+
+
+_compiled_kernel = jax.jit(_kernel)
+
+
+def transform_at(problem: Problem, plan: Plan) -> tuple[Complex[Array, " Z"], Complex[Array, "Z K"]]:
+    """Stieltjes transform g(z) (Z,) and class-resolved κ_c(z) (Z, K) at a plan's points, as differentiable functions of the problem.
+
+    At λ + i0 the density is Im g/π and the class-resolved density Im κ_c/(π λ).
+
+    Args:
+        problem: the problem; the plan's own or a neighbour.
+        plan: from `plan_points`.
+
+    Raises:
+        InputError: as `equivalent_on`.
+
+    Reference: `equations`, section 4; tests/theory/test_plans.py.
+    """
+    eq = equivalent_on(problem, plan.averages)
+    nodes = jnp.asarray(plan.nodes)
+    return resolvent.stieltjes_of(eq, expand(eq, nodes, unknowns(eq, nodes, plan.start)[0]))

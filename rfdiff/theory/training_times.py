@@ -13,6 +13,7 @@ from rfdiff.problem import Problem
 from rfdiff.rules import HeavyBall, Ridge, Rule, check_stability
 from rfdiff.theory.contour import Span
 from rfdiff.theory.equivalent import equivalent
+from rfdiff.theory.input_checks import require_concrete
 from rfdiff.theory.neuron_types import FAR, gram_root
 from rfdiff.theory.noncommuting import dense
 from rfdiff.theory.support import FEW_CLASSES, FLOOR, atoms, extent, support
@@ -117,6 +118,7 @@ def time_grid(problem: Problem, *, num: int = 80) -> Float[np.ndarray, " T"]:
     Raises:
         InputError: num below 3.
     """
+    require_concrete(problem, "theory.time_grid")
     num = as_integer("num", num, 3)
     with jax.enable_x64(True):
         low, high = extent(equivalent(dense.surrogate(problem), 1, FAR, LEAST), bands=False)

@@ -8,6 +8,7 @@ from rfdiff.errors import InputError
 from rfdiff.problem import Problem
 from rfdiff.theory import real_axis, resolvent
 from rfdiff.theory.equivalent import Equivalent, equivalent
+from rfdiff.theory.input_checks import POINTS_INSTEAD, require_concrete
 from rfdiff.theory.neuron_types import FAR, gram_root, levels, refined_error
 from rfdiff.theory.noncommuting import dense
 from rfdiff.theory_results import Stieltjes
@@ -33,6 +34,7 @@ def stieltjes(problem: Problem, z: ArrayLike, *, tolerance: float = 1e-8) -> Sti
 
     Reference: `equations`, section 4; tests/theory/test_transform.py.
     """
+    require_concrete(problem, "theory.stieltjes", POINTS_INSTEAD)
     try:
         points = np.atleast_1d(np.asarray(z, np.complex128))
     except (TypeError, ValueError) as err:

@@ -12,6 +12,7 @@ import pytest
 
 from rfdiff import simulation, theory
 from rfdiff.agreement import assess
+from rfdiff.class_times import readings
 from rfdiff.cli import command, curve_results, entry
 from rfdiff.files import result_file
 from rfdiff.problem import Problem
@@ -21,7 +22,7 @@ from tests.cli.command_line import SEEDS, TAUS, D, leaves, refusal, words
 def test_compare_writes_what_the_library_computes(compared: types.SimpleNamespace) -> None:
     result = result_file.load(compared.out / "result.nc")
     problem, taus = Problem.from_toml(compared.problem), np.array([float(tau) for tau in TAUS])
-    assert leaves(result.theory) == leaves(theory.learning_curves(problem, taus))
+    assert leaves((result.theory, result.covering)) == leaves(theory.covering_curves(problem, taus))
     assert leaves(result.spectrum) == leaves(theory.spectrum(problem))
     large, small = jax.random.split(jax.random.key(0))
     for found, d, key in ((result.simulation, D, large), (result.smaller, D // 2, small)):
@@ -41,7 +42,7 @@ def test_compare_writes_what_the_library_computes(compared: types.SimpleNamespac
 
 def test_compare_prints_table_verdict_places_and_cost(compared: types.SimpleNamespace) -> None:
     result = result_file.load(compared.out / "result.nc")
-    assert "\n".join(curve_results.times_table(result.theory, result.simulation, 0.5)[0].lines()) in compared.text
+    assert "\n".join(curve_results.times_table(result.covering, result.simulation, 0.5)[0].lines()) in compared.text
     assert result.theory is not None and result.simulation is not None and result.smaller is not None
     assert "\n".join(curve_results.verdict_lines(assess(result.theory, result.simulation, result.smaller))) in compared.text
     assert f"in {compared.out}: result.nc, curves.png, spectrum.png, agreement.png" in compared.text
@@ -73,6 +74,23 @@ def test_disagreement_is_exit_status_one(compared: types.SimpleNamespace, tmp_pa
     assert entry.main(["plot", str(path)]) == command.DISAGREE
 
 
+def test_times_of_the_theory_do_not_depend_on_the_times_shown(
+    problem_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The table and the marks of the figure come from the closed form at all times, in the file too."""
+    printed = []
+    for name, taus in (("few", ["0.1", "1", "10", "100"]), ("far", ["1", "100", "1e6", "inf"])):
+        assert entry.main(["predict", str(problem_file), "--taus", *taus, "--out", str(tmp_path / name)]) == 0
+        printed.append([line for line in capsys.readouterr().out.splitlines() if " theory " in line])
+        result = result_file.load(tmp_path / name / "result.nc")
+        assert result.theory is not None and result.covering is not None and result.theory.taus.size == 4
+        values = readings(result.covering, 0.5)[0]
+        assert printed[-1][0].split()[3:7] == [f"{row[0]:.4g}" for row in values[:4]]
+    assert printed[0] == printed[1] and "-" not in printed[0][0].split()
+    assert entry.main(["plot", str(tmp_path / "few" / "result.nc"), "--out", str(tmp_path / "again")]) == 0
+    assert [line for line in capsys.readouterr().out.splitlines() if " theory " in line] == printed[0]
+
+
 def test_predict_holds_theory_alone(problem_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert entry.main(words("predict", problem_file, tmp_path / "out")) == 0
     result = result_file.load(tmp_path / "out" / "result.nc")
@@ -100,7 +118,7 @@ def test_standing_results_are_refused_before_anything_is_computed(
     with monkeypatch.context() as patch:
         patch.setattr(simulation, "run_seeds", computed)
         patch.setattr(theory, "time_grid", computed)
-        patch.setattr(theory, "learning_curves", computed)
+        patch.setattr(theory, "covering_curves", computed)
         for command in ("predict", "simulate", "compare"):
             line = refusal(capsys, [command, str(problem_file), "--out", str(out)])
             assert "already holds curves.png; choose another folder or add --overwrite" in line

@@ -51,7 +51,7 @@ def test_interruption_before_the_simulation_is_one_line_too(
     def stop(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(theory, "learning_curves", stop)
+    monkeypatch.setattr(theory, "covering_curves", stop)
     assert entry.main(words("predict", problem_file, tmp_path / "out")) == entry.INTERRUPTED
     assert capsys.readouterr().err.splitlines()[-1] == "rfdiff: interrupted"
 

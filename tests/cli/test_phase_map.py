@@ -172,9 +172,9 @@ def test_cells_that_are_done_again_are_counted_once(mapped: types.SimpleNamespac
     monkeypatch.setattr(maps, "_cells", cells)
     kept: dict[str, Any] = {}
     problem = Problem.from_toml(mapped.problem)
-    found = theory.phase_map(problem, AXES, kept=kept)
+    found = theory.phase_map(problem, AXES, store=kept)
     assert len(sizes) == len(kept) == 4 and sizes[3] > sizes[0]
-    assert maps.cells_kept(kept) == CELLS
+    assert maps.cells_in(kept) == CELLS
     stored = load_dataset(mapped.out / FILE)
     np.testing.assert_array_equal(found.times.tau_gen, stored.time.sel(quantity="tau_gen"))
 

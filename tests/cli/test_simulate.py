@@ -93,7 +93,7 @@ def test_impossible_networks_are_refused_before_anything_is_computed_or_made(
     def computed(*args: object, **kwargs: object) -> None:
         raise AssertionError("computed before refusing")
 
-    for module, name in ((theory, "time_grid"), (theory, "learning_curves"), (simulation, "run_seeds")):
+    for module, name in ((theory, "time_grid"), (theory, "covering_curves"), (simulation, "run_seeds")):
         monkeypatch.setattr(module, name, computed)
     problem_file.write_text(TOML.replace(*change) if change[0] else TOML)
     for times_given in (["--taus", *TAUS], []):

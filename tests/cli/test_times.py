@@ -43,8 +43,8 @@ def test_times_holds_both_readings_for_xarray_alone(timed: types.SimpleNamespace
     with xr.open_dataset(timed.out / "times.nc", engine="h5netcdf") as data:
         found = data.load()
     problem = Problem.from_toml(timed.problem)
-    curves = theory.learning_curves(problem, theory.time_grid(problem, num=60))
-    read, bulks = times(curves), theory.bulk_times(problem)
+    curves, covering = theory.covering_curves(problem, theory.time_grid(problem, num=60))
+    read, bulks = times(covering), theory.bulk_times(problem)
     np.testing.assert_array_equal(found.time, [getattr(read, name) for name in TIME_NAMES])
     np.testing.assert_array_equal(found.bulk_time, [bulks.tau_gen, bulks.tau_mem])
     np.testing.assert_array_equal(found.bulk_edges, bulks.edges)
@@ -77,7 +77,7 @@ def test_bulks_that_overlap_and_elasticities_are_told() -> None:
 
     slopes = {name: four([np.array([i + j / 10, np.nan]) for j in range(4)]) for i, name in enumerate(("t", "psi_p"))}
     found = theory.TimeSensitivity(times(synthetic.theory()), slopes, four(np.zeros((4, 2, 2, 2))), 1e-7)
-    data = times_command.labelled(synthetic.problem(), synthetic.theory(), synthetic.spectrum(), 0.4, found)
+    data = times_command.labelled(synthetic.problem(), synthetic.theory(), synthetic.spectrum(), times(synthetic.theory(), 0.4), found)
     table, rates = times_command.time_tables(data)  # no table of bulks, since no gap separates them
     assert list(table.headings[-2:]) == ["tau_opt(0.4)", "tau_mem/tau_gen"]
     assert table.lines()[2].split() == ["spectrum", "-", "-", "-", "-", "-"]

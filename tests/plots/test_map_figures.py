@@ -47,7 +47,10 @@ def test_map_shows_the_ratio_and_the_line_where_it_is_one() -> None:
     np.testing.assert_allclose(shown(plots.phase_map(mapped(), "tau_gen", classes=(1, 0))), -shown(figure))
     panel, bar = figure.axes
     assert (panel.get_xscale(), panel.get_yscale()) == ("log", "linear")
-    assert (panel.get_xlabel(), panel.get_ylabel()) == (r"$\sigma_0^2/\sigma_1^2$", r"class fraction $\pi$ of class 0")
+    assert (panel.get_xlabel(), panel.get_ylabel()) == (
+        r"$\sigma_0^2/\sigma_1^2$ at fixed $\sigma_1^2$",
+        r"class fraction $\pi$ of class 0",
+    )
     assert bar.get_ylabel() == r"$\log_{10}(\tau_{\rm gen,0}/\tau_{\rm gen,1})$   (negative: class 0 first)"
     assert drawn.legend(figure) == {"equal times: the order flips"}
     one_sided = plots.phase_map(mapped(scale=np.array([1.0, 100.0])), "tau_gen")

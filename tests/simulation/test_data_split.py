@@ -190,6 +190,12 @@ def test_stored_noise_draws(uniform_data: Samples) -> None:
             r"d: 16; allowed: 4, the dimension of the covariances of the problem's mixture",
         ),
         (
+            Samples(np.ones((60, D)), np.array(["bag", "shirt"] * 30)),
+            {"mixture": MixtureLaw.from_covariances([0.5, 0.5], np.stack([np.eye(D)] * 2), class_names=("shirt", "bag"))},
+            D,
+            r"data: classes bag, shirt; allowed: shirt, bag, those of the problem's mixture in this order",
+        ),
+        (
             Samples(np.ones((28, D)), (np.arange(28) >= 14).astype(int)),
             {},
             D,

@@ -12,6 +12,8 @@ from rfdiff.simulation import moment_assembly
 from rfdiff.simulation.mehler import MehlerTerms
 from tests.tolerances import rejects
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 D, S, ORDER = 12, 5, 3
 
 

@@ -9,7 +9,10 @@ import pytest
 from scipy import integrate, special
 
 from rfdiff.activation import ACTIVATIONS, Activation
+from rfdiff.errors import InputError
 from rfdiff.simulation.quadrature import hermite_moments, mehler_order, quadrature_for
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 MEANS = np.array([[-2.3, -0.4], [0.0, 0.7], [0.31, 4.0]])
 STDS = np.array([0.15, 0.6, 1.1])
@@ -56,6 +59,11 @@ def test_a_rule_that_ignores_the_kink_is_rejected() -> None:
     smooth = Activation("relu without its kink", lambda x: jnp.maximum(x, 0))
     with pytest.raises(ValueError, match=r"is not resolved at standard deviation 1.2 .*kinks declared"):
         quadrature_for(smooth, 1.2, 4, "float64")
+
+
+def test_data_far_from_unit_scale_are_refused_with_the_remedy() -> None:
+    with pytest.raises(InputError, match=r"not resolved at standard deviation 1e\+06 .*allowed: data scaled to variance of order 1"):
+        quadrature_for(ACTIVATIONS["tanh"], 1e6, 4, "float64")
 
 
 def test_steep_functions_get_a_finer_step() -> None:

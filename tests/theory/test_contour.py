@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpy.typing import ArrayLike
 
 from rfdiff.theory.contour import ellipse, integrate
 from tests.tolerances import rejects
@@ -13,7 +14,7 @@ POLES = np.array([0.02, 0.3, 2.5])
 RESIDUES = np.array([0.5, -0.2, 0.7])
 
 
-def integral(values: np.ndarray) -> tuple[float, float]:
+def integral(values: ArrayLike) -> tuple[float, float]:
     with jax.enable_x64(True):
         total, error = integrate(jnp.asarray(values))
         return float(total), abs(float(error))

@@ -13,8 +13,8 @@ import pytest
 from rfdiff import theory
 from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
-from rfdiff.theory import plans
-from tests.theory.test_differentiable import with_fields
+from rfdiff.theory import gram_derivatives
+from tests.theory.test_plans import with_fields
 from tests.tolerances import rejects
 
 TAUS = np.array([3.0, 100.0, 10000.0])
@@ -46,7 +46,7 @@ def observe_points(p: Problem, plan: theory.Plan) -> list[jax.Array]:
 def observe_curves(p: Problem, plan: theory.Plan) -> list[jax.Array]:
     """Losses, and logarithms of the times."""
     kernel = theory.curve_kernel(p, plan)
-    times = theory.class_times(kernel, 0.4)
+    times = theory.class_times(kernel, q=0.4)
     return [jnp.stack(kernel.losses(TAUS)), jnp.log(jnp.stack([times.tau_gen, times.tau_stop, times.tau_mem, times.tau_opt]))]
 
 
@@ -164,7 +164,7 @@ def test_forward_reverse_and_mapped_derivatives_agree() -> None:
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_stencil_of_directions_without_width(n: int) -> None:
     """½ Σ q_ab ∂_a ∂_b f at 0, exactly for polynomials of degree 6 and for a Gaussian to the step's sixth power."""
-    offsets, moments = plans._stencil(n)
+    offsets, moments = gram_derivatives.stencil(n)
     rng = np.random.default_rng(n)
     q, slopes, hessian = np.cov(rng.standard_normal((n, 9))).reshape(n, n), *rng.standard_normal((2, n, n))
     directions = rng.standard_normal((5, n))

@@ -37,7 +37,7 @@ def test_derivatives_of_the_times_of_one_class() -> None:
         t, psi_p, psi_n, variance = numbers
         law = dataclasses.replace(ONE_CLASS.mixture, eigenvalues=variance[None, None])
         problem = dataclasses.replace(ONE_CLASS, mixture=law, t=t, psi_p=psi_p, psi_n=psi_n)
-        times = theory.class_times(theory.curve_kernel(problem, plan), 0.3)
+        times = theory.class_times(theory.curve_kernel(problem, plan), q=0.3)
         return jnp.stack([getattr(times, name)[0] for name in NAMES])
 
     with jax.enable_x64(True):
@@ -62,7 +62,7 @@ def test_times_of_one_class_and_their_derivatives() -> None:
     assert set(found.elasticities) == set(parameter_names(problem)) == {"t", "psi_p", "psi_n", "variance_0"}
     plan = theory.plan_curves(problem, tolerance=1e-7, gram_derivatives=False)
     with jax.enable_x64(True):
-        at = jax.jit(lambda p: theory.class_times(theory.curve_kernel(p, plan), 0.3))
+        at = jax.jit(lambda p: theory.class_times(theory.curve_kernel(p, plan), q=0.3))
         for name, slopes in found.elasticities.items():
             value, step = float(get_parameter(problem, name)), 1e-4
             high, low = (at(set_parameter(problem, name, value * np.exp(sign * step))) for sign in (1, -1))
@@ -79,7 +79,7 @@ def test_times_of_two_classes(q: float, case_a: Problem) -> None:
     """At q = 0.999 the exact score is never approached that closely: τ_opt is infinite on both sides."""
     plan = theory.plan_curves(case_a, tolerance=1e-7, gram_derivatives=False)
     with jax.enable_x64(True):
-        exact = jax.jit(lambda p: theory.class_times(theory.curve_kernel(p, plan), q))(case_a)
+        exact = jax.jit(lambda p: theory.class_times(theory.curve_kernel(p, plan), q=q))(case_a)
     assert_same(jax.tree.map(np.asarray, exact), on_a_grid(case_a, q), 2e-4)
     assert np.all(np.isinf(exact.tau_opt)) == (q > 0.9)
 

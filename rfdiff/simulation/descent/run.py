@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from rfdiff.curves import LearningCurves
 from rfdiff.errors import InputError
 from rfdiff.problem import Problem, noise_variance_of
+from rfdiff.progress import Progress
 from rfdiff.rules import GradientDescent, check_stability
 from rfdiff.samples import Samples
 from rfdiff.simulation.data_split import held_out_counts
@@ -34,7 +35,7 @@ from rfdiff.simulation.descent.setup import check_memory, prepared_replica, reci
 from rfdiff.simulation.features import Sizes, floating_type, sizes_at
 from rfdiff.simulation.replica import check_truncation, draw_replica, realised_optimum
 from rfdiff.simulation.replica_memory import Layout, layout_for
-from rfdiff.simulation.seed_batches import Progress, SeedBatch, check_progress, check_seeds, summarize
+from rfdiff.simulation.seed_batches import SeedBatch, check_progress, check_seeds, summarize
 from rfdiff.value_types import as_number, static, value_type
 
 BATCH_STREAM = 4  # replicas use the streams 0 to 3 of their key
@@ -111,12 +112,8 @@ def descend(
             memory; a damaged checkpoint or one of another run.
         OSError: the checkpoint's folder cannot be written to.
     """
-    name, sizes, number, tau = floating_type(dtype), sizes_at(problem, d), check_seeds([seed])[0], as_number(step_size)
-    if not 0 < tau < np.inf:
-        raise InputError(f"step_size: {step_size!r}; allowed: a finite number > 0")
-    check_progress(progress)
-    if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
-        raise InputError(f"checkpoint: {checkpoint!r}; allowed: a Checkpoint, or None")
+    name, sizes, number = floating_type(dtype), sizes_at(problem, d), check_seeds([seed])[0]
+    tau = _checked_arguments(step_size, checkpoint, progress)
     logged = schedule(num_steps, log_steps)
     recipe = recipe_for(problem, sizes, noise=noise, batch_size=batch_size, stop=stop, num_steps=int(logged[-1]))
     held_out = () if data is None else held_out_counts(data, problem, sizes)
@@ -133,8 +130,7 @@ def descend(
             state = _trained(run, state, None, 0.0, progress)
         else:
             folder = checkpoint.folder / f"seed-{number}"
-            described = _dependencies(problem, layout, key, number, data, run, (probed.fingerprint, checkpoint.label))
-            of_run = identity(described)
+            of_run = identity(_dependencies(problem, layout, key, number, data, run, (probed.fingerprint, checkpoint.label)))
             state = load_state(folder, state, of_run) or state
             state = _trained(run, state, functools.partial(save_state, folder, identity=of_run), checkpoint.seconds, progress)
         return _result(problem, sizes, name, number, run, state)
@@ -160,6 +156,17 @@ def pool(runs: Sequence[Descent]) -> LearningCurves:
         for run in runs
     ]
     return summarize(cut)
+
+
+def _checked_arguments(step_size: float, checkpoint: Checkpoint | None, progress: Progress | None) -> float:
+    """τ of a step as a number; a step size out of range, a checkpoint or progress report of another type are refused."""
+    tau = as_number(step_size)
+    if not 0 < tau < np.inf:
+        raise InputError(f"step_size: {step_size!r}; allowed: a finite number > 0")
+    if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
+        raise InputError(f"checkpoint: {checkpoint!r}; allowed: a Checkpoint, or None")
+    check_progress(progress)
+    return tau
 
 
 def _check_step(step_size: float, probed: Probed) -> None:

@@ -1,12 +1,12 @@
 """The two forms of `directions.Directions`: any neuron types (blocks of G), and centred classes of one neuron type (products S_c X)."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from rfdiff.symmetric import pair_products, symmetric, upper, upper_indices
-from rfdiff.theory.noncommuting.directions import Directions, Matrices, Scalars
+from rfdiff.theory.noncommuting.directions import Directions, Scalars
+from rfdiff.theory.noncommuting.working_basis import Matrices
 
 Node = tuple[np.ndarray, ...]
 
@@ -99,13 +99,13 @@ class ManyTypes:
     def left(self, node: Node, rows: slice) -> np.ndarray:
         """Rows of the blocks of G."""
         W, y, Q, _ = node
-        k, r, own = self.num_classes, W.size, W[rows]
-        G = np.zeros((k, k, own.size, r), complex)
+        k, r, diagonal = self.num_classes, W.size, W[rows]
+        G = np.zeros((k, k, diagonal.size, r), complex)
         G[1:, 1:] = Q[:, :, rows]
         G[0, 1:] = (y[:, None, rows, None] * G[1:, 1:]).sum(0)
         G[1:, 0] = (G[1:, 1:] * y[None, :, None, :]).sum(1)
         G[0, 0] = (G[0, 1:] * y[:, None, :]).sum(0)
-        G[0, 0, np.arange(own.size), np.arange(r)[rows]] += own
+        G[0, 0, np.arange(diagonal.size), np.arange(r)[rows]] += diagonal
         return G.reshape(k * k, -1)
 
     def right(self, node: Node, rows: slice) -> np.ndarray:
@@ -150,8 +150,8 @@ class ManyTypes:
         base = np.concatenate([np.ones((len(traces), 1)), traces], 1)
         family = self._families(points)
         G, Y, SY = (np.einsum("zabi,zi->zab", family[name], base) for name in ("G", "Y", "SY"))
-        own = [np.einsum("zcc->zc", x) for x in (SY, Y)]
-        return np.concatenate([*own, _fold(G, -2)], 1), Y
+        of_classes = [np.einsum("zcc->zc", x) for x in (SY, Y)]
+        return np.concatenate([*of_classes, _fold(G, -2)], 1), Y
 
     def response(
         self, first: Scalars, second: Scalars, traces: tuple[np.ndarray, np.ndarray], products: np.ndarray
@@ -163,20 +163,20 @@ class ManyTypes:
         gamma[..., 1:, 0], gamma[..., 0, 1:] = traces[0][:, None], traces[1][None]
         one, two = self._families(first), self._families(second)
 
-        def half(name: str) -> Any:
-            return np.einsum("zabi,zyij->zyabj", one[name], gamma, optimize=True)
+        def half(name: str) -> np.ndarray:
+            return np.asarray(np.einsum("zabi,zyij->zyabj", one[name], gamma, optimize=True))
 
         Y, SY, L, SL, B, BS, G = (half(name) for name in ("Y", "SY", "L", "SL", "B", "BS", "G"))
-        own, full, quad = "zyceh,yech->zyce", "zyaeh,yebh->zyabe", "zycfh,ygch->zycfg"
-        whole = "zyafh,ygbh->zyabfg"
+        # which classes stay free: of the column and of its response; of a pair and its response; and with the pairs of H'
+        column, pair, column_by_pair, pair_by_pair = "zyceh,yech->zyce", "zyaeh,yebh->zyabe", "zycfh,ygch->zycfg", "zyafh,ygbh->zyabfg"
 
         def trace(form: str, left: np.ndarray, right: str) -> np.ndarray:
             return np.asarray(np.einsum(form, left, two[right], optimize=True))
 
-        signal = [-trace(own, SY, "SY"), -delta * trace(own, SY, "Y"), _fold(trace(quad, SL, "B"), -2)]
-        noise = [-trace(own, Y, "SY"), -delta * trace(own, Y, "Y"), _fold(trace(quad, L, "B"), -2)]
-        psi = [trace(full, BS, "L"), delta * trace(full, B, "L"), -_fold(trace(whole, G, "G"), -2)]
-        total = [-trace(full, Y, "SY"), -delta * trace(full, Y, "Y"), _fold(trace(whole, L, "B"), -2)]
+        signal = [-trace(column, SY, "SY"), -delta * trace(column, SY, "Y"), _fold(trace(column_by_pair, SL, "B"), -2)]
+        noise = [-trace(column, Y, "SY"), -delta * trace(column, Y, "Y"), _fold(trace(column_by_pair, L, "B"), -2)]
+        psi = [trace(pair, BS, "L"), delta * trace(pair, B, "L"), -_fold(trace(pair_by_pair, G, "G"), -2)]
+        total = [-trace(pair, Y, "SY"), -delta * trace(pair, Y, "Y"), _fold(trace(pair_by_pair, L, "B"), -2)]
         rows = [np.concatenate(parts, -1) for parts in (signal, noise)]
         return np.concatenate([*rows, _fold(np.concatenate(psi, -1), -3)], -2), np.concatenate(total, -1)
 
@@ -226,14 +226,14 @@ class OneType:
     def left(self, node: Node, rows: slice) -> np.ndarray:
         """Rows of X and S_c X."""
         X, S = node[0], self.matrices.core
-        own = [X[rows], np.diagonal(S[0])[rows, None] * X[rows], *(_product(s[rows], X) for s in S[1:])]
-        return np.stack(own).reshape(len(own), -1)
+        base = [X[rows], np.diagonal(S[0])[rows, None] * X[rows], *(_product(s[rows], X) for s in S[1:])]
+        return np.stack(base).reshape(len(base), -1)
 
     def right(self, node: Node, rows: slice) -> np.ndarray:
         """Rows of X and X S_c."""
         X, S = node[0][rows], self.matrices.core
-        own = [X, X * np.diagonal(S[0]), *(_product(X, s) for s in S[1:])]
-        return np.stack(own).reshape(len(own), -1)
+        base = [X, X * np.diagonal(S[0]), *(_product(X, s) for s in S[1:])]
+        return np.stack(base).reshape(len(base), -1)
 
     def edge(self, node: Node) -> np.ndarray:
         """X and S_c X of the tail directions."""
@@ -241,15 +241,15 @@ class OneType:
 
     def traces(self, node: Node) -> np.ndarray:
         """(1/d) tr X and (1/d) tr S_c X."""
-        own = [np.trace(node[0]), *np.einsum("kab,ab->k", self.matrices.core, node[0])]
-        return (np.array(own) + self.edge(node).sum(1)) / self.matrices.dimension
+        of_core = [np.trace(node[0]), *np.einsum("kab,ab->k", self.matrices.core, node[0])]
+        return (np.array(of_core) + self.edge(node).sum(1)) / self.matrices.dimension
 
     def averages(self, points: Scalars, traces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Values of the traces at Z points."""
         square = self.alpha**2
         psi = (1 - traces[:, :1] / points.h) / points.h
-        own = [square * traces[:, 1:], square * traces[:, :1], psi]
-        return np.concatenate(own, 1), traces[:, 0, None, None] * np.outer(self.alpha, self.alpha)
+        values = [square * traces[:, 1:], square * traces[:, :1], psi]
+        return np.concatenate(values, 1), traces[:, 0, None, None] * np.outer(self.alpha, self.alpha)
 
     def response(
         self, first: Scalars, second: Scalars, traces: tuple[np.ndarray, np.ndarray], products: np.ndarray

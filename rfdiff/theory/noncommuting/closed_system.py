@@ -14,10 +14,11 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from rfdiff.symmetric import pair_products, symmetric
 from rfdiff.theory.equivalent import Equivalent
-from rfdiff.theory.noncommuting.directions import Directions, Scalars, own_products
+from rfdiff.theory.noncommuting.directions import Directions, Scalars, products_at_one_point
 from rfdiff.theory.resolvent import Point
 
 Array = np.ndarray
@@ -30,7 +31,7 @@ ROUNDING = 1e-12  # of an imaginary part, relative to the largest: the δ of a c
 class Solved(NamedTuple):
     """One-point solutions at Z points: what `resolvent` calls a point (Y as averages over the directions), and what pairs need."""
 
-    point: Any  # a Point of numpy arrays
+    point: Point  # of numpy arrays
     scalars: Scalars
     nodes: list[tuple[Array, ...]]
     traces: Array
@@ -60,9 +61,9 @@ def system_for(eq: Equivalent, directions: Directions) -> System:
     quadratic = directions.features(arrays["linear"])
     gains = np.zeros((kinds * k + quadratic.shape[1], 2 * k + quadratic.shape[1]))
     for s in range(kinds):
-        own = slice(s * k, (s + 1) * k)
-        gains[own, :k] = eq.signal_gains[s] * np.eye(k) / (eq.draws * eq.psi_n)
-        gains[own, k : 2 * k] = eq.noise_gains[s] * np.eye(k) / (eq.draws * eq.psi_n)
+        of_kind = slice(s * k, (s + 1) * k)
+        gains[of_kind, :k] = eq.signal_gains[s] * np.eye(k) / (eq.draws * eq.psi_n)
+        gains[of_kind, k : 2 * k] = eq.noise_gains[s] * np.eye(k) / (eq.draws * eq.psi_n)
     gains[kinds * k :, 2 * k :] = np.eye(quadratic.shape[1])
     return System(eq, directions, np.concatenate([eq.kept, eq.carried, quadratic], 1), gains)
 
@@ -147,8 +148,8 @@ def _evaluate(system: System, z: complex, u: Array) -> _Trial:
 
 
 def _newton_step(system: System, trial: _Trial) -> Array:
-    own = own_products(system.directions, trial.node)[None, None]
-    D, _ = system.directions.response(trial.scalars, trial.scalars, (trial.traces, trial.traces), own)
+    gamma = products_at_one_point(system.directions, trial.node)[None, None]
+    D, _ = system.directions.response(trial.scalars, trial.scalars, (trial.traces, trial.traces), gamma)
     E = _total_response(system, _feature_products(system, trial.r, trial.r), D)
     A = system.gains @ E[0, 0] @ _weights_map(system, trial.q, trial.q)[0]
     return np.asarray(np.linalg.solve(np.eye(len(A)) - A, trial.image - trial.u))
@@ -201,7 +202,7 @@ def solve(system: System, z: Array, start: Array, done: Done | None = None, tole
     return Solved(Point(*fields), scalars, [trial.node for trial in trials], traces, np.array([trial.residual for trial in trials]))
 
 
-def start_from(system: System, delta: Any, H: Any) -> Array:
+def start_from(system: System, delta: ArrayLike, H: ArrayLike) -> Array:
     """(Z, S K + N) unknowns from δ (Z, S, K) and H (Z, K, K) of a similar problem."""
     entries = system.directions.entries(np.asarray(H))
     return np.concatenate([np.asarray(delta).reshape(len(entries), -1), entries], 1)
@@ -225,11 +226,11 @@ def responses(system: System, solved: Solved, rows: slice, gamma: Array, theta: 
         theta: (X, K) excitation θ' of the columns of each class, for X sources.
         signal, noise: (X, K) additions to a' and b'.
     """
-    (kinds, k), p = system.shape, solved.point
-    q1, q2 = p.q[rows, None], np.concatenate([p.q, p.q.conj()])[None]
+    (kinds, k), q, r = system.shape, np.asarray(solved.point.q), np.asarray(solved.point.r)
+    q1, q2 = q[rows, None], np.concatenate([q, q.conj()])[None]
     traces = solved.traces[rows], np.concatenate([solved.traces, solved.traces.conj()])
     D, total = system.directions.response(solved.scalars.at(rows), solved.scalars.with_conjugates(), traces, gamma)
-    E = _total_response(system, _feature_products(system, p.r[rows], np.concatenate([p.r, p.r.conj()])), D)
+    E = _total_response(system, _feature_products(system, r[rows], np.concatenate([r, r.conj()])), D)
     weights = _weights_map(system, q1, q2)
     # a source on the columns acts like -δ' of the columns does
     unit = np.zeros((system.gains.shape[0], len(theta)))

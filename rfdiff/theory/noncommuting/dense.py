@@ -6,21 +6,22 @@ and widened again until f = 1 on the contour gives the known (1/d) tr[Vᵀ V_c])
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from rfdiff.errors import InputError
 from rfdiff.machine_memory import machine_bytes
 from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
-from rfdiff.theory import resolvent
 from rfdiff.theory.equivalent import Equivalent
 from rfdiff.theory.noncommuting import closed_system
 from rfdiff.theory.noncommuting.blocks import directions_for
-from rfdiff.theory.noncommuting.directions import ROWS_ELEMENTS, aligned_eigenvalues, products, working_basis
+from rfdiff.theory.noncommuting.directions import ROWS_ELEMENTS, products
+from rfdiff.theory.noncommuting.working_basis import aligned_eigenvalues, working_basis
+from rfdiff.theory.resolvent import solve_jit
 from rfdiff.theory.traces import sandwich
 
 Progress = Callable[[int, int], None]
@@ -88,7 +89,7 @@ def spectra(dense: Dense, problem: Problem) -> Equivalent:
     return Equivalent(**fields)
 
 
-def solve(dense: Dense, z: np.ndarray, start: Any, work: Work) -> closed_system.Solved:
+def solve(dense: Dense, z: np.ndarray, start: tuple[ArrayLike, ArrayLike] | None, work: Work) -> closed_system.Solved:
     """One-point solutions at Z points of the upper half-plane, from those of the surrogate, or from (δ, H) given.
 
     Raises:
@@ -97,7 +98,7 @@ def solve(dense: Dense, z: np.ndarray, start: Any, work: Work) -> closed_system.
     check_memory(dense, len(z))
     work.expect(len(z) + dense.system.directions.matrices.core.shape[1])  # the points, and the rows of their products
     if start is None:
-        near = resolvent.solve_jit(dense.near, z)
+        near = solve_jit(dense.near, z)
         start = np.asarray(near.point.delta), np.asarray(near.point.H)
     return closed_system.solve(dense.system, z, closed_system.start_from(dense.system, *start), work.advance)
 
@@ -120,9 +121,9 @@ def second_traces(dense: Dense, solved: closed_system.Solved, work: Work) -> jax
     pieces = []
     for start in range(0, count, block):
         rows = slice(start, min(start + block, count))
-        found = closed_system.responses(system, solved, rows, gamma[rows], theta, signal, noise)
+        response = closed_system.responses(system, solved, rows, gamma[rows], theta, signal, noise)
         part = jax.tree.map(lambda leaf, rows=rows: leaf[rows, None, None], solved.point)
-        pieces.append(-_sandwich(eq, part, whole, jnp.asarray(found.delta), jnp.asarray(theta[:, None]), jnp.asarray(found.Y)))
+        pieces.append(-_sandwich(eq, part, whole, jnp.asarray(response.delta), jnp.asarray(theta[:, None]), jnp.asarray(response.Y)))
     traces = jnp.moveaxis(jnp.concatenate(pieces), -1, 0)
     return traces.reshape(2, k, count, 2 * count)
 

@@ -14,10 +14,6 @@ diagonal: the others leave (K-1)d × (K-1)d equations, one d×d matrix for two c
 Centred classes have one neuron type, H = h ααᵀ, and need one d×d matrix for any K, X = (1/h + Σ_c α_c² M_c)^{-1}: there the base are the
 products S_c X.
 
-In the eigenbasis of Σ_c π_c Σ_c the last directions couple weakly to the others where the spectra decay (images). Beyond a core of r
-directions the off-diagonal elements are left out, and each of these directions is a tail entry with K eigenvalues of its own; what this
-costs is of second order in them (`neglected`).
-
 Shapes: Z points, K classes, r core directions, F = 2K + N responses (signal and noise of each class, N entries of H).
 """
 
@@ -25,76 +21,20 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import numpy as np
+from jaxtyping import Complex
 
-
-class Matrices(NamedTuple):
-    """e^{-2t} Σ_c in a working basis: core (K, r, r) with class 0 diagonal, tail (K, d - r) diagonal, estimate of what is left out."""
-
-    core: np.ndarray
-    tail: np.ndarray
-    neglected: float
-
-    @property
-    def dimension(self) -> int:
-        """Number d of directions."""
-        return self.core.shape[1] + self.tail.shape[1]
-
-
-def working_basis(covariances: np.ndarray, weights: np.ndarray, signal: float, noise_variance: float, tolerance: float) -> Matrices:
-    """Core and tail of the matrices e^{-2t} Σ_c such that the neglected coupling is below `tolerance`.
-
-    The coupling is `(1/d) Σ_c Σ_ij S_ij²/((S_ii + Δ)(S_jj + Δ))` over the off-diagonal elements left out: the size of the second-order
-    change of (1/d) log det(I + MH), from which all traces derive.
-
-    Args:
-        covariances: (K, d, d) Σ_c.
-        weights: (K,) π_c.
-        signal: e^{-2t}.
-        noise_variance: Δ.
-        tolerance: largest coupling left out; 0 keeps every direction in the core.
-    """
-    d = covariances.shape[1]
-    _, basis = np.linalg.eigh(-np.einsum("k,kab->ab", weights, covariances))
-    rotated = signal * (basis.T @ covariances @ basis)
-    diagonal = np.einsum("kaa->ka", rotated)
-    scale = 1 / (diagonal + noise_variance)
-    coupling = np.einsum("kab,kab,ka,kb->ab", rotated, rotated, scale, scale, optimize=True) / d
-    coupling[np.arange(d), np.arange(d)] = 0
-    inside = np.cumsum(np.cumsum(coupling, 0), 1).diagonal()  # of the leading blocks
-    left_out = np.maximum(inside[-1] - np.concatenate([[0.0], inside]), 0)
-    r = int(np.argmax(left_out <= tolerance * (1 - 1e-9))) if tolerance > 0 and left_out.min() <= tolerance else d
-    core = rotated[:, :r, :r]
-    _, own = np.linalg.eigh(core[0])
-    core = own.T @ core @ own
-    core[0] = np.diag(np.diagonal(core[0]))
-    return Matrices(core, diagonal[:, r:].copy(), float(left_out[r]) if r < d else 0.0)
-
-
-def aligned_eigenvalues(covariances: np.ndarray, weights: np.ndarray, groups: int = 24) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvalues (L, K) and weights (L,) of the nearest commuting law: diagonals in the eigenbasis of Σ_c π_c Σ_c, in few groups.
-
-    The class variances are kept. It starts Newton's method, brackets the support and measures how fine the neuron types must be.
-    """
-    d = covariances.shape[1]
-    _, basis = np.linalg.eigh(-np.einsum("k,kab->ab", weights, covariances))
-    diagonal = np.einsum("ai,kab,bi->ik", basis, covariances, basis, optimize=True)
-    if d <= groups:
-        return np.maximum(diagonal, 0), np.full(d, 1 / d)
-    single = groups // 3
-    starts = np.unique(np.concatenate([np.arange(single), np.geomspace(single, d, groups - single + 1).astype(int)[:-1]]))
-    counts = np.diff(np.append(starts, d))
-    return np.maximum(np.add.reduceat(diagonal, starts, axis=0) / counts[:, None], 0), counts / d
+from rfdiff.theory.noncommuting.working_basis import Matrices
 
 
 class Scalars(NamedTuple):
     """Numbers of Z points: signal and noise weights a, b (Z, K), and the entries h (Z, N) of H."""
 
-    a: np.ndarray
-    b: np.ndarray
-    h: np.ndarray
+    a: Complex[np.ndarray, "Z K"]
+    b: Complex[np.ndarray, "Z K"]
+    h: Complex[np.ndarray, "Z N"]
 
     def at(self, rows: slice) -> "Scalars":
-        """Some of the points."""
+        """The points of some rows."""
         return Scalars(self.a[rows], self.b[rows], self.h[rows])
 
     def with_conjugates(self) -> "Scalars":
@@ -156,10 +96,10 @@ class Directions(Protocol):
         """Responses (Z1, Z2, F, F) of those values, and (Z1, Z2, K, K, F) of (1/d) tr Y_ab, to (a', b', H')."""
 
 
-ROWS_ELEMENTS = 2**14
+ROWS_ELEMENTS = 2**14  # of a block of rows of a core: its products then stay in the processor's cache
 
 
-def own_products(directions: Directions, node: tuple[np.ndarray, ...]) -> np.ndarray:
+def products_at_one_point(directions: Directions, node: tuple[np.ndarray, ...]) -> np.ndarray:
     """(base, base) of (1/d) tr[E_i E_j] at one point: sums that are limited by memory, for which threads only cost."""
     r, d = directions.matrices.core.shape[1], directions.matrices.dimension
     total, edge = np.zeros(len(directions.pairs), complex), directions.edge(node)

@@ -88,10 +88,7 @@ def test_an_early_stop_is_kept_too(tmp_path: Path) -> None:
 
 FOREIGN: list[tuple[dict[str, Any], str]] = [
     ({"problem": dataclasses.replace(AVERAGED, t=0.31)}, "problem"),
-    ({"problem": dataclasses.replace(AVERAGED, activation=Activation("tanh", lambda x: jnp.tanh(1.1 * x)))}, "activation"),
-    ({"problem": DRAWN}, "noise, problem"),
     ({"key": jax.random.key(7)}, "key"),
-    ({"dtype": "float32"}, "dtype, optimizer"),
     ({"num_steps": 301}, "log_steps"),
     ({"step_size": 0.4, "optimizer": optax.sgd(0.4)}, "optimizer, step_size"),
     ({"optimizer": optax.sgd(0.5, momentum=0.5)}, "optimizer"),
@@ -99,12 +96,19 @@ FOREIGN: list[tuple[dict[str, Any], str]] = [
     ({"noise": "fresh", "batch_size": 6}, "batch_size, noise"),
     ({"label": "decaying"}, "optimizer"),
 ]
+FOREIGN_PROGRAMS: list[tuple[dict[str, Any], str]] = [  # each takes programs of its own
+    ({"problem": dataclasses.replace(AVERAGED, activation=Activation("tanh", lambda x: jnp.tanh(1.1 * x)))}, "activation"),
+    ({"problem": DRAWN}, "noise, problem"),
+    ({"dtype": "float32"}, "dtype, optimizer"),
+]
 
 
-def test_a_state_of_another_run_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("foreign", [FOREIGN, pytest.param(FOREIGN_PROGRAMS, marks=pytest.mark.slow)], ids=["numbers", "programs"])
+def test_a_state_of_another_run_is_refused(foreign: list[tuple[dict[str, Any], str]], tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(checkpoint=Checkpoint(tmp_path), progress=interrupt_at(50))
-    for options, differing in FOREIGN:
+    for given_options, differing in foreign:
+        options = dict(given_options)
         checkpoint = Checkpoint(tmp_path, label=options.pop("label", ""))
         with pytest.raises(
             ValueError, match=rf"step-000000000050\.npz: checkpoint of another run \(other {differing}\); allowed: another folder"

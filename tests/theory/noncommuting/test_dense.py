@@ -16,7 +16,7 @@ from rfdiff.theory import dynamics, learning_curves, resolvent, spectrum, stielt
 from rfdiff.theory.contour import Laid, ellipse
 from rfdiff.theory.equivalent import equivalent
 from rfdiff.theory.noncommuting import closed_system, dense
-from rfdiff.theory.noncommuting.directions import working_basis
+from rfdiff.theory.noncommuting.working_basis import working_basis
 from rfdiff.theory.traces import one_trace
 from tests.theory.noncommuting import by_blocks
 from tests.tolerances import assert_within, rejects
@@ -232,7 +232,7 @@ def test_a_node_that_cannot_be_solved_is_reported(monkeypatch: pytest.MonkeyPatc
     question = problem(subspaces(16))
     with jax.enable_x64(True):
         ready = dense.prepare(question, equivalent(dense.surrogate(question), 1, 4.0, 64), 0.0)
-        solved = dense.solve(ready, CONTOUR.nodes, None, dense.Work(None))
+        solved = dense.solve(ready, np.asarray(CONTOUR.nodes), None, dense.Work(None))
     assert solved.residual.max() > resolvent.RESIDUAL
 
 
@@ -282,6 +282,6 @@ def test_losses_by_brute_force(draws: float) -> None:
     covariances, means = matrices(2), np.zeros((2, 6))
     net = by_blocks.network(np.array(WEIGHTS[2]), covariances, means, 0.2, 2.0, 1.5, draws)
     taus = TAUS * 0.3 / (2 * net.delta / net.psi_p)  # `integrals` sets the rate
-    brute = by_blocks.losses(net, taus, CONTOUR.nodes, CONTOUR.weights)
+    brute = by_blocks.losses(net, taus, np.asarray(CONTOUR.nodes), np.asarray(CONTOUR.weights))
     close(integrals(problem(forced(2, covariances, means), draws)), brute)
     rejects(lambda: close(integrals(problem(forced(2, covariances[::-1], means), draws)), brute, 1e-4))

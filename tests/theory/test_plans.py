@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from rfdiff import theory
+from rfdiff.activation import as_activation
+from rfdiff.errors import InputError
 from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientDescent, Ridge
@@ -24,10 +26,6 @@ def centred() -> Problem:
     """Two anisotropic centred classes: one neuron type, every direction of the Gram matrix outside its range."""
     law = MixtureLaw([0.7, 0.3], [[1.6, 0.2], [0.4, 1.2]], [0.4, 0.6], np.zeros((2, 2)))
     return Problem(law, "tanh", t=0.1, psi_p=4.0, psi_n=3.0)
-
-
-def stack(losses: Any) -> Any:
-    return jnp.stack(losses)
 
 
 def curves(problem: Problem) -> np.ndarray:
@@ -69,7 +67,7 @@ def found() -> Any:
 
     def losses(p: Problem) -> Any:
         kernel = theory.curve_kernel(p, plan)
-        value = stack(kernel.losses(TAUS))
+        value = jnp.stack(kernel.losses(TAUS))
         return value, (value, kernel.error(TAUS))
 
     with jax.enable_x64(True):
@@ -175,8 +173,103 @@ def test_covariances_that_do_not_commute_are_refused() -> None:
     covariances = np.stack([np.diag([1.0, 3.0]), np.array([[2.0, 0.5], [0.5, 1.0]])])
     problem = Problem(MixtureLaw.from_covariances([0.5, 0.5], covariances), "tanh", t=0.1, psi_p=4.0, psi_n=3.0)
     plan = theory.plan_points(centred(), np.array([1.0 + 0.5j]))
-    with pytest.raises(ValueError, match="covariances do not commute"):
-        theory.transform_at(problem, plan)
+    for call in (theory.plan_curves, partial(theory.plan_points, z=[1j]), partial(theory.transform_at, plan=plan)):
+        with pytest.raises(InputError, match="covariances do not commute"):
+            call(problem)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"activation": as_activation("relu")}, "activation 'relu' on a plan made for 'tanh'"),
+        ({"noise_draws": 2}, "noise_draws 2 on a plan made for inf"),
+        ({"mixture": MixtureLaw.isotropic([1.0], [1.0])}, "1 classes on a plan made for 2"),
+        (
+            {"mixture": MixtureLaw.isotropic([0.7, 0.3], [1.0, 1.0], [[1.0, 0.0], [0.0, 0.0]])},
+            "rank 1 on a plan made for rank 0",
+        ),
+    ],
+    ids=["activation", "noise draws", "classes", "rank"],
+)
+def test_a_plan_made_for_another_problem_is_refused(change: dict[str, Any], message: str) -> None:
+    """Without it a relu problem on a plan for tanh is off by 0.7, silently."""
+    plan = theory.plan_points(centred(), np.array([1.0 + 0.5j]), gram_derivatives=False)
+    with pytest.raises(InputError, match=message + ".*allowed: the plan's, or make a plan of its own"):
+        theory.transform_at(dataclasses.replace(centred(), **change), plan)
+
+
+def test_a_problem_whose_spectrum_leaves_the_contour() -> None:
+    """Refused where its numbers are known; inside jit its error estimate is as large as its losses are wrong."""
+    plan = theory.plan_curves(centred(), TAUS, gram_derivatives=False)
+    far = dataclasses.replace(centred(), psi_n=0.3)
+    with jax.enable_x64(True):
+        with pytest.raises(InputError, match=r"its spectrum leaves the contour of the plan \(losses are off by"):
+            theory.curve_kernel(far, plan)
+        kernel = jax.jit(theory.curve_kernel)(far, plan)
+        losses, error = jax.tree.map(np.asarray, kernel.losses(TAUS)), float(kernel.error(TAUS))
+    truth = theory.learning_curves(far, TAUS)
+    off = max(np.max(abs(losses.train - truth.train_loss)), np.max(abs(losses.test - truth.test_loss)))
+    assert off > 1e-2 and not error < off
+
+
+def nearby(problem: Problem, seed: int, reach: float) -> Problem:
+    """A problem whose numbers are those of another times random factors up to 1 ± reach; centroids keep their directions."""
+    rng = np.random.default_rng(seed)
+
+    def factor(size: int | None = None) -> Any:
+        return 1 + reach * rng.uniform(-1, 1, size)
+
+    law, k = problem.mixture, problem.num_classes
+    weights = law.weights * factor(k)
+    lengths = np.sqrt(factor(k))
+    gram = law.centroid_gram * np.outer(lengths, lengths)
+    near = MixtureLaw(weights / weights.sum(), law.eigenvalues * factor(k), law.eigenvalue_weights, gram)
+    return dataclasses.replace(problem, mixture=near, **{name: getattr(problem, name) * factor() for name in ("t", "psi_p", "psi_n")})
+
+
+def assert_error_covers(problem: Problem, seeds: range, reach: float) -> None:
+    """The kernel's estimate bounds the deviation from the adaptive theory of each near problem, three times at most, and is not idle."""
+    plan = theory.plan_curves(problem, TAUS, tolerance=1e-5, gram_derivatives=False)
+    compiled, useful = jax.jit(theory.curve_kernel), 0
+    for seed in seeds:
+        near = nearby(problem, seed, reach)
+        with jax.enable_x64(True):
+            kernel = compiled(near, plan)
+            losses, error = np.stack(kernel.losses(TAUS)), float(kernel.error(TAUS))
+        truth = theory.learning_curves(near, TAUS, tolerance=1e-7)
+        off = float(np.max(abs(losses - np.stack([truth.train_loss, truth.test_loss]))))
+        assert off <= 3 * error + 2 * truth.error_estimate, (seed, off, error)
+        useful += error < 1e-3
+    assert useful >= len(seeds) // 2
+
+
+def test_the_error_of_a_kernel_covers_near_problems() -> None:
+    assert_error_covers(centred(), range(4), 0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reach", [0.05, 0.2, 0.4])
+@pytest.mark.parametrize("case", ["case_a", "case_b"])
+def test_the_error_of_a_kernel_covers_near_problems_with_centroids(case: str, reach: float, request: pytest.FixtureRequest) -> None:
+    assert_error_covers(request.getfixturevalue(case), range(8), reach)
+
+
+def test_traced_problems_are_told_what_to_use() -> None:
+    def inside(call: Callable[[Problem], Any]) -> None:
+        with jax.enable_x64(True):
+            jax.jit(lambda psi_n: call(dataclasses.replace(centred(), psi_n=psi_n)))(3.0)
+
+    for name in ("learning_curves", "plan_curves", "spectrum", "time_grid"):
+        with pytest.raises(InputError, match=rf"theory.{name} .*outside of jit.*theory.gradient.*theory.curve_kernel"):
+            inside(getattr(theory, name))
+    points: list[Any] = [partial(theory.stieltjes, z=[1j]), partial(theory.plan_points, z=[1j])]
+    for call in points:
+        with pytest.raises(InputError, match=r"outside of jit.*allowed there: .*theory.transform_at"):
+            inside(call)
+    of_times: list[Any] = [theory.sensitivity, partial(theory.phase_map, axes={"t": [0.1], "psi_p": [2.0]})]
+    for call in of_times:
+        with pytest.raises(InputError, match=r"outside of jit.*allowed there: theory.class_times"):
+            inside(call)
 
 
 @pytest.mark.slow
@@ -185,10 +278,10 @@ def test_other_rules(rule: Any, case_b: Problem) -> None:
     taus = None if isinstance(rule, Ridge) else np.array([1.0, 10.0, 100.0])
     plan = theory.plan_curves(case_b, taus, rule=rule, gram_derivatives=False)
     with jax.enable_x64(True):
-        train, test = jax.jit(theory.curve_kernel)(case_b, plan).losses(taus, rule)
+        losses = jax.jit(theory.curve_kernel)(case_b, plan).losses(taus, rule)
     found = theory.learning_curves(case_b, taus, rule=rule)
-    np.testing.assert_allclose(train, found.train_loss, atol=2e-6)
-    np.testing.assert_allclose(test, found.test_loss, atol=2e-6)
+    np.testing.assert_allclose(losses.train, found.train_loss, atol=2e-6)
+    np.testing.assert_allclose(losses.test, found.test_loss, atol=2e-6)
 
 
 @pytest.mark.slow
@@ -198,7 +291,7 @@ def test_derivatives_with_centroids(case: str, request: pytest.FixtureRequest) -
     problem: Problem = request.getfixturevalue(case)
     plan = theory.plan_curves(problem, TAUS, tolerance=1e-8)
     with jax.enable_x64(True):
-        jac = jax.jit(jax.jacrev(lambda p: stack(theory.curve_kernel(p, plan).losses(TAUS))))(problem)
+        jac = jax.jit(jax.jacrev(lambda p: jnp.stack(theory.curve_kernel(p, plan).losses(TAUS))))(problem)
     gram = np.asarray(problem.mixture.centroid_gram)
 
     def shifted(change: np.ndarray, h: float) -> np.ndarray:
@@ -218,7 +311,7 @@ def test_second_derivative() -> None:
     plan = theory.plan_curves(problem, TAUS, tolerance=1e-8)
 
     def loss(psi_n: Any) -> Any:
-        return theory.curve_kernel(dataclasses.replace(problem, psi_n=psi_n), plan).losses(TAUS)[1][1, 0]
+        return theory.curve_kernel(dataclasses.replace(problem, psi_n=psi_n), plan).losses(TAUS).test[1, 0]
 
     with jax.enable_x64(True):
         first, second = jax.jit(jax.grad(loss)), jax.jit(jax.grad(jax.grad(loss)))

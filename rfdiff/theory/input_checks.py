@@ -1,0 +1,68 @@
+"""What the closed forms refuse, said once: tolerances, traced problems, covariances that do not commute."""
+
+from typing import Any
+
+from rfdiff.errors import InputError
+from rfdiff.problem import Problem
+from rfdiff.value_types import as_number, is_concrete
+
+LEAST_TOLERANCE, LARGEST_TOLERANCE = 1e-9, 0.1
+HOST_ONLY = (
+    "chooses its contour from the numbers of the problem, outside of jit, grad and vmap; "
+    "allowed there: theory.gradient(problem, taus, functional) for derivatives, or theory.curve_kernel(problem, plan) with a plan "
+    "made before by theory.plan_curves(problem, taus)"
+)
+POINTS_INSTEAD = (
+    "chooses its neuron types from the numbers of the problem, outside of jit, grad and vmap; "
+    "allowed there: theory.transform_at(problem, plan) with a plan made before by theory.plan_points(problem, z)"
+)
+
+
+def checked_tolerance(tolerance: Any) -> float:
+    """A tolerance of the closed forms as a number.
+
+    Raises:
+        InputError: not a number from 1e-9 to 0.1.
+    """
+    if isinstance(tolerance, bool) or not LEAST_TOLERANCE <= as_number(tolerance) <= LARGEST_TOLERANCE:
+        raise InputError(f"tolerance: {tolerance!r}; allowed: {LEAST_TOLERANCE:g} <= tolerance <= {LARGEST_TOLERANCE:g}")
+    return as_number(tolerance)
+
+
+def checked_fraction(q: Any) -> float:
+    """The fraction q of the way to the exact score's loss as a number.
+
+    Raises:
+        InputError: not a number between 0 and 1.
+    """
+    if not 0 < as_number(q) < 1:
+        raise InputError(f"q: {q!r}; allowed: 0 < q < 1")
+    return as_number(q)
+
+
+def require_concrete(problem: Problem, function: str, instead: str = HOST_ONLY) -> None:
+    """Refuse a traced problem, and say what to use inside a transformation.
+
+    Args:
+        problem: the problem.
+        function: name of what was called.
+        instead: what it needs, and what to use.
+
+    Raises:
+        InputError: a number of the problem is a tracer.
+    """
+    if not is_concrete(problem):
+        raise InputError(f"problem: has traced numbers, but {function} {instead}")
+
+
+def require_commuting(problem: Problem) -> None:
+    """Refuse class covariances that do not commute: their curves are computed matrix by matrix, outside the compiled functions.
+
+    Raises:
+        InputError: they do not.
+    """
+    if not problem.mixture.commuting:
+        raise InputError(
+            "mixture: its class covariances do not commute; allowed here: jointly diagonal ones (theory.learning_curves takes both; "
+            "derivatives and maps need commuting ones)"
+        )
