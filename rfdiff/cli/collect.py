@@ -53,7 +53,7 @@ def run(options: Collect) -> int:
     out = options.dir / FILE if options.out is None else options.out
     files = _files(out, list(manifest.sweep.axes))
     with results_folder(out.parent, files, options.overwrite):
-        dataset = collect(options.dir, options.skip_bad)
+        dataset = collect(options.dir, skip_bad=options.skip_bad)
         check_drawing(options, dataset.sizes["class"])
         save_dataset(dataset, out, command="collect")
         _show(dataset, out.parent, files, options, replace=True)

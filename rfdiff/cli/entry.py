@@ -14,9 +14,10 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any
 
-from rfdiff.cli.command import BAD_INPUT, BUG, INTERRUPTED
+from rfdiff.cli.command import BAD_INPUT, BUG, INTERRUPTED, NOT_COMPUTED
 from rfdiff.errors import InputError
 
+__all__ = ["BAD_INPUT", "BUG", "INTERRUPTED", "NOT_COMPUTED", "main"]
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # how JAX says in a RuntimeError that a device is out of memory
 
 

@@ -44,8 +44,8 @@ def run(options: Sweep) -> int:
     sweep = read_spec(options.spec)
     execute = None
     if options.scheduler is not None or options.workers is not None:
-        execute = on_dask(options.scheduler, options.workers)
-    states = list(run_sweep(sweep, options.out, options.retry, execute).values())
+        execute = on_dask(address=options.scheduler, workers=options.workers)
+    states = list(run_sweep(sweep, options.out, retry=options.retry, execute=execute).values())
     failed = states.count(FAILED)
     remedy = f"; --retry tries them again, {options.out / 'failures'} has their diagnoses" if failed else ""
     say(f"{len(states)} cells: {states.count(DONE)} done, {failed} failed{remedy}")

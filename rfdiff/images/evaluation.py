@@ -117,7 +117,7 @@ class Evaluator:
     def evaluate(self, parameters: PyTree) -> dict[str, np.ndarray]:
         """Per class of samples (as classified): number, share, memorised fraction (interval), Fréchet distance (floor); grids."""
         how = self.sampling
-        samples = draw_samples(parameters, self.settings, self.devices, how.samples, how.sampler_steps, how.seed)
+        samples = draw_samples(parameters, self.settings, self.devices, number=how.samples, steps=how.sampler_steps, seed=how.seed)
         finite = np.isfinite(samples).all((1, 2))
         features, marks = self.classifier.read(np.where(finite[:, None, None], samples, 0))
         marks = np.where(finite, marks, -1)

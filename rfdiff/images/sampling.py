@@ -28,7 +28,9 @@ class _Position(NamedTuple):
     x: Float[Array, "n s s"] | np.ndarray
 
 
-def draw_samples(parameters: PyTree, settings: Settings, devices: Devices, number: int, steps: int, seed: int) -> np.ndarray:
+def draw_samples(
+    parameters: PyTree, settings: Settings, devices: Devices, *, number: int, steps: int, seed: int
+) -> Float[np.ndarray, "N s s"]:
     """Samples (number, s, s); the same seed starts from the same noise, whatever the parameters.
 
     Args:

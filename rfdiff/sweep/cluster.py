@@ -28,7 +28,7 @@ WINDOW = 1000  # cells submitted at once, and four a thread where there are more
 CONNECT_SECONDS, START_SECONDS = 20, 120
 
 
-def on_dask(address: str | None = None, workers: int | None = None, function: Compute = compute) -> Execute:
+def on_dask(*, address: str | None = None, workers: int | None = None, function: Compute = compute) -> Execute:
     """Cells on a Dask cluster.
 
     Args:

@@ -25,7 +25,7 @@ QUANTITIES = (*TIME_NAMES, "best_test_loss")
 Q = 0.5
 
 
-def collect(out: str | Path, skip_bad: bool = False) -> xr.Dataset:
+def collect(out: str | Path, *, skip_bad: bool = False) -> xr.Dataset:
     """Everything that the folder of a sweep holds, as one dataset.
 
     Closed forms: `theory_train_loss`, … (axes, time, class), `theory_class_time` (axes, quantity, class), `theory_status` (axes). Networks:

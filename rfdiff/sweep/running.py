@@ -33,7 +33,7 @@ def serially(function: Compute = compute) -> Execute:
 
 
 def run_sweep(
-    sweep: Sweep, out: str | Path, retry: bool = False, execute: Execute | None = None, stream: TextIO | None = None
+    sweep: Sweep, out: str | Path, *, retry: bool = False, execute: Execute | None = None, stream: TextIO | None = None
 ) -> dict[str, str]:
     """Compute the cells of a sweep that are not in its folder yet.
 

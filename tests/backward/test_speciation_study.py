@@ -1,14 +1,17 @@
 """The table of speciation times and the measurement beside it: what they hold, how a measurement goes on, what is labelled."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 import xarray as xr
 
+from rfdiff import load, save
 from rfdiff.backward import (
     BackwardProcess,
+    ReturnFractions,
     classical_time,
     measure_speciation,
     potential_times,
@@ -60,6 +63,14 @@ def test_the_measurement_lies_on_the_closed_form(measured: speciation_study.Spec
     pairs = measured.closed_form_at(clones.times) @ np.asarray(LAW.weights)
     assert_within(clones.same, clones.same_stderr, pairs, 0.02)
     assert measured.paths.positions.shape == (40, 65, 1) and set(measured.paths.classes) == {0, 1}
+
+
+def test_a_speciation_is_saved_and_read_as_its_dataset(measured: speciation_study.Speciation, tmp_path: Path) -> None:
+    again = load(save(measured, tmp_path / "speciation.nc"))
+    assert isinstance(again, xr.Dataset) and again.attrs["content"] == "speciation"
+    xr.testing.assert_equal(again, measured.to_xarray())
+    one = load(save(measured.uturns, tmp_path / "uturns.nc"))
+    assert isinstance(one, ReturnFractions) and one.equals(measured.uturns)
 
 
 def test_an_interrupted_measurement_goes_on_to_the_same_numbers(

@@ -21,7 +21,6 @@ psi_n = 2.0
 [mixture]
 weights = [0.6, 0.4]
 variances = [1.4, 0.5]
-centroid_gram = [[0.5, 0.0], [0.0, 0.5]]
 """
 D, SEEDS = 24, 4
 TAUS = ["0.5", "3", "20", "100", "1000", "inf"]
@@ -60,9 +59,9 @@ def leaves(value: object) -> list[bytes]:
     return [np.asarray(leaf).tobytes() for leaf in jax.tree_util.tree_leaves(value)]
 
 
-def started(arguments: Words, **options: Any) -> subprocess.Popen[str]:
+def started(arguments: Words, backend: str = "agg", **options: Any) -> subprocess.Popen[str]:
     """A command line in a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": backend}
     command = [sys.executable, "-m", "rfdiff", *arguments]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 

@@ -1,12 +1,21 @@
 """The entry of the command line: exit statuses, one line for bad input, tracebacks for bugs."""
 
+import dataclasses
+import os
+import signal
+import sys
+import time
+import types
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 from rfdiff import theory
-from rfdiff.cli import entry
+from rfdiff.cli import curve_results, entry
+from rfdiff.files import result_file
+from tests import synthetic
 from tests.cli.command_line import refusal, started, words
 
 
@@ -57,8 +66,64 @@ def test_interruption_before_the_simulation_is_one_line_too(
 
 
 def test_process_reports_bad_input_on_standard_error_alone(tmp_path: Path) -> None:
-    process = started(["predict", "--nonsense"], cwd=tmp_path)
-    printed, told = process.communicate(timeout=60)
+    """A shell that Jupyter started names a backend of matplotlib that does not exist outside it."""
+    process = started(["predict", "--nonsense"], cwd=tmp_path, backend="module://no_such_module.backend")
+    printed, told = process.communicate(timeout=120)
     assert (process.returncode, printed) == (2, "")
     assert told.splitlines()[0].startswith("rfdiff: ")
     assert len(told.splitlines()) == 1
+
+
+def test_an_interrupt_while_modules_load_ends_the_process_at_once(tmp_path: Path) -> None:
+    process = started(["plot", "none.nc"], cwd=tmp_path)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    printed, told = process.communicate(timeout=120)
+    assert (process.returncode, printed) in ((entry.INTERRUPTED, ""), (-signal.SIGINT, ""))  # the latter before Python runs any of it
+    assert process.returncode < 0 or told == "rfdiff: interrupted\n"
+
+
+def test_a_dropped_interrupt_is_raised_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that arises in a finaliser is reported and forgotten by Python."""
+    raised: list[str] = []
+    monkeypatch.setattr(entry._thread, "interrupt_main", lambda: raised.append("again"))
+    handler, hook, backend = signal.getsignal(signal.SIGINT), sys.unraisablehook, os.environ.get("MPLBACKEND")
+    try:
+        with entry._process():
+            assert signal.getsignal(signal.SIGINT) is entry._end and "MPLBACKEND" not in os.environ
+            sys.unraisablehook(types.SimpleNamespace(exc_value=KeyboardInterrupt(), exc_type=KeyboardInterrupt))
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        sys.unraisablehook = hook
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    assert raised == ["again"]
+
+
+@pytest.mark.parametrize("error", [AssertionError(), RuntimeError("Unable to initialize backend 'cuda'")])
+def test_a_platform_that_is_not_there_is_one_line(
+    error: Exception, problem_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def devices(kind: str | None = None) -> None:
+        raise error
+
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    monkeypatch.setattr(jax, "devices", devices)
+    line = refusal(capsys, ["plan", str(problem_file)])
+    assert line.startswith("rfdiff: JAX_PLATFORMS: 'cuda' (") and "with cpu among them, as in cuda,cpu" in line
+
+
+def test_losses_that_are_no_numbers_have_their_own_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    theory_curves = synthetic.theory()
+    test_loss = np.array(theory_curves.test_loss)
+    test_loss[3, 0] = np.nan
+    wrong = dataclasses.replace(theory_curves, test_loss=test_loss, error_estimate=0.5)
+    file = result_file.save(result_file.Result(synthetic.problem(), wrong, metadata={"tolerance": 1e-6}), tmp_path / "result.nc")
+    assert entry.main(["plot", str(file)]) == entry.NOT_COMPUTED
+    told = capsys.readouterr().out
+    assert "warning: numerical error of the theory: 5.0e-01, above the tolerance 1.0e-06" in told
+    assert f"not computed: the losses of theory at tau = {synthetic.taus()[3]:.4g} are not numbers" in told
+    divergent = np.array(theory_curves.test_loss)
+    divergent[-1] = np.nan  # at tau = inf, where p = n m: the test loss has no limit, and that is no failure
+    limit = dataclasses.replace(theory_curves, taus=np.append(synthetic.taus()[:-1], np.inf), test_loss=divergent)
+    assert curve_results.missing_losses(limit) == ""

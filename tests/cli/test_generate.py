@@ -100,3 +100,15 @@ def test_refusals(words: list[str], message: str, tmp_path: Path, capsys: pytest
 def test_results_are_not_overwritten(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert entry.main(["generate", str(folder / "problem.toml"), *SMALL, "--out", str(folder / "result")]) == entry.BAD_INPUT
     assert "already holds generation.nc" in capsys.readouterr().err
+
+
+def test_an_odd_activation_is_said_before_anything_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*words: Any, **named: Any) -> None:
+        raise KeyboardInterrupt
+
+    (tmp_path / "problem.toml").write_text(TOML.replace("softplus", "tanh") + GRAM)
+    told = io.StringIO()
+    monkeypatch.setattr(generation, "generate", stop)
+    monkeypatch.setattr(sys, "stderr", told)
+    assert run("generate", str(tmp_path / "problem.toml"), *SMALL, "--out", str(tmp_path / "out"))[0] == entry.INTERRUPTED
+    assert "tanh is odd, so the score is odd too" in told.getvalue() and "softplus, gelu or a shifted function can" in told.getvalue()

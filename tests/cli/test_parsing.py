@@ -49,6 +49,8 @@ from tests.cli.command_line import TOML, Words, refusal
         (["simulate", "PROBLEM", "--d", "0"], "--d: 0; allowed: an integer >= 1"),
         (["compare", "PROBLEM", "--seeds", "1"], "--seeds: 1; allowed: 2 to 1000000, for a standard error"),
         (["simulate", "PROBLEM", "--seeds", "0"], "--seeds: 0; allowed: 1 to 1000000"),
+        (["simulate", "PROBLEM", "--krylov-tolerance", "1e-4"], "--krylov-tolerance: goes with a Krylov solver, not with --solver auto"),
+        (["simulate", "PROBLEM", "--solver", "krylov", "--krylov-tolerance", "2"], "--krylov-tolerance: 2.0; allowed: 0 < tolerance < 1"),
         (["simulate", "PROBLEM", "--seeds", "1000000000"], "--seeds: 1000000000; allowed: 1 to 1000000"),
         (["simulate", "PROBLEM", "--seed", "-1"], "--seed: -1; allowed: 0 to"),
         (["predict", "PROBLEM", "--points", "2"], "--points: 2; allowed: 3 to 100000"),

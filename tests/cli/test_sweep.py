@@ -41,7 +41,6 @@ def test_sweep_collect_plot(spec: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert load_dataset(out / "sweep.nc").attrs["content"] == collect_command.CONTENT
     assert entry.main(["collect", str(out)]) == 2
     assert "already holds sweep.nc, sweep_times_variance_ratio.png" in capsys.readouterr().err
-    assert entry.main(["collect", str(out), "--overwrite"]) == 0
     new = tmp_path / "new"
     assert entry.main(["plot", str(out / "sweep.nc"), "--out", str(new)]) == 0
     assert sorted(path.name for path in new.iterdir()) == sorted(FIGURES)

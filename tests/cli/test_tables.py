@@ -1,6 +1,7 @@
 """The tables that commands print."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -90,3 +91,25 @@ def test_verdict_names_the_worst_place() -> None:
     assert "more seeds or a larger d (allowed: 4 standard errors; " in vague
     assert "DISAGREE" not in vague
     assert " agree (" in curve_results.verdict_lines(dataclasses.replace(wrong, agrees=True))[-1]
+
+
+def test_rows_for_programs_hold_values_and_errors() -> None:
+    table = tables.Table(
+        "times",
+        ["class", "tau", "share"],
+        [
+            [tables.words("a"), tables.measured(2.5, 0.25), tables.shown(50.0, ".1f", " %")],
+            [tables.words("a"), tables.measured(np.nan, text="> 3"), tables.shown(np.inf, ".1f")],
+        ],
+        grouped=1,
+    )
+    lines = [line.split() for line in table.lines()]
+    assert lines == [["class", "tau", "share"], ["a", "2.50", "±", "0.25", "50.0", "%"], [">", "3", "inf"]]
+    expected = [
+        {"class": "a", "tau": 2.5, "tau error": 0.25, "share": 50.0},
+        {"class": "a", "tau": None, "tau error": None, "share": "inf"},
+    ]
+    assert json.loads(tables.render([table], "json")) == {"times": expected}
+    assert tables.render([table, table], "csv") == "class,tau,tau error,share\na,2.5,0.25,50.0\na,,,inf"
+    assert tables.render([tables.Table("none", ["a", "b"], [])], "csv") == "a,b"
+    assert tables.render([table, table], "text").count("class") == 2

@@ -143,11 +143,11 @@ def test_evaluations_are_kept_and_the_classifier_is_read_again(evaluated: tuple[
 
 def test_samples_depend_on_the_seed_alone_and_need_all_times() -> None:
     parameters = initial_state(SETTINGS).parameters
-    one, same, other = (draw_samples(parameters, SETTINGS, Devices(), 60, 3, seed) for seed in (0, 0, 1))
+    one, same, other = (draw_samples(parameters, SETTINGS, Devices(), number=60, steps=3, seed=seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(one, same)
     assert not np.array_equal(one, other) and one.shape == (60, 7, 7)
     with pytest.raises(ValueError, match=r"^t: 0.5, the one time that the network was trained at; allowed: .* trained at all t"):
-        draw_samples(parameters, dataclasses.replace(SETTINGS, t=0.5), Devices(), 60, 3, 0)
+        draw_samples(parameters, dataclasses.replace(SETTINGS, t=0.5), Devices(), number=60, steps=3, seed=0)
 
 
 @pytest.mark.parametrize("change", [{"samples": 1}, {"sampler_steps": 1}, {"seed": -1}])

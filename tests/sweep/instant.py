@@ -81,7 +81,7 @@ def main() -> int:
     print("ready", flush=True)
     function = functools.partial(faulty, seconds=options.seconds, pids=options.pids, poison=options.poison)
     cluster = options.workers is not None or options.scheduler is not None
-    execute = on_dask(options.scheduler, options.workers, function) if cluster else serially(function)
+    execute = on_dask(address=options.scheduler, workers=options.workers, function=function) if cluster else serially(function)
     try:
         states = run_sweep(sweep(**(SMALL if options.small else {})), options.out, execute=execute)
     except KeyboardInterrupt as stop:

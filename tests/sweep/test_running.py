@@ -92,13 +92,22 @@ def test_a_sweep_goes_on_from_what_is_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError, MemoryError, FloatingPointError, RuntimeError, KeyError, RecursionError])
-def test_a_cell_that_fails_is_recorded_and_the_sweep_goes_on(tmp_path: Path, error: type[Exception]) -> None:
+def test_whatever_goes_wrong_in_a_cell_is_its_diagnosis(error: type[Exception]) -> None:
+    def broken(task: Task) -> LearningCurves:
+        raise error("made to fail")
+
+    outcome = attempt(broken, cells_of(small(), versions())[0].task, versions())
+    assert outcome.curves is None and outcome.diagnosis is not None
+    assert outcome.diagnosis["type"] == error.__name__ and "made to fail" in outcome.diagnosis["message"]
+
+
+def test_a_cell_that_fails_is_recorded_and_the_sweep_goes_on(tmp_path: Path) -> None:
     calls: list[Task] = []
-    states = run(tmp_path, small(), counting(calls, lambda task: task.solver == "theory", error))
+    states = run(tmp_path, small(), counting(calls, lambda task: task.solver == "theory", MemoryError))
     assert [list(states.values()).count(state) for state in (DONE, FAILED, MISSING)] == [4, 2, 0] and len(calls) == 6
     failed = [name for name, state in states.items() if state == FAILED]
     record = json.loads((tmp_path / "failures" / f"{failed[0]}.json").read_text())
-    assert record["type"] == error.__name__ and "made to fail" in record["message"] and record["cell"] == failed[0]
+    assert record["type"] == "MemoryError" and "made to fail" in record["message"] and record["cell"] == failed[0]
     assert record["where"].startswith("rfdiff.sweep.outcome:") and record["where"].endswith("in attempt")  # the test is not of the package
     assert record["point"] == {"psi_n": 2.0} and record["solver"] == "theory"
     again: list[Task] = []
