@@ -10,10 +10,10 @@ import pytest
 
 from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
-from rfdiff.theory import resolvent
+from rfdiff.theory import approaches, resolvent
 from rfdiff.theory.contour import ellipse
-from rfdiff.theory.density import outer_bounds
 from rfdiff.theory.equivalent import Equivalent, column_kinds, equivalent
+from rfdiff.theory.support import outer_bounds
 from rfdiff.theory.traces import one_trace, two_trace_of_pairs
 from tests.tolerances import rejects
 
@@ -185,7 +185,7 @@ def test_rays_reach_nodes_near_the_axis() -> None:
         eq = equivalent(Problem(law, "tanh", t=0.1, psi_p=8.0, psi_n=4.0), 1, 6.0)
         low, high = (float(x) for x in outer_bounds(eq))
         nodes = jnp.asarray(ellipse(low / 2, 1.5 * high, 64).nodes)
-        far = jax.jit(resolvent.approach_along_rays)(eq, nodes)
+        far = jax.jit(approaches.approach_along_rays)(eq, nodes)
         reached, free = (resolvent.solve_jit(eq, nodes, start) for start in (far, None))
         assert np.max(reached.residual) < 1e-12
         np.testing.assert_allclose(reached.point.H, free.point.H, rtol=1e-9)
