@@ -40,7 +40,8 @@ HARD = 1e-9  # lower bound of the spectrum, relative to the upper, below which t
 ATTEMPTS = 3
 CHUNK = 64  # cells between two reports of progress
 CACHE_BYTES = 2**25  # cells are batched inside a chunk so that their pairs of nodes stay in the processor's cache
-LEVEL, RADIUS = 2, 5.5
+LEVEL = 2  # of the lattice of neuron types
+RADIUS = 5.5  # standard deviations of h: at ranks up to 3, where lattices are used, one neuron in a million is beyond
 PROBES = (0.1, 1.0, 10.0, 100.0, 1000.0)
 MOST_CELLS = 10**6
 
