@@ -113,6 +113,11 @@ class ClassTimes(Labelled):
         return html_table(f"Training times of each class (q = {self.q:g})", ["class", *TIME_NAMES], rows)
 
 
+def stacked(read: ClassTimes) -> np.ndarray:
+    """The four times as one array, first axis in the order of `TIME_NAMES`."""
+    return np.stack([np.asarray(getattr(read, name)) for name in TIME_NAMES])
+
+
 @dataclasses.dataclass(frozen=True)
 class Reading:
     """A time read from samples, or what they say of it.

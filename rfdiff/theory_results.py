@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Complex, Float
 
-from rfdiff.class_times import TIME_NAMES, ClassTimes
+from rfdiff.class_times import TIME_NAMES, ClassTimes, stacked
 from rfdiff.errors import InputError
 from rfdiff.labels import Label, Labelled, attribute_of, labelled_dataset, values_of
 from rfdiff.value_types import static, value_type
@@ -120,9 +120,9 @@ class TimeSensitivity(Labelled):
     def to_xarray(self) -> "xr.Dataset":
         """Times and elasticities on the axes quantity, parameter and class, d log τ/d Q_ab on the axes gram_row and gram_column too."""
         arrays = {
-            "time": _stack(self.times),
-            "elasticity": np.stack([_stack(slope) for slope in self.elasticities.values()]),
-            "gram_derivative": _stack(self.gram_derivatives),
+            "time": stacked(self.times),
+            "elasticity": np.stack([stacked(slope) for slope in self.elasticities.values()]),
+            "gram_derivative": stacked(self.gram_derivatives),
             "error_estimate": self.error_estimate,
         }
         data = labelled_dataset(arrays, _SENSITIVITY, {"q": self.times.q})
@@ -166,7 +166,7 @@ class PhaseMap(Labelled):
         arrays = {
             "first": self.first,
             "second": self.second,
-            "time": _stack(self.times),
+            "time": stacked(self.times),
             "error_estimate": self.error_estimate,
             "converged": self.converged,
         }
@@ -254,7 +254,3 @@ def _map_labels(names: tuple[str, str]) -> dict[str, Label]:
         "error_estimate": Label((x, y), "numerical error of the losses"),
         "converged": Label((x, y), "whether the error came below the tolerance; elsewhere the times are NaN"),
     }
-
-
-def _stack(times: ClassTimes) -> np.ndarray:
-    return np.stack([np.asarray(getattr(times, name)) for name in TIME_NAMES])

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from rfdiff import plots, theory
-from rfdiff.class_times import TIME_NAMES, ClassTimes, times
+from rfdiff.class_times import TIME_NAMES, ClassTimes, stacked, times
 from rfdiff.cli.command import AGREE, NOT_COMPUTED, Command
 from rfdiff.cli.curve_results import error_lines, missing_losses
 from rfdiff.cli.folder import Files, check_drawing, drawn, read_problem, redraw_folder, results_folder, write_figures
@@ -98,7 +98,7 @@ def labelled(
     """The times of a problem as read from curves at all training times and from the spectrum, with curves and spectrum, as a dataset."""
     bulks = theory.bulk_times(problem, spectrum=spectrum)
     variables = {
-        "time": (("quantity", "class"), _stacked(read), {"long_name": "class-wise training time tau, read from the curves"}),
+        "time": (("quantity", "class"), stacked(read), {"long_name": "class-wise training time tau, read from the curves"}),
         "bulk_time": (("bulk", "class"), np.stack([bulks.tau_gen, bulks.tau_mem]), {"long_name": "the same, read from the spectrum"}),
         "bulk_fastest": ("bulk", bulks.fastest, {"long_name": "relaxation time at the upper edge of the bulk"}),
         "bulk_slowest": ("bulk", bulks.slowest, {"long_name": "relaxation time at the lower edge of the bulk"}),
@@ -114,7 +114,7 @@ def labelled(
     coordinates: dict[str, Any] = {"quantity": list(TIME_NAMES), "bulk": list(BULKS), "class": np.arange(problem.num_classes)}
     coordinates |= {"tau": curves.taus, "eigenvalue": spectrum.eigenvalues, "edge": ["lower", "upper"]}
     if sensitivity is not None:
-        slopes = np.stack([_stacked(found) for found in sensitivity.elasticities.values()])
+        slopes = np.stack([stacked(found) for found in sensitivity.elasticities.values()])
         variables["elasticity"] = (("parameter", "quantity", "class"), slopes, {"long_name": "d log time / d log parameter"})
         coordinates["parameter"] = list(sensitivity.elasticities)
     errors = {"error_estimate": float(curves.error_estimate)}
@@ -198,10 +198,6 @@ def _elasticity_table(dataset: xr.Dataset, labels: Sequence[str]) -> Table:
     headings = ["d log time / d log", *(f"{name}, {label}" for name in TIME_NAMES for label in labels)]
     slopes = zip(dataset.parameter.values, dataset.elasticity.values, strict=True)
     return Table("elasticities", headings, [[words(name), *(shown(float(value), "+.3f") for value in row.ravel())] for name, row in slopes])
-
-
-def _stacked(found: Any) -> np.ndarray:
-    return np.stack([np.asarray(getattr(found, name)) for name in TIME_NAMES])
 
 
 COMMAND = Command("times", Times, run)

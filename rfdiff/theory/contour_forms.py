@@ -12,14 +12,13 @@ Two numbers say how good a contour is. Half the nodes give another value: the tr
 square root. With f = 1 the integrals are the known traces of V (`overlaps`), class by class, unless a part of the spectrum lies outside.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
+from jaxtyping import Array, Complex, Float
 
-from rfdiff.rules import GradientFlow, Rule
+from rfdiff.rules import GradientFlow, Rule, Taus
 from rfdiff.symmetric import multiplicity, upper_indices
 from rfdiff.theory import implicit, resolvent
 from rfdiff.theory.contour import Contour, integrate
@@ -27,7 +26,7 @@ from rfdiff.theory.equivalent import Equivalent
 from rfdiff.theory.resolvent import Point
 from rfdiff.theory.traces import one_trace, overlaps, two_trace_of_pairs
 from rfdiff.theory_results import Losses
-from rfdiff.value_types import is_concrete, value_type
+from rfdiff.value_types import Scalar, is_concrete, value_type
 
 BLOCK_BYTES = 2**27  # of the largest arrays of the pairs that are worked on at once
 
@@ -50,21 +49,21 @@ class CurveKernel:
         averages_error: what the averages over neurons and inputs add to the error of a loss, where it was estimated (`curve_kernel`).
     """
 
-    nodes: Any
-    weights: Any
-    linear: Any
-    same: Any
-    conjugate: Any
-    optimal_loss: Any
-    class_weights: Any
-    kappa: Any
-    noise_variance: Any
-    latest: Any
-    missing: Any
-    residual: Any
-    averages_error: Any = 0.0
+    nodes: Complex[Array, " Z"]
+    weights: Complex[Array, " Z"]
+    linear: Complex[Array, "2 K Z"]
+    same: Complex[Array, "2 K Z Z"]
+    conjugate: Complex[Array, "2 K Z Z"]
+    optimal_loss: Float[Array, " K"]
+    class_weights: Float[Array, " K"]
+    kappa: Scalar
+    noise_variance: Scalar
+    latest: Scalar
+    missing: Float[Array, ""]
+    residual: Float[Array, ""]
+    averages_error: Scalar = 0.0
 
-    def losses(self, taus: Any, rule: Rule = GradientFlow()) -> Losses:
+    def losses(self, taus: Taus, rule: Rule = GradientFlow()) -> Losses:
         """Losses `.train` and `.test` (T, K) at training times (T,); float64, so inside `jax.enable_x64`.
 
         Args:
@@ -77,15 +76,15 @@ class CurveKernel:
         train, test = self.evaluate(self._filter(taus, rule))[0]
         return Losses(train, test)
 
-    def error(self, taus: Any, rule: Rule = GradientFlow()) -> jax.Array:
+    def error(self, taus: Taus, rule: Rule = GradientFlow()) -> jax.Array:
         """Estimated numerical error of any of those losses: of the contour, and of the averages where it is known."""
         return self.contour_error(taus, rule) + self.averages_error
 
-    def contour_error(self, taus: Any, rule: Rule = GradientFlow()) -> jax.Array:
+    def contour_error(self, taus: Taus, rule: Rule = GradientFlow()) -> jax.Array:
         """The part of the contour: that of the nodes, and the share of V outside the contour."""
         return trapezoid_error(self.evaluate(self._filter(taus, rule))[1]) + self.missing
 
-    def _filter(self, taus: Any, rule: Rule) -> jax.Array:
+    def _filter(self, taus: Taus, rule: Rule) -> jax.Array:
         if is_concrete(taus):
             _, taus = rule.schedule(taus, 1.0)  # of a clock that does not depend on κ
         return rule.filter(self.nodes, taus, self.kappa)
