@@ -13,7 +13,7 @@ import tyro
 import xarray as xr
 
 from rfdiff import plots, theory
-from rfdiff.class_times import TIME_NAMES, ClassTimes
+from rfdiff.class_times import TIME_NAMES, ClassTimes, stacked
 from rfdiff.cli.command import AGREE, NOT_COMPUTED, Command
 from rfdiff.cli.folder import Files, check_drawing, drawn, read_problem, redraw_folder, results_folder, write_figures
 from rfdiff.cli.options import ClassPair, Drawing, Output, ProblemFile, Quantity, Redrawing, check, fraction
@@ -159,7 +159,7 @@ def labelled(found: theory.PhaseMap, problem: Problem, scales: Mapping[str, str]
         name: (name, values, {"long_name": meaning(name), "units": "1", "spacing": scales[name]})
         for name, values in ((x, found.first), (y, found.second))
     }
-    values = np.stack([getattr(found.times, name) for name in TIME_NAMES])
+    values = stacked(found.times)
     return xr.Dataset(
         {
             "time": (("quantity", x, y, "class"), values, {"long_name": "class-wise training time tau", "units": "training time"}),

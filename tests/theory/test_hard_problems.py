@@ -46,7 +46,7 @@ def test_a_rare_class_interpolates_like_the_others() -> None:
 
 @pytest.mark.parametrize("activation", ["tanh", pytest.param("softplus", marks=pytest.mark.slow)])
 def test_neurons_far_from_the_typical_one_lie_inside_the_contour(activation: str) -> None:
-    problem = Problem(MixtureLaw.isotropic([1.0], [0.3], [[1.0]]), activation, t=0.1, psi_p=2.0, psi_n=4.0, noise_draws=2)  # type: ignore[arg-type]
+    problem = Problem(MixtureLaw.isotropic([1.0], [0.3], [[1.0]]), activation, t=0.1, psi_p=2.0, psi_n=4.0, noise_draws=2)
     rough, fine = (learning_curves(problem, TAUS, tolerance=tolerance) for tolerance in (1e-6, 1e-8))
     assert rough.error_estimate <= 1e-6
     assert np.max(abs(losses(rough) - losses(fine))) < 3 * rough.error_estimate + fine.error_estimate
