@@ -5,6 +5,8 @@ late or is too coarse, the time is NaN and carries what is known of it, a lower 
 """
 
 import dataclasses
+import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
@@ -75,16 +77,17 @@ class ClassTimes(Labelled):
         return f"< {upper:.{digits}g}" if np.isnan(lower) else f"{lower:.{digits}g} … {upper:.{digits}g}"
 
     def to_xarray(self) -> "xr.Dataset":
-        """Times on the axis class, bounds as `tau_gen_bounds`, … on the axes class and bound where any are known; without the reasons."""
+        """Times on the axis class, bounds as `tau_gen_bounds`, … on the axes class and bound where any are known; reasons as JSON."""
         data = super().to_xarray()
-        data.attrs.pop("reasons", None)
+        if data.attrs.pop("reasons", ()):
+            data.attrs["reasons"] = json.dumps(self.reasons, ensure_ascii=False)
         for name, bounds in (self.bounds or {}).items():
             data[f"{name}_bounds"] = (("class", "bound"), bounds, {"long_name": f"lower and upper bound of {name}", "units": "tau"})
         return data
 
     @classmethod
     def from_xarray(cls, data: "xr.Dataset", where: str = "") -> Self:
-        """The times in a dataset that `to_xarray` made, without their reasons.
+        """The times in a dataset that `to_xarray` made.
 
         Raises:
             InputError: a variable or attribute is missing, is not of numbers, or has other axes; the message names it.
@@ -96,7 +99,8 @@ class ClassTimes(Labelled):
             optional=(*(f"{name}_bounds" for name in TIME_NAMES),),
         )
         given = {name.removesuffix("_bounds"): value for name, value in bounds.items()} or None
-        return cls(**values_of(data, cls.LABELS, where), q=attribute_of(data.attrs, "q", float, where), bounds=given)
+        q = attribute_of(data.attrs, "q", float, where)
+        return cls(**values_of(data, cls.LABELS, where), q=q, bounds=given, reasons=_reasons(data.attrs, where))
 
     def __repr__(self) -> str:
         """One line: the times of every class; of many, their shape and range."""
@@ -111,6 +115,17 @@ class ClassTimes(Labelled):
         """A table, one row a class."""
         rows = [[c, *(self.text(name, c) for name in TIME_NAMES)] for c in range(np.size(self.tau_gen))]
         return html_table(f"Training times of each class (q = {self.q:g})", ["class", *TIME_NAMES], rows)
+
+
+def _reasons(attributes: Mapping[str, object], where: str) -> tuple[tuple[str, ...], ...]:
+    if "reasons" not in attributes:
+        return ()
+    try:
+        return tuple(
+            tuple(str(reason) for reason in of_classes) for of_classes in json.loads(attribute_of(attributes, "reasons", str, where))
+        )
+    except (json.JSONDecodeError, TypeError) as err:
+        raise InputError(f"{where or 'the file'}: attribute 'reasons' is not a list of lists of sentences") from err
 
 
 def stacked(read: ClassTimes) -> np.ndarray:

@@ -41,18 +41,11 @@ class Label:
     variable: str = ""
 
 
-TYPES: dict[str, type["Labelled"]] = {}  # every labelled type by its name: what a file that says "LearningCurves" is read into
-
-
 class Labelled(Value):
     """A value type whose arrays are labelled by `LABELS`; its static fields become attributes of the dataset."""
 
     LABELS: ClassVar[Mapping[str, Label]] = {}
     RESTORABLE: ClassVar[bool] = True  # whether `from_xarray` gives the value back; a file of another type is read as a dataset
-
-    def __init_subclass__(cls) -> None:
-        if cls.RESTORABLE:
-            TYPES[cls.__name__] = cls
 
     def to_xarray(self) -> "xr.Dataset":
         """The arrays as an `xarray.Dataset` with named axes, `long_name` and `units`, in float64 and integers as they are."""

@@ -1,5 +1,6 @@
 """One `save` and one `load` for every kind of file that rfdiff writes."""
 
+import importlib
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -9,7 +10,21 @@ from rfdiff.errors import InputError
 from rfdiff.files import dataset_file, netcdf, result_file
 from rfdiff.files.provenance import Entry
 from rfdiff.files.result_file import Result
-from rfdiff.labels import TYPES, Labelled
+from rfdiff.labels import Labelled
+
+# Where each type lives that a file can be read back into; its module is imported when such a file is read.
+HOMES = {
+    "BulkTimes": "rfdiff.theory_results",
+    "ClassTimes": "rfdiff.class_times",
+    "CloneFractions": "rfdiff.backward.cloning",
+    "EmpiricalSpectrum": "rfdiff.curves",
+    "LearningCurves": "rfdiff.curves",
+    "PhaseMap": "rfdiff.theory_results",
+    "ReturnFractions": "rfdiff.backward.uturns",
+    "Spectrum": "rfdiff.curves",
+    "Stieltjes": "rfdiff.theory_results",
+    "TimeSensitivity": "rfdiff.theory_results",
+}
 
 
 @runtime_checkable
@@ -64,9 +79,10 @@ def load(path: str | Path) -> Result | Labelled | xr.Dataset:
     if netcdf.attribute_of(path, "format") == result_file.FORMAT:
         return result_file.load(path)
     data = dataset_file.load_dataset(path)
-    kind = TYPES.get(str(data.attrs.get("content", "")))
-    if kind is None:
+    name = str(data.attrs.get("content", ""))
+    if name not in HOMES:
         return data
+    kind: type[Labelled] = getattr(importlib.import_module(HOMES[name]), name)
     try:
         return kind.from_xarray(data)
     except InputError as err:
