@@ -64,7 +64,7 @@ class Generation:
     def __post_init__(self) -> None:
         sources = len(self.taus) + len(REFERENCES)
         if not self.networks or any(len(network.counts) != sources for network in self.networks):
-            raise InputError(f"networks: {len(self.networks)} networks; allowed: at least one, each of {sources} sources")
+            raise InputError(f"networks: {len(self.networks)} given; allowed: at least one, each with {sources} sources")
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -194,7 +194,7 @@ def test_covariances_that_do_not_commute_are_refused() -> None:
 def test_a_plan_made_for_another_problem_is_refused(change: dict[str, Any], message: str) -> None:
     """Without it a relu problem on a plan for tanh is off by 0.7, silently."""
     plan = theory.plan_points(centred(), np.array([1.0 + 0.5j]), gram_derivatives=False)
-    with pytest.raises(InputError, match=message + ".*allowed: the plan's, or make a plan of its own"):
+    with pytest.raises(InputError, match=message + ".*allowed: the plan's, or a new plan, made for this problem"):
         theory.transform_at(dataclasses.replace(centred(), **change), plan)
 
 
