@@ -1,4 +1,4 @@
-"""Speciation of one law in all its readings: the closed-form table, and the measurement beside it (U-turns, clones, trajectories)."""
+"""Speciation of one law: the table of the closed forms, and the measurement (U-turns, clones, trajectories)."""
 
 import dataclasses
 from collections.abc import Mapping, MutableMapping

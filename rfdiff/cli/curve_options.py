@@ -37,7 +37,7 @@ class Curves(Output):
     points: int = 80
     """Number of training times, chosen to cover learning and memorisation."""
     taus: Numbers = None
-    """Training times of your choice instead, increasing; inf means convergence."""
+    """Training times, increasing, in place of --points; inf means convergence."""
     rule: RuleName = "gradient-flow"
     """Training rule."""
     step_size: Number = None

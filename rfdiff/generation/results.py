@@ -134,5 +134,5 @@ def nearest_time(times: Float[np.ndarray, " G"], t: float) -> float:
 
 
 def at_nearest_time(problem: Problem, times: Float[np.ndarray, " G"]) -> Problem:
-    """The problem at the diffusion time of a grid that is nearest to its own: what theory is evaluated at beside the samples."""
+    """The problem at the time of the backward grid nearest its t; theory is evaluated there."""
     return dataclasses.replace(problem, t=nearest_time(times, float(problem.t)))

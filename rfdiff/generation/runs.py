@@ -1,4 +1,4 @@
-"""One network from training to generated samples: at every training time, and with the two scores that bound what training can do."""
+"""One network from training to generated samples: at every training time, and the same with the exact and the empirical score."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Running a sweep: the cells that are left, one after the other or on a cluster, each written the moment it is there."""
+"""Running a sweep: the cells that are left, one after the other or on a cluster, each written as soon as it is finished."""
 
 import contextlib
 import signal

@@ -1,4 +1,4 @@
-"""Class-wise times read from the class-resolved spectrum: the second reading of `equations`, section 7.
+"""Class-wise times read from the class-resolved spectrum: the second estimate of `equations`, section 7.
 
 U has d modes that see the data's d directions and, because n is finite, modes of single samples. Where the support falls apart
 between them, the part above the gap holds a share 1/ψ_p of all p modes, exactly: masses of separate bulks are quantised, and this is how

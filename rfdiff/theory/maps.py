@@ -45,7 +45,7 @@ MOST_CELLS = 10**6
 
 Progress = Callable[[int, int], None]
 ChunkStore = MutableMapping[str, Mapping[str, np.ndarray]]
-INSTEAD = "works outside jit, grad and vmap only; allowed inside: theory.class_times of a theory.curve_kernel"
+INSTEAD = "works outside of jit, grad and vmap; allowed inside: theory.class_times of a theory.curve_kernel"
 
 
 def phase_map(

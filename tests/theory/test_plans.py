@@ -264,11 +264,11 @@ def test_traced_problems_are_told_what_to_use() -> None:
             inside(getattr(theory, name))
     points: list[Any] = [partial(theory.stieltjes, z=[1j]), partial(theory.plan_points, z=[1j])]
     for call in points:
-        with pytest.raises(InputError, match=r"outside of jit.*allowed there: .*theory.transform_at"):
+        with pytest.raises(InputError, match=r"outside of jit.*allowed inside: .*theory.transform_at"):
             inside(call)
     of_times: list[Any] = [theory.sensitivity, partial(theory.phase_map, axes={"t": [0.1], "psi_p": [2.0]})]
     for call in of_times:
-        with pytest.raises(InputError, match=r"outside of jit.*allowed there: theory.class_times"):
+        with pytest.raises(InputError, match=r"outside of jit.*allowed inside: theory.class_times"):
             inside(call)
 
 
