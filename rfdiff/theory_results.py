@@ -41,8 +41,8 @@ class Stieltjes(Labelled):
         value: (Z,) g(z) = (1/p) tr (U - z)^{-1}.
         class_resolved: (Z, K) κ_c(z) = (π_c/p) tr[U_c (U - z)^{-1}], with Σ_c κ_c = 1 + z g.
         residual: (Z,) relative residual of the fixed point.
-        converged: (Z,) True where the fixed point converged; the values are NaN elsewhere.
-        error_estimate: (Z,) error of the value from the discretised neuron types; NaN where only one level could be computed.
+        converged: (Z,) True where the fixed point converged and the error is below 1 % of 1 + |g|; the values are NaN elsewhere.
+        error_estimate: (Z,) error of g from the discretised neuron types; NaN where only one level could be computed.
     """
 
     value: Complex[np.ndarray, " Z"]

@@ -96,7 +96,7 @@ def labelled(
     problem: Problem, curves: LearningCurves, spectrum: Spectrum, read: ClassTimes, sensitivity: theory.TimeSensitivity | None
 ) -> xr.Dataset:
     """The times of a problem as read from curves at all training times and from the spectrum, with curves and spectrum, as a dataset."""
-    bulks = theory.bulk_times(problem, spectrum)
+    bulks = theory.bulk_times(problem, spectrum=spectrum)
     variables = {
         "time": (("quantity", "class"), _stacked(read), {"long_name": "class-wise training time tau, read from the curves"}),
         "bulk_time": (("bulk", "class"), np.stack([bulks.tau_gen, bulks.tau_mem]), {"long_name": "the same, read from the spectrum"}),

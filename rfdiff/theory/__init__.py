@@ -9,17 +9,18 @@ from rfdiff.theory.bulks import bulk_times
 from rfdiff.theory.contour_forms import CurveKernel
 from rfdiff.theory.curve_gradient import gradient
 from rfdiff.theory.density import spectrum
-from rfdiff.theory.dynamics import learning_curves, time_grid
+from rfdiff.theory.dynamics import learning_curves
 from rfdiff.theory.learning_times import class_times
 from rfdiff.theory.maps import phase_map
 from rfdiff.theory.plans import Plan, curve_kernel, plan_curves, plan_points, transform_at
 from rfdiff.theory.problem_times import covering_curves, times
 from rfdiff.theory.time_sensitivity import sensitivity
+from rfdiff.theory.training_times import limit_diverges, time_grid
 from rfdiff.theory.transform import stieltjes
 from rfdiff.theory_results import BulkTimes, Losses, PhaseMap, Stieltjes, TimeSensitivity
 
 __all__ = [
-    "BulkTimes", "CurveKernel", "Losses", "PhaseMap", "Plan", "Stieltjes", "TimeSensitivity", "bulk_times", "class_times",
-    "covering_curves", "curve_kernel", "gradient", "learning_curves", "phase_map", "plan_curves", "plan_points", "sensitivity",
-    "spectrum", "stieltjes", "time_grid", "times", "transform_at",
+    "BulkTimes", "CurveKernel", "Losses", "PhaseMap", "Plan", "Stieltjes", "TimeSensitivity", "bulk_times",
+    "class_times", "covering_curves", "curve_kernel", "gradient", "learning_curves", "limit_diverges", "phase_map", "plan_curves",
+    "plan_points", "sensitivity", "spectrum", "stieltjes", "time_grid", "times", "transform_at",
 ]  # fmt: skip

@@ -1,13 +1,13 @@
 """Many small linear systems at once, one for each spectral point or pair of points.
 
-XLA's CPU backend of jaxlib 0.10 hands a batch of LAPACK calls to the pool of threads it is itself running on and waits for it there: as
-many concurrent batches as threads wait for each other for ever. So on a CPU no batch reaches LAPACK from here: systems of a few unknowns
-are eliminated side by side, in vector instructions; larger ones go to LAPACK one by one, which costs the same as in a batch.
+XLA's CPU backend (seen with jaxlib 0.10) hands a batch of LAPACK calls to the pool of threads it is itself running on and waits for it
+there: as many concurrent batches as threads wait for each other for ever. So on a CPU no function of this module calls LAPACK with a batch:
+systems of a few unknowns are eliminated side by side, in vector instructions; larger ones, and determinants, go to LAPACK one by one, which
+costs the same. The theory solves its systems through this module alone. Accelerators take batches as they are.
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,10 +23,10 @@ def solve(matrix: jax.Array, right: jax.Array) -> jax.Array:
     right = jnp.broadcast_to(right, (*batch, *right.shape[-2:]))
     method = _eliminate if matrix.shape[-1] <= SIDE_BY_SIDE else partial(_each, jnp.linalg.solve)
 
-    def forwards(_: Any, b: jax.Array) -> jax.Array:
+    def forwards(_: object, b: jax.Array) -> jax.Array:
         return method(jnp.broadcast_to(matrix, (*batch, *matrix.shape[-2:])), b)
 
-    def transposed(_: Any, b: jax.Array) -> jax.Array:
+    def transposed(_: object, b: jax.Array) -> jax.Array:
         return method(jnp.broadcast_to(jnp.swapaxes(matrix, -1, -2), (*batch, *matrix.shape[-2:])), b)
 
     return jax.lax.custom_linear_solve(lambda x: matrix @ x, right, forwards, transposed)

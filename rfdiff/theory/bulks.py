@@ -11,18 +11,19 @@ import numpy as np
 
 from rfdiff.curves import Spectrum
 from rfdiff.problem import Problem
-from rfdiff.theory.density import FLOOR, spectrum
+from rfdiff.theory import density
+from rfdiff.theory.density import grid_weights
 from rfdiff.theory_results import BulkTimes
 
 MASS_TOLERANCE = 0.01
 
 
-def bulk_times(problem: Problem, found: Spectrum | None = None) -> BulkTimes:
+def bulk_times(problem: Problem, *, spectrum: Spectrum | None = None) -> BulkTimes:
     """Class-wise generalisation and memorisation times from the bulks of the class-resolved spectrum.
 
     Args:
         problem: the problem, K classes.
-        found: its `spectrum`, if it is there already.
+        spectrum: its `theory.spectrum`, if it is there already.
 
     Returns:
         `BulkTimes`; all NaN and `separated` False if no gap of the support leaves the share 1/ψ_p of the modes above it (to 1 %):
@@ -34,34 +35,34 @@ def bulk_times(problem: Problem, found: Spectrum | None = None) -> BulkTimes:
     Reference: `equations`, section 7; Bonnaire et al. 2025 (2505.17638) take the lower edge, 2/(κ λ_min), for τ_mem;
     tests/theory/test_bulks.py.
     """
-    found = spectrum(problem) if found is None else found
-    weights = grid_weights(found)
-    masses = np.array([np.nansum((weights * found.density)[found.bulk == b]) for b in range(len(found.support))])
-    above = np.cumsum(masses[::-1])[::-1]  # mass in a bulk and all those above it
-    wanted = min(1.0, 1 / float(problem.psi_p))
-    k = found.class_density.shape[1]
-    cut = int(np.argmin(abs(above[1:] - wanted))) + 1 if len(masses) > 1 else 0
-    if cut == 0 or abs(above[cut] - wanted) > MASS_TOLERANCE * wanted:
+    spectrum = density.spectrum(problem) if spectrum is None else spectrum
+    support, eigenvalues, bulk, k = spectrum.support, spectrum.eigenvalues, spectrum.bulk, spectrum.class_density.shape[1]
+    cut = _memorisation_gap(spectrum, 1 / float(problem.psi_p))
+    if cut is None:
         pair, none = np.full((2, 2), np.nan), np.full(k, np.nan)
         return BulkTimes(none, none, pair[0], pair[0], np.full((2, k), np.nan), pair, pair[0], False)
     kappa = float(problem.kappa)
-    parts = [found.bulk >= cut, found.bulk < cut]
-    log_times = -np.log(kappa * found.eigenvalues)
+    log_times = -np.log(kappa * eigenvalues)
+    modes = np.nan_to_num(grid_weights(support, eigenvalues)[:, None] * spectrum.class_density)
     shares, typical = [], []
-    for part in parts:
-        own = np.nan_to_num(weights[:, None] * found.class_density)[part]
-        shares.append(own.sum(0) / own.sum())
-        typical.append(np.exp(log_times[part] @ own / own.sum(0)))
-    edges = np.array([[found.support[cut, 0], found.support[-1, 1]], [found.support[0, 0], found.support[cut - 1, 1]]])
+    for chosen in (bulk >= cut, bulk < cut):
+        by_class = modes[chosen].sum(0)
+        shares.append(by_class / by_class.sum())
+        typical.append(np.exp(log_times[chosen] @ modes[chosen] / by_class))
+    edges = np.array([[support[cut, 0], support[-1, 1]], [support[0, 0], support[cut - 1, 1]]])
     with np.errstate(divide="ignore"):
         slowest, fastest = 1 / (kappa * edges[:, 0]), 1 / (kappa * edges[:, 1])
-    gap = np.array([found.support[cut - 1, 1], found.support[cut, 0]])
+    gap = np.array([support[cut - 1, 1], support[cut, 0]])
     return BulkTimes(typical[0], typical[1], fastest, slowest, np.stack(shares), edges, gap, True)
 
 
-def grid_weights(found: Spectrum) -> np.ndarray:
-    """Weights (G,) with which sums over the grid of a spectrum are integrals over λ: the midpoint rule in each bulk's angle."""
-    logs = np.log(np.maximum(found.support, FLOOR * found.support[-1, 1]))
-    each = found.eigenvalues.size // len(found.support)
-    sines = np.tile(np.sin(np.pi * (np.arange(each) + 0.5) / each), len(found.support))
-    return found.eigenvalues * sines * np.repeat(logs[:, 1] - logs[:, 0], each) * np.pi / (2 * each)
+def _memorisation_gap(spectrum: Spectrum, share: float) -> int | None:
+    """Index of the lowest bulk above the gap that leaves the given share of all modes above it; None without such a gap."""
+    modes = grid_weights(spectrum.support, spectrum.eigenvalues) * spectrum.density
+    masses = np.array([np.nansum(modes[spectrum.bulk == b]) for b in range(len(spectrum.support))])
+    if len(masses) < 2:
+        return None
+    above = np.cumsum(masses[::-1])[::-1]  # mass in a bulk and all those above it
+    wanted = min(1.0, share)
+    cut = int(np.argmin(abs(above[1:] - wanted))) + 1
+    return cut if abs(above[cut] - wanted) <= MASS_TOLERANCE * wanted else None

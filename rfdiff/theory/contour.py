@@ -25,6 +25,7 @@ from rfdiff.value_types import is_concrete
 HALF_HEIGHT = np.pi / 4
 HALF_HEIGHTS = (HALF_HEIGHT, 0.5, 0.3, 0.15)  # tried in this order, until the rule's filter does not grow on the contour
 SIZES = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536)  # numbers of nodes: a ladder, so that problems share compiled programs
+PROBES = 10  # penalties at which the losses of ridge regression by contour are compared with those that need none
 LOG_GROWTH = 4.0  # by e^4 a filter may grow on a contour: integrals over two then keep 12 of 16 digits
 
 

@@ -9,23 +9,20 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, PyTree
+from jaxtyping import PyTree
 from numpy.typing import ArrayLike
-from scipy.stats import chi2
 
 from rfdiff.curves import LearningCurves
 from rfdiff.errors import InputError
 from rfdiff.mixture import optimal_loss
 from rfdiff.problem import Problem, noise_variance_of
-from rfdiff.rules import GradientFlow, HeavyBall, Ridge, Rule, check_stability
-from rfdiff.theory import resolvent
-from rfdiff.theory.contour import SIZES, Contour, Laid, Span, lay
+from rfdiff.rules import GradientFlow, Ridge, Rule
+from rfdiff.theory.approaches import solve_anywhere
+from rfdiff.theory.contour import PROBES, SIZES, Contour, Laid, Span, lay
 from rfdiff.theory.contour_forms import kernel_from, second_traces, trapezoid_error
-from rfdiff.theory.density import FEW_CLASSES, FLOOR, atoms, bounds, extent, support
 from rfdiff.theory.equivalent import Equivalent, equivalent
 from rfdiff.theory.input_checks import checked_tolerance, require_concrete
 from rfdiff.theory.neuron_types import (
-    FAR,
     LATTICE_RANK,
     SCRAMBLES,
     SOBOL_LEVELS,
@@ -38,14 +35,11 @@ from rfdiff.theory.neuron_types import (
 )
 from rfdiff.theory.noncommuting import dense
 from rfdiff.theory.resolvent import RESIDUAL, Point
+from rfdiff.theory.support import bounds
 from rfdiff.theory.traces import ridge_losses
-from rfdiff.value_types import as_integer
+from rfdiff.theory.training_times import LEAST, TAIL_EFFECT, Times, limit_diverges, spectrum_span, time_grid, types_radius
 
-LEAST = 256  # neuron types: enough for the first two levels of two classes, which then share one program
 PATIENCE = 1  # refinements of a contour without gain before it is given up
-PROBES = 10  # penalties at which the losses of ridge regression by contour are compared with those that need none
-TAIL_SHARE = 1 / 40  # of the tolerance: share of the neurons beyond the radius; a loss feels up to 5 times that
-TAIL_EFFECT = 5.0
 
 
 @dataclass(frozen=True)
@@ -102,7 +96,7 @@ def _evaluate(eq: Equivalent, question: _Question, laid: Laid) -> _Evaluated:
     """Losses from one contour, and how far those of ridge regression by the same contour are from their values without one."""
     low, high = bounds(eq)
     penalties = np.geomspace(max(low / 3, 2 * laid.shift), 3 * high, PROBES)
-    solution = resolvent.solve_anywhere(eq, np.concatenate([laid.contour.nodes, -penalties]))
+    solution = solve_anywhere(eq, np.concatenate([laid.contour.nodes, -penalties]))
     losses, error, gap, residual = _on_contour(
         eq, laid.contour, solution.point, solution.residual, question.clock, question.kappa, question.rule, penalties
     )
@@ -192,7 +186,7 @@ def learning_curves(
         near = dense.surrogate(problem)
         radius, tail = types_radius(problem, tolerance)
         span = spectrum_span(near, rule, kappa, radius)
-        times = _Times.within_reach(taus, span, rule, kappa, limit_diverges(problem), tolerance)
+        times = Times.within_reach(taus, span, rule, kappa, limit_diverges(problem), tolerance)
         # where every node costs a matrix, a contour is widened in steps
         question = _Question(rule, kappa, times.asked, times.clock(rule, clock, kappa), tolerance / 4, np.inf if near is problem else 2.0)
         refine = _over_levels if gram_root(problem.mixture.centroid_gram).shape[1] <= LATTICE_RANK else _over_scrambles
@@ -202,67 +196,6 @@ def learning_curves(
     if progress is not None:
         progress(1, 1)
     return _package(problem, taus, *times.read(answer.losses, answer.contour_error + answer.types_error, tolerance))
-
-
-def types_radius(problem: Problem, tolerance: float) -> tuple[float, float]:
-    """Standard deviations of h that the neuron types cover, and the share of the neurons beyond, for a tolerance; 0 without centroids."""
-    rank = gram_root(problem.mixture.centroid_gram).shape[1]
-    tail = tolerance * TAIL_SHARE if rank else 0.0
-    return (math.sqrt(chi2.isf(tail, rank)), tail) if rank else (0.0, 0.0)
-
-
-def limit_diverges(problem: Problem) -> bool:
-    """Whether test losses grow without bound as τ → ∞: at p = n m, where the spectrum of U reaches down to 0."""
-    columns = float(problem.psi_n) * float(problem.noise_draws)
-    return math.isfinite(columns) and (1 - math.sqrt(float(problem.psi_p) / columns)) ** 2 < FLOOR
-
-
-class _Times(NamedTuple):
-    """Training times asked for, and those at which the losses are computed: a contour left of 0 reaches finite times only.
-
-    At p = n m losses beyond its reach are unknown. Elsewhere the spectrum near 0 carries little, and the losses at the end of the reach
-    stand for all that follow; what they change over the last decade is the error.
-    """
-
-    asked: np.ndarray
-    position: np.ndarray  # of each training time in `asked`
-    beyond: np.ndarray  # which lie outside the reach
-    diverges: bool
-
-    @classmethod
-    def within_reach(cls, taus: np.ndarray, span: Span, rule: Rule, kappa: float, diverges: bool, tolerance: float) -> "_Times":
-        if isinstance(rule, Ridge):
-            return cls(taus, np.arange(taus.size), np.zeros(taus.size, bool), diverges)
-        reach = np.inf if span.low > 0 else 1 / (kappa * FLOOR * span.high)
-        effective = np.where(_settled(taus, rule, kappa, span, tolerance), np.inf, taus)
-        beyond = effective > reach
-        if diverges and beyond.all():
-            raise InputError("taus: only inf, where the test loss diverges (p = n m); allowed: finite training times")
-        last = [] if not beyond.any() else [effective[~beyond][-1]] if diverges else [reach / 10, reach]
-        asked = np.unique(np.concatenate([effective[~beyond], last]))
-        return cls(asked, np.searchsorted(asked, np.where(beyond, asked[-1], effective)), beyond, diverges)
-
-    def clock(self, rule: Rule, clock: PyTree, kappa: float) -> PyTree:
-        return clock if isinstance(rule, Ridge) else rule.schedule(self.asked, kappa)[1]
-
-    def read(self, losses: np.ndarray, error: float, tolerance: float) -> tuple[np.ndarray, float]:
-        """Losses (2, T, K) at the training times, with NaN where they are unknown, and their error."""
-        values = losses[:, self.position]
-        if not self.beyond.any():
-            return values, error
-        change = np.inf if self.diverges else float(np.max(abs(losses[:, -1] - losses[:, -2])))
-        if change > max(error, tolerance):
-            return np.where(self.beyond[:, None], np.nan, values), error
-        return values, error + change
-
-
-def _settled(taus: np.ndarray, rule: Rule, kappa: float, span: Span, tolerance: float) -> np.ndarray:
-    """Training times (T,) at which every mode of a discrete rule has converged: its filter is 1/λ, though no longer smooth off the axis."""
-    if not isinstance(rule, HeavyBall) or span.low <= 0:
-        return np.zeros(taus.size, bool)
-    slowest = float(np.max(rule.growth(np.geomspace(span.low, span.high, 256), kappa)))
-    steps = np.clip(taus / rule.step_size, 1, 1e300)
-    return (slowest < 1) & (np.log(steps) + steps * math.log(min(slowest, 1.0)) < math.log(1e-3 * tolerance))
 
 
 def _over_levels(problem: Problem, question: _Question, span: Span, radius: float, tolerance: float, beyond: float) -> _Answer:
@@ -314,21 +247,6 @@ def _with_matrices(problem: Problem, question: _Question, near: _Answer, toleran
     return near._replace(losses=losses, contour_error=error + ready.neglected, span=span)
 
 
-def spectrum_span(problem: Problem, rule: Rule, kappa: float, radius: float) -> Span:
-    """What a contour must go around; for a discrete rule, after checking that its step is stable.
-
-    Raises:
-        InputError: a step size at which the rule diverges, or an activation that is constant on the data.
-    """
-    eq = equivalent(problem, 1 if problem.num_classes <= FEW_CLASSES else 0, radius, LEAST)
-    low, high = extent(eq)
-    if np.isfinite(rule.largest_stable_eigenvalue(kappa)):
-        bulks = support(eq, atoms(eq))[0]
-        high = float(bulks[-1, 1]) if len(bulks) else high
-        check_stability(rule, kappa, high)
-    return Span(low, high)
-
-
 def _package(problem: Problem, taus: np.ndarray, losses: np.ndarray, error: float) -> LearningCurves:
     law = problem.mixture
     train, test = losses if np.isfinite(error) else losses * np.nan
@@ -336,24 +254,3 @@ def _package(problem: Problem, taus: np.ndarray, losses: np.ndarray, error: floa
     score = (test - optimal) / float(noise_variance_of(problem.t))
     zeros = np.zeros_like(test)
     return LearningCurves(taus, train, test, score, optimal, law.weights, float(problem.kappa), error, zeros, zeros, zeros, source="theory")
-
-
-def time_grid(problem: Problem, *, num: int = 80) -> Float[np.ndarray, " T"]:
-    """Training times (num + 1,), log-spaced from before the first mode learns to after the last one has, then inf.
-
-    From 0.05/(κ λ_max) to 30/(κ λ_min), at most 9 decades; inf is left out where the limit diverges (p = n m).
-
-    Args:
-        problem: the problem.
-        num: number of finite times.
-
-    Raises:
-        InputError: num below 3.
-    """
-    require_concrete(problem, "theory.time_grid")
-    num = as_integer("num", num, 3)
-    with jax.enable_x64(True):
-        low, high = extent(equivalent(dense.surrogate(problem), 1, FAR, LEAST))
-    kappa = float(problem.kappa)
-    grid = np.geomspace(0.05 / (kappa * high), 30 / (kappa * max(low, 6e-7 * high)), num)
-    return grid if limit_diverges(problem) else np.append(grid, np.inf)

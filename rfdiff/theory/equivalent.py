@@ -19,15 +19,18 @@ with a signal gain and a noise gain; m = ∞ is one kind without noise, plus a d
 import math
 from functools import lru_cache, partial
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
 
 from rfdiff.activation import ACTIVATIONS, Activation
 from rfdiff.diffusion import noise_variance, signal_scale
 from rfdiff.errors import InputError
+from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem, noise_variance_of
 from rfdiff.theory.neuron_types import TypeGrid, gram_root, is_odd, type_grid
 from rfdiff.value_types import value_type
@@ -56,24 +59,27 @@ class Equivalent:
         deterministic: 1 if the noise is averaged exactly (m = ∞), else 0.
     """
 
-    type_weights: Any
-    linear: Any
-    kept: Any
-    carried: Any
-    class_weights: Any
-    eigenvalues: Any
-    group_weights: Any
-    noise_variance: Any
-    psi_p: Any
-    psi_n: Any
-    kind_weights: Any
-    signal_gains: Any
-    noise_gains: Any
-    draws: Any
-    deterministic: Any
+    type_weights: Float[Array, " J"]
+    linear: Float[Array, "J K"]
+    kept: Float[Array, "J K"]
+    carried: Float[Array, "J K"]
+    class_weights: Float[Array, " K"]
+    eigenvalues: Float[Array, "L K"]
+    group_weights: Float[Array, " L"]
+    noise_variance: Float[Array, ""]
+    psi_p: Float[Array, ""]
+    psi_n: Float[Array, ""]
+    kind_weights: Float[Array, " S"]
+    signal_gains: Float[Array, " S"]
+    noise_gains: Float[Array, " S"]
+    draws: Float[Array, ""]
+    deterministic: Float[Array, ""]
 
 
-def column_kinds(noise_draws: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, float, float]:
+ColumnKinds: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray, float, float]
+
+
+def column_kinds(noise_draws: float) -> ColumnKinds:
     """Shares, signal gains and noise gains of the column kinds, the number of columns a sample, and the deterministic flag."""
     if math.isinf(noise_draws):
         return np.ones(1), np.ones(1), np.zeros(1), 1.0, 1.0
@@ -86,8 +92,11 @@ def column_kinds(noise_draws: float) -> tuple[np.ndarray, np.ndarray, np.ndarray
 class GaussRule(NamedTuple):
     """Rule for an average over g ~ N(0, 1): smooth integrands on `nodes`, kinked ones on panels of the unit interval."""
 
-    nodes: Any
-    weights: Any
+    nodes: Float[np.ndarray, " N"]
+    weights: Float[np.ndarray, " N"]
+
+
+GaussRules: TypeAlias = tuple[GaussRule, GaussRule, GaussRule]  # over the whole fluctuation, the noise, the signal
 
 
 def smooth_rule(scale: float, refinement: int = 0) -> GaussRule:
@@ -164,7 +173,7 @@ def coefficients(
     return jnp.where((alpha * gamma) ** 2 > 1e-28 * square, alpha, 0), kept, carried
 
 
-def gauss_rules(problem: Problem) -> tuple[GaussRule, GaussRule, GaussRule]:
+def gauss_rules(problem: Problem) -> GaussRules:
     """Rules for the total, noise and signal averages of a problem, fine enough for its steepest class.
 
     Raises:
@@ -178,7 +187,7 @@ def gauss_rules(problem: Problem) -> tuple[GaussRule, GaussRule, GaussRule]:
     return _rules(problem.activation, signal_std, noise_std, refinement)
 
 
-def _rules(activation: Activation, signal_std: float, noise_std: float, refinement: int) -> tuple[GaussRule, GaussRule, GaussRule]:
+def _rules(activation: Activation, signal_std: float, noise_std: float, refinement: int) -> GaussRules:
     if activation.kinks:
         # the outer integrand is σ smoothed over the noise: its features are √Δ wide, whatever the kink
         return kinked_rule(), kinked_rule(), smooth_rule(max(1.0, 2 * signal_std / noise_std), refinement)
@@ -205,7 +214,15 @@ def _refinement(activation: Activation, signal_std: float, noise_std: float) -> 
 
 @partial(jax.jit, static_argnames="activation")
 def build(
-    activation: Activation, mixture: Any, t: Any, psi_p: Any, psi_n: Any, kinds: Any, root: Any, grid: TypeGrid, rules: Any
+    activation: Activation,
+    mixture: MixtureLaw,
+    t: ArrayLike,
+    psi_p: ArrayLike,
+    psi_n: ArrayLike,
+    kinds: ColumnKinds,
+    root: ArrayLike,
+    grid: TypeGrid,
+    rules: GaussRules,
 ) -> Equivalent:
     """The Gaussian equivalent of a problem on a given grid of neuron types (float64, inside `jax.enable_x64`).
 

@@ -21,15 +21,16 @@ from rfdiff.class_times import TIME_NAMES, ClassTimes
 from rfdiff.errors import InputError
 from rfdiff.parameters import get_parameter, set_parameter
 from rfdiff.problem import Problem
+from rfdiff.theory.approaches import approach_along_rays
 from rfdiff.theory.contour import HALF_HEIGHT, ellipse
 from rfdiff.theory.contour_forms import solve_kernel
-from rfdiff.theory.density import outer_bounds
 from rfdiff.theory.equivalent import Equivalent, GaussRule, build, column_kinds, gauss_rules
 from rfdiff.theory.input_checks import checked_fraction, checked_tolerance, require_commuting, require_concrete
 from rfdiff.theory.learning_times import class_times
 from rfdiff.theory.neuron_types import TypeGrid, gram_root, is_odd, type_grid
 from rfdiff.theory.plans import optimal_and_rate
-from rfdiff.theory.resolvent import RESIDUAL, approach_along_rays, free_start
+from rfdiff.theory.resolvent import RESIDUAL, free_start
+from rfdiff.theory.support import outer_bounds
 from rfdiff.theory_results import PhaseMap
 from rfdiff.value_types import as_real_array, vectorize_text
 

@@ -1,9 +1,11 @@
 """Neuron types: quadrature nodes for h ~ N(0, Q), what a neuron sees of the class centroids (`equations`, section 2)."""
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import jax
 import numpy as np
+from jaxtyping import Float
 from scipy.stats import norm, qmc
 
 from rfdiff.activation import Activation
@@ -23,8 +25,8 @@ STUDENT = 3.2  # standard errors of 4 scrambles that hold 95 %
 class TypeGrid(NamedTuple):
     """Quadrature nodes (J, rank) and weights (J,) of a standard normal vector; J = 1 and rank 0 for centred classes."""
 
-    nodes: Any
-    weights: Any
+    nodes: Float[np.ndarray, "J rank"] | Float[jax.Array, "J rank"]
+    weights: Float[np.ndarray, " J"] | Float[jax.Array, " J"]
 
 
 def lattice_grid(rank: int, step: float, radius: float, odd: bool = False) -> TypeGrid:
@@ -71,9 +73,15 @@ def levels(problem: Problem, first: int, radius: float) -> range:
     return range(first, last + 1)
 
 
-def refined_error(problem: Problem, change: float) -> float:
-    """Error left after a refinement that changed a result by `change`: a lattice converges geometrically, Sobol points do not."""
-    return min(change, 2 * change**1.4) if gram_root(problem.mixture.centroid_gram).shape[1] <= LATTICE_RANK else change
+def refined_error(problem: Problem, change: float, before: float = 0.0) -> float:
+    """Error left after a refinement that changed a result by `change`, and the one before that by `before`.
+
+    A lattice converges geometrically, about squaring a small error every second level; Sobol points do not. Two levels may agree by
+    accident, which the change before them would not.
+    """
+    if gram_root(problem.mixture.centroid_gram).shape[1] > LATTICE_RANK:
+        return change
+    return max(min(change, 2 * change**1.4), min(before, 2 * before**2))
 
 
 def lattice_step(root: np.ndarray, level: int) -> float:

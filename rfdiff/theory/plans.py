@@ -24,15 +24,16 @@ from rfdiff.errors import InputError
 from rfdiff.mixture import optimal_loss
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow, Rule
-from rfdiff.theory import dynamics, real_axis, resolvent
-from rfdiff.theory.contour import SIZES, Contour, Span, lay
+from rfdiff.theory import real_axis, resolvent, training_times
+from rfdiff.theory.approaches import solve_anywhere
+from rfdiff.theory.contour import PROBES, SIZES, Contour, Span, lay
 from rfdiff.theory.contour_forms import CurveKernel, solve_kernel
-from rfdiff.theory.density import bounds
 from rfdiff.theory.equivalent import Equivalent
 from rfdiff.theory.implicit import expand, unknowns
 from rfdiff.theory.input_checks import POINTS_INSTEAD, checked_tolerance, require_commuting, require_concrete
 from rfdiff.theory.neuron_types import gram_root, levels, refined_error
 from rfdiff.theory.plan_averages import Averages, averages_error, averages_for, equivalent_on, require_made_for
+from rfdiff.theory.support import bounds
 from rfdiff.theory.traces import ridge_losses
 from rfdiff.value_types import is_concrete, value_type
 
@@ -96,16 +97,16 @@ def plan_curves(
     wanted = np.array([0.0, np.inf]) if taus is None else rule.schedule(taus, kappa)[0]
     rank = gram_root(problem.mixture.centroid_gram).shape[1]
     with jax.enable_x64(True):
-        radius, tail = dynamics.types_radius(problem, tolerance)
-        span = dynamics.spectrum_span(problem, rule, kappa, radius)
+        radius, tail = training_times.types_radius(problem, tolerance)
+        span = training_times.spectrum_span(problem, rule, kappa, radius)
         if span.low == 0 and np.isinf(wanted).any():
             raise InputError("taus: inf, where the test loss diverges (p = n m); allowed: finite training times")
-        shown = dynamics.time_grid(problem, num=40) if taus is None and isinstance(rule, GradientFlow) else wanted
+        shown = training_times.time_grid(problem, num=40) if taus is None and isinstance(rule, GradientFlow) else wanted
         before: np.ndarray | None = None
         for level in levels(problem, 1, radius):
-            averages = averages_for(problem, level, radius, dynamics.LEAST if rank else 1, gram_derivatives)
+            averages = averages_for(problem, level, radius, training_times.LEAST if rank else 1, gram_derivatives)
             plan, losses, error, span = _refine_contour(problem, averages, span, rule, kappa, shown, tolerance / 4)
-            types = dynamics.TAIL_EFFECT * tail
+            types = training_times.TAIL_EFFECT * tail
             types += refined_error(problem, float(np.max(abs(losses - before)))) if before is not None else np.inf if rank else 0.0
             plan = dataclasses.replace(plan, averages=dataclasses.replace(averages, error=types), error_estimate=error + types)
             if error + types <= tolerance:
@@ -124,7 +125,7 @@ def _refine_contour(
     while True:
         contour, size, shift = lay(span, rule, kappa, taus, tolerance, size)
         nodes, weights = (np.asarray(array) for array in contour)
-        penalties = np.geomspace(max(low / 3, 2 * shift), 3 * high, dynamics.PROBES)
+        penalties = np.geomspace(max(low / 3, 2 * shift), 3 * high, PROBES)
         finite = taus[np.isfinite(taus)]
         latest = float(finite.max()) if nodes.real.min() < 0 and finite.size else np.inf
         start = _start(problem, averages, np.concatenate([nodes, -penalties]))
@@ -142,7 +143,7 @@ def _refine_contour(
 
 def _start(problem: Problem, averages: Averages, points: Complex[np.ndarray, " Z"]) -> Complex[np.ndarray, "Z U"]:
     """The fixed point's solution of the plan's own problem, reached along rays from far out where it is hard to reach."""
-    point = resolvent.solve_anywhere(equivalent_on(problem, averages), points).point
+    point = solve_anywhere(equivalent_on(problem, averages), points).point
     return np.asarray(resolvent.pack(point.delta, point.H))
 
 
@@ -165,7 +166,7 @@ def plan_points(problem: Problem, z: ArrayLike, *, gram_derivatives: bool = True
         raise InputError(f"z: {z!r}; allowed: finite points with Im z > 0, or λ > 0")
     with jax.enable_x64(True):
         rank = gram_root(problem.mixture.centroid_gram).shape[1]
-        averages = averages_for(problem, level, 6.0, dynamics.LEAST if rank else 1, gram_derivatives)
+        averages = averages_for(problem, level, 6.0, training_times.LEAST if rank else 1, gram_derivatives)
         on_axis = points.imag == 0
         nodes = np.where(on_axis, points.real * (1 + 1j * real_axis.APPROACH[-1]), points)
         eq = equivalent_on(problem, averages)

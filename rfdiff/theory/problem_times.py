@@ -17,12 +17,13 @@ from rfdiff.curves import CURVE_NAMES, LearningCurves
 from rfdiff.errors import InputError
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow, HeavyBall, Ridge, Rule
-from rfdiff.theory.density import extent
-from rfdiff.theory.dynamics import LEAST, learning_curves, limit_diverges, time_grid
+from rfdiff.theory.dynamics import learning_curves
 from rfdiff.theory.equivalent import equivalent
 from rfdiff.theory.input_checks import checked_fraction, require_concrete
 from rfdiff.theory.neuron_types import FAR
 from rfdiff.theory.noncommuting import dense
+from rfdiff.theory.support import extent
+from rfdiff.theory.training_times import LEAST, limit_diverges, time_grid
 
 NUM_TIMES = 640  # about 30 in a factor e over nine decades: crossings are good to 1e-5, minima to 1e-4
 FIRST, LAST = 1e-3, 40.0  # in relaxation times of the fastest and of the slowest mode

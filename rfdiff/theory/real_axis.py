@@ -4,11 +4,13 @@ The axis is approached from above, λ(1 + iε) with ε falling to 1e-11, each so
 part of its own distance from the axis: in a gap the imaginary parts are of that order, and their sign is what tells the physical solution.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Complex, Float
 
 from rfdiff.theory import batched_systems, resolvent
 from rfdiff.theory.equivalent import Equivalent
@@ -22,12 +24,12 @@ FEW = 32
 class Axis(NamedTuple):
     """Solutions just above the real axis: unknowns u, ρ, λρ_c, Re det², whether types straddle λ, residual; all (Z, …)."""
 
-    u: Any
-    density: Any
-    class_density: Any
-    fold: Any
-    straddles: Any
-    residual: Any
+    u: Complex[np.ndarray, "Z U"]
+    density: Float[np.ndarray, " Z"]
+    class_density: Float[np.ndarray, "Z K"]
+    fold: Float[np.ndarray, " Z"]
+    straddles: Bool[np.ndarray, " Z"]
+    residual: Float[np.ndarray, " Z"]
 
 
 def _read(eq: Equivalent, z: jax.Array, u: jax.Array, residual: jax.Array) -> Axis:
@@ -41,7 +43,7 @@ def _read(eq: Equivalent, z: jax.Array, u: jax.Array, residual: jax.Array) -> Ax
     size = jnp.max(features, 1)
     signs = jnp.where((eq.type_weights > 0) & (size > NEGLIGIBLE * jnp.max(size)), jnp.sign(jnp.real(p.r)), jnp.nan)
     straddles = jnp.nanmax(signs, 1) != jnp.nanmin(signs, 1)
-    return Axis(u, jnp.imag(g) / jnp.pi, jnp.imag(kappa) / jnp.pi, fold, straddles, residual)
+    return Axis(u, jnp.imag(g) / jnp.pi, jnp.imag(kappa) / jnp.pi, fold, straddles, residual)  # type: ignore[arg-type]  # arrays of JAX inside jit
 
 
 @jax.jit
@@ -64,7 +66,7 @@ def _polish(eq: Equivalent, lam: jax.Array, u: jax.Array, tolerance: jax.Array, 
     return _read(eq, z, resolvent.pack(solution.point.delta, solution.point.H), solution.residual)
 
 
-def _in_chunks(function: Any, eq: Equivalent, *arrays: np.ndarray) -> Axis:
+def _in_chunks(function: Callable[..., Axis], eq: Equivalent, *arrays: np.ndarray) -> Axis:
     """Apply to arrays of any length in pieces of one of two shapes, so that two compiled programs serve every length."""
     length = len(arrays[0])
     chunk = FEW if length <= 2 * FEW else CHUNK

@@ -15,11 +15,11 @@ type: (v_c², s_c², α_a α_b for a ≤ b).
 """
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from jax.typing import ArrayLike
 
 from rfdiff.symmetric import multiplicity, pair_products, symmetric, upper
 from rfdiff.theory import batched_systems
@@ -175,7 +175,7 @@ FULL, QUARTER, DAMPED = 0, 1, 2
 RESIDUAL = 1e-9  # of the fixed point, relative, above which a point is not solved
 
 
-def solve(eq: Equivalent, z: jax.Array, initial: jax.Array | None = None, tolerance: Any = 1e-13, limit: Any = 400) -> Solution:
+def solve(eq: Equivalent, z: jax.Array, initial: jax.Array | None = None, tolerance: ArrayLike = 1e-13, limit: ArrayLike = 400) -> Solution:
     """Solve the one-point fixed point at Z points of the open upper half-plane or left of 0 (or, from a close start, at λ > 0).
 
     A Newton step is kept when it lowers the residual and stays physical (Im r > 0 for every neuron type where Im z > 0, r > 0 where
@@ -228,31 +228,6 @@ def free_start(eq: Equivalent, z: jax.Array) -> jax.Array:
 
 
 # a stage of a whole decade leaves nodes near the axis in a cycle of damped steps
-DESCENT = 8
-RAY = 10.0 ** np.arange(6, -0.25, -0.5)
-
-
-def approach_along_rays(eq: Equivalent, z: jax.Array) -> jax.Array:
-    """Unknowns at Z points that the free resolvent does not reach (near p = n m): each from 10^6 z inwards along its ray."""
-    return _approach(eq, z * jnp.asarray(RAY)[:, None])
-
-
-def approach_from_above(eq: Equivalent, z: jax.Array) -> jax.Array:
-    """Unknowns at Z points close to the support: each from a height of |z| downwards, in stages of one ratio."""
-    height, stages = jnp.abs(z), jnp.linspace(0, 1, DESCENT)[:, None]
-    return _approach(eq, jnp.real(z) + 1j * height ** (1 - stages) * jnp.maximum(jnp.imag(z), 1e-12 * height) ** stages)
-
-
-def _approach(eq: Equivalent, path: jax.Array) -> jax.Array:
-    """Unknowns at the end of a path (stages, Z), each stage starting the next."""
-
-    def nearer(u: jax.Array, z: jax.Array) -> tuple[jax.Array, None]:
-        solution = solve(eq, z, u, 1e-10, 60)
-        return pack(solution.point.delta, solution.point.H), None
-
-    return jax.lax.scan(nearer, free_start(eq, path[0]), path)[0]
-
-
 def _relative(difference: jax.Array, value: jax.Array, split: int) -> jax.Array:
     """Largest change relative to the size of its block (δ or H)."""
     blocks = [
@@ -282,22 +257,3 @@ def feature_averages(eq: Equivalent, products: jax.Array) -> jax.Array:
 def solve_jit(eq: Equivalent, z: jax.Array, initial: jax.Array | None = None, tolerance: float = 1e-13, limit: int = 400) -> Solution:
     """`solve`, compiled."""
     return solve(eq, z, initial, tolerance, limit)
-
-
-_approaches = jax.jit(approach_from_above), jax.jit(approach_along_rays)
-
-
-def solve_anywhere(eq: Equivalent, z: np.ndarray) -> Solution:
-    """The solution at Z points, from the free resolvent; where that does not reach one of them, from above or along rays (on the host).
-
-    `residual` above `RESIDUAL` says which points are not solved all the same.
-    """
-    best = solve_jit(eq, z)
-    for approach in _approaches:
-        if np.max(np.asarray(best.residual)) <= RESIDUAL:
-            break
-        other = solve_jit(eq, z, approach(eq, z))
-        better = ~(best.residual <= other.residual)
-        pick = [jnp.where(better.reshape(-1, *(1,) * (new.ndim - 1)), new, old) for new, old in zip(other.point, best.point, strict=True)]
-        best = Solution(Point(*pick), jnp.where(better, other.residual, best.residual), other.iterations)
-    return best

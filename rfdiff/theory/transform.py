@@ -14,6 +14,7 @@ from rfdiff.theory.noncommuting import dense
 from rfdiff.theory_results import Stieltjes
 
 OFFSET = 1e-11  # distance from the real axis, relative to |z|, at which z = λ + i0 is evaluated
+LARGEST_ERROR = 1e-2  # of 1 + |g|: beyond it the neuron types are too few close to the spectrum, and a value is none
 STAGE = 0.1  # of the distance from the axis, from one stage to the next
 
 
@@ -44,11 +45,12 @@ def stieltjes(problem: Problem, z: ArrayLike, *, tolerance: float = 1e-8) -> Sti
         near = dense.surrogate(problem)
         first, *finer = levels(near, 3, FAR)
         level, (value, classes, residual) = first, _at(equivalent(near, first, FAR), points)
-        error = np.zeros(points.size)
+        error, change = np.zeros(points.size), np.zeros(points.size)
         for level in finer:
-            before, (value, classes, residual) = value, _at(equivalent(near, level, FAR), points)
+            previous, (value, classes, residual) = value, _at(equivalent(near, level, FAR), points)
             size = 1 + abs(value)
-            error = np.array([refined_error(problem, change) for change in abs(value - before) / size]) * size
+            change, earlier = abs(value - previous) / size, change
+            error = np.array([refined_error(near, *pair) for pair in zip(change, earlier, strict=True)]) * size
             if np.nanmax(error / size) <= tolerance:
                 break
         if not finer and gram_root(problem.mixture.centroid_gram).shape[1]:
@@ -57,9 +59,10 @@ def stieltjes(problem: Problem, z: ArrayLike, *, tolerance: float = 1e-8) -> Sti
             ready = dense.prepare(problem, equivalent(near, level, FAR), tolerance)
             value, classes, residual = _with_matrices(ready, points)
             error = error + ready.neglected
-    converged = residual < 1e-8
+    solved = residual < 1e-8
+    converged = solved & ~(error > LARGEST_ERROR * (1 + abs(value)))
     value, classes = np.where(converged, value, np.nan), np.where(converged[:, None], classes, np.nan)
-    return Stieltjes(value, classes, residual, converged, np.where(converged, error, np.nan))
+    return Stieltjes(value, classes, residual, converged, np.where(solved, error, np.nan))
 
 
 def _at(eq: Equivalent, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

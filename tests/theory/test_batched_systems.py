@@ -54,7 +54,7 @@ def test_independent_batches_do_not_wait_for_each_other() -> None:
     """More independent batches than threads, on two threads, many times over: a deadlock of jaxlib 0.10 where they reach LAPACK."""
     code = """
 import jax, jax.numpy as jnp
-from rfdiff.theory import systems
+from rfdiff.theory import batched_systems
 def many(matrices, rights):
     return sum(batched_systems.solve(a, b).sum() for a, b in zip(matrices, rights))
 for size in (4, 12):

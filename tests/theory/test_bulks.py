@@ -10,7 +10,7 @@ from rfdiff import simulation, theory
 from rfdiff.curves import Spectrum
 from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
-from rfdiff.theory.bulks import grid_weights
+from rfdiff.theory.density import grid_weights
 from tests.synthetic import given
 from tests.tolerances import rejects
 
@@ -25,9 +25,9 @@ def spectrum() -> Spectrum:
 
 
 def test_the_gap_is_where_the_modes_of_the_dimensions_end(spectrum: Spectrum) -> None:
-    found = theory.bulk_times(separated(), spectrum)
+    found = theory.bulk_times(separated(), spectrum=spectrum)
     assert found.separated
-    weights = grid_weights(spectrum)
+    weights = grid_weights(spectrum.support, spectrum.eigenvalues)
     upper = spectrum.eigenvalues > found.gap[1] * (1 - 1e-9)
     assert np.sum((weights * spectrum.density)[upper]) == pytest.approx(1 / 8, rel=1e-6)
     assert np.sum((weights * spectrum.density)[~upper]) == pytest.approx(4 / 8, rel=1e-6)
@@ -41,7 +41,7 @@ def test_the_gap_is_where_the_modes_of_the_dimensions_end(spectrum: Spectrum) ->
 
 def test_typical_times_are_those_of_real_networks(spectrum: Spectrum) -> None:
     """The same averages over the eigenvalues of a network at d = 60; they deviate by O(1/d), less than the classes differ."""
-    found = theory.bulk_times(separated(), spectrum)
+    found = theory.bulk_times(separated(), spectrum=spectrum)
     d, kappa = 60, separated().kappa
     curves = simulation.learning_curves(separated(), [1.0], d=d, key=jax.random.key(1), num_seeds=3)
     values, shares = np.asarray(given(curves.spectrum).eigenvalues), np.asarray(given(curves.spectrum).class_weights)

@@ -177,7 +177,7 @@ def test_neuron_types_average_like_their_gaussian(rank: int, odd: bool) -> None:
     assert abs(grid.weights.sum() - 1) < 1e-14
     np.testing.assert_allclose((grid.weights[:, None] * h).T @ h, root @ root.T, atol=1e-5)
     want = math.exp(-direction @ root @ root.T @ direction / 2)
-    assert abs(grid.weights @ np.cos(h @ direction) - want) < 1e-6
+    assert abs(float(grid.weights @ np.cos(h @ direction)) - want) < 1e-6
     if not odd:
         assert np.max(abs(grid.weights @ h)) < 1e-12
 
@@ -185,7 +185,7 @@ def test_neuron_types_average_like_their_gaussian(rank: int, odd: bool) -> None:
 def test_quasi_random_types_above_rank_three() -> None:
     grid = sobol_grid(4, 13)
     direction = np.array([0.4, -0.7, 0.5, 0.2])
-    assert abs(grid.weights @ np.cos(grid.nodes @ direction) - math.exp(-direction @ direction / 2)) < 1e-3
+    assert abs(float(grid.weights @ np.cos(grid.nodes @ direction)) - math.exp(-direction @ direction / 2)) < 1e-3
     np.testing.assert_allclose((grid.weights[:, None] * grid.nodes).T @ grid.nodes, np.eye(4), atol=0.02)
     np.testing.assert_array_equal(type_grid(np.eye(4), 4, 6.0, True).nodes, sobol_grid(4, 13).nodes)
 
@@ -206,7 +206,7 @@ def test_column_kinds_keep_the_covariance_of_the_data(m: int) -> None:
 
 def test_column_kinds_of_averaged_noise() -> None:
     shares, signal, noise, draws, deterministic = column_kinds(math.inf)
-    assert (shares @ signal, shares @ noise, draws, deterministic) == (1.0, 0.0, 1.0, 1.0)
+    assert [float(shares @ signal), float(shares @ noise), draws, deterministic] == [1.0, 0.0, 1.0, 1.0]
 
 
 def test_odd_activations_are_recognised() -> None:

@@ -10,10 +10,10 @@ import pytest
 
 from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
-from rfdiff.theory import resolvent
+from rfdiff.theory import approaches, resolvent
 from rfdiff.theory.contour import ellipse
-from rfdiff.theory.density import outer_bounds
 from rfdiff.theory.equivalent import Equivalent, column_kinds, equivalent
+from rfdiff.theory.support import outer_bounds
 from rfdiff.theory.traces import one_trace, two_trace_of_pairs
 from tests.tolerances import rejects
 
@@ -29,7 +29,7 @@ def draw(k: int, m: float, seed: int = 0) -> Equivalent:
     rng = np.random.default_rng([seed, k])
     shares, signal, noise, draws, deterministic = column_kinds(m)
     type_weights, class_weights, group_weights = (rng.dirichlet(np.full(size, 3.0)) for size in (TYPES, k, GROUPS))
-    return Equivalent(
+    coefficients: list[Any] = [  # host arrays stand in for JAX's
         type_weights,
         rng.uniform(0.2, 1.0, (TYPES, k)) * rng.choice([-1, 1], (TYPES, k)),
         rng.uniform(0.02, 0.3, (TYPES, k)),
@@ -39,7 +39,8 @@ def draw(k: int, m: float, seed: int = 0) -> Equivalent:
         group_weights,
         *(np.asarray(x) for x in (0.35, 2.3, 1.4)),
         *(np.asarray(x, float) for x in (shares, signal, noise, draws, deterministic)),
-    )
+    ]
+    return Equivalent(*coefficients)
 
 
 def two_trace(eq: Equivalent, p1: resolvent.Point, p2: resolvent.Point) -> tuple[jax.Array, jax.Array]:
@@ -88,7 +89,7 @@ def test_equations_of_section_4_term_by_term(k: int, m: float) -> None:
     """The unknowns solve the fixed point as the equations print it, with loops over classes and column types."""
     eq, (solution, _, _, _) = solved(k, m)
 
-    def satisfied(psi_n: float, kept: np.ndarray) -> None:
+    def satisfied(psi_n: float, kept: jax.Array | np.ndarray) -> None:
         for i, z in enumerate(POINTS):
             delta, H = solution.point.delta[i], solution.point.H[i]
             new_delta, new_H = _image(eq, z, delta, H, m, psi_n, kept)
@@ -100,7 +101,7 @@ def test_equations_of_section_4_term_by_term(k: int, m: float) -> None:
     rejects(lambda: satisfied(float(eq.psi_n), 0 * eq.kept))
 
 
-def _image(eq: Equivalent, z: complex, delta: np.ndarray, H: np.ndarray, m: float, psi_n: float, kept: np.ndarray) -> Any:
+def _image(eq: Equivalent, z: complex, delta: np.ndarray, H: np.ndarray, m: float, psi_n: float, kept: jax.Array | np.ndarray) -> Any:
     """Right-hand sides for δ (S, K) and H (K, K), the rows for m = ∞ and for finite m as they stand."""
     k, pi, big_delta, psi_p = H.shape[0], eq.class_weights, float(eq.noise_variance), float(eq.psi_p)
     averaged = np.isinf(m)
@@ -185,7 +186,7 @@ def test_rays_reach_nodes_near_the_axis() -> None:
         eq = equivalent(Problem(law, "tanh", t=0.1, psi_p=8.0, psi_n=4.0), 1, 6.0)
         low, high = (float(x) for x in outer_bounds(eq))
         nodes = jnp.asarray(ellipse(low / 2, 1.5 * high, 64).nodes)
-        far = jax.jit(resolvent.approach_along_rays)(eq, nodes)
+        far = jax.jit(approaches.approach_along_rays)(eq, nodes)
         reached, free = (resolvent.solve_jit(eq, nodes, start) for start in (far, None))
         assert np.max(reached.residual) < 1e-12
         np.testing.assert_allclose(reached.point.H, free.point.H, rtol=1e-9)

@@ -57,8 +57,8 @@ def system_for(eq: Equivalent, directions: Directions) -> System:
     arrays = {name: np.asarray(value) for name, value in vars(eq).items()}
     k, kinds = arrays["linear"].shape[1], len(arrays["kind_weights"])
     arrays["eigenvalues"], arrays["group_weights"] = np.ones((1, k)), np.ones(1)
-    eq = replace(eq, **arrays)
-    quadratic = directions.features(eq.linear)
+    eq = replace(eq, **arrays)  # type: ignore[arg-type]  # arrays of numpy here
+    quadratic = directions.features(arrays["linear"])
     gains = np.zeros((kinds * k + quadratic.shape[1], 2 * k + quadratic.shape[1]))
     for s in range(kinds):
         of_kind = slice(s * k, (s + 1) * k)
