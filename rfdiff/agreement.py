@@ -127,7 +127,7 @@ def _resolution(threshold: float, stderr: np.ndarray, remainder: np.ndarray) -> 
 
 
 def assess(theory: LearningCurves, simulation: LearningCurves, smaller: LearningCurves) -> Agreement:
-    """Judge curves that are there already.
+    """Judge curves that are already computed.
 
     Args:
         theory: prediction (T, K).

@@ -67,7 +67,7 @@ def covering_curves(
     tolerance: float = 1e-6,
     progress: Progress | None = None,
 ) -> tuple[LearningCurves, LearningCurves]:
-    """Learning curves at the training times that are to be shown, and at times that cover every mode, for the price of one evaluation.
+    """Learning curves at the training times that are to be shown, and at times that cover every mode, at the cost of one evaluation.
 
     `rfdiff.times` of the second are the times of the closed form, whatever is shown.
 
