@@ -57,7 +57,7 @@ class ReturnFractions(Labelled):
 
     @property
     def systematic(self) -> Float[np.ndarray, "T K"]:
-        """|fraction - posterior| above `RESOLVED` of its standard errors, else 0: the error of steps that are too long, or of a wrong score."""
+        """|fraction - posterior| above `RESOLVED` of its standard errors, else 0: the error of too long steps or a wrong score."""
         bias = np.abs(self.fraction - self.posterior)
         return np.where(bias > RESOLVED * self.bias_stderr, bias, 0.0)
 
