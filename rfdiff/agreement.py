@@ -1,6 +1,6 @@
 """Where the two sides meet: simulation with its errors against theory, curve by curve and class by class.
 
-Theory is the limit d → ∞, a simulation stands at one d and deviates by `c/d + e/d² + …` beside its sampling error. Two sizes d and
+Theory is the limit d → ∞, a simulation has one d and deviates by `c/d + e/d² + …`, besides its sampling error. Two sizes d and
 h ≈ d/2 give the first term without any tuning, `c/d = (m_h - m_d) h/(d - h)`, and what is left after taking it away,
 
     m_d - c/d - theory = -e/(d h) + noise,   noise² = (1 + k)² se_d² + k² se_h²,   k = h/(d - h),
@@ -96,7 +96,7 @@ class Agreement(Labelled):
         return data.assign_coords(curve=list(COMPARED), tau=("tau", np.asarray(self.theory.taus)))
 
     def __repr__(self) -> str:
-        """One line: the verdict and what it stands on."""
+        """One line: the verdict and the numbers behind it."""
         worst = max(float(np.nanmax(abs(values))) for values in self.standardised.values())
         return (
             f"<Agreement: {self.verdict} at d = {self.simulation.dimension}, largest deviation {worst:.2f} standard errors, "
@@ -126,7 +126,7 @@ def _resolution(threshold: float, stderr: np.ndarray, remainder: np.ndarray) -> 
 
 
 def assess(theory: LearningCurves, simulation: LearningCurves, smaller: LearningCurves) -> Agreement:
-    """Judge curves that are there already.
+    """Judge curves that are already computed.
 
     Args:
         theory: prediction (T, K).

@@ -70,7 +70,7 @@ def class_moments(
         empirical = own.T @ own / len(own)
         scale = float(np.trace(empirical)) / x.shape[1]
         if not scale > 1e-24 * float(np.mean(means[c] ** 2)):
-            raise InputError(f"samples: those of class {classes[c]!r} are all the same; allowed: samples that vary")
+            raise InputError(f"samples: all samples of class {classes[c]!r} are equal; allowed: samples that vary")
         rho = ledoit_wolf(own) if fixed is None else fixed
         covariances[c] = (1 - rho) * empirical + rho * scale * np.eye(x.shape[1])
     return share, covariances, means, tuple(map(str, classes))

@@ -108,7 +108,7 @@ class _Pace:
 
 @contextlib.contextmanager
 def reporting(label: str, unit: str = "seed", stream: TextIO | None = None) -> Iterator[Progress]:
-    """Report work whose size is told with the first (done, total); what is done by then counts as that of an earlier run.
+    """Report work. The first call (done, total) gives its size; units done by then count as those of an earlier run.
 
     Args:
         label: what is being done.
@@ -131,10 +131,10 @@ def reporting(label: str, unit: str = "seed", stream: TextIO | None = None) -> I
 
 
 def within(outer: Progress | None, before: int, total: int) -> Progress | None:
-    """Progress of a part of some work, told as that of the whole.
+    """Progress of a part of some work, reported as progress of the whole.
 
     Args:
-        outer: what is told of the whole, or None.
+        outer: progress of the whole, or None.
         before: units of the whole that are done when the part begins.
         total: units of the whole.
     """

@@ -16,8 +16,8 @@ from rfdiff.value_types import Value, as_integer, as_real_array, set_field, stat
 class Samples(Value):
     """Labelled samples from which a simulation draws training sets, and the held-out sets that it tests on.
 
-    `simulation.learning_curves(..., data=samples)` trains on them as they are: centre and scale them first, to a variance O(1) per
-    coordinate, as `MixtureLaw.fit` must be given them too.
+    `simulation.learning_curves(..., data=samples)` trains on them unchanged, so centre and scale them first to a variance
+    of order 1 per coordinate. `MixtureLaw.fit` needs the same scaling.
 
     Args:
         samples: (N, d) one sample a row.

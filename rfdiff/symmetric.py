@@ -35,6 +35,6 @@ def pair_products(values: Array) -> Array:
 
 
 def multiplicity(k: int) -> Float[np.ndarray, " M"]:
-    """How often each upper entry stands in a symmetric quadratic form: 1 on the diagonal, 2 beside it."""
+    """How often each upper entry occurs in a symmetric quadratic form: 1 on the diagonal, 2 beside it."""
     rows, cols = upper_indices(k)
     return np.where(rows == cols, 1.0, 2.0)

@@ -189,7 +189,7 @@ def test_fit_shrinks_few_samples_more() -> None:
         ({"samples": np.zeros(4)}, r"^samples: shape \(4,\); allowed: \(n, ...\)"),
         ({"samples": np.zeros((0, 3))}, r"^samples: shape \(0, 3\)"),
         ({"samples": np.where(np.eye(4) > 0, np.nan, 1.0)}, "^samples: row 0 is not finite"),
-        ({"samples": np.array([[1.0, 2], [1, 2], [3, 4], [5, 7]])}, "^samples: those of class .*0.* are all the same"),
+        ({"samples": np.array([[1.0, 2], [1, 2], [3, 4], [5, 7]])}, "^samples: all samples of class .*0.* are equal"),
         ({"labels": [0, 0, 1]}, r"^labels: shape \(3,\); allowed: \(4,\)"),
         ({"labels": [0, 0, 0, 1]}, "^labels: class 1 has 1 samples; allowed: at least 2"),
         ({"labels": [0.0, 0.0, math.nan, math.nan]}, "^labels: entry 2 is not a number; allowed: numbers or text"),

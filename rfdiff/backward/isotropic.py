@@ -91,4 +91,4 @@ def check_classes(weights: ArrayLike) -> None:
         InputError: fewer than two classes.
     """
     if np.ndim(weights) != 1 or np.shape(weights)[0] < 2:
-        raise InputError(f"weights: shape {np.shape(weights)}; allowed: (K,) with K >= 2, a single class has no speciation")
+        raise InputError(f"weights: shape {np.shape(weights)}; allowed: (K,) with K >= 2, since a single class has no speciation")

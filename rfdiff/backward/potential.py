@@ -46,7 +46,7 @@ class Axis(NamedTuple):
 
 
 class FirstWells(NamedTuple):
-    """Where a barrier first stands between two classes, going backward.
+    """Where a barrier first appears between two classes, going backward.
 
     Args:
         t: time.
@@ -64,9 +64,9 @@ class FirstWells(NamedTuple):
 def well_times(law: MixtureLaw, *, d: ArrayLike = 256) -> Float[np.ndarray, "K K"]:
     """Times (K, K) at which the well of class c appears beside that of class a on the axis through their centroids.
 
-    inf: it is the well of t = ∞ and was always there, or one in which class c lay before. NaN: no barrier ever stands between the two
-    (classes that overlap, share their centroid or lie far on one side of the origin), and for a = c. Derivatives are those of the
-    saddle-node. Data are taken to be centred, for the drift pulls to the origin.
+    inf: class c lies in the well that exists at t = ∞, or in one that appeared with an earlier class. NaN: no barrier ever separates the
+    two (classes that overlap, share their centroid or lie far on one side of the origin), and a = c. Derivatives are those of the
+    saddle-node. Data should be centred, since the drift pulls to the origin.
 
     Args:
         law: K ≥ 2 isotropic classes.
@@ -81,7 +81,7 @@ def well_times(law: MixtureLaw, *, d: ArrayLike = 256) -> Float[np.ndarray, "K K
 
 
 def potential_times(law: MixtureLaw, *, d: ArrayLike = 256) -> Float[np.ndarray, " K"]:
-    """Time (K,) from which the well of a class stands apart from those of all others: the least of its `well_times`.
+    """Time (K,) from which the well of a class is separate from those of all others: the least of its `well_times`.
 
     inf for the class whose well is that of t = ∞ on every axis; NaN where it stays together with another.
 

@@ -74,7 +74,7 @@ def step(
         score: s(x, t), (d,) to (d,).
         method: "euler-maruyama", "heun-sde" or "heun-ode".
         x: (d,) state at t.
-        noise: (d,) standard normal; the ODE leaves it alone.
+        noise: (d,) standard normal; the ODE does not use it.
         t, t_next: times.
 
     Reference: module docstring.

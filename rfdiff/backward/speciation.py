@@ -91,7 +91,7 @@ def speciation_times(law: MixtureLaw, *, d: ArrayLike = 256) -> Float[np.ndarray
 def classical_time(law: MixtureLaw, *, d: ArrayLike = 256) -> Float[np.ndarray, ""]:
     """The classical estimate ½ log Λ of one speciation time, Λ the largest eigenvalue of the covariance of the data.
 
-    Up to a constant it is the balanced limit of both other readings: two classes of weight ½ at ±μ have Λ = ‖μ‖² + σ², and the potential
+    Up to a constant the other estimates reduce to it for equal weights: two classes of weight ½ at ±μ have Λ = ‖μ‖² + σ², and the potential
     of unit variance splits at ½ log(2‖μ‖²).
 
     Args:

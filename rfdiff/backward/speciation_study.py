@@ -1,4 +1,4 @@
-"""Speciation of one law in all its readings: the closed-form table, and the measurement beside it (U-turns, clones, trajectories)."""
+"""Speciation of one law: the table of the closed forms, and the measurement (U-turns, clones, trajectories)."""
 
 import dataclasses
 from collections.abc import Mapping, MutableMapping
@@ -48,7 +48,7 @@ class SpeciationTable:
         times: (T,) diffusion times.
         return_probability: (T, K) R_c at these times.
         speciation_times: (K,) times at which R_c = (1 + π_c)/2; NaN where it is not reached.
-        potential_times: (K,) times at which the well of the class appears; inf if it was always there, NaN if it never stands apart.
+        potential_times: (K,) times at which the well of the class appears; inf if it was always there, NaN if it is never separate.
         classical_time: ½ log of the largest eigenvalue of the covariance of the data.
     """
 
@@ -263,7 +263,7 @@ def backward_paths(process: BackwardProcess, t_start: float, d: int, *, key: jax
 
 
 def _scaled(progress: Progress, before: int, total: int, done: int, of: int) -> None:
-    """The last part of some work, told in units of the whole."""
+    """Progress of the last part of some work, in units of the whole."""
     progress(before + (total - before) * done // of, total)
 
 

@@ -18,7 +18,7 @@ RESOLVED = 4.0  # standard errors from which on a bias is taken for one
 
 
 class Crossing(NamedTuple):
-    """When measured fractions fall through a level.
+    """When measured fractions fall below a level.
 
     Args:
         time: that time.
@@ -57,7 +57,7 @@ class ReturnFractions(Labelled):
 
     @property
     def systematic(self) -> Float[np.ndarray, "T K"]:
-        """|fraction - posterior| above `RESOLVED` of its standard errors, else 0: what steps too long, or a wrong score, cost."""
+        """|fraction - posterior| above `RESOLVED` of its standard errors, else 0: the error of too long steps or a wrong score."""
         bias = np.abs(self.fraction - self.posterior)
         return np.where(bias > RESOLVED * self.bias_stderr, bias, 0.0)
 
@@ -68,7 +68,7 @@ class ReturnFractions(Labelled):
 
 
 def crossing(times: Float[np.ndarray, " T"], fraction: Float[np.ndarray, " T"], error: Float[np.ndarray, " T"], level: float) -> Crossing:
-    """Time at which measured fractions fall through a level, by linear interpolation, and its error; NaN where they do not.
+    """Time at which measured fractions fall below a level, by linear interpolation, and its error; NaN where they do not.
 
     Args:
         times: (T,) increasing times.

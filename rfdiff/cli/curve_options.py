@@ -37,7 +37,7 @@ class Curves(Output):
     points: int = 80
     """Number of training times, chosen to cover learning and memorisation."""
     taus: Numbers = None
-    """Training times of your choice instead, increasing; inf means convergence."""
+    """Training times, increasing, in place of --points; inf means convergence."""
     rule: RuleName = "gradient-flow"
     """Training rule."""
     step_size: Number = None
@@ -138,7 +138,7 @@ def check_networks(options: Networks, least_dimension: int, least_seeds: int, re
     if options.krylov_tolerance is not None:
         check(options, krylov_tolerance=(0 < options.krylov_tolerance < 1, "0 < tolerance < 1"))
         if options.solver in ("auto", "exact"):
-            raise InputError(f"--krylov-tolerance: goes with a Krylov solver, not with --solver {options.solver}")
+            raise InputError(f"--krylov-tolerance: applies only to Krylov solvers, not to --solver {options.solver}")
 
 
 def training_times(options: Curves, problem: Problem, rule: Rule) -> np.ndarray | None:

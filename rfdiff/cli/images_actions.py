@@ -171,7 +171,7 @@ def _evaluate(options: ImageEvaluate) -> int:
 
 
 def _remove(out: Path) -> None:
-    """Remove what stands of a run, its own files alone."""
+    """Remove the files of a run, and no others."""
     for name in RUN_FILES:
         path = out / name
         if path.is_dir():

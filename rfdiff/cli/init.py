@@ -13,11 +13,11 @@ from rfdiff.errors import InputError
 from rfdiff.files.atomic import write_bytes
 
 PROBLEM = """\
-# A problem: which mixture, which network, how much data. No dimension stands here: the theory is its limit d -> infinity, and a
+# A problem: which mixture, which network, how much data. It has no dimension d: the theory is the limit d -> infinity, and a
 # simulation takes d on the command line.
 #
 #   rfdiff predict FILE                       learning curves and spectrum in closed form
-#   rfdiff compare FILE --d 100 --seeds 10    the same beside real networks, with a verdict
+#   rfdiff compare FILE --d 100 --seeds 10    the same and real networks, and whether they agree
 
 activation = "tanh" # tanh, erf, relu, softplus, gelu or sin
 t = 0.1             # diffusion time > 0: a sample becomes exp(-t) x + sqrt(1 - exp(-2t)) noise
@@ -58,7 +58,7 @@ def run(options: Init) -> int:
         OSError: it cannot be written.
     """
     if options.file.exists() and not options.overwrite:
-        raise InputError(f"FILE: {options.file} exists; choose another name or add --overwrite")
+        raise InputError(f"{options.file}: exists already; choose another name or add --overwrite")
     write_bytes(options.file, PROBLEM.replace("FILE", options.file.name).encode())
     say(f"{options.file}: a commented problem; next: rfdiff predict {options.file}")
     return 0

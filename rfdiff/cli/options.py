@@ -90,8 +90,7 @@ class Printing:
     """How tables are printed."""
 
     table: Literal["text", "csv", "json"] = "text"
-    """How tables are printed. csv (the main table) and json (all tables) leave standard output to the tables; the rest goes to standard
-    error."""
+    """How tables are printed. With csv (the main table) or json (all tables) only tables go to standard output."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

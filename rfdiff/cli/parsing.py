@@ -24,10 +24,14 @@ could not be computed (NaN, or failed cells of a sweep), 70 a bug in rfdiff, 130
 rfdiff --version prints the version."""
 MOST_CHARACTERS = 4096  # of one word: beyond the longest path, and below the digits that Python refuses to read
 HELP = ("-h", "--help")
+PYTHON_REASONS = {  # how Python begins to refuse a word, and what it could have been
+    "could not convert string to float: ": "a number",
+    "invalid literal for int() with base 10: ": "an integer",
+}
 
 
 class UsageError(InputError):
-    """A command line that cannot be understood, told in one line."""
+    """A command line that cannot be understood; the message is one line."""
 
 
 def parse(arguments: Sequence[str]) -> tuple[Command, Any]:
@@ -57,7 +61,7 @@ def parse(arguments: Sequence[str]) -> tuple[Command, Any]:
 def _tyro(kinds: Any, prog: str, arguments: Sequence[str], description: str | None) -> Any:
     told = io.StringIO()
     try:
-        with contextlib.redirect_stderr(told):  # tyro draws boxes there; they are retold in one line
+        with contextlib.redirect_stderr(told):  # tyro draws boxes there; `_one_line` reads the message out of them
             return tyro.cli(kinds, prog=prog, description=description, args=list(arguments), config=(tyro.conf.FlagCreatePairsOff,))
     except SystemExit as stop:
         if stop.code in (None, 0):
@@ -70,7 +74,7 @@ def _union(kinds: Mapping[str, type]) -> Any:
 
 
 def _unknown(what: str, word: str | None, allowed: list[str]) -> str:
-    """What is said of a first word that is no command: the one that was probably meant, and all there are."""
+    """The message about an unknown command: the one that was probably meant, and all there are."""
     if word is None:
         return f"{what} missing; allowed: {', '.join(allowed)}"
     near = difflib.get_close_matches(word, allowed, 1)
@@ -78,7 +82,7 @@ def _unknown(what: str, word: str | None, allowed: list[str]) -> str:
 
 
 def _check_words(words: Sequence[str], kinds: type, prog: str) -> None:
-    """Refuse options that the command does not have, and words that nothing could be made of.
+    """Refuse options that the command does not have, and words that no option can hold.
 
     Raises:
         UsageError: naming the option.
@@ -144,4 +148,15 @@ def _one_line(box: str) -> str:
     if message.startswith("Missing from ") and (absent := message.split(": ", 1)[1].split("(required)")):
         names = [" ".join(text.split()[: 2 if text.split()[0].startswith("-") else 1]) for text in absent if text.strip()]
         return f"missing: {', '.join(names)}"
-    return message or "cannot understand the command line"
+    return _unparsed(message) or "cannot understand the command line"
+
+
+def _unparsed(message: str) -> str:
+    """tyro's message about a word of the wrong type, in the form of every other one: option, word, what is allowed."""
+    if not (match := re.fullmatch(r"Error parsing (\S+): (.*)", message)):
+        return message
+    option, reason = match.groups()
+    for python, allowed in PYTHON_REASONS.items():
+        if reason.startswith(python):
+            return f"{option}: {reason.removeprefix(python)}; allowed: {allowed}"
+    return f"{option}: {reason}"

@@ -146,7 +146,7 @@ def pair_of(classes: tuple[int, int] | None, num_classes: int) -> tuple[int, int
     if classes is None:
         return 0, 1
     if num_classes == 1:
-        raise InputError(f"--pair: {classes[0]} {classes[1]}; allowed: no --pair, since there is one class (its times are shown)")
+        raise InputError(f"--pair: {classes[0]} {classes[1]}; allowed: no --pair, since the problem has one class")
     if classes[0] == classes[1] or not all(0 <= c < num_classes for c in classes):
         raise InputError(f"--pair: {classes[0]} {classes[1]}; allowed: two different ones of 0 to {num_classes - 1}")
     return classes

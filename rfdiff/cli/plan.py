@@ -13,7 +13,7 @@ from rfdiff.simulation.seed_batches import MOST_SEEDS
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan(Printing):
-    """Memory, work and time of every solver for the networks of a problem, and which solver is taken. Computes and writes nothing."""
+    """Memory, work and time of every solver for the networks of a problem, and which solver would run. Trains and writes nothing."""
 
     problem: ProblemFile
     """Problem file; experiments/problem.toml is a commented example."""

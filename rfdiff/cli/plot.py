@@ -32,9 +32,9 @@ def run(options: Plot) -> int:
     """
     content = dataset_file.content_of(options.file)
     if options.q is not None and content in REDRAW:
-        raise InputError(f"--q: {options.q!r}; {options.file} holds times read at its own q; compute it again with this one")
+        raise InputError(f"--q: {options.q!r}; the times in {options.file} are of another q; run its command again with this one")
     if content != phase_map.CONTENT and (options.pair is not None or options.quantity != "all"):
-        raise InputError(f"--{'quantity' if options.pair is None else 'pair'}: goes with a file of rfdiff phase-map alone")
+        raise InputError(f"--{'quantity' if options.pair is None else 'pair'}: applies only to a file of rfdiff phase-map")
     return REDRAW.get(content or "", curve_results.redraw)(options)
 
 

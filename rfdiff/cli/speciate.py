@@ -47,7 +47,7 @@ class Speciate(Output):
     steps: int = 192
     """Steps from noise to data; a multiple of --points."""
     full: Flag = False
-    """Simulate all d coordinates. The default simulates only those that the exact score depends on, which gives the same law."""
+    """Simulate all d coordinates. The default simulates only those that the exact score depends on, which gives the same distribution."""
     seed: int = 0
     """Random key."""
 

@@ -1,4 +1,4 @@
-"""What a command prints: on standard output, whatever becomes of it, and notes on standard error."""
+"""What a command prints: results on standard output, which may be closed early, and notes on standard error."""
 
 import os
 import sys

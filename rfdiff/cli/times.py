@@ -1,4 +1,4 @@
-"""The command times: class-wise times read from the curves and from the class-resolved spectrum, side by side, and their sensitivities."""
+"""The command times: class-wise times read from the curves and from the class-resolved spectrum, and their sensitivities."""
 
 import dataclasses
 import functools
@@ -32,7 +32,7 @@ NOT_SEPARATED = "the bulks of the spectrum are not separated: no gap leaves the 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Times(Output):
-    """Two estimates of each class's times, from the curves and from the spectrum (closed form), and what the times respond to."""
+    """Two estimates of each class's times, from the curves and from the spectrum (closed form), and their sensitivity to each parameter."""
 
     problem: ProblemFile
     """Problem file; experiments/problem.toml is a commented example."""

@@ -1,4 +1,4 @@
-"""Labelled arrays on disk (maps, times, experiments): one checksummed NetCDF file, written whole or not at all, readable with xarray alone.
+"""Labelled arrays on disk, such as maps: one checksummed NetCDF file, written whole or not at all, readable by xarray without rfdiff.
 
 A result of theory and simulation has a format of its own in `result_file`; this one takes any `xarray.Dataset` of numbers, truth values
 and text. Its attribute `content` says what it holds.

@@ -1,4 +1,4 @@
-"""Finished parts of an interrupted computation, one small file each, so that the same command goes on where it was stopped.
+"""Finished parts of an interrupted computation, one small file each, so that the same command resumes where it was stopped.
 
 The parts are the seeds of a simulation, the chunks of cells of a map, or the points of a measurement. The folder's name holds a hash of
 everything a part depends on (not the number of seeds, which a seed does not depend on): another command finds another folder, and a longer

@@ -1,4 +1,4 @@
-"""NetCDF files, the one way in and out: built in memory and written whole, opened with every fault told in one line.
+"""NetCDF files, read and written here only: built in memory and written whole; every fault on reading is an error of one line.
 
 What HDF5, h5netcdf and xarray say of a damaged file is of many kinds; here it becomes one `InputError` that names the file. A full
 disk never reaches HDF5, which does not survive it: the bytes are made first, then written.

@@ -1,4 +1,4 @@
-"""Labelled results on disk: one NetCDF file a result, written whole or not at all, readable with xarray alone.
+"""Labelled results on disk: one NetCDF file a result, written whole or not at all, readable by xarray without rfdiff.
 
 Layout: `/` holds attributes only (format, problem as TOML, versions, platform, date, random seed, rule); the groups `/theory`,
 `/simulation`, `/smaller` (the simulation at half the dimension) and `/covering` (theory at times that cover every mode, from which the
@@ -37,7 +37,7 @@ MIXTURE_LABELS = {
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Result:
-    """What one command computed, as it stands in one file; None for what it did not compute.
+    """What one command computed, the content of one file; None for what it did not compute.
 
     Args:
         problem: the question.

@@ -1,6 +1,6 @@
 """What a file held when it was written: names and axes of everything in it, and a checksum, stored as two attributes of its root.
 
-HDF5 checks the chunks of arrays alone. The seal covers attributes, text and single numbers too, and it knows what is missing: one check
+HDF5 checks only the chunks of arrays. The seal covers attributes, text and single numbers too, and it knows what is missing: one check
 for every kind of file, present and future, with nothing to keep in step. Files of earlier versions have no seal and are read as they are.
 """
 

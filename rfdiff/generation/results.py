@@ -64,7 +64,7 @@ class Generation:
     def __post_init__(self) -> None:
         sources = len(self.taus) + len(REFERENCES)
         if not self.networks or any(len(network.counts) != sources for network in self.networks):
-            raise InputError(f"networks: {len(self.networks)} networks; allowed: at least one, each of {sources} sources")
+            raise InputError(f"networks: {len(self.networks)} given; allowed: at least one, each with {sources} sources")
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -134,5 +134,5 @@ def nearest_time(times: Float[np.ndarray, " G"], t: float) -> float:
 
 
 def at_nearest_time(problem: Problem, times: Float[np.ndarray, " G"]) -> Problem:
-    """The problem at the diffusion time of a grid that is nearest to its own: what theory is evaluated at beside the samples."""
+    """The problem at the time of the backward grid nearest its t; theory is evaluated there."""
     return dataclasses.replace(problem, t=nearest_time(times, float(problem.t)))

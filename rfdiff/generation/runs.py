@@ -1,4 +1,4 @@
-"""One network from training to generated samples: at every training time, and with the two scores that bound what training can do."""
+"""One network from training to generated samples: at every training time, and the same with the exact and the empirical score."""
 
 from dataclasses import dataclass
 
@@ -58,7 +58,7 @@ def generate(
 ) -> SampleStatistics:
     """Train a network at each diffusion time, run the backward process from noise with it at each training time, and read the samples.
 
-    Every source starts from the same noise and meets the same noise on its way.
+    Every source uses the same initial noise and the same noise along the way.
 
     Args:
         problem: mixture and network; its own t is not used.

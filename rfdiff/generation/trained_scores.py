@@ -4,7 +4,7 @@ At diffusion time t the readout after training time τ is (`equations`, section 
 
     A(τ; t)/√p = -(1/√Δ) Vᵀ f_τ(U),      U = E_train[φ φᵀ],  V = E_train[φ ξᵀ]  at this t,
 
-from one eigendecomposition of U for all τ. Samplers evaluate a score at the times of their grid alone, and there this is all of it.
+from one eigendecomposition of U for all τ. Samplers evaluate a score only at the times of their grid, so this represents it completely.
 With an odd activation (tanh, erf, sin) the score is odd in x, whatever the data: classes at x and -x are then generated equally often.
 """
 

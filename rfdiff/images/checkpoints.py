@@ -68,7 +68,7 @@ def load(folder: Path, step: int, remedy: str = "") -> dict[str, np.ndarray]:
 
 
 def newest(folder: Path) -> tuple[int, dict[str, np.ndarray]] | None:
-    """Step and arrays of the newest checkpoint that is whole; damaged ones after it are told on standard error. None without any.
+    """Step and arrays of the newest undamaged checkpoint, or None; later damaged ones are reported on standard error.
 
     Raises:
         InputError: there are checkpoints, and all are damaged.
@@ -84,12 +84,12 @@ def newest(folder: Path) -> tuple[int, dict[str, np.ndarray]] | None:
             print(f"{fault}; going on from step {step}, the last good one", file=sys.stderr, flush=True)
         return step, arrays
     if faults:
-        raise InputError(f"{faults[0]}, and no other one is whole; delete {folder / FOLDER} to start again")
+        raise InputError(f"{faults[0]}, and no undamaged checkpoint exists; delete {folder / FOLDER} to start again")
     return None
 
 
 def kept(folder: Path) -> list[int]:
-    """Steps whose checkpoints stand in the folder of a run, ascending; one without its checksum was never finished."""
+    """Steps of the checkpoints in the folder of a run, ascending; one without a checksum was never finished and is not counted."""
     matches = [(path, re.fullmatch(r"step-(\d{9})", path.name)) for path in (folder / FOLDER).glob("step-*")]
     return sorted(int(match[1]) for path, match in matches if match and path.is_dir() and _checksum_file(path).is_file())
 

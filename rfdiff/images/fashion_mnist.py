@@ -2,7 +2,7 @@
 
 The files are gzip-compressed IDX: two zero bytes, the type of the numbers (8: unsigned bytes), the number of axes, the length of each
 axis (32 bits, big-endian), then the numbers, the last axis fastest. A file counts as an original only if its MD5 is the published one,
-since those of MNIST have the same names, headers and lengths of axes. Importing touches no network; `load` does if it is told to.
+since those of MNIST have the same names, headers and lengths of axes. Only `load(download=True)` uses the network.
 
 Reference: Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747; checksums and addresses as on github.com/zalandoresearch/fashion-mnist.
 """

@@ -62,7 +62,7 @@ class Losses:
         groups = np.split(each[:, : sum(self._sizes)], np.cumsum(self._sizes)[:-1], axis=1)
         if not np.all(np.isfinite(each)):
             raise InputError(
-                "learning_rate: training diverged, a loss is not finite; allowed: a smaller one (checkpoints kept so far stay)"
+                "learning_rate: training diverged, a loss is not finite; allowed: a smaller one (the checkpoints written so far are kept)"
             )
         mean = np.stack([group.mean(1) for group in groups], -1)
         error = np.stack([group.std(1, ddof=1) / np.sqrt(group.shape[1]) for group in groups], -1)

@@ -2,7 +2,7 @@
 
 Pixels: grey level / 255, averaged over blocks to `side` × `side`, then one number is taken from every pixel of every image and one divides
 it: the mean of all pixels, and the root of (1/K) Σ_c tr Σ_c/d over the training file's images of the chosen classes. So the mean class
-variance is 1, and the background is one negative number. Both depend on the classes and the side alone, not on counts or seeds. Rescaling
+variance is 1, and the background is one negative number. Both depend only on the classes and the side, not on counts or seeds. Rescaling
 comes last: an image x of class c becomes m_c + √r_c (x - m_c), m_c the mean of its class, which multiplies the class's variance by r_c.
 """
 

@@ -1,4 +1,4 @@
-"""Everything that a training run depends on, as one value that is checked, written to the run's folder and compared when it goes on."""
+"""Everything that a training run depends on, as one value, checked, written to the run's folder and compared when the run resumes."""
 
 import dataclasses
 from dataclasses import dataclass

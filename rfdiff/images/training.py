@@ -122,7 +122,7 @@ def train(settings: Settings, images: ImageSet, folder: Path, devices: Devices |
     """Train to `settings.steps` steps, or go on with what the folder holds; checkpoints and metrics.nc are in the folder.
 
     Args:
-        settings: the run; one that stands in the folder must be the same but for the number of steps.
+        settings: the run; if the folder holds a run, it must agree in everything but the number of steps.
         images: prepared from `settings.protocol`.
         folder: of the run; made if absent.
         devices: that share each batch; all there are if None.
@@ -208,7 +208,7 @@ def _begun(settings: Settings, images: ImageSet, folder: Path) -> tuple[State, H
     folder.mkdir(parents=True, exist_ok=True)
     found = checkpoints.newest(folder)
     if found is not None and found[0] > settings.steps:
-        raise InputError(f"steps: {settings.steps}, and {folder} holds step {found[0]} already; allowed: at least that many")
+        raise InputError(f"steps: {settings.steps}, but {folder} is already at step {found[0]}; allowed: at least that many")
     law = {name: np.asarray(value).tolist() for name, value in law_numbers(fitted_law(images)).items()}
     checkpoints.describe(folder, settings, digest, {"law": law, "pixel_shift": images.shift, "pixel_scale": images.scale})
     if found is None:
@@ -236,7 +236,7 @@ def _restored(arrays: dict[str, np.ndarray], settings: Settings, place: str) -> 
 
 @contextlib.contextmanager
 def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C takes effect at the next chunk boundary, a second one at once. Outside the main thread signals are left alone."""
+    """The first Ctrl-C takes effect at the next chunk boundary, a second one at once. Outside the main thread: no signal handler."""
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return

@@ -109,7 +109,7 @@ def _draw_density(panel: Axes, predicted: Spectrum, colors: Sequence[Color]) -> 
 
 
 def _draw_atoms(panel: Axes, predicted: Spectrum | None, empirical: EmpiricalSpectrum | None) -> bool:
-    """Atoms as stems labelled with their weight; the one at λ = 0 stands at the left end, behind a break. Whether there are any."""
+    """Atoms as stems labelled with their weight; the one at λ = 0 is drawn at the left end, behind a break. Returns whether any exist."""
     atoms: dict[float, float] = {}
     if predicted is not None:
         locations, weights = np.asarray(predicted.atom_locations), np.asarray(predicted.atom_weights)

@@ -1,4 +1,4 @@
-"""Training time on a logarithmic axis; τ = 0 and τ = ∞, which no logarithm holds, stand at its ends, each behind a break."""
+"""Training time on a logarithmic axis; τ = 0 and τ = ∞, which have no logarithm, are drawn at its ends, each behind a break."""
 
 from collections.abc import Sequence
 

@@ -157,7 +157,7 @@ def learning_curves(
         data: labelled samples of dimension d, classes in the order of the mixture's; None for draws of the mixture.
 
     Returns:
-        `LearningCurves` with `per_seed`, source "simulation" and, from the exact flow alone, `spectrum`; `error_estimate` as in
+        `LearningCurves` with `per_seed`, source "simulation" and, from the exact flow only, `spectrum`; `error_estimate` as in
         `summarize`.
 
     Raises:

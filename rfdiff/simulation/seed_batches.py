@@ -21,7 +21,7 @@ class SeedBatch:
     """Curves of some replicas (S seeds, T times, K classes, p features): what a checkpoint keeps between chunks.
 
     Args:
-        seeds: (S,) replica numbers r; replica r is drawn from fold_in(key, r) alone.
+        seeds: (S,) replica numbers r; replica r depends only on fold_in(key, r).
         taus: (T,) training times of the rule's schedule.
         train_loss, test_loss, score_error: (S, T, K) curves.
         eigenvalues: (S, p) eigenvalues of U; None from a solver that does not find them.

@@ -1,7 +1,7 @@
-"""Estimates of memory, work and time of each solver for a problem and a size, and which one is taken.
+"""Estimates of memory, work and time of each solver for a problem and a size, and which one runs.
 
 `exact` is one eigendecomposition a network and gives the spectrum beside the curves. `krylov` forms U (p, p) and grows a basis of
-f(U) V; `krylov-matrix-free` holds the basis alone; `krylov-probes` starts it from a few random columns of V, with standard errors.
+f(U) V; `krylov-matrix-free` stores only the basis; `krylov-probes` starts it from a few random columns of V, with standard errors.
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """A sweep on a Dask cluster: any scheduler's address (dask-jobqueue's too), or worker processes on this machine. Extra: rfdiff[cluster].
 
-Workers compute and send curves; this process alone writes, so workers need no common file system. A worker that dies takes its cells
+Workers compute and send curves; only this process writes, so workers need no common file system. A worker that dies takes its cells
 with it, and the scheduler gives them to others; a cell whose workers keep dying is a failed cell with that diagnosis.
 """
 
@@ -60,7 +60,7 @@ def _connected(address: str | None, workers: int | None, stack: contextlib.ExitS
     """A client of the cluster, closed with the stack."""
     import distributed
 
-    stack.enter_context(distributed.utils.silence_logging_cmgr(logging.CRITICAL))  # what matters is told by the sweep itself
+    stack.enter_context(distributed.utils.silence_logging_cmgr(logging.CRITICAL))  # the sweep itself reports what matters
     if address is None:
         # without its own workers: those are supervised here, since a nanny gives up a worker that dies while it starts
         cluster = stack.enter_context(
@@ -71,7 +71,7 @@ def _connected(address: str | None, workers: int | None, stack: contextlib.ExitS
         try:
             client.wait_for_workers(1, timeout=START_SECONDS)
         except TimeoutError as err:
-            raise InputError(f"--workers: no worker process has started in {START_SECONDS} s; what they say stands above") from err
+            raise InputError(f"--workers: no worker process has started in {START_SECONDS} s; their messages are above") from err
         return client
     try:
         client = stack.enter_context(distributed.Client(address, timeout=CONNECT_SECONDS))

@@ -1,4 +1,4 @@
-"""The folder of a sweep: one whole file a finished cell, one record a failed one, a manifest. What is done is read from these alone.
+"""The folder of a sweep: one whole file a finished cell, one record a failed one, a manifest. Nothing else records what is done.
 
     DIR/manifest.json       the specification, the cells with their coordinates, the versions
     DIR/cells/NAME.nc       result of a finished cell (`rfdiff.files.result_file`; NAME is the hash of what it depends on)
@@ -97,11 +97,11 @@ class Folder:
     def begin(self, sweep: Sweep, versions: Mapping[str, str]) -> list[Cell]:
         """Write the manifest of a sweep, and return its cells; the folder must be locked.
 
-        A sweep that holds every cell of the one that stands there (more seeds, dimensions, solvers, values of an axis) takes over its
-        cells. Any other is refused.
+        A sweep that contains every cell of the one in the folder (more seeds, dimensions, solvers, values of an axis) reuses its cells.
+        Any other is refused.
 
         Raises:
-            InputError: another sweep, or one of other versions, stands in the folder; or its manifest is damaged.
+            InputError: the folder holds another sweep, or one of other versions; or its manifest is damaged.
         """
         cells = cells_of(sweep, versions)
         if self.manifest.exists():
@@ -111,12 +111,15 @@ class Folder:
                 changed = "; ".join(
                     text for text, name in zip(differing, versions, strict=True) if old.versions.get(name) != versions[name]
                 )
-                raise InputError(f"--out: the sweep in {self.path} is of other versions ({changed}); allowed: those, or another folder")
+                raise InputError(
+                    f"--out: the sweep in {self.path} was computed with other versions ({changed}); "
+                    "allowed: those versions, or another folder"
+                )
             lost = {cell.name for cell in old.cells} - {cell.name for cell in cells}
             if lost:
                 raise InputError(
-                    f"--out: {self.path} holds another sweep, {len(lost)} of whose {len(old.cells)} cells are not in this one; "
-                    "allowed: the same, one that adds cells to it, or another folder"
+                    f"--out: {self.path} holds another sweep: {len(lost)} of its {len(old.cells)} cells are not in this one; "
+                    "allowed: the same sweep, one that adds cells to it, or another folder"
                 )
         document = {
             "format": FORMAT,
@@ -186,7 +189,7 @@ class Folder:
 
 
 def coordinates(sweep: Sweep, cell: Cell) -> dict[str, object]:
-    """Place of a cell in the sweep, as it stands in the manifest."""
+    """Place of a cell in the sweep, as the manifest records it."""
     return {"point": point_of(sweep, cell.index), "solver": cell.task.solver, "d": cell.task.d, "seeds": list(cell.task.seeds)}
 
 

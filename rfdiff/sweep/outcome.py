@@ -30,7 +30,7 @@ class Outcome:
 
 
 def attempt(compute: Compute, task: Task, expected: Mapping[str, str]) -> Outcome:
-    """Compute a cell; whatever goes wrong in it is its diagnosis, so that a sweep goes on.
+    """Compute a cell. An error becomes the diagnosis of the cell, and the sweep continues.
 
     Args:
         compute: gives the curves of a task; `cells.compute`.

@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def named(where: str, function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
-    """The function's value; a refusal is told with where it arose.
+    """The function's value; a refusal is prefixed with where it arose.
 
     Raises:
         InputError: as the function.
@@ -42,7 +42,7 @@ def counted(document: Mapping[str, object], name: str, default: int, low: int, h
 
 
 def one_of(name: str, value: object, allowed: Sequence[str]) -> str:
-    """A word out of some.
+    """One of the allowed words.
 
     Raises:
         InputError: naming the key.
@@ -53,7 +53,7 @@ def one_of(name: str, value: object, allowed: Sequence[str]) -> str:
 
 
 def distinct(name: str, values: object, good: Callable[[str | int], bool], allowed: str) -> tuple[Any, ...]:
-    """A list of good words or whole numbers, none of them twice.
+    """A list of distinct allowed words or integers.
 
     Raises:
         InputError: naming the key.

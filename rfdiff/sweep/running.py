@@ -1,4 +1,4 @@
-"""Running a sweep: the cells that are left, one after the other or on a cluster, each written the moment it is there."""
+"""Running a sweep: the cells that are left, one after the other or on a cluster, each written as soon as it is finished."""
 
 import contextlib
 import signal
@@ -37,21 +37,21 @@ def run_sweep(
 ) -> dict[str, str]:
     """Compute the cells of a sweep that are not in its folder yet.
 
-    A result is written by this process alone, under the hash of what it depends on: a cell that a cluster computes twice, since a worker
-    died, is one file. An interrupt or a kill loses at most the cells in flight.
+    Only this process writes results. Each file is named by the hash of what it depends on, so a cell that a cluster computes twice, since a
+    worker died, is one file. An interrupt or a kill loses at most the running cells.
 
     Args:
         sweep: the sweep.
         out: its folder; one that holds a part of this sweep is continued.
         retry: attempt the failed cells again.
         execute: where cells are computed; None for this process (`serially`), or `cluster.on_dask`.
-        stream: where progress is told; standard error if None.
+        stream: where progress is reported; standard error if None.
 
     Returns:
         The state of each cell by its name: done, failed or missing.
 
     Raises:
-        InputError: another sweep stands in the folder, another process works in it, or it cannot be written to.
+        InputError: the folder holds another sweep, another process works in it, or it cannot be written to.
         OSError: the folder can no longer be written to; or the cluster is gone.
         KeyboardInterrupt: with a sentence on what is kept; SIGTERM counts as such an interrupt.
 
@@ -80,7 +80,7 @@ def run_sweep(
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM, which batch systems send before they kill, stops as Ctrl-C does; signals can be caught in the main thread alone."""
+    """SIGTERM, which batch systems send before they kill, stops as Ctrl-C does; signals can be caught only in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

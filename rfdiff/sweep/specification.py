@@ -33,7 +33,7 @@ class Sweep:
         axes: values of each axis by the name of its number; for a list of problems {"problem": 0, 1, …}.
         scales: "log" or "linear", how each axis is drawn.
         problems: the problems, the last axis fastest.
-        dimensions: dimensions d of the networks; empty for theory alone.
+        dimensions: dimensions d of the networks; empty if only theory is computed.
         seeds: networks of each problem, dimension and solver: replicas 0 … seeds - 1.
         seeds_per_cell: how many of them are one cell.
         solvers: what is computed of each problem, out of `SOLVERS`.
@@ -99,7 +99,9 @@ def sweep_from_dict(document: dict[str, Any]) -> Sweep:
             raise InputError(f"sweep: key {name!r} is missing; required for {next(s for s in solvers if s != THEORY)}")
     for name in ("d", "seeds", "seeds_per_cell", "dtype", "random_seed"):
         if not simulated and name in document:
-            raise InputError(f"{name}: {document[name]!r} with theory alone, which has none; allowed: beside a solver of networks")
+            raise InputError(
+                f"{name}: {document[name]!r}, but the only solver is theory, which does not use it; allowed: with a solver of networks"
+            )
     wanted = document.get("d", [])
     good, allowed = lambda d: is_integer(d, 1, LARGEST_DIMENSION), f"an integer from 1 to {LARGEST_DIMENSION}, or a list of such"
     dimensions = distinct("d", wanted if isinstance(wanted, list) else [wanted], good, allowed) if simulated else ()

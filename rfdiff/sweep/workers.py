@@ -16,7 +16,7 @@ def supervised(address: str, number: int) -> Iterator[None]:
     """Keep so many worker processes connected to a scheduler while the block runs.
 
     They have one thread and no memory limit but the machine's, share this process's environment and standard error, and belong to no
-    terminal, so that Ctrl-C reaches this process alone. Should this process be killed, they end when they lose the scheduler.
+    terminal, so that Ctrl-C reaches only this process. If this process is killed, they end when they lose the scheduler.
 
     Args:
         address: of the scheduler.

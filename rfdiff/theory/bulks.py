@@ -1,8 +1,8 @@
-"""Class-wise times read from the class-resolved spectrum: the second reading of `equations`, section 7.
+"""Class-wise times read from the class-resolved spectrum: the second estimate of `equations`, section 7.
 
 U has d modes that see the data's d directions and, because n is finite, modes of single samples. Where the support falls apart
 between them, the part above the gap holds a share 1/ψ_p of all p modes, exactly: masses of separate bulks are quantised, and this is how
-the gap is told from others (several class variances split the upper part further, noise draws the lower). Above it lies the
+the gap is distinguished from others (several class variances split the upper part further, noise draws the lower). Above it lies the
 generalisation bulk, below it, without atoms, the memorisation bulk, of order ψ_p/ψ_n v² above the floor. A mode λ relaxes in
 1/(κλ) = ψ_p/(2Δλ); class c's typical time in a bulk is the geometric mean of that, weighted by the class-resolved density ρ_c.
 """

@@ -6,7 +6,7 @@ segment between its foci, outwards until it leaves the strip |Im w| < π/2 where
 balances the two.
 
 Nodes come in conjugate pairs off the axis, θ_j = 2π (j + ½)/N, so only the upper half is solved. Every second node is a rule too; the
-two rules differ by the first neglected Fourier coefficient, which stands in the imaginary part and costs nothing to read.
+two rules differ by the first neglected Fourier coefficient, which is the imaginary part and costs nothing to read.
 """
 
 import math

@@ -18,7 +18,7 @@ from rfdiff.theory.plans import Plan, curve_kernel, plan_curves
 
 Functional = Callable[[LearningCurves], Float[Array, ""]]
 INSTEAD = (
-    "makes its own plan, outside of jit, grad and vmap; allowed there: theory.curve_kernel(problem, plan) with a plan made before by "
+    "makes its own plan, outside of jit, grad and vmap; allowed inside: theory.curve_kernel(problem, plan) with a plan made before by "
     "theory.plan_curves(problem, taus)"
 )
 

@@ -1,4 +1,4 @@
-"""What the closed forms refuse, said once: tolerances, traced problems, covariances that do not commute."""
+"""Inputs that the closed forms refuse: tolerances, traced problems, covariances that do not commute."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from rfdiff.value_types import as_number, is_concrete
 LEAST_TOLERANCE, LARGEST_TOLERANCE = 1e-9, 0.1
 HOST_ONLY = (
     "chooses its contour from the numbers of the problem, outside of jit, grad and vmap; "
-    "allowed there: theory.gradient(problem, taus, functional) for derivatives, or theory.curve_kernel(problem, plan) with a plan "
+    "allowed inside: theory.gradient(problem, taus, functional) for derivatives, or theory.curve_kernel(problem, plan) with a plan "
     "made before by theory.plan_curves(problem, taus)"
 )
 POINTS_INSTEAD = (
     "chooses its neuron types from the numbers of the problem, outside of jit, grad and vmap; "
-    "allowed there: theory.transform_at(problem, plan) with a plan made before by theory.plan_points(problem, z)"
+    "allowed inside: theory.transform_at(problem, plan) with a plan made before by theory.plan_points(problem, z)"
 )
 
 

@@ -1,7 +1,7 @@
 """Maps of class-wise times over two numbers of a problem: thousands of closed forms under vmap, none of them fatal.
 
 All cells share one compiled program: the same numbers of contour nodes, neuron types and quadrature nodes, fine enough for the hardest
-cell. Each cell lays its own contour around norm bounds of U, which are wider than the support but need no search. Cells whose error
+cell. The contour of each cell encloses norm bounds of U, which are wider than the support but need no search. Cells whose error
 estimate is too large are done again with more nodes, those whose fixed point failed with care; what still fails is marked and left NaN.
 """
 
@@ -47,7 +47,7 @@ MOST_CELLS = 10**6
 
 Progress = Callable[[int, int], None]
 ChunkStore = MutableMapping[str, Mapping[str, np.ndarray]]
-INSTEAD = "lays its cells out on the host, outside of jit, grad and vmap; allowed there: theory.class_times of a theory.curve_kernel"
+INSTEAD = "works outside of jit, grad and vmap; allowed inside: theory.class_times of a theory.curve_kernel"
 
 
 def phase_map(

@@ -1,6 +1,6 @@
 """How a plan takes its averages: neuron types, quadrature rules, and what they were made for.
 
-They serve the problem they were laid for and its near neighbours; another activation, number of noise draws or rank of the Gram matrix is
+They serve the problem they were made for and problems near it; another activation, number of noise draws or rank of the Gram matrix is
 refused, and what a change of scale costs is estimated (`averages_error`).
 """
 
@@ -21,7 +21,7 @@ from rfdiff.theory.input_checks import require_commuting
 from rfdiff.theory.neuron_types import TypeGrid, gram_root, is_odd, type_grid
 from rfdiff.value_types import is_concrete, static, value_type
 
-RULE_ERROR = 1e-13  # of the Gauss rules at the scales they are laid for
+RULE_ERROR = 1e-13  # of the Gauss rules at the scales they are made for
 
 
 @value_type
@@ -29,7 +29,7 @@ class Averages:
     """How averages over neurons and over the fluctuations of their inputs are taken (J neuron types, n directions outside the range of Q).
 
     Args:
-        activation: the activation they are laid for.
+        activation: the activation they are made for.
         noise_draws: number m of noise draws of the problem.
         types: `TypeGrid` of a standard normal vector of the rank of Q.
         null_basis: (K, n) directions outside the range of Q.
@@ -108,12 +108,12 @@ def equivalent_on(problem: Problem, averages: Averages) -> Equivalent:
 
 
 def require_made_for(problem: Problem, averages: Averages) -> None:
-    """Refuse a problem that is none of the plan's neighbours; what a traced one cannot tell stands in the kernel's error.
+    """Refuse a problem that the plan does not fit. A traced problem cannot be checked fully; the kernel's error covers the rest.
 
     Raises:
         InputError: another activation, number of noise draws, of classes, or another rank of the Gram matrix.
     """
-    again = "make a plan of its own for this problem"
+    again = "a new plan, made for this problem"
     if problem.activation != averages.activation:
         raise InputError(
             f"problem: activation {problem.activation.name!r} on a plan made for {averages.activation.name!r}; "

@@ -211,8 +211,8 @@ def curve_kernel(problem: Problem, plan: Plan) -> CurveKernel:
     if not (kernel.missing <= OUTSIDE and kernel.residual <= resolvent.RESIDUAL):
         raise InputError(
             f"problem: its spectrum leaves the contour of the plan (losses are off by {float(kernel.missing):.2g}, residual of the fixed "
-            f"point {float(kernel.residual):.1g}); allowed: problems near the plan's, or make a plan of "
-            "its own for this problem"
+            f"point {float(kernel.residual):.1g}); allowed: problems near the plan's, or "
+            "a new plan, made for this problem"
         )
     return kernel
 

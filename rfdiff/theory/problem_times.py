@@ -1,4 +1,4 @@
-"""Class-wise times of a problem from its closed form, which do not depend on the training times that are shown (`equations`, section 7).
+"""Class-wise times of a problem from its closed form, independent of the training times chosen for display (`equations`, section 7).
 
 The curves are evaluated on a grid that covers every mode, from before the first one moves to after the last one has relaxed, and at τ = ∞.
 """
@@ -29,7 +29,7 @@ NUM_TIMES = 640  # about 30 in a factor e over nine decades: crossings are good 
 FIRST, LAST = 1e-3, 40.0  # in relaxation times of the fastest and of the slowest mode
 FIRST_STEPS = 256  # of a discrete rule, each looked at: with momentum the curves oscillate there
 HARD = 6e-7  # of the highest eigenvalue: where the support touches 0, the grid ends as if it began here, after nine decades
-INSTEAD = "lays its own grid of training times, outside of jit, grad and vmap; allowed there: theory.class_times of a theory.curve_kernel"
+INSTEAD = "chooses its training times outside of jit, grad and vmap; allowed inside: theory.class_times of a theory.curve_kernel"
 
 Progress = Callable[[int, int], None]
 
@@ -67,7 +67,7 @@ def covering_curves(
     tolerance: float = 1e-6,
     progress: Progress | None = None,
 ) -> tuple[LearningCurves, LearningCurves]:
-    """Learning curves at the training times that are to be shown, and at times that cover every mode, for the price of one evaluation.
+    """Learning curves at the training times that are to be shown, and at times that cover every mode, at the cost of one evaluation.
 
     `rfdiff.times` of the second are the times of the closed form, whatever is shown.
 

@@ -17,7 +17,7 @@ from rfdiff.theory.learning_times import class_times
 from rfdiff.theory.plans import Plan, curve_kernel, plan_curves
 from rfdiff.theory_results import TimeSensitivity
 
-INSTEAD = "makes its own plan, outside of jit, grad and vmap; allowed there: theory.class_times of a theory.curve_kernel"
+INSTEAD = "makes its own plan, outside of jit, grad and vmap; allowed inside: theory.class_times of a theory.curve_kernel"
 
 
 def sensitivity(problem: Problem, *, q: float = 0.5, tolerance: float = 1e-7) -> TimeSensitivity:

@@ -218,7 +218,7 @@ CLOSED_FORMS: list[Callable[[MixtureLaw, Any], Any]] = [
 @pytest.mark.parametrize("function", CLOSED_FORMS)
 def test_refusals(function: Callable[[MixtureLaw, Any], Any]) -> None:
     anisotropic = MixtureLaw([0.7, 0.3], [[1.5, 0.6], [0.5, 0.6]], [0.5, 0.5], GRAM)
-    with pytest.raises(InputError, match="^weights: .*K >= 2, a single class has no speciation"):
+    with pytest.raises(InputError, match="^weights: .*K >= 2, since a single class has no speciation"):
         function(MixtureLaw.isotropic([1.0], [1.0]), 10)
     with pytest.raises(InputError, match="^law: the classes are not isotropic; allowed: covariances σ_c² I"):
         function(anisotropic, 10)

@@ -216,7 +216,7 @@ X, Y = ["--x", "psi_p", "1", "2", "3"], ["--y", "psi_n", "1", "2", "3"]
             ["--x", "t", "1", "2", "2000", "--y", "psi_n", "1", "2", "2000"],
             "--x, --y: 2000 x 2000 = 4000000 cells; allowed: at most 1000000",
         ),
-        (["--x", "t", "1", "2", "2.5", *Y], "Error parsing --x: .*'2.5'"),
+        (["--x", "t", "1", "2", "2.5", *Y], "--x: '2.5'; allowed: an integer"),
         (["--x", "t", "1", "2", *Y], "--x.*[Ee]xpected 4"),
         (["--x", "psi_n", "1", "2", "3", *Y], "--y: psi_n, as --x; allowed: another number"),
         (
@@ -232,7 +232,7 @@ X, Y = ["--x", "psi_p", "1", "2", "3"], ["--y", "psi_n", "1", "2", "3"]
         (["FLAT", "--x", "variance_ratio", "1", "2", "3", *Y], "--x: variance_ratio of a problem in which the variance of class 0 is 0"),
         (["FLAT", "--x", "variance_0", "1", "2", "3", *Y], "--x: variance_0 is 0 in the problem and cannot be scaled"),
         (["ONE"], "--x: 'variance_ratio'; allowed: t, psi_p"),
-        (["ONE", *X, *Y, "--pair", "0", "1"], "--pair: 0 1; allowed: no --pair, since there is one class"),
+        (["ONE", *X, *Y, "--pair", "0", "1"], "--pair: 0 1; allowed: no --pair, since the problem has one class"),
         ([*X, *Y, "--pair", "0", "2"], "--pair: 0 2; allowed: two different ones of 0 to 1"),
         ([*X, *Y, "--pair", "1", "1"], "--pair: 1 1; allowed: two different ones of 0 to 1"),
         ([*X, *Y, "--quantity", "tau"], "invalid choice 'tau'"),
@@ -302,7 +302,7 @@ def test_one_class_shows_the_time_itself(tmp_path: Path) -> None:
 def test_plot_says_what_it_can_draw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = save_dataset(xr.Dataset({"a": ("i", [1.0])}), tmp_path / "other.nc")
     assert "is not an rfdiff result" in refused(capsys, "plot", str(other))
-    assert "--pair: goes with a file of rfdiff phase-map alone" in refused(capsys, "plot", str(other), "--pair", "0", "1")
+    assert "--pair: applies only to a file of rfdiff phase-map" in refused(capsys, "plot", str(other), "--pair", "0", "1")
     whole = save_dataset(made_up(2, psi_p=np.array([1.0, 2.0]), psi_n=np.array([1.0, 2.0])), tmp_path / "map.nc").read_bytes()
     (tmp_path / "half.nc").write_bytes(whole[: len(whole) // 2])
     assert "half.nc: is truncated" in refused(capsys, "plot", str(tmp_path / "half.nc"))

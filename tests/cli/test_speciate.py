@@ -84,7 +84,7 @@ def test_plot_draws_it_again(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "text", "message"),
     [
-        ([], TOML.replace("[0.7, 0.3]", "[1.0]").replace("[1.5, 0.6]", "[1.5]"), "K >= 2, a single class has no speciation"),
+        ([], TOML.replace("[0.7, 0.3]", "[1.0]").replace("[1.5, 0.6]", "[1.5]"), "K >= 2, since a single class has no speciation"),
         (["--d", "1"], TOML, "--d: 1; allowed: 2 to"),
         (["--points", "1"], TOML, "--points: 1; allowed: 2 to 1000"),
         (["--steps", "50"], TOML, "--steps: 50; allowed: a multiple of --points"),

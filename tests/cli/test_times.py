@@ -67,7 +67,7 @@ def test_plot_draws_times_again(timed: types.SimpleNamespace, tmp_path: Path, ca
     assert text.splitlines()[:8] == timed.text.splitlines()[:8]
     assert (tmp_path / "times.png").read_bytes() == (timed.out / "times.png").read_bytes()
     assert "already holds times.png" in refused(capsys, "plot", file, "--out", str(tmp_path))
-    assert "--quantity: goes with a file of rfdiff phase-map alone" in refused(capsys, "plot", file, "--quantity", "tau_gen")
+    assert "--quantity: applies only to a file of rfdiff phase-map" in refused(capsys, "plot", file, "--quantity", "tau_gen")
     assert "already holds times.nc, times.png" in refused(capsys, "times", str(timed.problem), "--out", str(timed.out))
 
 

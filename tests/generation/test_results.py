@@ -59,5 +59,5 @@ def test_the_nearest_time_is_that_in_the_logarithm() -> None:
 
 def test_networks_of_other_times_are_refused() -> None:
     for networks in ((), (statistics(0), dataclasses.replace(statistics(1), counts=np.ones((3, 2), int)))):
-        with pytest.raises(InputError, match=r"^networks: \d networks; allowed: at least one, each of 4 sources"):
+        with pytest.raises(InputError, match=r"^networks: \d given; allowed: at least one, each with 4 sources"):
             result(networks=networks)

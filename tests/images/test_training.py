@@ -122,7 +122,7 @@ def test_a_longer_run_goes_on_and_another_seed_does_not_give_the_same(tmp_path: 
     train(short, toy_images(), tmp_path / "a")
     assert_same(tmp_path / "a", train(SETTINGS, toy_images(), tmp_path / "a"), finished)
     assert not np.array_equal(train(other, toy_images(), tmp_path / "b")["loss"], finished[1]["loss"].sel(step=other.measured_steps()))
-    with pytest.raises(ValueError, match=r"^steps: 6, and .* holds step 12 already; allowed: at least that many"):
+    with pytest.raises(ValueError, match=r"^steps: 6, but .* is already at step 12; allowed: at least that many"):
         train(short, toy_images(), tmp_path / "a")
 
 
@@ -151,7 +151,7 @@ def test_a_damaged_checkpoint_leaves_the_one_before_it(
     assert "step-000000012: damaged checkpoint" in text and f"going on from step {earlier}, the last good one" in text
     for step in checkpoints.kept(folder):
         damage(folder, step)
-    with pytest.raises(ValueError, match=r"damaged checkpoint .* and no other one is whole; delete"):
+    with pytest.raises(ValueError, match=r"damaged checkpoint .* and no undamaged checkpoint exists; delete"):
         train(SETTINGS, toy_images(), folder)
 
 

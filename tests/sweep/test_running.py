@@ -149,14 +149,14 @@ def test_another_sweep_is_refused_and_a_larger_one_goes_on(tmp_path: Path, monke
     run(tmp_path, small())
     before = names(tmp_path)
     for other in (small(random_seed=1), small(seeds=1), small(axes={"psi_n": [2.0, 4.0]})):
-        with pytest.raises(ValueError, match="holds another sweep, .* of whose 6 cells are not in this one"):
+        with pytest.raises(ValueError, match="holds another sweep: .* of its 6 cells are not in this one"):
             run(tmp_path, other)
     assert names(tmp_path) == before
     calls: list[Task] = []
     run(tmp_path, small(seeds=3, axes={"psi_n": [1.5, 2.0, 3.0]}), counting(calls))
     assert len(calls) == 1 + 3 + 2 and before < names(tmp_path)
     monkeypatch.setattr("rfdiff.sweep.running.versions", lambda: {**versions(), "jax": "0.0"})
-    with pytest.raises(ValueError, match=r"is of other versions \(jax .*, here 0\.0\); allowed: those, or another folder"):
+    with pytest.raises(ValueError, match=r"was computed with other versions \(jax .*, here 0\.0\); allowed: those versions, or"):
         run(tmp_path, small(seeds=3, axes={"psi_n": [1.5, 2.0, 3.0]}))
 
 

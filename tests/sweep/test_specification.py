@@ -127,7 +127,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"solvers": ["exact", "exact"]}, r"solvers: \['exact', 'exact'\] repeats itself"),
     ({"d": None}, "sweep: key 'd' is missing; required for exact"),
     ({"seeds": None}, "sweep: key 'seeds' is missing; required for exact"),
-    ({"solvers": ["theory"]}, r"d: \[12, 24\] with theory alone"),
+    ({"solvers": ["theory"]}, r"d: \[12, 24\], but the only solver is theory"),
     ({"d": 0}, "d: .* an integer from 1 to 2147483648"),
     ({"d": [12, 12]}, r"d: \[12, 12\] repeats itself"),
     ({"d": [True]}, r"d: \[True\]; allowed: an integer"),

@@ -62,7 +62,7 @@ def test_refusals() -> None:
     def inside(psi_n: Any) -> Any:
         return theory.gradient(dataclasses.replace(problem(), psi_n=psi_n), TAUS, functional).t
 
-    with jax.enable_x64(True), pytest.raises(InputError, match=r"theory.gradient makes its own plan.*allowed there: theory.curve_kernel"):
+    with jax.enable_x64(True), pytest.raises(InputError, match=r"theory.gradient makes its own plan.*allowed inside: theory.curve_kernel"):
         jax.jit(inside)(3.0)
     with pytest.raises(InputError, match="functional: returned .*allowed: a function of the curves that returns one real number"):
         theory.gradient(problem(), TAUS, lambda curves: curves.test_loss[1], tolerance=1e-8)  # the program of the first test

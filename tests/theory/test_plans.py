@@ -194,7 +194,7 @@ def test_covariances_that_do_not_commute_are_refused() -> None:
 def test_a_plan_made_for_another_problem_is_refused(change: dict[str, Any], message: str) -> None:
     """Without it a relu problem on a plan for tanh is off by 0.7, silently."""
     plan = theory.plan_points(centred(), np.array([1.0 + 0.5j]), gram_derivatives=False)
-    with pytest.raises(InputError, match=message + ".*allowed: the plan's, or make a plan of its own"):
+    with pytest.raises(InputError, match=message + ".*allowed: the plan's, or a new plan, made for this problem"):
         theory.transform_at(dataclasses.replace(centred(), **change), plan)
 
 
@@ -264,11 +264,11 @@ def test_traced_problems_are_told_what_to_use() -> None:
             inside(getattr(theory, name))
     points: list[Any] = [partial(theory.stieltjes, z=[1j]), partial(theory.plan_points, z=[1j])]
     for call in points:
-        with pytest.raises(InputError, match=r"outside of jit.*allowed there: .*theory.transform_at"):
+        with pytest.raises(InputError, match=r"outside of jit.*allowed inside: .*theory.transform_at"):
             inside(call)
     of_times: list[Any] = [theory.sensitivity, partial(theory.phase_map, axes={"t": [0.1], "psi_p": [2.0]})]
     for call in of_times:
-        with pytest.raises(InputError, match=r"outside of jit.*allowed there: theory.class_times"):
+        with pytest.raises(InputError, match=r"outside of jit.*allowed inside: theory.class_times"):
             inside(call)
 
 

@@ -22,7 +22,7 @@ from rfdiff.simulation.descent.loop import State, owned
 from rfdiff.value_types import as_number, set_field
 
 KEPT = 2
-PROBE = np.linspace(-4, 4, 65)  # arguments at which activations are told apart
+PROBE = np.linspace(-4, 4, 65)  # arguments at which activations are compared
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def identity(parts: Mapping[str, PyTree]) -> dict[str, str]:
     """Hashes of everything a state depends on, by name; the versions of rfdiff, JAX, optax and numpy and the device are added.
 
     Args:
-        parts: text, numbers, random keys, arrays or pytrees of these, and activations (told by name and values).
+        parts: text, numbers, random keys, arrays or pytrees of these, and activations (compared by name and values).
     """
     device = jax.local_devices()[0]
     versions = tuple(packages.version(name) for name in ("rfdiff", "jax", "jaxlib", "optax", "numpy"))

@@ -53,7 +53,8 @@ def probe(optimizer: optax.GradientTransformation, shape: tuple[int, int], dtype
             update, state = optimizer.update(gradient, state, params)
         except TypeError as err:
             raise InputError(
-                f"optimizer: its update fails on a gradient and the parameters alone ({err}); allowed: an optimiser that needs no others, "
+                f"optimizer: its update fails when given only a gradient and the parameters ({err}); "
+                "allowed: an optimiser that needs nothing else, "
                 "such as loss values"
             ) from err
         digest.update(np.asarray(update).tobytes())

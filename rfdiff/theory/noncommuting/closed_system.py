@@ -180,7 +180,7 @@ def solve(system: System, z: Array, start: Array, done: Done | None = None, tole
         system: the closed system.
         z: (Z,) points.
         start: (Z, S K + N) unknowns to start from.
-        done: told each finished point.
+        done: called after each finished point.
         tolerance: relative residual asked for.
     """
     trials = []

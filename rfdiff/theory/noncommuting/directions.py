@@ -118,7 +118,7 @@ def products(directions: Directions, nodes: list[tuple[np.ndarray, ...]], done: 
     """(Z, 2Z, base, base) of (1/d) tr[E_i(z1) E_j(z2)] for z2 at the points of the upper half-plane and at their conjugates.
 
     Real and imaginary parts are stacked, so that one real product serves both halves; tr[E_i(z1) E_j(z2)] = tr[E_j(z2) E_i(z1)] leaves
-    half of the pairs. Rows of the core are taken a few at a time, and `done` is told how many.
+    half of the pairs. Rows of the core are taken a few at a time, and `done` is called with their number.
     """
     r, d = directions.matrices.core.shape[1], directions.matrices.dimension
     pairs, count = directions.pairs, len(nodes)

@@ -239,7 +239,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"d": 0}, r"d: 0; allowed"),
     ({"dtype": "float16"}, r"dtype: float16; allowed"),
     ({"optimizer": "adam"}, r"optimizer: 'adam'; allowed: an optax.GradientTransformation"),
-    ({"optimizer": optax.polyak_sgd()}, r"optimizer: its update fails on a gradient and the parameters alone .*allowed: an optimiser that"),
+    (
+        {"optimizer": optax.polyak_sgd()},
+        r"optimizer: its update fails when given only a gradient .*allowed: an optimiser that",
+    ),
     ({"noise": "white"}, r"noise: 'white'; allowed: average, fixed, fresh, or None"),
     ({"noise": "fixed"}, r"noise: 'fixed' with noise_draws = inf; allowed: with a whole number of noise_draws"),
     ({"problem": DRAWN, "noise": "fresh"}, r"noise: 'fresh' with noise_draws = 2; allowed: with noise_draws = inf"),
