@@ -14,9 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from rfdiff.simulation.mehler import MehlerTerms, mehler_rows, product, truncation_rows
+from rfdiff.simulation.pieces import piece
 from rfdiff.simulation.rows import ALL, Rows
 
 TILE = 1024  # side of a tile at most: large enough for fast products, small enough for what it is made of to stay near the processor
+ACCELERATOR_TILE = 2048  # as many blocks of 128 × 128 as a large GPU has units, and more
 PANEL_VALUES = 2**22  # entries of a panel (rows, p)
 
 
@@ -73,8 +75,8 @@ def left_out(unit: jax.Array, energy: jax.Array, kept: jax.Array, order: int, ro
 
 
 def tile_side(p: int) -> int:
-    """Side of the tiles: p over a whole number where there is one that is not far from p/TILE, else the last tile is filled up."""
-    least = -(-p // TILE)
+    """Side of the tiles, p over a whole number; where that would be far below the largest side, the last tile is filled up instead."""
+    least = -(-p // piece(TILE, ACCELERATOR_TILE))
     count = next((count for count in range(least, 2 * least) if p % count == 0), least)
     return -(-p // count)
 

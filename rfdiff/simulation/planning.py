@@ -20,7 +20,8 @@ from rfdiff.samples import Samples
 from rfdiff.simulation.assembly import PANEL_VALUES
 from rfdiff.simulation.features import Sizes, floating_type, sizes_at
 from rfdiff.simulation.layout import available_bytes, layout_for, replica_bytes
-from rfdiff.simulation.operators import BLOCK_VALUES
+from rfdiff.simulation.operators import block_values
+from rfdiff.simulation.pieces import piece
 from rfdiff.simulation.rows import FEATURES
 from rfdiff.simulation.split import held_out_counts
 
@@ -31,6 +32,7 @@ PROBES = 16
 EIGH_SHARE, ELEMENTWISE_SHARE = 0.85, 0.05
 STEPS = 18  # blocks until every training time is resolved to 1e-8, seen at ψ_p from 8 to 64; at most p/d, where the space is the whole
 CALIBRATION = 1024
+ACCELERATOR_CALIBRATION = 8192  # a product of 1024 rows is mostly its launch there
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +105,7 @@ def plan(
 
     The exact flow is taken where it fits, since it gives the spectrum too and needs no tolerance; else the faster of the Krylov solvers
     that fit; random probes, whose losses have standard errors, only where nothing else does. Where a Krylov solver is expected to be
-    much faster, ask for it by name. Rates are measured once a process by one product of 1024 × 1024 matrices.
+    much faster, ask for it by name. Rates are measured once a process by one product of large matrices.
 
     Args:
         problem: the problem.
@@ -175,7 +177,7 @@ def _cost(
     held = (
         (2 * k + 4) * p * d
         + (4 * basis + 3 * width) * p
-        + 2 * min(BLOCK_VALUES, p * n * (train_order + 1))
+        + 2 * min(block_values(), p * n * (train_order + 1))
         + (train_order + 4) * PANEL_VALUES
     )
     size = item * (held + (0 if free else 3 * p * p)) + 8 * (2 * k + 4) * basis**2
@@ -191,7 +193,8 @@ def holds_matrix(p: int, dtype: str) -> bool:
 def product_rate(dtype: str) -> float:
     """Operations a second of a product of two large matrices on this device, measured."""
     with jax.enable_x64(dtype == "float64"):
-        a = jnp.ones((CALIBRATION, CALIBRATION), dtype) / CALIBRATION
+        side = piece(CALIBRATION, ACCELERATOR_CALIBRATION)
+        a = jnp.ones((side, side), dtype) / side
         multiply = jax.jit(lambda a: jnp.matmul(a, a, precision=jax.lax.Precision.HIGHEST))
         multiply(a).block_until_ready()
         best = math.inf
@@ -199,4 +202,4 @@ def product_rate(dtype: str) -> float:
             start = time.perf_counter()
             multiply(a).block_until_ready()
             best = min(best, time.perf_counter() - start)
-    return 2.0 * CALIBRATION**3 / best
+    return 2.0 * side**3 / best
