@@ -35,8 +35,9 @@ def matrix(terms: MehlerTerms, rows: Rows = ALL) -> jax.Array:
     lower = _over_tiles(terms, mehler_rows, write, jnp.zeros((padded, padded), terms.unit.dtype))[:p, :p]
     if p == side:
         return lower
-    # mirrored at the end: on a CPU, tiles written transposed one by one take six times as long
-    return jnp.where(np.arange(p)[:, None] >= np.arange(p), lower, lower.T)
+    # Mirrored at the end: on a CPU, tiles written transposed one by one take six times as long. The mask is made by the program: as a
+    # constant of p² bytes it took seconds to compile.
+    return jnp.where(jnp.tri(p, dtype=bool), lower, lower.T)
 
 
 def times(terms: MehlerTerms, X: jax.Array, rows: Rows = ALL) -> jax.Array:
