@@ -32,13 +32,15 @@ class Case(NamedTuple):
 
     def losses(self, dtype: str) -> np.ndarray:
         """(2, T, K) train and test losses."""
-        found = simulation.run_seeds(self.problem, self.taus, self.d, jax.random.key(7), [0], self.rule, dtype, solver=self.solver)
+        found = simulation.run_seeds(
+            self.problem, self.taus, self.d, jax.random.key(7), [0], rule=self.rule, dtype=dtype, solver=self.solver
+        )
         return np.stack([found.train_loss[0], found.test_loss[0]])
 
 
 def problem(law: MixtureLaw, activation: str, t: float, psi_p: float, psi_n: float, draws: float = math.inf) -> Problem:
     """A problem in one line."""
-    return Problem(law, activation, t, psi_p, psi_n, draws)
+    return Problem(law, activation, t=t, psi_p=psi_p, psi_n=psi_n, noise_draws=draws)
 
 
 CASES = {

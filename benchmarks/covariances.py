@@ -20,7 +20,7 @@ import numpy as np
 from scipy.linalg import expm
 
 from rfdiff import MixtureLaw, Problem, theory
-from rfdiff.theory import dense
+from rfdiff.theory.noncommuting import dense
 
 TARGETS = {"seconds": 180.0, "peak_gib": 6.0}
 TOLERANCE = 1e-4

@@ -19,12 +19,12 @@ import numpy as np
 from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow
-from rfdiff.simulation import ensemble
+from rfdiff.simulation import replica
 from rfdiff.simulation.features import clean_samples, first_layer, sizes_at
 from rfdiff.simulation.gradient_flow import flow_losses
-from rfdiff.simulation.layout import layout_for
 from rfdiff.simulation.moments import noise_averaged_moments, population_moments
 from rfdiff.simulation.quadrature import hermite_moments
+from rfdiff.simulation.replica_memory import layout_for
 
 TARGET = 1.3
 
@@ -62,7 +62,7 @@ def run(p: int, n: int, d: int, num_times: int, repeats: int) -> dict[str, Any]:
     problem = Problem(law, "tanh", t=0.1, psi_p=p / d, psi_n=n / d)  # type: ignore[arg-type]
     sizes, rule = sizes_at(problem, d), GradientFlow()
     layout = layout_for(problem, sizes, "float64")
-    mixture, keys = ensemble.replica_mixture(problem, d, jax.random.key(0))
+    mixture, keys = replica.replica_mixture(problem, d, jax.random.key(0))
     _, clock = rule.schedule(np.geomspace(0.1, 1e5, num_times), problem.kappa)
     with jax.enable_x64(True):
         W = first_layer(keys[0], sizes, jnp.float64)
@@ -77,7 +77,7 @@ def run(p: int, n: int, d: int, num_times: int, repeats: int) -> dict[str, Any]:
         symmetric = np.asarray(moments[0].U[0])
         times = harness.measure_together(
             {
-                "exact_flow": lambda: ensemble._compiled_one(problem, mixture, keys, rule, clock, layout=layout),
+                "exact_flow": lambda: replica._compiled_one(problem, mixture, keys, rule, clock, layout=layout),
                 "numpy_eigh": lambda: np.linalg.eigh(symmetric),
                 "numpy_products": numpy_products(sizes, layout.train_order, num_times),
                 "part_activation_averages": lambda: averages(mean, std),

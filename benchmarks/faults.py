@@ -23,7 +23,7 @@ import harness
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from rfdiff import store  # noqa: E402
+from rfdiff.files import result_file  # noqa: E402
 from rfdiff.sweep import collect, run_sweep, serially  # noqa: E402
 from tests.sweep.instant import SMALL, instant, sweep  # noqa: E402
 
@@ -47,7 +47,7 @@ def unreadable(paths: list[Path]) -> int:
     bad = 0
     for path in paths:
         try:
-            bad += store.load(path).metadata["cell"] != path.stem
+            bad += result_file.load(path).metadata["cell"] != path.stem
         except ValueError:
             bad += 1
     return bad
@@ -94,7 +94,7 @@ def killed_workers(out: Path, pids: Path, kills: int, size: tuple[str, ...], sec
 def counted(out: Path, reference: Path) -> dict[str, int]:
     """Cells lost, duplicated and differing, against the sweep that nobody killed."""
     expected, found = {path.name for path in cells(reference)}, [path.name for path in cells(out)]
-    there = [str(store.load(path).metadata["cell"]) for path in cells(out)]
+    there = [str(result_file.load(path).metadata["cell"]) for path in cells(out)]
     same = collect(out).drop_attrs().identical(collect(reference).drop_attrs())
     failures = len(list((out / "failures").iterdir()))
     lost, twice = len(expected - set(found)), len(there) - len(set(there)) + len(set(found) - expected)

@@ -60,8 +60,8 @@ def run(cells: int, k: int, tolerance: float, repeats: int) -> dict[str, Any]:
         "targets_s": TARGETS,
         "map": {
             "cells": cells**2,
-            "failed": max(int(each.failed.sum()) for each in found),
-            "worst_error_of_the_others": max(float(each.error_estimate[~each.failed].max()) for each in found),
+            "failed": max(int((~each.converged).sum()) for each in found),
+            "worst_error_of_the_others": max(float(each.error_estimate[each.converged].max()) for each in found),
             "programs_compiled_when_warm": compiled[-1] - compiled[0],
             "progress_reports": len(reports) // len(found),
         },

@@ -25,11 +25,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from rfdiff import MixtureLaw, Problem, simulation, theory
-from rfdiff.simulation.assembly import tile_side
-from rfdiff.simulation.ensemble import replica_mixture
 from rfdiff.simulation.features import clean_samples, first_layer, sizes_at
-from rfdiff.simulation.layout import layout_for
+from rfdiff.simulation.moment_assembly import tile_side
 from rfdiff.simulation.moments import noise_averaged_moments
+from rfdiff.simulation.replica import replica_mixture
+from rfdiff.simulation.replica_memory import layout_for
 
 TARGET = 0.7
 PARTS = ("eigh", "assembly", "exact_flow", "krylov", "theory")

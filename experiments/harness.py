@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from rfdiff._files import replacing
-from rfdiff.datasets import load_dataset, save_dataset
+from rfdiff.files.atomic import replacing
+from rfdiff.files.dataset_file import load_dataset, save_dataset
 from rfdiff.plots import save_figure
 from rfdiff.progress import progress
 

@@ -13,8 +13,8 @@ import jax
 import numpy as np
 
 from rfdiff import LearningCurves, MixtureLaw, Problem, simulation, theory, times
+from rfdiff.class_times import TIME_NAMES
 from rfdiff.curves import CURVE_NAMES
-from rfdiff.report import TIME_NAMES
 
 ROWS = (*TIME_NAMES, "tau_gap", "best_test_loss")
 GEN, STOP, MEM, OPT, GAP = range(5)

@@ -6,11 +6,14 @@ Stein's lemma where a derivative would stand. A function with a kink needs a rul
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
+
+from rfdiff.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,12 @@ class Activation:
     name: str
     function: Callable[[jax.Array], jax.Array]
     kinks: tuple[float, ...] = ()
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """Built-in activations pickle by name; a user's own pickles if its function does."""
+        if ACTIVATIONS.get(self.name) is self:
+            return as_activation, (self.name,)
+        return Activation, (self.name, self.function, self.kinks)
 
     def __call__(self, x: ArrayLike) -> jax.Array:
         """σ(x), elementwise."""
@@ -46,14 +55,14 @@ def as_activation(spec: str | Activation | Callable[[jax.Array], jax.Array]) -> 
     """The activation meant by a name, an `Activation`, or a smooth scalar function.
 
     Raises:
-        ValueError: unknown name; or a function that JAX cannot trace, or that does not map finite numbers to finite numbers elementwise.
+        InputError: unknown name; or a function that JAX cannot trace, or that does not map finite numbers to finite numbers elementwise.
     """
     if isinstance(spec, str):
         if spec not in ACTIVATIONS:
-            raise ValueError(f"activation: unknown name {spec!r}; allowed: {', '.join(ACTIVATIONS)}, or a smooth function")
+            raise InputError(f"activation: unknown name {spec!r}; allowed: {', '.join(ACTIVATIONS)}, or a smooth function")
         return ACTIVATIONS[spec]
     if not callable(spec):
-        raise ValueError(f"activation: got {spec!r}; allowed: one of {', '.join(ACTIVATIONS)}, an Activation, or a smooth function")
+        raise InputError(f"activation: got {spec!r}; allowed: one of {', '.join(ACTIVATIONS)}, an Activation, or a smooth function")
     activation = spec if isinstance(spec, Activation) else Activation(getattr(spec, "__name__", "custom"), spec)
     if activation not in ACTIVATIONS.values():
         _probe(activation)
@@ -68,12 +77,12 @@ def _probe(activation: Activation) -> None:
         values, part = np.asarray(activation(probe)), np.asarray(activation(probe[:3]))
     except Exception as err:
         reason = (str(err).splitlines() or [""])[0]
-        raise ValueError(f"{what} fails on a JAX array of shape (7,): {reason}; allowed: a function made of jax.numpy operations") from err
+        raise InputError(f"{what} fails on a JAX array of shape (7,): {reason}; allowed: a function made of jax.numpy operations") from err
     if traced.shape != probe.shape or traced.dtype != probe.dtype:
-        raise ValueError(
+        raise InputError(
             f"{what} maps float32 (7,) to {traced.dtype} {traced.shape}; allowed: an elementwise function that keeps the dtype"
         )
     if not np.all(np.isfinite(values)):
-        raise ValueError(f"{what} gives {values.tolist()} on [-6, 6]; allowed: finite values")
+        raise InputError(f"{what} gives {values.tolist()} on [-6, 6]; allowed: finite values")
     if not np.allclose(values[:3], part, rtol=1e-4, atol=1e-6):
-        raise ValueError(f"{what} gives other values for a part of an array than for the whole; allowed: an elementwise function")
+        raise InputError(f"{what} gives other values for a part of an array than for the whole; allowed: an elementwise function")

@@ -18,13 +18,14 @@ import jax
 import numpy as np
 from scipy.stats import t as student
 
-from rfdiff._pytree import static, value_type
 from rfdiff.curves import LearningCurves
+from rfdiff.errors import InputError
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow, Rule
 from rfdiff.simulation import learning_curves as simulated_curves
 from rfdiff.simulation.features import sizes_at
 from rfdiff.theory import learning_curves as predicted_curves
+from rfdiff.value_types import static, value_type
 
 COMPARED = ("train_loss", "test_loss")
 CONCLUSIVE = 0.25
@@ -88,21 +89,21 @@ def assess(theory: LearningCurves, simulation: LearningCurves, smaller: Learning
         `Agreement`.
 
     Raises:
-        ValueError: grids, class counts, dimensions or seed numbers that do not fit.
+        InputError: grids, class counts, dimensions or seed numbers that do not fit.
     """
     d, h = simulation.dimension, smaller.dimension
     if theory.source != "theory" or d is None or h is None:
-        raise ValueError("theory, simulation, smaller: allowed: one prediction and two simulations, in this order")
+        raise InputError("theory, simulation, smaller: allowed: one prediction and two simulations, in this order")
     if not d / 4 <= h <= 3 * d / 4:
-        raise ValueError(f"smaller: dimension {h} beside {d}; allowed: between {d / 4:g} and {3 * d / 4:g}")
+        raise InputError(f"smaller: dimension {h} beside {d}; allowed: between {d / 4:g} and {3 * d / 4:g}")
     for name, curves in (("simulation", simulation), ("smaller", smaller)):
         if curves.per_seed is None:
-            raise ValueError(f"{name}: holds no curves of single seeds; allowed: curves that keep them, as the simulation returns them")
+            raise InputError(f"{name}: holds no curves of single seeds; allowed: curves that keep them, as the simulation returns them")
         if np.shape(curves.test_loss) != np.shape(theory.test_loss) or not np.allclose(curves.taus, theory.taus, rtol=1e-12, atol=0):
-            raise ValueError(f"{name}: its training times or classes are not those of the theory; allowed: the same grid")
-    seeds = min(len(curves.per_seed["test_loss"]) for curves in (simulation, smaller))
+            raise InputError(f"{name}: its training times or classes are not those of the theory; allowed: the same grid")
+    seeds = min(len((curves.per_seed or {})["test_loss"]) for curves in (simulation, smaller))
     if seeds < 2:
-        raise ValueError(f"num_seeds: {seeds}; allowed: at least 2, for a standard error")
+        raise InputError(f"num_seeds: {seeds}; allowed: at least 2, for a standard error")
     k = h / (d - h)
     deviation, allowance, remainder, stderr, standardised = {}, {}, {}, {}, {}
     lost = False
@@ -161,12 +162,12 @@ def compare(
         `Agreement`.
 
     Raises:
-        ValueError: from any of the three, before anything expensive starts where it can be known.
+        InputError: from any of the three, before anything expensive starts where it can be known.
     """
     if not isinstance(num_seeds, Integral) or num_seeds < 2:
-        raise ValueError(f"num_seeds: {num_seeds!r}; allowed: an integer >= 2, for a standard error")
+        raise InputError(f"num_seeds: {num_seeds!r}; allowed: an integer >= 2, for a standard error")
     if not isinstance(d, Integral) or d < 4:
-        raise ValueError(f"d: {d!r}; allowed: an integer >= 4, so that d // 2 is a size too")
+        raise InputError(f"d: {d!r}; allowed: an integer >= 4, so that d // 2 is a size too")
     sizes_at(problem, d // 2)  # refuses what cannot be built before the theory is computed
     theory = predicted_curves(problem, taus, rule=rule, tolerance=tolerance)
     large, small = jax.random.split(key)

@@ -1,16 +1,22 @@
-"""What both sides return: learning curves per class, spectra, and the class-wise times read from them (`equations`, section 7)."""
+"""What both sides return: learning curves per class, and spectra."""
 
-from typing import Any
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
+from jaxtyping import Float, Int
 
-from rfdiff._pytree import static, value_type, vectorize_text
+from rfdiff.errors import InputError
+from rfdiff.labels import Label, Labelled, dataset_of, read_attributes, static_attributes, values_of
+from rfdiff.value_types import static, value_type
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 CURVE_NAMES = ("train_loss", "test_loss", "score_error")
 
 
 @value_type
-class EmpiricalSpectrum:
+class EmpiricalSpectrum(Labelled):
     """Eigenvalues of the simulated feature second moment U, and the share each class has in each.
 
     Args:
@@ -19,12 +25,17 @@ class EmpiricalSpectrum:
             where λ > 0, and is 0 on zero modes.
     """
 
-    eigenvalues: Any
-    class_weights: Any
+    eigenvalues: Float[np.ndarray, "S p"]
+    class_weights: Float[np.ndarray, "S p K"]
+
+    LABELS: ClassVar = {
+        "eigenvalues": Label(("seed", "mode"), "eigenvalues of the simulated feature second moment U, ascending"),
+        "class_weights": Label(("seed", "mode", "class"), "share of the class in the spectral weight 1/p of the eigenvalue"),
+    }
 
 
 @value_type
-class Spectrum:
+class Spectrum(Labelled):
     """Limiting spectrum of the feature second moment U, from the closed form.
 
     Args:
@@ -38,18 +49,34 @@ class Spectrum:
         missing_mass: |1 - ∫ρ - Σ atoms|, the numerical error of the whole.
     """
 
-    support: Any
-    eigenvalues: Any
-    density: Any
-    class_density: Any
-    bulk: Any
-    atom_locations: Any
-    atom_weights: Any
-    missing_mass: Any
+    support: Float[np.ndarray, "B 2"]
+    eigenvalues: Float[np.ndarray, " G"]
+    density: Float[np.ndarray, " G"]
+    class_density: Float[np.ndarray, "G K"]
+    bulk: Int[np.ndarray, " G"]
+    atom_locations: Float[np.ndarray, " A"]
+    atom_weights: Float[np.ndarray, " A"]
+    missing_mass: float
+
+    LABELS: ClassVar = {
+        "support": Label(("interval", "edge"), "edges of the intervals that hold the continuous spectrum of U"),
+        "eigenvalues": Label(("eigenvalue",), "eigenvalue of U", variable="eigenvalue"),
+        "density": Label(("eigenvalue",), "spectral density of U", "1/eigenvalue"),
+        "class_density": Label(("eigenvalue", "class"), "part of the spectral density that belongs to the class", "1/eigenvalue"),
+        "bulk": Label(("eigenvalue",), "index of the support interval of the grid point"),
+        "atom_locations": Label(("atom",), "place of the atom", variable="atom"),
+        "atom_weights": Label(("atom",), "weight of the atom"),
+        "missing_mass": Label((), "numerical error of the total mass of the density and the atoms"),
+    }
+
+    @property
+    def num_classes(self) -> int:
+        """Number K of classes."""
+        return int(np.shape(self.class_density)[-1])
 
 
 @value_type
-class LearningCurves:
+class LearningCurves(Labelled):
     """Per-class curves along training, from theory or simulation (T times, K classes, S seeds).
 
     Losses are per coordinate: `L_c = (1/d) E‖√Δ s_A(x_t) + ξ‖²`. Score error is `E_c‖s_A - s*‖²/d = (L_c^test - L_c^*)/Δ`.
@@ -60,7 +87,7 @@ class LearningCurves:
         optimal_loss: (K,) loss L_c^* of the exact score of the mixture.
         weights: (K,) class fractions π_c.
         kappa: rate κ of the flow, so that a mode λ relaxes in time 1/(κλ).
-        error_estimate: largest numerical error of any theory entry; NaN for a simulation.
+        error_estimate: largest numerical error of any entry; NaN where it is not known.
         train_loss_stderr, test_loss_stderr, score_error_stderr: (T, K) standard errors over seeds; zeros for theory.
         per_seed: {"train_loss": (S, T, K), "test_loss": ..., "score_error": ...} of a simulation, else None.
         spectrum: `EmpiricalSpectrum` of a simulation, else None.
@@ -69,135 +96,85 @@ class LearningCurves:
         dtype: floating type it was computed in.
     """
 
-    taus: Any
-    train_loss: Any
-    test_loss: Any
-    score_error: Any
-    optimal_loss: Any
-    weights: Any
-    kappa: Any
-    error_estimate: Any
-    train_loss_stderr: Any
-    test_loss_stderr: Any
-    score_error_stderr: Any
-    per_seed: Any = None
-    spectrum: Any = None
+    taus: Float[np.ndarray, " T"]
+    train_loss: Float[np.ndarray, "T K"]
+    test_loss: Float[np.ndarray, "T K"]
+    score_error: Float[np.ndarray, "T K"]
+    optimal_loss: Float[np.ndarray, " K"]
+    weights: Float[np.ndarray, " K"]
+    kappa: float
+    error_estimate: float
+    train_loss_stderr: Float[np.ndarray, "T K"]
+    test_loss_stderr: Float[np.ndarray, "T K"]
+    score_error_stderr: Float[np.ndarray, "T K"]
+    per_seed: dict[str, Float[np.ndarray, "S T K"]] | None = None
+    spectrum: EmpiricalSpectrum | None = None
     source: str = static(default="theory")
     dimension: int | None = static(default=None)
     dtype: str = static(default="float64")
+
+    LABELS: ClassVar = {
+        "taus": Label(("tau",), "training time, in the unit fixed by kappa (inf: convergence)", variable="tau"),
+        "train_loss": Label(("tau", "class"), "train loss of the class, per coordinate"),
+        "test_loss": Label(("tau", "class"), "test loss of the class, per coordinate"),
+        "score_error": Label(("tau", "class"), "squared distance to the exact score on the class, per coordinate"),
+        "optimal_loss": Label(("class",), "test loss of the exact score of the mixture on the class, per coordinate"),
+        "weights": Label(("class",), "class fraction"),
+        "kappa": Label((), "relaxation rate of a unit eigenvalue of U, 2 Delta / psi_p", "1/tau"),
+        "error_estimate": Label((), "largest numerical error of any entry"),
+        "train_loss_stderr": Label(("tau", "class"), "standard error of train_loss over seeds"),
+        "test_loss_stderr": Label(("tau", "class"), "standard error of test_loss over seeds"),
+        "score_error_stderr": Label(("tau", "class"), "standard error of score_error over seeds"),
+    }
+    PER_SEED: ClassVar = {
+        name: Label(("seed", "tau", "class"), f"{name} of each seed", variable=f"{name}_per_seed") for name in CURVE_NAMES
+    }
 
     @property
     def num_classes(self) -> int:
         """Number K of classes."""
         return int(np.shape(self.weights)[-1])
 
-    def total(self, name: str) -> np.ndarray:
+    def total(self, name: str) -> Float[np.ndarray, " T"]:
         """(T,) average Σ_c π_c of one of the curves over the classes.
 
         Args:
             name: "train_loss", "test_loss" or "score_error".
 
         Raises:
-            ValueError: another name.
+            InputError: another name.
         """
         if name not in CURVE_NAMES:
-            raise ValueError(f"name: {name!r}; allowed: {', '.join(CURVE_NAMES)}")
+            raise InputError(f"name: {name!r}; allowed: {', '.join(CURVE_NAMES)}")
         return np.asarray(getattr(self, name)) @ np.asarray(self.weights)
 
+    def to_xarray(self) -> "xr.Dataset":
+        """Curves on the axes tau and class, with those of each seed and the spectra of a simulation on the axis seed."""
+        data = dataset_of(self, self.LABELS, static_attributes(self))
+        for name, values in (self.per_seed or {}).items():
+            label = self.PER_SEED[name]
+            data[label.variable] = (label.dims, np.asarray(values), {"long_name": label.long_name, "units": label.units})
+        if self.spectrum is not None:
+            data = data.merge(self.spectrum.to_xarray())
+        if "seed" in data.dims:
+            data = data.assign_coords(seed=("seed", np.arange(data.sizes["seed"]), {"long_name": "index of the seed", "units": "1"}))
+        return data
 
-@value_type
-class ClassTimes:
-    """Class-wise training times (`equations`, section 7), each (K,), in units of τ.
+    @classmethod
+    def from_xarray(cls, data: "xr.Dataset", where: str = "") -> Self:
+        """The curves in a dataset that `to_xarray` made.
 
-    Args:
-        tau_gen: generalisation: first τ at which L_c has made 1 - 1/e of its descent L_c(0) - min L_c; NaN without a descent.
-        tau_stop: early stopping: arg min of L_c; inf if L_c still falls at the end of the grid; 0 if it only rises.
-        tau_mem: memorisation: first τ at which the gap L_c - ℓ_c is half of its final value; NaN if the gap does not open.
-        tau_opt: first τ at which L_c has gone the fraction q from L_c(0) to L_c^*; inf if it never does.
-        q: that fraction.
-    """
+        Raises:
+            InputError: a variable or attribute is missing, is not of numbers, or has other axes; the message names it.
+        """
+        per_seed = values_of(data, cls.PER_SEED, where, optional=CURVE_NAMES)
+        spectrum = EmpiricalSpectrum.from_xarray(data, where) if "eigenvalues" in data else None
+        attributes = read_attributes(cls, data.attrs, where)
+        return cls(**values_of(data, cls.LABELS, where), per_seed=per_seed or None, spectrum=spectrum, **attributes)
 
-    tau_gen: Any
-    tau_stop: Any
-    tau_mem: Any
-    tau_opt: Any
-    q: float = static(default=0.5)
-
-
-def times(curves: LearningCurves, q: float = 0.5) -> ClassTimes:
-    """Class-wise generalisation, early-stopping, memorisation and near-optimality times of a set of curves.
-
-    Curves are interpolated linearly in log τ between grid points (in τ between 0 and the first), the minimum by a parabola through
-    the three lowest points. The final gap is that at the last grid point: let the grid end in inf, or well after memorisation.
-
-    Args:
-        curves: per-class curves on an increasing grid; L_c(0) = 1, the loss of A = 0.
-        q: fraction of the way to the exact score's loss that counts as learned, in (0, 1).
-
-    Returns:
-        `ClassTimes`, each (K,).
-
-    Raises:
-        ValueError: q out of range, fewer than 3 training times, or a grid that does not increase (as the penalties of `Ridge` may).
-    """
-    if not 0 < q < 1:
-        raise ValueError(f"q: {q!r}; allowed: 0 < q < 1")
-    taus = np.asarray(curves.taus, np.float64)
-    if taus.size < 3:
-        raise ValueError(f"taus: {taus.size} training times; allowed: at least 3 to read times from")
-    if np.any(taus[1:] < taus[:-1]):
-        raise ValueError(f"taus: {vectorize_text(taus)} decreases; allowed: increasing training times (for Ridge: decreasing penalties)")
-    test, train = np.asarray(curves.test_loss, np.float64), np.asarray(curves.train_loss, np.float64)
-    optimal = np.asarray(curves.optimal_loss, np.float64)
-    unknown = bool(np.isinf(taus[-1]) and np.all(np.isnan(test[-1])) and np.all(np.isfinite(test[:-1])))
-    if unknown:  # p = n m: the limit diverges, and only the final gap is lost with it
-        taus, test, train = taus[:-1], test[:-1], train[:-1]
-    noise = max(float(np.nan_to_num(curves.error_estimate)), 1e-12)
-    per_class = [_class_times(taus, test[:, c], train[:, c], optimal[c], q, noise) for c in range(test.shape[1])]
-    gen, stop, mem, opt = (np.array(column) for column in zip(*per_class, strict=True))
-    return ClassTimes(gen, stop, np.full_like(mem, np.nan) if unknown else mem, opt, q)
-
-
-def _class_times(
-    taus: np.ndarray, test: np.ndarray, train: np.ndarray, optimal: float, q: float, noise: float
-) -> tuple[float, float, float, float]:
-    if not np.all(np.isfinite(test)) or not np.all(np.isfinite(train)):
-        return np.nan, np.nan, np.nan, np.nan  # a failed cell leaves no time that could be trusted
-    start = 1.0
-    descent, gap = start - test, test - train
-    stop, lowest = _minimum(taus, test, noise)
-    gen = _first_crossing(taus, descent, (1 - np.exp(-1)) * (start - lowest)) if lowest < start else np.nan
-    if not lowest < start:
-        stop = 0.0
-    mem = _first_crossing(taus, gap, gap[-1] / 2) if gap[-1] > 0 else np.nan
-    opt = _first_crossing(taus, descent, q * (start - optimal)) if optimal < start else np.nan
-    return gen, stop, mem, np.inf if np.isnan(opt) and optimal < start else opt
-
-
-def _first_crossing(taus: np.ndarray, values: np.ndarray, level: float) -> float:
-    """First τ at which `values`, 0 at τ = 0, reaches `level`; NaN if it never does."""
-    above = np.flatnonzero(values >= level)
-    if above.size == 0 or not np.isfinite(level):
-        return np.nan
-    i = int(above[0])
-    if i == 0:
-        return float(taus[0] * level / values[0]) if values[0] > 0 else float(taus[0])
-    share = (level - values[i - 1]) / (values[i] - values[i - 1])
-    if np.isinf(taus[i]):
-        return np.inf
-    if taus[i - 1] == 0:
-        return float(taus[i] * share)
-    return float(np.exp(np.log(taus[i - 1]) + share * np.log(taus[i] / taus[i - 1])))
-
-
-def _minimum(taus: np.ndarray, values: np.ndarray, noise: float) -> tuple[float, float]:
-    """Place and value of the minimum, by a parabola in log τ; inf where the values end at their lowest, to within their numerical error."""
-    i = int(np.argmin(values))
-    if i == len(values) - 1 or values[-1] - values[i] <= noise:
-        return np.inf, float(values[i])
-    if i == 0 or taus[i - 1] == 0 or np.isinf(taus[i + 1]) or not taus[i - 1] < taus[i] < taus[i + 1]:
-        return float(taus[i]), float(values[i])
-    x, y = np.log(taus[i - 1 : i + 2] / taus[i]), values[i - 1 : i + 2]
-    curvature, slope, _ = np.polyfit(x, y, 2)
-    shift = float(np.clip(-slope / (2 * curvature), x[0], x[2])) if curvature > 0 else 0.0
-    return float(taus[i] * np.exp(shift)), float(y[1] + slope * shift + curvature * shift**2)
+    def __repr__(self) -> str:
+        """One line: where the curves come from, their size and their numerical error."""
+        taus, seeds = np.asarray(self.taus), "" if self.per_seed is None else f", {len(self.per_seed['test_loss'])} seeds"
+        times = f"{taus.size} times from {taus[0]:.4g} to {taus[-1]:.4g}" if taus.size else "no times"
+        size = "" if self.dimension is None else f" at d = {self.dimension} in {self.dtype}"
+        return f"<LearningCurves: {self.source}{size}{seeds}, {times}, {self.num_classes} classes, error {float(self.error_estimate):.2g}>"

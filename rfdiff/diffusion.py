@@ -13,19 +13,3 @@ def signal_scale(t: ArrayLike) -> jax.Array:
 def noise_variance(t: ArrayLike) -> jax.Array:
     """Variance Δ = 1 - e^{-2t} of the noise in each coordinate of x_t (through `expm1`, exact as t → 0)."""
     return -jnp.expm1(-2.0 * jnp.asarray(t))
-
-
-def forward_sample(key: jax.Array, x0: jax.Array, t: ArrayLike) -> tuple[jax.Array, jax.Array]:
-    """Noised samples x_t and the noise ξ that made them.
-
-    Args:
-        key: JAX random key.
-        x0: (..., d) clean samples.
-        t: diffusion time.
-
-    Returns:
-        x_t and ξ, each of the shape and dtype of x0.
-    """
-    noise = jax.random.normal(key, x0.shape, x0.dtype)
-    scale = signal_scale(t).astype(x0.dtype)
-    return scale * x0 + jnp.sqrt(noise_variance(t)).astype(x0.dtype) * noise, noise

@@ -1,22 +1,26 @@
 """Gaussian mixtures: the dimension-free law, and its realisation at a dimension d (`equations`, section 1)."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Integer
 from numpy.typing import ArrayLike
 
-from rfdiff._pytree import as_real_array, is_concrete, set_field, static, value_type, vectorize_text
-from rfdiff.covariances import check_gram, class_moments, law_fields, symmetric_roots
-from rfdiff.scores import NoisedMixture, noised_mixture
-from rfdiff.scores import optimal_loss as optimal_loss
+from rfdiff.covariance_estimates import class_moments
+from rfdiff.covariances import check_gram, law_fields, symmetric_roots
+from rfdiff.errors import InputError
+from rfdiff.noised_mixture import NoisedMixture, noised_mixture
+from rfdiff.noised_mixture import optimal_loss as optimal_loss
+from rfdiff.value_types import DType, Value, as_real_array, is_concrete, set_field, static, value_type, vectorize_text, whole_number
 
 WEIGHT_TOLERANCE = 1e-6
+Numbers: TypeAlias = ArrayLike | jax.Array
 
 
 @value_type
-class MixtureLaw:
+class MixtureLaw(Value):
     """Law of a K-class Gaussian mixture as d → ∞: class fractions, joint covariance spectrum, centroid Gram matrix.
 
     A fraction `eigenvalue_weights[l]` of the d directions has the joint eigenvalues `eigenvalues[l] = (λ_1, …, λ_K)` of the class
@@ -33,34 +37,47 @@ class MixtureLaw:
         commuting: whether `eigenvalues` are joint.
 
     Raises:
-        ValueError: naming the field, its value and the allowed range.
+        InputError: naming the field, its value and the allowed range.
     """
 
-    weights: Any
-    eigenvalues: Any
-    eigenvalue_weights: Any
-    centroid_gram: Any
-    covariances: Any = None
-    centroids: Any = None
+    weights: Float[np.ndarray, " K"]
+    eigenvalues: Float[np.ndarray, "L K"]
+    eigenvalue_weights: Float[np.ndarray, " L"]
+    centroid_gram: Float[np.ndarray, "K K"]
+    covariances: Float[np.ndarray, "K d d"] | None = None
+    centroids: Float[np.ndarray, "K d"] | None = None
     commuting: bool = static(default=True)
+
+    if TYPE_CHECKING:  # what the constructor accepts is wider than what the fields hold
+
+        def __init__(
+            self,
+            weights: Numbers,
+            eigenvalues: Numbers,
+            eigenvalue_weights: Numbers,
+            centroid_gram: Numbers,
+            covariances: Numbers | None = None,
+            centroids: Numbers | None = None,
+            commuting: bool = True,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         for name in ("weights", "eigenvalues", "eigenvalue_weights", "centroid_gram"):
             set_field(self, name, _as_array(name, getattr(self, name)))
         if (self.covariances is None) != (self.centroids is None) or (self.covariances is None and not self.commuting):
-            raise ValueError("covariances: given without centroids, or commuting=False without them; allowed: build with from_covariances")
+            raise InputError("covariances: given without centroids, or commuting=False without them; allowed: build with from_covariances")
         if np.ndim(self.weights) != 1 or np.shape(self.weights)[0] < 1:
-            raise ValueError(f"weights: shape {np.shape(self.weights)}; allowed: (K,) with K >= 1")
+            raise InputError(f"weights: shape {np.shape(self.weights)}; allowed: (K,) with K >= 1")
         k = np.shape(self.weights)[0]
         if np.ndim(self.eigenvalues) != 2 or np.shape(self.eigenvalues)[1] != k or np.shape(self.eigenvalues)[0] < 1:
-            raise ValueError(f"eigenvalues: shape {np.shape(self.eigenvalues)}; allowed: (L, K) with K = {k}, as many as weights")
+            raise InputError(f"eigenvalues: shape {np.shape(self.eigenvalues)}; allowed: (L, K) with K = {k}, as many as weights")
         groups = np.shape(self.eigenvalues)[0]
         if np.shape(self.eigenvalue_weights) != (groups,):
-            raise ValueError(
+            raise InputError(
                 f"eigenvalue_weights: shape {np.shape(self.eigenvalue_weights)}; allowed: ({groups},), one for each row of eigenvalues"
             )
         if np.shape(self.centroid_gram) != (k, k):
-            raise ValueError(f"centroid_gram: shape {np.shape(self.centroid_gram)}; allowed: ({k}, {k}), K x K with K = {k} weights")
+            raise InputError(f"centroid_gram: shape {np.shape(self.centroid_gram)}; allowed: ({k}, {k}), K x K with K = {k} weights")
         if is_concrete(self.weights, self.eigenvalues, self.eigenvalue_weights, self.centroid_gram):
             self._check_values()
 
@@ -68,17 +85,17 @@ class MixtureLaw:
         for name in ("weights", "eigenvalues", "eigenvalue_weights", "centroid_gram"):
             value = getattr(self, name)
             if not np.all(np.isfinite(value)):
-                raise ValueError(f"{name}: {vectorize_text(np.ravel(value))} has an entry that is not finite; allowed: finite numbers")
+                raise InputError(f"{name}: {vectorize_text(np.ravel(value))} has an entry that is not finite; allowed: finite numbers")
         for name in ("weights", "eigenvalue_weights"):
             value = getattr(self, name)
             if np.any(value <= 0):
-                raise ValueError(f"{name}: {vectorize_text(value)} has an entry <= 0; allowed: every entry > 0")
+                raise InputError(f"{name}: {vectorize_text(value)} has an entry <= 0; allowed: every entry > 0")
             if abs(value.sum() - 1) > WEIGHT_TOLERANCE:
-                raise ValueError(f"{name}: {vectorize_text(value)} sums to {value.sum():.8g}; allowed: a sum of 1")
+                raise InputError(f"{name}: {vectorize_text(value)} sums to {value.sum():.8g}; allowed: a sum of 1")
             if abs(value.sum() - 1) > 1e-15 * value.size:  # a normalised list is left alone, so that a file reads back to the same numbers
                 set_field(self, name, value / value.sum())
         if np.any(self.eigenvalues < 0):
-            raise ValueError(
+            raise InputError(
                 f"eigenvalues: smallest variance is {self.eigenvalues.min():.6g}; allowed: variances >= 0 (not standard deviations)"
             )
         check_gram(self.centroid_gram)
@@ -93,15 +110,15 @@ class MixtureLaw:
             centroid_gram: (K, K) Gram matrix μ_c·μ_{c'}/d; None for centred classes.
 
         Raises:
-            ValueError: naming the field, its value and the allowed range.
+            InputError: naming the field, its value and the allowed range.
         """
         weights = _as_array("weights", weights)
         k = np.size(weights)
         spread = _as_array("variances", variances)
         if np.shape(spread) != (k,):
-            raise ValueError(f"variances: shape {np.shape(spread)}; allowed: ({k},), one for each of the {k} weights")
+            raise InputError(f"variances: shape {np.shape(spread)}; allowed: ({k},), one for each of the {k} weights")
         if is_concrete(spread) and not np.all(np.isfinite(spread) & (spread >= 0)):
-            raise ValueError(f"variances: {vectorize_text(spread)}; allowed: finite numbers >= 0 (variances, not standard deviations)")
+            raise InputError(f"variances: {vectorize_text(spread)}; allowed: finite numbers >= 0 (variances, not standard deviations)")
         gram = np.zeros((k, k)) if centroid_gram is None else centroid_gram
         return cls(weights, spread[None, :], np.ones(1), gram)
 
@@ -118,7 +135,7 @@ class MixtureLaw:
             centroids: (K, d) μ_c, of norm O(√d); None for centred classes.
 
         Raises:
-            ValueError: naming the field, its value and the allowed range.
+            InputError: naming the field, its value and the allowed range.
         """
         return cls(*law_fields(weights, covariances, centroids))
 
@@ -137,7 +154,7 @@ class MixtureLaw:
             shrinkage: "ledoit-wolf", or a number ρ with 0 ≤ ρ < 1.
 
         Raises:
-            ValueError: naming the argument, its value and the allowed range.
+            InputError: naming the argument, its value and the allowed range.
         """
         return cls.from_covariances(*class_moments(samples, labels, weights, shrinkage))
 
@@ -147,7 +164,7 @@ class MixtureLaw:
         return int(np.shape(self.weights)[-1])
 
     @property
-    def variances(self) -> Any:
+    def variances(self) -> Float[np.ndarray, " K"]:
         """(K,) class variances σ_c² = tr Σ_c / d."""
         return self.eigenvalue_weights @ self.eigenvalues
 
@@ -158,7 +175,7 @@ class MixtureLaw:
 
 
 @value_type
-class GaussianMixture:
+class GaussianMixture(Value):
     """A K-class Gaussian mixture in dimension d; without `factors`, in the joint eigenbasis of its class covariances.
 
     Args:
@@ -168,21 +185,21 @@ class GaussianMixture:
         factors: (K, d, d) symmetric F_c with Σ_c = F_c F_cᵀ, or None where the covariances are diagonal.
 
     Raises:
-        ValueError: shapes that do not fit together.
+        InputError: shapes that do not fit together.
     """
 
-    weights: Any
-    means: Any
-    variances: Any
-    factors: Any = None
+    weights: Float[np.ndarray, " K"]
+    means: Float[np.ndarray, "K d"]
+    variances: Float[np.ndarray, "K d"]
+    factors: Float[np.ndarray, "K d d"] | None = None
 
     def __post_init__(self) -> None:
         shape = (np.size(self.weights), np.shape(self.means)[-1] if np.ndim(self.means) else 0)
         for name in ("means", "variances"):
             if np.shape(getattr(self, name)) != shape:
-                raise ValueError(f"{name}: shape {np.shape(getattr(self, name))}; allowed: {shape}, K classes in one dimension d")
+                raise InputError(f"{name}: shape {np.shape(getattr(self, name))}; allowed: {shape}, K classes in one dimension d")
         if self.factors is not None and np.shape(self.factors) != (*shape, shape[1]):
-            raise ValueError(f"factors: shape {np.shape(self.factors)}; allowed: {(*shape, shape[1])}, a square matrix for each class")
+            raise InputError(f"factors: shape {np.shape(self.factors)}; allowed: {(*shape, shape[1])}, a square matrix for each class")
 
     @property
     def num_classes(self) -> int:
@@ -207,11 +224,13 @@ class GaussianMixture:
             key: JAX random key of the centroid directions.
 
         Raises:
-            ValueError: d too small for the law, or another than that of its covariances.
+            InputError: d not an integer, too small for the law, or another than that of its covariances.
         """
-        if law.covariances is not None:
+        if whole_number(d) is None:
+            raise InputError(f"d: {d!r}; allowed: an integer >= 1")
+        if law.covariances is not None and law.centroids is not None:
             if d != law.dimension:
-                raise ValueError(f"d: {d}; allowed: {law.dimension}, the dimension of the covariances that the law was built from")
+                raise InputError(f"d: {d}; allowed: {law.dimension}, the dimension of the covariances that the law was built from")
             matrices = np.asarray(law.covariances)
             return cls(np.asarray(law.weights), law.centroids, np.einsum("kaa->ka", matrices), symmetric_roots(matrices))
         gram = np.asarray(law.centroid_gram, np.float64)
@@ -219,7 +238,7 @@ class GaussianMixture:
         rank = int(np.sum(values > 1e-12 * max(values[-1], 1e-300)))
         groups = law.eigenvalues.shape[0]
         if d < max(groups, rank, 1):
-            raise ValueError(f"d: {d}; allowed: at least {max(groups, rank, 1)} ({groups} eigenvalue groups, Gram matrix of rank {rank})")
+            raise InputError(f"d: {d}; allowed: at least {max(groups, rank, 1)} ({groups} eigenvalue groups, Gram matrix of rank {rank})")
         counts = largest_remainder(law.eigenvalue_weights, d)
         variances = np.repeat(np.asarray(law.eigenvalues), counts, axis=0).T
         used = slice(gram.shape[0] - rank, None)  # eigh sorts ascending: the non-zero eigenvalues are the last
@@ -231,7 +250,7 @@ class GaussianMixture:
 
     @property
     def noised(self) -> NoisedMixture:
-        """The law of x_t at every t, which is the exact score in a form to hold and to hand on (`rfdiff.scores`)."""
+        """The law of x_t at every t, which is the exact score in a form to hold and to hand on (`rfdiff.noised_mixture`)."""
         return noised_mixture(self.weights, self.means, self.variances, self.factors)
 
     def score(self, x: ArrayLike, t: ArrayLike) -> jax.Array:
@@ -246,7 +265,9 @@ class GaussianMixture:
         """Class probabilities P(c | x_t = x) (..., K) at points x (..., d) and time t > 0."""
         return self.noised.posterior(x, t)
 
-    def sample(self, key: jax.Array, counts: tuple[int, ...], dtype: Any = None) -> tuple[jax.Array, jax.Array]:
+    def sample(
+        self, key: jax.Array, counts: tuple[int, ...], dtype: DType | None = None
+    ) -> tuple[Float[jax.Array, "n d"], Integer[jax.Array, " n"]]:
         """Samples of each class in class order.
 
         Args:
@@ -258,10 +279,10 @@ class GaussianMixture:
             x (n, d) with n = Σ n_c, and labels (n,).
 
         Raises:
-            ValueError: not one count >= 0 for each class.
+            InputError: not one count >= 0 for each class.
         """
-        if len(counts) != self.num_classes or min(counts) < 0:
-            raise ValueError(f"counts: {counts!r}; allowed: {self.num_classes} integers >= 0, one for each class")
+        if len(counts) != self.num_classes or any((whole_number(n) or 0) < 0 or whole_number(n) is None for n in counts):
+            raise InputError(f"counts: {counts!r}; allowed: {self.num_classes} integers >= 0, one for each class")
         labels = np.repeat(np.arange(len(counts)), counts)
         return self.place(jax.random.normal(key, (len(labels), self.dimension), dtype), counts), jnp.asarray(labels)
 
@@ -283,11 +304,11 @@ def largest_remainder(weights: ArrayLike, total: int) -> np.ndarray:
     """Integers summing to `total`, as near to `weights * total` as can be, each at least 1.
 
     Raises:
-        ValueError: fewer units than weights.
+        InputError: fewer units than weights.
     """
     shares = np.asarray(weights, np.float64) * total
     if total < shares.size:
-        raise ValueError(f"total: {total} cannot be shared among {shares.size} weights with at least 1 each; allowed: >= {shares.size}")
+        raise InputError(f"total: {total} cannot be shared among {shares.size} weights with at least 1 each; allowed: >= {shares.size}")
     counts = np.maximum(np.floor(shares + 1e-9).astype(int), 1)
     while counts.sum() != total:
         step = 1 if counts.sum() < total else -1
@@ -297,4 +318,5 @@ def largest_remainder(weights: ArrayLike, total: int) -> np.ndarray:
 
 
 def _as_array(name: str, value: Any) -> Any:
+    """A float64 array on the host; a JAX array where it is traced, whose precision is the caller's."""
     return as_real_array(name, value) if is_concrete(value) else jnp.asarray(value)

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from rfdiff._pytree import is_concrete
+from rfdiff.errors import InputError
 from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
+from rfdiff.value_types import is_concrete
 
 NAMES: dict[str, str] = {
     "t": "diffusion time",
@@ -33,7 +34,7 @@ def get_parameter(problem: Problem, name: str) -> float:
         name: one of `NAMES`, with the number of a class for C.
 
     Raises:
-        ValueError: no such name, or a class that the problem does not have.
+        InputError: no such name, or a class that the problem does not have.
     """
     kind, c = _split(problem, name)
     law = problem.mixture
@@ -58,7 +59,7 @@ def set_parameter(problem: Problem, name: str, value: Any) -> Problem:
         A new `Problem`, validated if its numbers are concrete.
 
     Raises:
-        ValueError: no such name or class; a value out of range; a variance or centroid that is 0 and cannot be scaled.
+        InputError: no such name or class; a value out of range; a variance or centroid that is 0 and cannot be scaled.
     """
     kind, c = _split(problem, name)
     if kind in ("t", "psi_p", "psi_n"):
@@ -94,16 +95,16 @@ def _split(problem: Problem, name: str) -> tuple[str, int]:
         return name, 0
     match = re.fullmatch(r"(weight|variance|centroid_norm)_(\d+)", name)
     if not match:
-        raise ValueError(f"parameter: {name!r}; allowed: {SHORT}")
+        raise InputError(f"parameter: {name!r}; allowed: {SHORT}")
     c = int(match[2])
     if c >= problem.num_classes or (match[1] == "weight" and problem.num_classes == 1):
-        raise ValueError(f"parameter: {name!r} of a problem with {problem.num_classes} classes; allowed: {SHORT}, numbered from 0")
+        raise InputError(f"parameter: {name!r} of a problem with {problem.num_classes} classes; allowed: {SHORT}, numbered from 0")
     return match[1], c
 
 
 def _scalable(name: str, present: Any) -> Any:
     if is_concrete(present) and not present > 0:
-        raise ValueError(f"parameter: {name} is {float(present):g} in the problem and cannot be scaled; allowed: a problem where it is > 0")
+        raise InputError(f"parameter: {name} is {float(present):g} in the problem and cannot be scaled; allowed: a problem where it is > 0")
     return present
 
 

@@ -1,25 +1,28 @@
 """The question put to both sides: which mixture, which network, how much data (no dimension in it)."""
 
+import dataclasses
 import math
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
-import tomli_w
 
-from rfdiff._pytree import as_number, as_real_array, is_concrete, set_field, static, value_type
-from rfdiff.activation import ACTIVATIONS, as_activation
+from rfdiff.activation import Activation, as_activation
 from rfdiff.diffusion import noise_variance
+from rfdiff.errors import InputError
 from rfdiff.mixture import MixtureLaw
+from rfdiff.problem_file import fields_from_dict, fields_to_dict, read_toml, toml_text
+from rfdiff.value_types import Scalar, Value, as_number, is_concrete, set_field, static, value_type
 
 LARGEST_NUMBER = 1e10  # of t, psi_p and psi_n: beyond it nothing of the limit is left to learn
 MOST_DRAWS = 10**9
 
 
 @value_type
-class Problem:
+class Problem(Value):
     """A random-features denoiser trained on a Gaussian mixture at one diffusion time, in the proportional limit.
 
     Args:
@@ -27,27 +30,46 @@ class Problem:
         activation: name (tanh, erf, relu, softplus, gelu, sin), `Activation`, or a smooth function.
         t: diffusion time > 0 of the forward process.
         psi_p: features per dimension ψ_p = p/d > 0.
-        psi_n: samples per dimension ψ_n = n/d > 0. These three are at most 10^6.
+        psi_n: samples per dimension ψ_n = n/d > 0. These three are at most 10^10.
         noise_draws: noise draws m per training sample, an integer from 1 to 10^9, or `math.inf` for the exact noise average.
 
     Raises:
-        ValueError: naming the field, its value and the allowed range.
+        InputError: naming the field, its value and the allowed range.
     """
 
     mixture: MixtureLaw
-    activation: Any = static()  # an Activation once built
-    t: Any
-    psi_p: Any
-    psi_n: Any
+    activation: Activation = static()
+    t: Scalar
+    psi_p: Scalar
+    psi_n: Scalar
     noise_draws: float = static(default=math.inf)
+
+    if TYPE_CHECKING:  # what the constructor accepts is wider than what the fields hold
+
+        def __init__(
+            self,
+            mixture: MixtureLaw,
+            activation: str | Activation | Callable[[jax.Array], jax.Array],
+            t: Scalar | np.number[Any],
+            psi_p: Scalar | np.number[Any],
+            psi_n: Scalar | np.number[Any],
+            noise_draws: float | np.number[Any] = math.inf,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         if not isinstance(self.mixture, MixtureLaw):
-            raise ValueError(f"mixture: got {type(self.mixture).__name__}; allowed: a MixtureLaw")
+            raise InputError(f"mixture: got {type(self.mixture).__name__}; allowed: a MixtureLaw")
         set_field(self, "activation", as_activation(self.activation))
         for name in ("t", "psi_p", "psi_n"):
             set_field(self, name, _positive(name, getattr(self, name)))
         set_field(self, "noise_draws", _draws(self.noise_draws))
+
+    def __repr__(self) -> str:
+        """One line: the network, the ratios and the classes."""
+        fields = (
+            [f"t={self.t:.6g}", f"psi_p={self.psi_p:.6g}", f"psi_n={self.psi_n:.6g}"] if is_concrete(self.t, self.psi_p, self.psi_n) else []
+        )
+        return f"Problem({self.mixture!r}, {self.activation.name!r}, {', '.join([*fields, f'noise_draws={self.noise_draws}'])})"
 
     @property
     def num_classes(self) -> int:
@@ -59,30 +81,65 @@ class Problem:
         """Rate κ = 2Δ/ψ_p: an eigenvalue λ of U relaxes as e^{-κτλ} in units of training time τ."""
         return 2 * noise_variance_of(self.t) / self.psi_p
 
+    def with_mixture(self, mixture: MixtureLaw) -> "Problem":
+        """The same network and ratios with another mixture law.
+
+        Raises:
+            InputError: not a `MixtureLaw`.
+        """
+        return dataclasses.replace(self, mixture=mixture)
+
+    @classmethod
+    def from_dict(cls, document: dict[str, Any]) -> "Problem":
+        """A problem from plain numbers and lists, the content of its TOML file.
+
+        Raises:
+            InputError: unknown, missing or malformed keys.
+        """
+        return cls(**fields_from_dict(document))
+
     @classmethod
     def from_toml(cls, path: str | Path) -> "Problem":
         """Read a problem from a TOML file (the commented example is experiments/problem.toml).
 
         Raises:
-            ValueError: not TOML; unknown, missing or malformed keys.
+            InputError: not TOML; unknown, missing or malformed keys.
             OSError: the file cannot be read.
         """
+        document = read_toml(path)
         try:
-            document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as err:  # the last: nested too deeply
-            raise ValueError(f"{path}: not a TOML file: {err}") from err
+            return cls.from_dict(document)
+        except InputError as err:
+            raise InputError(f"{path}: {err}") from err
+
+    @classmethod
+    def from_text(cls, text: str) -> "Problem":
+        """A problem from TOML text, as `to_toml` writes it.
+
+        Raises:
+            InputError: not TOML; unknown, missing or malformed keys.
+        """
         try:
-            return problem_from_dict(document)
-        except ValueError as err:
-            raise ValueError(f"{path}: {err}") from err
+            document = tomllib.loads(text)
+        except (ValueError, RecursionError) as err:  # the last: nested too deeply
+            raise InputError(f"problem: not TOML: {'nested too deeply' if isinstance(err, RecursionError) else err}") from err
+        return cls.from_dict(document)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The problem as plain numbers and lists, the inverse of `from_dict`.
+
+        Raises:
+            InputError: the activation is a user's own function, or the law was built from covariances: neither fits into a text file.
+        """
+        return fields_to_dict(**{field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
 
     def to_toml(self) -> str:
         """The problem as TOML text that `from_toml` reads back to the same numbers.
 
         Raises:
-            ValueError: the activation is a user's own function, or the law was built from covariances: neither fits into a text file.
+            InputError: the activation is a user's own function, or the law was built from covariances: neither fits into a text file.
         """
-        return tomli_w.dumps(problem_to_dict(self))
+        return toml_text(self.to_dict())
 
 
 def noise_variance_of(t: Any) -> Any:
@@ -90,107 +147,19 @@ def noise_variance_of(t: Any) -> Any:
     return -np.expm1(-2.0 * np.asarray(t, np.float64)) if is_concrete(t) else noise_variance(t)
 
 
-PROBLEM_KEYS = ("activation", "t", "psi_p", "psi_n", "noise_draws", "mixture")
-MOST_LEVELS = 8
-MIXTURE_KEYS = ("weights", "variances", "eigenvalues", "eigenvalue_weights", "centroid_gram")
-
-
-def problem_from_dict(document: dict[str, Any]) -> Problem:
-    """A problem from plain numbers and lists (the content of the TOML file).
-
-    Raises:
-        ValueError: unknown, missing or malformed keys.
-    """
-    _check_depth(document)
-    check_keys("problem", document, PROBLEM_KEYS, ("activation", "t", "psi_p", "psi_n", "mixture"))
-    table = document["mixture"]
-    if not isinstance(table, dict):
-        raise ValueError(f"mixture: got {table!r}; allowed: a table [mixture]")
-    check_keys("mixture", table, MIXTURE_KEYS, ("weights",))
-    gram = table.get("centroid_gram")
-    if ("variances" in table) == ("eigenvalues" in table):
-        raise ValueError("mixture: give either variances (isotropic classes) or eigenvalues with eigenvalue_weights, not both or neither")
-    if "variances" in table:
-        if "eigenvalue_weights" in table:
-            raise ValueError("mixture: eigenvalue_weights goes with eigenvalues, not with variances")
-        mixture = MixtureLaw.isotropic(table["weights"], table["variances"], gram)
-    else:
-        if "eigenvalue_weights" not in table:
-            raise ValueError("mixture: eigenvalue_weights is missing; allowed: one weight for each row of eigenvalues")
-        weights = as_real_array("weights", table["weights"])
-        if gram is None:
-            gram = np.zeros((weights.size, weights.size))
-        mixture = MixtureLaw(weights, table["eigenvalues"], table["eigenvalue_weights"], gram)
-    if not isinstance(document["activation"], str):
-        raise ValueError(f"activation: got {document['activation']!r}; allowed: one of {', '.join(ACTIVATIONS)}")
-    draws = document.get("noise_draws", math.inf)
-    return Problem(mixture, document["activation"], document["t"], document["psi_p"], document["psi_n"], draws)  # type: ignore[arg-type]
-
-
-def problem_to_dict(problem: Problem) -> dict[str, Any]:
-    """The problem as plain numbers and lists, the inverse of `problem_from_dict`.
-
-    Raises:
-        ValueError: the activation is a user's own function, or the law was built from covariances: neither fits into a text file.
-    """
-    name = problem.activation.name
-    if ACTIVATIONS.get(name) != problem.activation:
-        raise ValueError(f"activation: {name!r} is a user's own function and cannot be written; allowed: {', '.join(ACTIVATIONS)}")
-    law = problem.mixture
-    if law.covariances is not None:
-        d = law.dimension
-        raise ValueError(
-            f"mixture: has covariances of {d} x {d} numbers, which a TOML file does not hold; allowed: a result file (rfdiff.store)"
-        )
-    spectrum: dict[str, Any] = {"eigenvalues": law.eigenvalues.tolist(), "eigenvalue_weights": law.eigenvalue_weights.tolist()}
-    if law.eigenvalues.shape[0] == 1:
-        spectrum = {"variances": law.eigenvalues[0].tolist()}
-    return {
-        "activation": name,
-        "t": float(problem.t),
-        "psi_p": float(problem.psi_p),
-        "psi_n": float(problem.psi_n),
-        "noise_draws": problem.noise_draws if math.isinf(problem.noise_draws) else int(problem.noise_draws),
-        "mixture": {"weights": law.weights.tolist(), **spectrum, "centroid_gram": law.centroid_gram.tolist()},
-    }
-
-
-def _check_depth(document: dict[str, Any]) -> None:
-    """Refuse what is nested so deeply that converting or printing it could exhaust the stack."""
-    level: list[Any] = [document]
-    for _ in range(MOST_LEVELS):
-        level = [child for item in level for child in (item.values() if isinstance(item, dict) else item) if isinstance(child, dict | list)]
-    if level:
-        raise ValueError(f"problem: nested more than {MOST_LEVELS} levels deep; allowed: tables of numbers and lists")
-
-
-def check_keys(where: str, table: dict[str, Any], allowed: Sequence[str], required: Sequence[str] = ()) -> None:
-    """Refuse keys of a table that mean nothing, and a table without those it needs.
-
-    Raises:
-        ValueError: naming the key.
-    """
-    unknown = sorted(set(table) - set(allowed))
-    if unknown:
-        raise ValueError(f"{where}: unknown key {unknown[0]!r}; allowed: {', '.join(allowed)}")
-    missing = [name for name in required if name not in table]
-    if missing:
-        raise ValueError(f"{where}: key {missing[0]!r} is missing; required: {', '.join(required)}")
-
-
-def _positive(name: str, value: Any) -> Any:
+def _positive(name: str, value: Any) -> Scalar:
     if not is_concrete(value):
         return value
     number = as_number(value)
     if not 0 < number <= LARGEST_NUMBER:
-        raise ValueError(f"{name}: {value!r}; allowed: a finite number > 0, at most {LARGEST_NUMBER:g}")
+        raise InputError(f"{name}: {value!r}; allowed: a finite number > 0, at most {LARGEST_NUMBER:g}")
     return number
 
 
 def _draws(value: Any) -> float:
     number = as_number(value)
     if not (math.isinf(number) and number > 0) and not (1 <= number <= MOST_DRAWS and number == int(number)):
-        raise ValueError(
+        raise InputError(
             f"noise_draws: {value!r}; allowed: an integer >= 1, or inf for the exact noise average; at most {MOST_DRAWS:g} draws"
         )
     return math.inf if math.isinf(number) else int(number)

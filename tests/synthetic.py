@@ -1,15 +1,19 @@
 """Small made-up results with every field filled in, for the tests of files, figures and tables."""
 
+from typing import TypeVar
+
 import numpy as np
 
 from rfdiff.curves import EmpiricalSpectrum, LearningCurves, Spectrum
 from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
 
+T = TypeVar("T")
+
 
 def problem(num_classes: int = 2) -> Problem:
     weights = np.arange(num_classes, 0, -1) / sum(range(1, num_classes + 1))
-    return Problem(MixtureLaw.isotropic(weights, np.linspace(1.5, 0.4, num_classes)), "tanh", t=0.1, psi_p=4.0, psi_n=3.0)  # type: ignore[arg-type]
+    return Problem(MixtureLaw.isotropic(weights, np.linspace(1.5, 0.4, num_classes)), "tanh", t=0.1, psi_p=4.0, psi_n=3.0)
 
 
 def taus(num: int = 24) -> np.ndarray:
@@ -82,3 +86,9 @@ def spectrum(num_classes: int = 2) -> Spectrum:
         atom_weights=np.array([0.2, 0.05]),
         missing_mass=1e-8,
     )
+
+
+def given(value: T | None) -> T:
+    """A value that is there, told to the type checker too."""
+    assert value is not None
+    return value

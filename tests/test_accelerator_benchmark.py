@@ -64,14 +64,15 @@ def test_time_runs_out(script: Any, tmp_path: Path) -> None:
 
 
 def test_committed_results() -> None:
-    """Of every card: all items, networks right, and the curves they are checked against, which hold every case."""
+    """Of every card: each item done, or the reason why not, and networks right; the curves they are checked against hold every case."""
     results = ROOT / "benchmarks" / "results"
     reference = json.loads((results / "accelerator_reference.json").read_text())
     assert len(reference["cases"]) == 10 and reference["theory"]["error_estimate"] <= 1e-6
     for path in set(results.glob("accelerator_*.json")) - {results / "accelerator_reference.json"}:
         document = json.loads(path.read_text())
-        assert {name.split(":")[0] for name in document["cases"]} == set(ITEMS)
-        assert [case["right"] for name, case in document["cases"].items() if name.startswith("correctness")] == [True] * 10
+        assert {name.split(":")[0] for name in [*document["cases"], *document["failed"]]} == set(ITEMS)
+        right = [case["right"] for name, case in document["cases"].items() if name.startswith("correctness")]
+        assert right and all(right)
 
 
 def numbers(value: Any) -> list[float]:

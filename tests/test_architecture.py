@@ -101,7 +101,7 @@ modules = [name for name in modules if name == "rfdiff.images.fashion_mnist" or 
 for name in modules:
     importlib.import_module(name)
 EXTRA
-caches = [getattr(sys.modules.get("matplotlib"), "get_cachedir", lambda: None)()]
+caches = [getattr(sys.modules.get("matplotlib"), "get_cachedir", lambda: None)(), "/dev/null"]  # platform.processor() asks uname
 events = [e for e in events if not any(c and c in e for c in caches)]
 print(json.dumps({"events": events, "changed": [k for k, v in jax.config.values.items() if before.get(k) != v], "modules": len(modules)}))
 """
@@ -140,15 +140,15 @@ def test_import_probe_rejects_what_it_should(tmp_path: Path) -> None:
         ("from rfdiff import Problem", "theory.density", "against the layering"),
         ("from .. import theory", "simulation.moments", "against the layering"),
         ("from ..theory import density", "simulation.moments", "against the layering"),
-        ("from rfdiff.curves import times", "problem", "against the layering"),
+        ("from rfdiff.curves import LearningCurves", "problem", "against the layering"),
         ("from rfdiff.rules import check_taus", "rules", "against the layering"),
         ("from rfdiff.theory import x", "curves", "against the layering"),
         ("from rfdiff.cli import main", "agreement", "against the layering"),
         ("import matplotlib.pyplot as plt", "cli", "plots alone"),
         ("from matplotlib import colors", "agreement", "plots alone"),
         ("def f():\n    import scipy", "theory.density", "delays the import of scipy"),
-        ("def f():\n    from rfdiff.curves import times", "theory.density", "delays the import"),
-        ("def f():\n    from rfdiff.images import command", "map_command", "delays the import"),
+        ("def f():\n    from rfdiff.curves import Spectrum", "theory.density", "delays the import"),
+        ("def f():\n    from rfdiff.images import training", "cli.times", "delays the import"),
         ("from rfdiff.images import unet", "simulation.moments", "against the layering"),
     ],
 )

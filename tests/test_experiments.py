@@ -10,7 +10,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from experiments import harness
-from rfdiff.datasets import load_dataset, save_dataset
+from rfdiff.files.dataset_file import load_dataset, save_dataset
 
 README = f"# Example\n\n{harness.OPEN}\n{harness.CLOSE}\n\nAfter.\n"
 

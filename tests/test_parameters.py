@@ -6,6 +6,7 @@ import pytest
 from rfdiff.mixture import MixtureLaw
 from rfdiff.parameters import get_parameter, parameter_names, set_parameter
 from rfdiff.problem import Problem
+from tests.synthetic import given
 
 
 def problem() -> Problem:
@@ -48,9 +49,9 @@ def test_matrices_of_a_law_move_with_its_numbers() -> None:
     covariances = np.stack([np.diag([1.0, 3.0]), np.array([[2.0, 0.5], [0.5, 1.0]])])
     law = MixtureLaw.from_covariances([0.5, 0.5], covariances, np.array([[1.0, 0.0], [0.5, 0.5]]))
     at = Problem(law, "tanh", t=0.1, psi_p=4.0, psi_n=3.0)
-    np.testing.assert_allclose(set_parameter(at, "variance_1", 3.0).mixture.covariances[1], 2 * covariances[1], rtol=1e-14)
+    np.testing.assert_allclose(given(set_parameter(at, "variance_1", 3.0).mixture.covariances)[1], 2 * covariances[1], rtol=1e-14)
     moved = set_parameter(at, "centroid_norm_0", 2.0).mixture
-    np.testing.assert_allclose(moved.centroids @ moved.centroids.T / 2, moved.centroid_gram, rtol=1e-14)
+    np.testing.assert_allclose(given(moved.centroids) @ given(moved.centroids).T / 2, moved.centroid_gram, rtol=1e-14)
 
 
 @pytest.mark.parametrize(

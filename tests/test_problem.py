@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rfdiff._pytree import as_number
 from rfdiff.activation import Activation
 from rfdiff.mixture import MixtureLaw
-from rfdiff.problem import Problem, problem_from_dict, problem_to_dict
+from rfdiff.problem import Problem
+from rfdiff.value_types import as_number
 
 pytestmark = pytest.mark.usefixtures("strict_ranks")
 
@@ -149,7 +149,7 @@ def test_a_users_function_cannot_be_written() -> None:
         problem.to_toml()
     disguised = Problem(**{**GOOD, "activation": Activation("tanh", jnp.arctan)})
     with pytest.raises(ValueError, match="'tanh' is a user's own function"):
-        problem_to_dict(disguised)
+        disguised.to_dict()
 
 
 TABLE: dict[str, Any] = {"weights": [0.7, 0.3], "variances": [1.5, 0.4]}
@@ -181,7 +181,7 @@ def changed(table: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 )
 def test_malformed_documents(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        problem_from_dict(changed(DOCUMENT, changes))
+        Problem.from_dict(changed(DOCUMENT, changes))
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_malformed_documents(changes: dict[str, Any], message: str) -> None:
 )
 def test_malformed_mixtures_in_documents(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        problem_from_dict({**DOCUMENT, "mixture": changed(TABLE, changes)})
+        Problem.from_dict({**DOCUMENT, "mixture": changed(TABLE, changes)})
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rfdiff import cli
+from rfdiff.cli import entry
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -113,7 +113,7 @@ def test_commands_exist(readme: str) -> None:
 def explained(*names: str) -> str:
     """What `rfdiff NAME --help` prints, or `rfdiff images NAME --help`."""
     with contextlib.redirect_stdout(io.StringIO()) as told:
-        assert cli.main([*names, "--help"]) == 0
+        assert entry.main([*names, "--help"]) == 0
     return told.getvalue()
 
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rfdiff._pytree import is_concrete
 from rfdiff.rules import STEP_BITS, GradientDescent, GradientFlow, HeavyBall, Ridge, Rule, check_stability, check_taus
+from rfdiff.value_types import is_concrete
 from tests.tolerances import loglog_slope
 
 pytestmark = pytest.mark.usefixtures("strict_ranks")

@@ -11,7 +11,7 @@ X = np.arange(12.0).reshape(4, 3)
 
 
 def test_what_a_data_set_says_of_itself() -> None:
-    data = Samples(X.astype(np.float32), [1, 0, 1, 1], held_out=np.int64(7))  # type: ignore[arg-type]
+    data = Samples(X.astype(np.float32), [1, 0, 1, 1], held_out=np.int64(7))
     assert (data.num_classes, data.dimension, data.counts, data.held_out) == (2, 3, (1, 3), 7)
     assert data.samples.dtype == np.float64 and data.labels.dtype == np.int64
     np.testing.assert_array_equal(data.samples, X)

@@ -19,9 +19,9 @@ from matplotlib.lines import Line2D
 
 from experiments import harness
 from rfdiff import GaussianMixture, LearningCurves, MixtureLaw, Problem, Samples, simulation, theory
+from rfdiff.class_times import TIME_NAMES, readings
 from rfdiff.images.fashion_mnist import CLASS_NAMES, VARIABLE, class_pixels, load
 from rfdiff.plots import MARKERS, class_colors
-from rfdiff.report import TIME_NAMES, readings
 
 PAIRS = [(8, 7), (1, 6), (2, 4)]
 RATIOS = [(0.5, 2.0), (1.0, 1.0), (4.0, 1.0)]  # (ψ_p, ψ_n): p < n, p = n, p > n

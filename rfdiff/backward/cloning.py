@@ -7,10 +7,11 @@ twin does too is E[P(c|x_t)²]/E[P(c|x_t)] = R_c(t), the return probability of a
 import jax
 import numpy as np
 
-from rfdiff._pytree import as_number
 from rfdiff.backward.decisions import Denoiser, check_count, proportion_error
 from rfdiff.backward.time_grids import log_snr_grid
 from rfdiff.backward.uturns import ReturnFractions
+from rfdiff.errors import InputError
+from rfdiff.value_types import as_number
 
 
 def clones(
@@ -30,15 +31,15 @@ def clones(
         class-wise fractions at the branching times, then the fraction (T,) of all pairs and its standard errors.
 
     Raises:
-        ValueError: naming t_start, num or branches; or as `samplers.backward`.
+        InputError: naming t_start, num or branches; or as `samplers.backward`.
 
     Reference: equations, section 8; tests/backward/test_decisions.py.
     """
     num, branches = check_count("num", num), check_count("branches", branches, 1)
     if not denoiser.t_end < as_number(t_start) < 300:
-        raise ValueError(f"t_start: {t_start!r}; allowed: {denoiser.t_end:g} < t_start < 300")
+        raise InputError(f"t_start: {t_start!r}; allowed: {denoiser.t_end:g} < t_start < 300")
     if denoiser.num_steps % branches:
-        raise ValueError(f"branches: {branches}; allowed: a divisor of the {denoiser.num_steps} steps")
+        raise InputError(f"branches: {branches}; allowed: a divisor of the {denoiser.num_steps} steps")
     grid, pace = log_snr_grid(t_start, denoiser.t_end, denoiser.num_steps), denoiser.num_steps // branches
     first, path, copies, ends = jax.random.split(key, 4)
     state = denoiser.draw(first, np.zeros(num, int), np.inf)

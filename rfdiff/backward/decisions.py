@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfdiff._pytree import as_number
 from rfdiff.backward.reduction import ReducedMixture, reduced
 from rfdiff.backward.samplers import ARRAYS, Full, backward, chunk_bytes, chunk_of
 from rfdiff.backward.speciation import check_classes
+from rfdiff.errors import InputError
 from rfdiff.mixture import GaussianMixture
-from rfdiff.scores import NoisedMixture
+from rfdiff.noised_mixture import NoisedMixture
+from rfdiff.value_types import as_number
 
 PADDED = 1024
 
@@ -34,7 +35,7 @@ class Denoiser:
         method: scheme of `samplers.backward`.
 
     Raises:
-        ValueError: one class, or a number of steps that is not an integer ≥ 1.
+        InputError: one class, or a number of steps that is not an integer ≥ 1.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class Denoiser:
     ) -> None:
         check_classes(mixture.weights)
         if not (as_number(num_steps) >= 1 and num_steps == int(num_steps)):
-            raise ValueError(f"num_steps: {num_steps!r}; allowed: an integer >= 1")
+            raise InputError(f"num_steps: {num_steps!r}; allowed: an integer >= 1")
         noised = mixture.noised
         small = None if full or score is not None else reduced(noised)
         self.law: NoisedMixture | ReducedMixture = noised if small is None else small
@@ -66,7 +67,7 @@ class Denoiser:
         """States (N, ·) of x_t given their classes, in chunks of bounded memory; t = inf is pure noise.
 
         Raises:
-            ValueError: the trajectories do not fit in memory (with an estimate).
+            InputError: the trajectories do not fit in memory (with an estimate).
         """
         with self._precision():
             return draw_states(self.law, key, labels, t)
@@ -92,7 +93,7 @@ def draw_states(law: NoisedMixture | ReducedMixture, key: jax.Array, labels: np.
     """States (N, ·) of x_t given their classes (N,), in chunks of bounded memory; one does not depend on how many there are.
 
     Raises:
-        ValueError: they do not fit in memory (with an estimate).
+        InputError: they do not fit in memory (with an estimate).
     """
     time, count = jnp.asarray(t, float), len(labels)
     size = jax.eval_shape(law.draw, key, 0, time).shape[0]
@@ -118,11 +119,11 @@ def check_count(name: str, value: Any, least: int = 2) -> int:
     """A number of trajectories.
 
     Raises:
-        ValueError: not an integer ≥ `least`.
+        InputError: not an integer ≥ `least`.
     """
     number = as_number(value)
     if not (number >= least and number == int(number)):
-        raise ValueError(f"{name}: {value!r}; allowed: an integer >= {least}")
+        raise InputError(f"{name}: {value!r}; allowed: an integer >= {least}")
     return int(number)
 
 

@@ -42,7 +42,7 @@ def well_times(weights: Any, gram: Any, variances: Any, d: Any) -> jax.Array:
         d: dimension.
 
     Raises:
-        ValueError: fewer than two classes.
+        InputError: fewer than two classes.
 
     Reference: equations, section 8; tests/backward/test_potential.py.
     """
@@ -61,7 +61,7 @@ def potential_times(weights: Any, gram: Any, variances: Any, d: Any) -> jax.Arra
     inf for the class whose well is that of t = ∞ on every axis; NaN where it stays together with another.
 
     Raises:
-        ValueError: fewer than two classes.
+        InputError: fewer than two classes.
     """
     times = well_times(weights, gram, variances, d)
     others = ~jnp.eye(times.shape[0], dtype=bool)

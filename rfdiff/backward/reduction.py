@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from rfdiff._pytree import value_type
-from rfdiff.scores import NoisedMixture
+from rfdiff.noised_mixture import NoisedMixture
+from rfdiff.value_types import value_type
 
 
 @value_type

@@ -10,7 +10,6 @@ own noise has weak order 2 (Kloeden and Platen 1992, eq. 15.1.4); tests/backward
 """
 
 import math
-import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
@@ -19,13 +18,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfdiff._pytree import value_type
 from rfdiff.backward.time_grids import check_grid
+from rfdiff.errors import InputError
+from rfdiff.machine_memory import available_bytes
 from rfdiff.progress import SILENT, progress
+from rfdiff.value_types import value_type
 
 METHODS = ("euler-maruyama", "heun-sde", "heun-ode")
 CHUNK_BYTES = 2**25  # larger chunks leave the cache of a CPU: at d = 16,384 they took half as long again
-ACCELERATOR_BYTES = 2**30  # there small chunks leave most of it idle: 2^28 took half the time of 2^25
+ACCELERATOR_BYTES = 2**28  # there small chunks leave most of it idle: on an H100 these took half the time
 ARRAYS = 12  # state, noise, two scores and their temporaries, as XLA keeps them
 
 
@@ -130,7 +131,7 @@ def backward(
         (N, d) states at times[-1], and what was observed, each array with leading shape (N, T+1); None without `observe`.
 
     Raises:
-        ValueError: a bad grid or method, a score of the wrong shape, a trajectory that is not finite (with t and step), or a state that
+        InputError: a bad grid or method, a score of the wrong shape, a trajectory that is not finite (with t and step), or a state that
             does not fit in memory.
 
     Reference: equations, section 8; tests/backward/test_samplers.py.
@@ -140,7 +141,7 @@ def backward(
     where: Any = Full() if space is None else space
     states = x if isinstance(x, jax.Array) else np.asarray(x)
     if states.ndim != 2 or states.size == 0 or not jnp.issubdtype(states.dtype, jnp.floating):
-        raise ValueError(f"x: shape {states.shape} of {states.dtype}; allowed: (N, d) floating numbers, one trajectory a row")
+        raise InputError(f"x: shape {states.shape} of {states.dtype}; allowed: (N, d) floating numbers, one trajectory a row")
     count, dtype = states.shape[0], jnp.asarray(states[:1]).dtype
     chunk = chunk_of(states.shape[1], count, dtype)
     field, seen = _pytree_function(score), _pytree_function(_nothing if observe is None else observe)
@@ -163,10 +164,10 @@ def check_method(method: str) -> None:
     """Refuse an unknown scheme.
 
     Raises:
-        ValueError: naming those there are.
+        InputError: naming those there are.
     """
     if method not in METHODS:
-        raise ValueError(f"method: {method!r}; allowed: {', '.join(METHODS)}")
+        raise InputError(f"method: {method!r}; allowed: {', '.join(METHODS)}")
 
 
 def chunk_bytes() -> int:
@@ -178,14 +179,14 @@ def chunk_of(dimension: int, count: int, dtype: Any) -> int:
     """Trajectories run at once: of bounded memory, all chunks of one size.
 
     Raises:
-        ValueError: the states of all trajectories do not fit in memory (with an estimate).
+        InputError: the states of all trajectories do not fit in memory (with an estimate).
     """
     one = ARRAYS * dimension * np.dtype(dtype).itemsize
     most = max(1, min(count, chunk_bytes() // one))
     chunk = math.ceil(count / math.ceil(count / most))
-    need, available = 3 * count * dimension * np.dtype(dtype).itemsize + chunk * one, _available_bytes()
+    need, available = 3 * count * dimension * np.dtype(dtype).itemsize + chunk * one, available_bytes()
     if available is not None and need > available:
-        raise ValueError(
+        raise InputError(
             f"d: {count} trajectories in {dimension} dimensions need about {need / 2**30:.3g} GiB of {available / 2**30:.3g} GiB; "
             f"allowed: about {max(int(count * available / need), 1)} trajectories at this d, or the exact reduction of isotropic mixtures"
         )
@@ -207,7 +208,7 @@ def _check_score(score: Callable, space: Any, dimension: int, dtype: Any) -> Non
     value = jax.eval_shape(score, point, jax.ShapeDtypeStruct((), dtype))
     shape = getattr(value, "shape", None)
     if shape != point.shape:
-        raise ValueError(f"score: returns shape {shape} at a point of shape {point.shape}; allowed: the same shape")
+        raise InputError(f"score: returns shape {shape} at a point of shape {point.shape}; allowed: the same shape")
 
 
 def _check_finite(bad: np.ndarray, times: np.ndarray, first: int) -> None:
@@ -215,15 +216,7 @@ def _check_finite(bad: np.ndarray, times: np.ndarray, first: int) -> None:
     if np.any(bad >= 0):
         index = int(bad[bad >= 0].min())
         row = first + int(np.flatnonzero(bad == index)[0])
-        raise ValueError(
+        raise InputError(
             f"score: trajectory {row} is not finite after step {index} of {len(times) - 1}, from t = {times[index]:.6g} to "
             f"{times[index + 1]:.6g}; allowed: finite scores (a step too long for the score is a likely cause: use more steps)"
         )
-
-
-def _available_bytes() -> int | None:
-    """Memory of the device: what the accelerator reports, or the machine's; None where neither says."""
-    stats = jax.local_devices()[0].memory_stats()
-    if stats and "bytes_limit" in stats:
-        return int(stats["bytes_limit"])
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else None

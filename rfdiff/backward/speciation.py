@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rfdiff.backward.averages import posterior_average
+from rfdiff.errors import InputError
 
 EARLIEST, BISECTIONS = 1e-6, 60
 
@@ -57,7 +58,7 @@ def return_probability(weights: Any, gram: Any, variances: Any, d: Any, t: Any) 
         weights, gram, variances, d, t: as in `log_odds_moments`.
 
     Raises:
-        ValueError: fewer than two classes.
+        InputError: fewer than two classes.
 
     Reference: equations, section 8; tests/backward/test_speciation.py (sampling at d = 400, published cloning threshold).
     """
@@ -70,7 +71,7 @@ def clone_agreement(weights: Any, gram: Any, variances: Any, d: Any, t: Any) -> 
     """Probability Σ_c π_c R_c(t) that two copies which part at t end in one class.
 
     Raises:
-        ValueError: fewer than two classes.
+        InputError: fewer than two classes.
     """
     returned = return_probability(weights, gram, variances, d, t)
     return jnp.sum(jnp.asarray(weights, returned.dtype) * returned)
@@ -85,7 +86,7 @@ def speciation_times(weights: Any, gram: Any, variances: Any, d: Any) -> jax.Arr
         weights, gram, variances, d: as in `log_odds_moments`.
 
     Raises:
-        ValueError: fewer than two classes.
+        InputError: fewer than two classes.
     """
     check_classes(weights)
     weights, gram, variances = as_floats(weights, gram, variances)
@@ -115,7 +116,7 @@ def classical_time(weights: Any, gram: Any, variances: Any, d: Any) -> jax.Array
         weights, gram, variances, d: as in `log_odds_moments`.
 
     Raises:
-        ValueError: fewer than two classes.
+        InputError: fewer than two classes.
     """
     check_classes(weights)
     weights, gram, variances = as_floats(weights, gram, variances)
@@ -129,10 +130,10 @@ def check_classes(weights: Any) -> None:
     """Refuse a mixture of one class.
 
     Raises:
-        ValueError: fewer than two classes.
+        InputError: fewer than two classes.
     """
     if np.ndim(weights) != 1 or np.shape(weights)[0] < 2:
-        raise ValueError(f"weights: shape {np.shape(weights)}; allowed: (K,) with K >= 2, a single class has no speciation")
+        raise InputError(f"weights: shape {np.shape(weights)}; allowed: (K,) with K >= 2, a single class has no speciation")
 
 
 def as_floats(*values: Any) -> tuple[jax.Array, ...]:

@@ -7,9 +7,10 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rfdiff._pytree import as_real_array
 from rfdiff.backward.decisions import Denoiser, check_count, proportion_error
 from rfdiff.backward.time_grids import log_snr_grid
+from rfdiff.errors import InputError
+from rfdiff.value_types import as_real_array
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def uturn(denoiser: Denoiser, times: ArrayLike, key: jax.Array, num: int = 10_00
         label: name of the work for a progress report, or None.
 
     Raises:
-        ValueError: naming times or num; or as `samplers.backward`.
+        InputError: naming times or num; or as `samplers.backward`.
         KeyboardInterrupt: passes through.
 
     Reference: equations, section 8 (R_c); tests/backward/test_decisions.py.
@@ -76,7 +77,7 @@ def committor(denoiser: Denoiser, x: Any, t: float, key: jax.Array, copies: int 
         (M, K) fractions and their standard errors.
 
     Raises:
-        ValueError: naming times or copies; or as `samplers.backward`.
+        InputError: naming times or copies; or as `samplers.backward`.
 
     Reference: tests/backward/test_decisions.py.
     """
@@ -93,9 +94,9 @@ def check_times(times: ArrayLike, t_end: float) -> np.ndarray:
     """Times at which trajectories turn or part.
 
     Raises:
-        ValueError: none, or one not above t_end.
+        InputError: none, or one not above t_end.
     """
     turns = np.atleast_1d(as_real_array("times", times))
     if turns.ndim != 1 or turns.size == 0 or not np.all(np.isfinite(turns) & (turns > t_end)):
-        raise ValueError(f"times: {times!r}; allowed: at least one finite time, each above t_end = {t_end:g}")
+        raise InputError(f"times: {times!r}; allowed: at least one finite time, each above t_end = {t_end:g}")
     return turns

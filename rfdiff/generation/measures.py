@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike
 from scipy.spatial import cKDTree
 
 from rfdiff.backward.decisions import drawn_classes
-from rfdiff.scores import NoisedMixture
+from rfdiff.errors import InputError
+from rfdiff.noised_mixture import NoisedMixture
 
 THRESHOLD = 1 / 3
 CHUNK = 10_000  # samples whose posterior is taken at once
@@ -63,7 +64,7 @@ def near_training(x: np.ndarray, training: np.ndarray, t: float, threshold: floa
         threshold: ratio of the distances below which a sample counts as memorised, in (0, 1].
 
     Raises:
-        ValueError: a threshold out of range, or fewer than two training samples.
+        InputError: a threshold out of range, or fewer than two training samples.
 
     Reference: the criterion of Yoon et al. 2023 and Bonnaire et al. 2025 (arXiv:2505.17638); tests/generation/test_measures.py.
     """
@@ -76,12 +77,12 @@ def check_nearest(threshold: float, num_training: int) -> None:
     """Refuse what memorised samples cannot be counted with.
 
     Raises:
-        ValueError: a threshold out of range, or fewer than two training samples.
+        InputError: a threshold out of range, or fewer than two training samples.
     """
     if not 0 < threshold <= 1:
-        raise ValueError(f"threshold: {threshold!r}; allowed: 0 < threshold <= 1")
+        raise InputError(f"threshold: {threshold!r}; allowed: 0 < threshold <= 1")
     if num_training < 2:
-        raise ValueError(f"training: {num_training} samples; allowed: at least 2, for a second nearest")
+        raise InputError(f"training: {num_training} samples; allowed: at least 2, for a second nearest")
 
 
 def memorised_interval(

@@ -69,7 +69,7 @@ def generate(
         label: name of the work for a progress report, or None.
 
     Raises:
-        ValueError: as `train`, `backward.backward` and `near_training`, before anything is trained.
+        InputError: as `train`, `backward.backward` and `near_training`, before anything is trained.
 
     Reference: equations, sections 1 and 8; tests/generation/test_runs.py.
     """

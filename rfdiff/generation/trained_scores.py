@@ -17,19 +17,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfdiff._pytree import static, value_type
 from rfdiff.activation import Activation
 from rfdiff.diffusion import noise_variance, signal_scale
+from rfdiff.errors import InputError
+from rfdiff.machine_memory import available_bytes
 from rfdiff.mixture import GaussianMixture
 from rfdiff.problem import Problem
 from rfdiff.progress import SILENT, progress
 from rfdiff.rules import GradientFlow, check_taus
-from rfdiff.simulation.ensemble import check_truncation, replica_mixture
 from rfdiff.simulation.features import Sizes, clean_samples, feature_map, first_layer, floating_type, sizes_at
 from rfdiff.simulation.gradient_flow import mixed, zero_rounding
-from rfdiff.simulation.layout import Layout, available_bytes, layout_for, replica_bytes
 from rfdiff.simulation.mehler import product
 from rfdiff.simulation.moments import drawn_moments, noise_averaged_moments
+from rfdiff.simulation.replica import check_truncation, replica_mixture
+from rfdiff.simulation.replica_memory import Layout, layout_for, replica_bytes
+from rfdiff.value_types import static, value_type
 
 CHUNK = 8  # times of the grid in one call: between calls there is progress, and Ctrl-C is heard
 
@@ -119,7 +121,7 @@ def train(problem: Problem, d: int, taus: Any, times: Any, key: jax.Array, dtype
         label: name of the work for a progress report, or None.
 
     Raises:
-        ValueError: naming what is wrong; d too large for memory, with an estimate; exact averages that d leaves too uncertain.
+        InputError: naming what is wrong; d too large for memory, with an estimate; exact averages that d leaves too uncertain.
 
     Reference: equations, sections 1 and 6; tests/generation/test_trained_scores.py.
     """
@@ -148,13 +150,13 @@ def check_memory(sizes: Sizes, dtype: str, num_taus: int, num_times: int) -> Non
     """Refuse readouts, and a training, that do not fit in memory.
 
     Raises:
-        ValueError: naming d, with an estimate.
+        InputError: naming d, with an estimate.
     """
     held = np.dtype(dtype).itemsize * num_taus * (num_times + 2 * CHUNK) * sizes.d * sizes.p
     need, available = held + replica_bytes(sizes, dtype, num_taus), available_bytes()
     if available is not None and need > available:
         fits = int(sizes.d * math.sqrt(available / need))
-        raise ValueError(
+        raise InputError(
             f"d: {sizes.d} makes p = {sizes.p} features; readouts at {num_taus} training and {num_times} diffusion times need about "
             f"{need / 2**30:.3g} GiB in {dtype}, of {available / 2**30:.3g} GiB of memory; allowed: d up to about {fits}, or fewer times"
         )

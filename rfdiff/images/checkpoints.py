@@ -14,9 +14,10 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from rfdiff._files import replacing
+from rfdiff.errors import InputError
+from rfdiff.files.atomic import replacing
+from rfdiff.files.provenance import provenance, version_of
 from rfdiff.images.settings import Settings
-from rfdiff.store import provenance, version_of
 
 RUN, METRICS, FOLDER = "run.json", "metrics.nc", "checkpoints"
 FORMAT = "rfdiff images run"
@@ -50,19 +51,19 @@ def load(folder: Path, step: int, remedy: str = "") -> dict[str, np.ndarray]:
     """The arrays of the checkpoint of a step; `remedy` ends the message about a damaged one.
 
     Raises:
-        ValueError: missing, or damaged (its files do not fit their checksum, or cannot be read); the message names it.
+        InputError: missing, or damaged (its files do not fit their checksum, or cannot be read); the message names it.
     """
     path = _place(folder, step)
     if step not in kept(folder):
-        raise ValueError(f"{path}: no such checkpoint; allowed: steps {kept(folder)}")
+        raise InputError(f"{path}: no such checkpoint; allowed: steps {kept(folder)}")
     try:
         if _checksum(path) != _checksum_file(path).read_text(encoding="ascii"):
-            raise ValueError("its files do not fit their checksum")
+            raise InputError("its files do not fit their checksum")
         with ocp.PyTreeCheckpointer() as reader:
             names = reader.metadata(path.absolute()).item_metadata.tree
             tree = reader.restore(path.absolute(), restore_args=jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), names))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as err:
-        raise ValueError(f"{path}: damaged checkpoint ({_first_line(err)}){remedy}") from err
+        raise InputError(f"{path}: damaged checkpoint ({_first_line(err)}){remedy}") from err
     return {name: np.asarray(value) for name, value in tree.items()}
 
 
@@ -70,7 +71,7 @@ def newest(folder: Path) -> tuple[int, dict[str, np.ndarray]] | None:
     """Step and arrays of the newest checkpoint that is whole; damaged ones after it are told on standard error. None without any.
 
     Raises:
-        ValueError: there are checkpoints, and all are damaged.
+        InputError: there are checkpoints, and all are damaged.
     """
     faults: list[str] = []
     for step in reversed(kept(folder)):
@@ -83,7 +84,7 @@ def newest(folder: Path) -> tuple[int, dict[str, np.ndarray]] | None:
             print(f"{fault}; going on from step {step}, the last good one", file=sys.stderr, flush=True)
         return step, arrays
     if faults:
-        raise ValueError(f"{faults[0]}, and no other one is whole; delete {folder / FOLDER} to start again")
+        raise InputError(f"{faults[0]}, and no other one is whole; delete {folder / FOLDER} to start again")
     return None
 
 
@@ -117,25 +118,25 @@ def described(folder: Path) -> dict[str, Any]:
     """What a run's folder says it is; "settings" as `Settings`.
 
     Raises:
-        ValueError: no run, or a damaged description.
+        InputError: no run, or a damaged description.
     """
     path = folder / RUN
     if not path.is_file():
-        raise ValueError(f"{path}: no such file; allowed: a folder of rfdiff images train")
+        raise InputError(f"{path}: no such file; allowed: a folder of rfdiff images train")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
-            raise ValueError(f"format is {content['format']!r}, expected {FORMAT!r}")
+            raise InputError(f"format is {content['format']!r}, expected {FORMAT!r}")
         return {**content, "settings": Settings.of_record(content["settings"])}
     except (OSError, ValueError, KeyError, TypeError) as err:
-        raise ValueError(f"{path}: cannot be read as a run ({_first_line(err)})") from err
+        raise InputError(f"{path}: cannot be read as a run ({_first_line(err)})") from err
 
 
 def refuse_another(folder: Path, settings: Settings, data_digest: str) -> None:
     """Refuse to go on with a run that is another than the settings, except for the number of steps.
 
     Raises:
-        ValueError: naming what differs.
+        InputError: naming what differs.
     """
     theirs = described(folder)
     own, there = _flat(dataclasses.asdict(settings)), _flat(dataclasses.asdict(theirs["settings"]))
@@ -143,7 +144,7 @@ def refuse_another(folder: Path, settings: Settings, data_digest: str) -> None:
     if theirs.get("images_sha256") != data_digest:
         differing.append("its images are others")
     if differing:
-        raise ValueError(f"--out: {folder} holds another run ({'; '.join(differing)}); allowed: another folder, or --overwrite")
+        raise InputError(f"--out: {folder} holds another run ({'; '.join(differing)}); allowed: another folder, or --overwrite")
 
 
 def _place(folder: Path, step: int) -> Path:

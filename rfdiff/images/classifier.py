@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax  # type: ignore[import-untyped]
 
-from rfdiff._files import read_arrays, write_arrays
+from rfdiff.errors import InputError
+from rfdiff.files.atomic import read_arrays, write_arrays
 from rfdiff.images.devices import Devices
 from rfdiff.images.fashion_mnist import CLASS_NAMES, FashionMNIST
 from rfdiff.images.protocol import ImageSet
@@ -77,7 +78,7 @@ def trained_classifier(data: FashionMNIST, images: ImageSet, epochs: int, device
         path: of the file.
 
     Raises:
-        ValueError: a damaged file; one trained otherwise, or on other images.
+        InputError: a damaged file; one trained otherwise, or on other images.
         OSError: it cannot be written.
     """
     train, test = _all_images(data, images, "train"), _all_images(data, images, "test")
@@ -90,7 +91,7 @@ def trained_classifier(data: FashionMNIST, images: ImageSet, epochs: int, device
     if path.is_file():
         arrays = read_arrays(path, "delete it to train the classifier again")
         if str(arrays.get("identity")) != identity:
-            raise ValueError(f"{path}: classifier of other images or epochs; allowed: another file, or delete it to train it again")
+            raise InputError(f"{path}: classifier of other images or epochs; allowed: another file, or delete it to train it again")
         return Classifier(
             jax.tree.unflatten(structure, [arrays[f"leaf_{i}"] for i in range(len(leaves))]), float(arrays["accuracy"]), identity
         )

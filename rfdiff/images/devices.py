@@ -12,6 +12,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from rfdiff.errors import InputError
+
 AXIS = "batch"
 
 
@@ -22,13 +24,13 @@ class Devices:
         count: how many of the local devices; None for all.
 
     Raises:
-        ValueError: more devices than there are.
+        InputError: more devices than there are.
     """
 
     def __init__(self, count: int | None = None) -> None:
         there = jax.local_devices()
         if count is not None and not 1 <= count <= len(there):
-            raise ValueError(f"devices: {count!r}; allowed: 1 to {len(there)}, the devices there are")
+            raise InputError(f"devices: {count!r}; allowed: 1 to {len(there)}, the devices there are")
         chosen = there[:count]
         self.count, self.platform, self.kind = len(chosen), chosen[0].platform, chosen[0].device_kind
         mesh = jax.sharding.Mesh(np.array(chosen), (AXIS,), axis_types=(AxisType.Auto,))
@@ -52,10 +54,10 @@ class Devices:
         """Refuse a batch that the devices cannot share.
 
         Raises:
-            ValueError: naming it.
+            InputError: naming it.
         """
         if size % self.count:
-            raise ValueError(f"{name}: {size}; allowed: a multiple of {self.count}, the number of devices")
+            raise InputError(f"{name}: {size}; allowed: a multiple of {self.count}, the number of devices")
 
     def repeated(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """`run(state, n, *arrays)`: `state = step(state, *arrays)`, n times; the state's buffers are taken over (donated)."""

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
-from rfdiff._files import read_arrays, write_arrays
+from rfdiff.errors import InputError
+from rfdiff.files.atomic import read_arrays, write_arrays
 from rfdiff.images import checkpoints
 from rfdiff.images.classifier import Classifier
 from rfdiff.images.devices import Devices
@@ -35,7 +36,7 @@ class Sampling:
         seed: of the noise they start from, the same for every checkpoint.
 
     Raises:
-        ValueError: naming the field, its value and the allowed range.
+        InputError: naming the field, its value and the allowed range.
     """
 
     samples: int = 1000
@@ -46,7 +47,7 @@ class Sampling:
         for name, least, most in (("samples", 2, 10**6), ("sampler_steps", 2, 10_000), ("seed", 0, 2**32 - 1)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-                raise ValueError(f"{name}: {value!r}; allowed: an integer, {least} to {most}")
+                raise InputError(f"{name}: {value!r}; allowed: an integer, {least} to {most}")
 
 
 def memorised(samples: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -124,7 +125,7 @@ class Evaluator:
         """Evaluations of checkpoints, in order; Ctrl-C keeps the finished ones.
 
         Raises:
-            ValueError: a damaged checkpoint, or evaluation.
+            InputError: a damaged checkpoint, or evaluation.
             OSError: an evaluation cannot be written.
             KeyboardInterrupt: with a sentence on what is kept.
         """
@@ -196,9 +197,9 @@ def evaluated_steps(folder: Path, least: int) -> list[int]:
     """Steps of the checkpoints of a run from `least` on.
 
     Raises:
-        ValueError: there is none.
+        InputError: there is none.
     """
     steps = [step for step in checkpoints.kept(folder) if step >= least]
     if not steps:
-        raise ValueError(f"{folder}: no checkpoint from step {least} on; allowed: one of {checkpoints.kept(folder)}")
+        raise InputError(f"{folder}: no checkpoint from step {least} on; allowed: one of {checkpoints.kept(folder)}")
     return steps

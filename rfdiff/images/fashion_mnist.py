@@ -24,7 +24,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rfdiff._files import replacing
+from rfdiff.errors import InputError
+from rfdiff.files.atomic import replacing
 
 CLASS_NAMES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 VARIABLE = "RFDIFF_FASHION_MNIST"
@@ -84,7 +85,7 @@ def load(directory: str | Path | None = None, download: bool = False) -> Fashion
             which is made if need be. Files that are there, whole or damaged, are never written to; nothing is kept but originals.
 
     Raises:
-        ValueError: no directory given, or missing; a file that is missing, cannot be read, is truncated, damaged, not compressed,
+        InputError: no directory given, or missing; a file that is missing, cannot be read, is truncated, damaged, not compressed,
             swapped with another of the four, of another data set, or cannot be fetched. The message names the file and the fault.
 
     Reference: tests/images/test_fashion_mnist.py.
@@ -93,7 +94,7 @@ def load(directory: str | Path | None = None, download: bool = False) -> Fashion
     there = [original for original in _ORIGINALS if os.path.lexists(folder / original.name)]
     missing = [original for original in _ORIGINALS if original not in there]
     if missing and not download:
-        raise ValueError(_missing_text(folder, [original.name for original in missing]))
+        raise InputError(_missing_text(folder, [original.name for original in missing]))
     arrays = {original.field: _read(original, folder / original.name) for original in there}  # before anything is fetched
     arrays |= {original.field: _fetch(original, folder / original.name) for original in missing}
     return FashionMNIST(**arrays)
@@ -112,15 +113,15 @@ def class_pixels(data: FashionMNIST, classes: Sequence[int] | np.ndarray, part: 
         Samples are in the order of `classes`, those of a class in the order of the files.
 
     Raises:
-        ValueError: classes that are not distinct integers 0..9; an unknown part.
+        InputError: classes that are not distinct integers 0..9; an unknown part.
     """
     listed = classes.tolist() if isinstance(classes, np.ndarray) else classes
     chosen = tuple(listed) if isinstance(listed, Sequence) else ()  # a set has no order
     whole = all(isinstance(c, int | np.integer) and not isinstance(c, bool) and 0 <= c < len(CLASS_NAMES) for c in chosen)
     if not chosen or not whole or len(set(chosen)) != len(chosen):
-        raise ValueError(f"classes: {classes!r}; allowed: at least one, distinct integers 0 to {len(CLASS_NAMES) - 1}")
+        raise InputError(f"classes: {classes!r}; allowed: at least one, distinct integers 0 to {len(CLASS_NAMES) - 1}")
     if part not in ("train", "test"):
-        raise ValueError(f"part: {part!r}; allowed: 'train' or 'test'")
+        raise InputError(f"part: {part!r}; allowed: 'train' or 'test'")
     images, marks = (data.train_images, data.train_labels) if part == "train" else (data.test_images, data.test_labels)
     rows = [np.flatnonzero(marks == c) for c in chosen]
     samples = images[np.concatenate(rows)].astype(np.float64) / WHITE
@@ -133,14 +134,14 @@ def _folder(directory: str | Path | None, download: bool) -> Path:
     if directory is None:
         source, directory = VARIABLE, os.environ.get(VARIABLE)
         if not directory:
-            raise ValueError(
+            raise InputError(
                 f"directory: None, and the environment variable {VARIABLE} is not set; "
                 "allowed: the directory of the four gz files, as the argument or in that variable"
             )
     folder = Path(directory)
     if not os.path.isdir(folder) and (os.path.lexists(folder) or not download):
         fault = "is not a directory" if os.path.lexists(folder) else "no such directory"
-        raise ValueError(f"{source}: {folder}: {fault}; allowed: a directory with the four gz files (download=True makes and fills one)")
+        raise InputError(f"{source}: {folder}: {fault}; allowed: a directory with the four gz files (download=True makes and fills one)")
     return folder
 
 
@@ -154,13 +155,13 @@ def _read(original: _Original, path: Path) -> np.ndarray:
     """The numbers in a file that is there."""
     try:
         if not path.is_file():
-            raise ValueError("is not a regular file")
+            raise InputError("is not a regular file")
         return _unpack(original, path.read_bytes())
     except OSError as err:
-        raise ValueError(f"{path}: cannot be read ({_one_line(err)})") from err
+        raise InputError(f"{path}: cannot be read ({_one_line(err)})") from err
     except ValueError as err:
         remedy = "no existing file is ever overwritten: remove this one and load with download=True to replace it"
-        raise ValueError(f"{path}: {err}; allowed: the original of {original.size:,} bytes ({remedy})") from err
+        raise InputError(f"{path}: {err}; allowed: the original of {original.size:,} bytes ({remedy})") from err
 
 
 def _fetch(original: _Original, path: Path) -> np.ndarray:
@@ -172,13 +173,13 @@ def _fetch(original: _Original, path: Path) -> np.ndarray:
     except (OSError, http.client.HTTPException) as err:
         if isinstance(err, urllib.error.HTTPError):
             err.close()  # it holds the connection
-        raise ValueError(
+        raise InputError(
             f"{path}: {address} cannot be fetched ({_one_line(err)}); allowed: a network that reaches it, or the file put here by hand"
         ) from err
     try:
         numbers = _unpack(original, raw)
     except ValueError as err:
-        raise ValueError(
+        raise InputError(
             f"{path}: what {address} sent {err}; allowed: the original of {original.size:,} bytes (nothing was written)"
         ) from err
     try:
@@ -186,7 +187,7 @@ def _fetch(original: _Original, path: Path) -> np.ndarray:
         with replacing(path) as temporary:
             temporary.write_bytes(raw)
     except OSError as err:
-        raise ValueError(f"{path}: cannot be written ({_one_line(err)})") from err
+        raise InputError(f"{path}: cannot be written ({_one_line(err)})") from err
     return numbers
 
 
@@ -195,20 +196,20 @@ def _unpack(original: _Original, raw: bytes) -> np.ndarray:
     digest = hashlib.md5(raw, usedforsecurity=False).hexdigest()
     for other in _ORIGINALS:
         if digest == other.md5 != original.md5:
-            raise ValueError(f"holds what belongs in {other.name}")
+            raise InputError(f"holds what belongs in {other.name}")
     if not raw.startswith(_GZIP):
-        raise ValueError(f"is not gzip-compressed: it holds {_describe(raw)}")
+        raise InputError(f"is not gzip-compressed: it holds {_describe(raw)}")
     content = _decompress(original, raw)
     length = len(original.header) + math.prod(original.shape)
     if not content.startswith(original.header):
         owners = [other.name for other in _ORIGINALS if content.startswith(other.header)]
         belongs = f", which belongs in {owners[0]}" if owners else ""
-        raise ValueError(f"holds {_describe(content)}{belongs}, where {_describe(original.header)} is expected")
+        raise InputError(f"holds {_describe(content)}{belongs}, where {_describe(original.header)} is expected")
     if len(content) != length:
         amount = f"more than {length:,}" if len(content) > length else f"{len(content):,}"
-        raise ValueError(f"unpacks to {amount} bytes, where its header asks for {length:,}")
+        raise InputError(f"unpacks to {amount} bytes, where its header asks for {length:,}")
     if digest != original.md5:
-        raise ValueError(f"has the right header, but the MD5 {digest} instead of {original.md5}: changed, repacked, or another data set")
+        raise InputError(f"has the right header, but the MD5 {digest} instead of {original.md5}: changed, repacked, or another data set")
     return np.frombuffer(content, np.uint8, offset=len(original.header)).reshape(original.shape)
 
 
@@ -219,10 +220,10 @@ def _decompress(original: _Original, raw: bytes) -> bytes:
             return handle.read(len(original.header) + math.prod(original.shape) + 1)
     except EOFError as err:
         if len(raw) < original.size:
-            raise ValueError(f"is truncated: {len(raw):,} of {original.size:,} bytes") from err
-        raise ValueError("is damaged (it ends within the compressed data)") from err
+            raise InputError(f"is truncated: {len(raw):,} of {original.size:,} bytes") from err
+        raise InputError("is damaged (it ends within the compressed data)") from err
     except (OSError, zlib.error) as err:
-        raise ValueError(f"is damaged ({_one_line(err)})") from err
+        raise InputError(f"is damaged ({_one_line(err)})") from err
 
 
 def _describe(content: bytes) -> str:

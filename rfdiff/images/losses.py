@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rfdiff.errors import InputError
 from rfdiff.images.devices import Devices
 from rfdiff.images.protocol import ImageSet
 from rfdiff.images.settings import Settings
@@ -50,7 +51,7 @@ class Losses:
             loss, loss_stderr (2, T, K): train and held-out; mean_loss, mean_loss_stderr (2, K): the mean over the T log-SNRs.
 
         Raises:
-            ValueError: a loss that is not finite.
+            InputError: a loss that is not finite.
         """
         calls = [
             [self._program(parameters, *block, level, self._seed, np.uint32(j)) for block in self._blocks]
@@ -59,7 +60,7 @@ class Losses:
         each = np.stack([np.concatenate([np.asarray(part) for part in row]) for row in calls]).astype(np.float64)
         groups = np.split(each[:, : sum(self._sizes)], np.cumsum(self._sizes)[:-1], axis=1)
         if not np.all(np.isfinite(each)):
-            raise ValueError(
+            raise InputError(
                 "learning_rate: training diverged, a loss is not finite; allowed: a smaller one (checkpoints kept so far stay)"
             )
         mean = np.stack([group.mean(1) for group in groups], -1)

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from rfdiff.errors import InputError
 from rfdiff.images.fashion_mnist import CLASS_NAMES, WHITE, FashionMNIST, class_pixels
 from rfdiff.mixture import MixtureLaw
-from rfdiff.report import columns
 
 WHOLE = 28
 SIDES = (28, 14, 7)  # pixels a side; the original is averaged over whole blocks
@@ -33,7 +33,7 @@ class Protocol:
         split_seed: of the random orders.
 
     Raises:
-        ValueError: naming the field, its value and the allowed range.
+        InputError: naming the field, its value and the allowed range.
     """
 
     classes: tuple[int, ...] = (8, 7)
@@ -47,21 +47,21 @@ class Protocol:
         for name in ("classes", "counts"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if not self.classes or not all(_whole(c, 0, len(CLASS_NAMES) - 1) for c in self.classes):
-            raise ValueError(f"classes: {self.classes}; allowed: distinct integers 0 to {len(CLASS_NAMES) - 1}")
+            raise InputError(f"classes: {self.classes}; allowed: distinct integers 0 to {len(CLASS_NAMES) - 1}")
         if len(set(self.classes)) != len(self.classes):
-            raise ValueError(f"classes: {self.classes} repeats a class; allowed: distinct integers 0 to {len(CLASS_NAMES) - 1}")
+            raise InputError(f"classes: {self.classes} repeats a class; allowed: distinct integers 0 to {len(CLASS_NAMES) - 1}")
         if len(self.counts) != len(self.classes) or not all(_whole(n, 2) for n in self.counts):
-            raise ValueError(f"counts: {self.counts}; allowed: {len(self.classes)} integers >= 2, one for each class")
+            raise InputError(f"counts: {self.counts}; allowed: {len(self.classes)} integers >= 2, one for each class")
         if not _whole(self.held_out, 2):
-            raise ValueError(f"held_out: {self.held_out!r}; allowed: an integer >= 2")
+            raise InputError(f"held_out: {self.held_out!r}; allowed: an integer >= 2")
         if self.side not in SIDES:
-            raise ValueError(f"side: {self.side!r}; allowed: {', '.join(map(str, SIDES))} pixels")
+            raise InputError(f"side: {self.side!r}; allowed: {', '.join(map(str, SIDES))} pixels")
         if not _whole(self.split_seed, 0, 2**32 - 1):
-            raise ValueError(f"split_seed: {self.split_seed!r}; allowed: 0 to 2^32 - 1")
+            raise InputError(f"split_seed: {self.split_seed!r}; allowed: 0 to 2^32 - 1")
         if self.rescale is not None:
             object.__setattr__(self, "rescale", tuple(float(r) for r in self.rescale))
             if len(self.rescale) != len(self.classes) or not all(0 < r < np.inf for r in self.rescale):
-                raise ValueError(f"rescale: {self.rescale}; allowed: {len(self.classes)} finite numbers > 0, one for each class")
+                raise InputError(f"rescale: {self.rescale}; allowed: {len(self.classes)} finite numbers > 0, one for each class")
 
     @property
     def num_classes(self) -> int:
@@ -111,14 +111,14 @@ def imbalanced(total: int, ratio: float, num_classes: int = 2) -> tuple[int, ...
     """Counts n_c of `total` images, the first class `ratio` times as many as each other.
 
     Raises:
-        ValueError: a ratio that is not > 0, or too few images for 2 in each class.
+        InputError: a ratio that is not > 0, or too few images for 2 in each class.
     """
     if not 0 < ratio < np.inf:
-        raise ValueError(f"imbalance: {ratio!r}; allowed: a finite number > 0, images of the first class over those of each other")
+        raise InputError(f"imbalance: {ratio!r}; allowed: a finite number > 0, images of the first class over those of each other")
     other = round(total / (ratio + num_classes - 1))
     counts = (total - other * (num_classes - 1), *([other] * (num_classes - 1)))
     if min(counts) < 2:
-        raise ValueError(f"imbalance: {ratio:g} of {total} images leaves {min(counts)} in a class; allowed: at least 2 in each")
+        raise InputError(f"imbalance: {ratio:g} of {total} images leaves {min(counts)} in a class; allowed: at least 2 in each")
     return counts
 
 
@@ -126,13 +126,13 @@ def prepare(data: FashionMNIST, protocol: Protocol) -> ImageSet:
     """Choose, pool and normalise the images of a protocol.
 
     Raises:
-        ValueError: counts above what the training file holds of a class.
+        InputError: counts above what the training file holds of a class.
     """
     marks = np.asarray(data.train_labels)
     for c, n in zip(protocol.classes, protocol.counts, strict=True):
         there = int(np.sum(marks == c))
         if n + protocol.held_out > there:
-            raise ValueError(
+            raise InputError(
                 f"counts: {n} images of class {c} and {protocol.held_out} held out; allowed: {there} in all, so at most "
                 f"{max(there - protocol.held_out, 0)} to train on"
             )
@@ -142,7 +142,7 @@ def prepare(data: FashionMNIST, protocol: Protocol) -> ImageSet:
     shift = float(pixels.mean())
     scale = float(np.sqrt(np.mean([own.var(axis=0).mean() for own in per_class])))
     if not scale > 0:
-        raise ValueError(f"classes: {protocol.classes}; every image of a class is the same; allowed: classes that vary")
+        raise InputError(f"classes: {protocol.classes}; every image of a class is the same; allowed: classes that vary")
     means = (np.stack([own.mean(axis=0) for own in per_class]) - shift) / scale
     whole = ImageSet(np.empty(0), np.empty(0), np.empty(0), shift, scale, means, protocol)
     train, held_out = [], []
@@ -175,20 +175,6 @@ def law_numbers(law: MixtureLaw) -> dict[str, Any]:
     angles = np.degrees(np.arccos(np.clip(cosines, -1, 1)))
     np.fill_diagonal(angles, 0.0)
     return {"weight": np.asarray(law.weights), "variance": np.asarray(law.variances), "centroid_norm": np.diagonal(gram), "angle": angles}
-
-
-def law_table(images: ImageSet, law: MixtureLaw) -> str:
-    """The numbers of `law_numbers` as a table, one line a class, and how the pixels were normalised."""
-    found, protocol = law_numbers(law), images.protocol
-    heads = [f"angle to {name}" for name in protocol.names]
-    rows = [["class", "images", "held out", "weight", "variance", "centroid norm^2/d", *heads]]
-    for k, name in enumerate(protocol.names):
-        values = [f"{found[key][k]:.4g}" for key in ("weight", "variance", "centroid_norm")]
-        rows.append([name, str(protocol.counts[k]), str(protocol.held_out), *values, *(f"{angle:.1f}" for angle in found["angle"][k])])
-    text = f"pixels: {protocol.side} x {protocol.side}, (grey/255 - {images.shift:.4f})/{images.scale:.4f}"
-    if protocol.rescale is not None:
-        text += f"; variances times {', '.join(f'{r:g}' for r in protocol.rescale)} about the class means"
-    return "\n".join([*columns(rows), text])
 
 
 def _whole(value: Any, least: int, most: float = np.inf) -> bool:

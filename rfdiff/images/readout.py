@@ -1,24 +1,18 @@
-"""Class-wise times of a U-Net in training steps, and the file, tables and figures of an evaluated run; needs no optional extra."""
+"""Class-wise times of a U-Net in training steps, and the dataset of an evaluated run; needs no optional extra."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from rfdiff import plots, report
-from rfdiff.command_checks import redraw_folder
-from rfdiff.commands import Plot
-from rfdiff.curves import LearningCurves, times
-from rfdiff.datasets import load_dataset
-from rfdiff.output import say
+from rfdiff.class_times import times
+from rfdiff.curves import LearningCurves
 
 CONTENT = "U-Net on images"
 FILE, CURVES, SAMPLES = "evaluation.nc", "curves.png", "samples.png"
 READINGS = ("tau_gen", "tau_stop", "tau_mem", "tau_copy")
 RESOLVED = 3.0  # standard errors by which the last gap must exceed 0 for a memorisation time
-GOOD = 0.9  # least accuracy at which the classifier is trusted without a word
 VARIABLES = {
     "number": "samples that the classifier gives to the class",
     "fraction": "their share of all samples",
@@ -109,69 +103,6 @@ def read_out(losses: xr.Dataset, steps: Sequence[int], evaluations: Sequence[Map
     return dataset.assign_attrs(content=CONTENT, **attributes)
 
 
-def table(dataset: xr.Dataset) -> list[str]:
-    """Times of each class, and what its last checkpoint generates."""
-    heads = ["class", "images", *READINGS, "held-out loss", "gap"]
-    sampled = "frechet" in dataset
-    rows = [heads + ["samples", "memorised (95 %)", "Frechet (floor)"] * sampled]
-    for k, name in enumerate(dataset["class"].values):
-        at = dataset.isel({"class": k})
-        last = at.isel(step=-1)
-        line = [str(name), str(int(at["count"])), *(report.number(float(value)) for value in at["time"].values)]
-        line += [f"{float(last['mean_loss'].sel(set='held_out')):.4f}", f"{float(last['gap']):.4f}"]
-        if sampled:
-            end = at.isel(checkpoint=-1)
-            line.append(f"{float(end['fraction']):.1%}")
-            line.append(f"{float(end['memorised']):.1%} ({float(end['low']):.1%} to {float(end['high']):.1%})")
-            line.append(f"{float(end['frechet']):.3g} ({float(end['floor']):.3g})")
-        rows.append(line)
-    lines = report.columns(rows)
-    if sampled:
-        accuracy = float(dataset.attrs["accuracy"])
-        low = f", below {GOOD:.0%}: more --classifier-epochs or pixels would make classes and distances surer" * (accuracy < GOOD)
-        lines.append(f"accuracy of the classifier on the test images: {accuracy:.2%}{low}; last checkpoint: step {steps_of(dataset)[-1]}")
-    return lines
-
-
-def loss_table(losses: xr.Dataset) -> str:
-    """Losses of each class after the last step, and its times so far."""
-    found, last = class_times(losses)[0], losses["mean_loss"].isel(step=-1)
-    rows = [["class", "images", "train loss", "held-out loss", *READINGS[:3]]]
-    for k, name in enumerate(losses["class"].values):
-        values = [f"{float(last.sel(set=one).values[k]):.4f}" for one in ("train", "held_out")]
-        rows.append([str(name), str(int(losses["count"].values[k])), *values, *(report.number(float(value)) for value in found[:, k])])
-    return "\n".join([*report.columns(rows), f"after step {int(losses['step'].values[-1])}"])
-
-
 def steps_of(dataset: xr.Dataset) -> list[int]:
     """Steps of the evaluated checkpoints."""
     return [int(step) for step in dataset["checkpoint"].values]
-
-
-def show(dataset: xr.Dataset, out: Path) -> None:
-    """Print the table of an evaluated run, draw its figures, and say where they are."""
-    say("\n".join(table(dataset)))
-    figures = {CURVES: plots.plot_image_run(dataset)}
-    if "grid" in dataset:
-        figures[SAMPLES] = plots.plot_image_samples(dataset)
-    for name, figure in figures.items():
-        plots.save_figure(figure, out / name)
-    say(f"in {out}: {', '.join([*[FILE] * (out / FILE).exists(), *figures])}")
-
-
-def redraw(options: Plot) -> int:
-    """Print the table of an evaluation.nc and draw its figures again.
-
-    Args:
-        options: of `rfdiff plot`.
-
-    Returns:
-        Exit status 0.
-
-    Raises:
-        ValueError: a damaged file, or figures that stand in another folder than its own.
-        OSError: the folder cannot be written to.
-    """
-    dataset = load_dataset(options.file)
-    show(dataset, redraw_folder(options, (CURVES, SAMPLES)))
-    return 0

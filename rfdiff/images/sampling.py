@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rfdiff.errors import InputError
 from rfdiff.images.devices import Devices
 from rfdiff.images.settings import Settings
 from rfdiff.images.unet import Architecture, UNet, noise_estimate
@@ -37,10 +38,10 @@ def draw_samples(parameters: Any, settings: Settings, devices: Devices, number: 
         seed: of the noise.
 
     Raises:
-        ValueError: a network trained at one t only.
+        InputError: a network trained at one t only.
     """
     if settings.t is not None:
-        raise ValueError(f"t: {settings.t:g}, the one time that the network was trained at; allowed: samples of a network trained at all t")
+        raise InputError(f"t: {settings.t:g}, the one time that the network was trained at; allowed: samples of a network trained at all t")
     side = settings.protocol.side
     block = min(BLOCK, -(-number // devices.count) * devices.count)
     levels = np.linspace(*settings.log_snr, steps).astype(np.float32)

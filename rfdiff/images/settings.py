@@ -6,9 +6,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from rfdiff._pytree import as_number
+from rfdiff.errors import InputError
 from rfdiff.images.protocol import Protocol
 from rfdiff.images.unet import Architecture, check_time, log_snr_of
+from rfdiff.value_types import as_number
 
 LONGEST = 10_000_000
 
@@ -35,7 +36,7 @@ class Settings:
         seed: of parameters, noise and order.
 
     Raises:
-        ValueError: naming the field, its value and the allowed range.
+        InputError: naming the field, its value and the allowed range.
     """
 
     protocol: Protocol = dataclasses.field(default_factory=Protocol)
@@ -68,18 +69,18 @@ class Settings:
         for name, least, most in limits:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-                raise ValueError(f"{name}: {value!r}; allowed: an integer, {least} to {most}")
+                raise InputError(f"{name}: {value!r}; allowed: an integer, {least} to {most}")
         for name, allowed in (("optimizer", ("adam", "sgd")), ("dtype", ("float32", "bfloat16"))):
             if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}: {getattr(self, name)!r}; allowed: {' or '.join(allowed)}")
+                raise InputError(f"{name}: {getattr(self, name)!r}; allowed: {' or '.join(allowed)}")
         if not 0 < as_number(self.learning_rate) < np.inf:
-            raise ValueError(f"learning_rate: {self.learning_rate!r}; allowed: a finite number > 0")
+            raise InputError(f"learning_rate: {self.learning_rate!r}; allowed: a finite number > 0")
         if not 0 <= as_number(self.momentum) < 1:
-            raise ValueError(f"momentum: {self.momentum!r}; allowed: 0 <= momentum < 1")
+            raise InputError(f"momentum: {self.momentum!r}; allowed: 0 <= momentum < 1")
         if self.t is not None:
             check_time("t", self.t)
         if len(self.log_snr) != 2 or not -20 <= self.log_snr[0] < self.log_snr[1] <= 20:
-            raise ValueError(f"log_snr: {self.log_snr}; allowed: two increasing numbers, -20 to 20")
+            raise InputError(f"log_snr: {self.log_snr}; allowed: two increasing numbers, -20 to 20")
 
     def measured_log_snrs(self) -> np.ndarray:
         """(T,) log-SNRs λ = log(e^{-2t}/Δ) at which losses are measured, ascending: that of t alone, or the grid."""
@@ -105,13 +106,13 @@ class Settings:
         """The settings of a record.
 
         Raises:
-            ValueError: an unknown or a missing field, or a value out of range.
+            InputError: an unknown or a missing field, or a value out of range.
         """
         try:
             known = dict(record)
             return cls(protocol=Protocol(**known.pop("protocol")), architecture=Architecture(**known.pop("architecture")), **known)
         except (TypeError, KeyError, AttributeError) as err:
-            raise ValueError(f"settings: cannot be understood ({err}); allowed: the fields of Settings") from err
+            raise InputError(f"settings: cannot be understood ({err}); allowed: the fields of Settings") from err
 
 
 def log_spaced(last: int, per_decade: int) -> list[int]:

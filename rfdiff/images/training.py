@@ -22,7 +22,8 @@ import numpy as np
 import optax  # type: ignore[import-untyped]
 import xarray as xr
 
-from rfdiff.datasets import save_dataset
+from rfdiff.errors import InputError
+from rfdiff.files.dataset_file import save_dataset
 from rfdiff.images import checkpoints
 from rfdiff.images.devices import Devices
 from rfdiff.images.losses import SETS, Losses
@@ -123,7 +124,7 @@ def train(settings: Settings, images: ImageSet, folder: Path, devices: Devices |
         The losses (content of metrics.nc).
 
     Raises:
-        ValueError: another run in the folder; a batch that the devices cannot share; a loss that is not finite; no whole checkpoint.
+        InputError: another run in the folder; a batch that the devices cannot share; a loss that is not finite; no whole checkpoint.
         OSError: a checkpoint cannot be written; the message says which one is the last.
         KeyboardInterrupt: after keeping a checkpoint, with a sentence that says so.
 
@@ -163,7 +164,7 @@ def parameters_at(folder: Path, step: int, settings: Settings) -> Any:
     """Parameters of the network at a checkpoint.
 
     Raises:
-        ValueError: no such checkpoint, a damaged one, or one of another architecture.
+        InputError: no such checkpoint, a damaged one, or one of another architecture.
     """
     found = checkpoints.load(folder, step, "; the other checkpoints stand: delete this one to go on without it")
     return _restored(found, settings, f"{folder / checkpoints.FOLDER} at step {step}").parameters
@@ -200,7 +201,7 @@ def _begun(settings: Settings, images: ImageSet, folder: Path) -> tuple[State, l
     folder.mkdir(parents=True, exist_ok=True)
     found = checkpoints.newest(folder)
     if found is not None and found[0] > settings.steps:
-        raise ValueError(f"steps: {settings.steps}, and {folder} holds step {found[0]} already; allowed: at least that many")
+        raise InputError(f"steps: {settings.steps}, and {folder} holds step {found[0]} already; allowed: at least that many")
     law = {name: np.asarray(value).tolist() for name, value in law_numbers(fitted_law(images)).items()}
     checkpoints.describe(folder, settings, digest, {"law": law, "pixel_shift": images.shift, "pixel_scale": images.scale})
     if found is None:
@@ -222,7 +223,7 @@ def _restored(arrays: dict[str, np.ndarray], settings: Settings, place: str) -> 
     leaves, structure = jax.tree.flatten(initial_state(settings))
     found = [arrays[name] for name in sorted(arrays) if name.startswith("leaf_")]
     if [(leaf.shape, leaf.dtype) for leaf in found] != [(leaf.shape, leaf.dtype) for leaf in leaves]:
-        raise ValueError(f"{place}: checkpoint of another architecture or optimiser; allowed: that of its run.json")
+        raise InputError(f"{place}: checkpoint of another architecture or optimiser; allowed: that of its run.json")
     return jax.tree.unflatten(structure, found)
 
 

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfdiff._pytree import as_number
+from rfdiff.errors import InputError
+from rfdiff.value_types import as_number
 
 WIDEST = 4  # most channels of a level, in units of the first
 LAST = "noise"  # name of the layer that starts at zero
@@ -32,7 +33,7 @@ class Architecture:
         attention: number of coarsest levels with self-attention, 0 to depth.
 
     Raises:
-        ValueError: naming the field, its value and the allowed range.
+        InputError: naming the field, its value and the allowed range.
     """
 
     width: int = 32
@@ -45,9 +46,9 @@ class Architecture:
         for name, least, most in limits:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-                raise ValueError(f"{name}: {value!r}; allowed: an integer, {least} to {most}")
+                raise InputError(f"{name}: {value!r}; allowed: an integer, {least} to {most}")
         if self.width % 4:
-            raise ValueError(f"width: {self.width}; allowed: a multiple of 4")
+            raise InputError(f"width: {self.width}; allowed: a multiple of 4")
 
     def channels(self, level: int) -> int:
         """Channels of a level."""
@@ -201,7 +202,7 @@ def check_time(name: str, t: Any) -> None:
     """Refuse a diffusion time that is not a finite number > 0.
 
     Raises:
-        ValueError: naming it.
+        InputError: naming it.
     """
     if not 1e-4 <= as_number(t) <= 10:
-        raise ValueError(f"{name}: {t!r}; allowed: a diffusion time, 0.0001 to 10")
+        raise InputError(f"{name}: {t!r}; allowed: a diffusion time, 0.0001 to 10")

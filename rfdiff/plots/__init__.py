@@ -1,22 +1,19 @@
-"""Every figure, and the only import of matplotlib: free-standing figures, no global state, drawn without a display."""
+"""Every figure of the package. Each function takes results and returns a matplotlib figure that a notebook displays by itself.
 
-from rfdiff.plots.curve_figures import (
-    MARKERS,
-    OKABE_ITO,
-    class_colors,
-    plot_agreement,
-    plot_curves,
-    plot_spectrum,
-    save_figure,
-)
-from rfdiff.plots.generation_figures import plot_generation
-from rfdiff.plots.image_figures import plot_image_run, plot_image_samples
-from rfdiff.plots.speciation_figures import plot_backward_paths, plot_return_probability
-from rfdiff.plots.sweep_figures import plot_sweep_curves, plot_sweep_times
-from rfdiff.plots.time_figures import plot_phase_map, plot_times
+Nothing here uses pyplot, a display or global state. `save_figure` writes PNG, PDF or SVG.
+"""
+
+from rfdiff.plots.curve_figures import agreement, curves
+from rfdiff.plots.generation_figures import generation
+from rfdiff.plots.image_figures import image_run, image_samples
+from rfdiff.plots.map_figures import phase_map
+from rfdiff.plots.speciation_figures import return_probability, trajectories
+from rfdiff.plots.spectrum_figures import spectrum
+from rfdiff.plots.style import MARKERS, OKABE_ITO, class_colors, new_figure, save_figure
+from rfdiff.plots.sweep_figures import sweep_curves, sweep_times
+from rfdiff.plots.time_figures import times
 
 __all__ = [
-    "MARKERS", "OKABE_ITO", "class_colors", "plot_agreement", "plot_backward_paths", "plot_curves", "plot_generation",
-    "plot_image_run", "plot_image_samples", "plot_phase_map", "plot_return_probability", "plot_spectrum", "plot_sweep_curves",
-    "plot_sweep_times", "plot_times", "save_figure",
+    "MARKERS", "OKABE_ITO", "agreement", "class_colors", "curves", "generation", "image_run", "image_samples", "new_figure", "phase_map",
+    "return_probability", "save_figure", "spectrum", "sweep_curves", "sweep_times", "times", "trajectories",
 ]  # fmt: skip

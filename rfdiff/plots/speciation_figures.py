@@ -1,131 +1,127 @@
-"""Figures of the backward process: the return probability of each class over time, and trajectories that come apart."""
+"""Figures of the backward process: the probability to return to a class, and trajectories that separate into classes."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from rfdiff.plots.curve_figures import class_colors
+from rfdiff.plots.style import (
+    NotebookFigure,
+    class_colors,
+    class_handles,
+    dataset_of,
+    labels_of,
+    legend_below,
+    new_figure,
+    require_variables,
+)
 
-LINEAR = 4.0  # noise has variance 1: what lies beyond is signal
+LINEAR = 4.0  # noise has variance 1: beyond this a coordinate is signal, and is drawn on a logarithmic scale
 TICKS = (1, 2, 4, 10, 20, 40, 100, 200, 400, 1000)
+GREY: dict[str, Any] = {"color": "0.4"}
 
 
-def plot_return_probability(
-    theory: tuple[Any, Any],
-    uturns: tuple[Any, Any, Any] | None = None,
-    clones: tuple[Any, Any, Any] | None = None,
-    speciation: Any = None,
-    wells: Any = None,
-    class_names: tuple[str, ...] | None = None,
-) -> Figure:
-    """Probability R_c(t) to return to a class over the time of the turn: closed form in lines, U-turns and clones in points.
+def return_probability(result: Any, *, class_names: Sequence[str] | None = None, size: tuple[float, float] | None = None) -> NotebookFigure:
+    """Probability R_c(t) that a sample of class c, noised to t and denoised, is of class c again: closed form, U-turns and clones.
 
     Args:
-        theory: times (T,) and R_c (T, K).
-        uturns: times (N,), fractions (N, K) and standard errors (N, K), or None.
-        clones: the same of clones, or None; NaN where no clone ended in the class.
-        speciation: (K,) times where R_c = (1 + π_c)/2, marked on the lines, or None.
-        wells: (K,) times where the well of a class appears, as vertical lines where finite, or None.
+        result: a speciation result, or the dataset of its file: `return_probability` (time, class) and `speciation_time` (class); where it
+            was measured also `uturn`, `clone` with their errors; `well_time` where it is known.
         class_names: K labels; "class 0", … if None.
+        size: (width, height) in inches.
+
+    Returns:
+        A figure; time runs from noise (left) to data (right), as the backward process does.
 
     Raises:
-        ValueError: a wrong number of names.
+        InputError: a result of another kind, or a bad name or size.
     """
-    times, curve = np.asarray(theory[0], np.float64), np.asarray(theory[1], np.float64)
-    k = curve.shape[1]
-    names = _names(class_names, k)
-    figure = Figure(figsize=(7.2, 4.8), layout="constrained")
-    FigureCanvasAgg(figure)
+    dataset = dataset_of(result)
+    require_variables(dataset, ("return_probability", "speciation_time"), "a result of speciation")
+    labels, times = labels_of(dataset, class_names), dataset["time"].values
+    figure = new_figure(7.2, 4.8, size)
     panel = figure.subplots()
-    handles: list[Any] = []
-    for c, color in enumerate(class_colors(k)):
-        panel.plot(times, curve[:, c], color=color, linewidth=1.6)
-        handles.append(Line2D([], [], color=color, linewidth=1.6, label=names[c]))
-        for measured, face, marker in ((uturns, color, "o"), (clones, "white", "s")):
-            if measured is not None:
-                at, share, stderr = (np.asarray(values, np.float64) for values in measured)
+    for c, color in enumerate(class_colors(len(labels))):
+        curve = dataset["return_probability"].values[:, c]
+        panel.plot(times, curve, color=color, linewidth=1.6)
+        for name, face, marker in (("uturn", color, "o"), ("clone", "white", "s")):
+            if name in dataset:
+                at = dataset[f"{name}_time" if name == "clone" else "turn_time"].values
+                covered = (at >= times.min()) & (at <= times.max())
+                share, error = (dataset[variable].values[covered, c] for variable in (name, f"{name}_stderr"))
                 style: dict[str, Any] = {"color": color, "markerfacecolor": face, "markersize": 5, "linewidth": 1}
-                panel.errorbar(at, share[:, c], stderr[:, c], fmt=marker, **style)
-        if speciation is not None and np.isfinite(np.asarray(speciation)[c]):
-            t = float(np.asarray(speciation)[c])
-            panel.plot([t], [np.interp(t, times, curve[:, c])], "*", color=color, markersize=14, markeredgecolor="black", zorder=5)
-        if wells is not None and np.isfinite(np.asarray(wells)[c]):
-            panel.axvline(float(np.asarray(wells)[c]), color=color, linestyle=":", linewidth=1.2)
-    grey: dict[str, Any] = {"color": "0.4", "linestyle": "none"}
-    if uturns is not None:
-        handles.append(Line2D([], [], marker="o", label="U-turns", **grey))
-    if clones is not None:
-        handles.append(Line2D([], [], marker="s", markerfacecolor="white", label="clones", **grey))
-    if speciation is not None:
-        handles.append(Line2D([], [], marker="*", markersize=12, label=r"$R_c = (1 + \pi_c)/2$", **grey))
-    if wells is not None and np.any(np.isfinite(np.asarray(wells))):
-        handles.append(Line2D([], [], color="0.4", linestyle=":", label="the class's well appears"))
+                panel.errorbar(at[covered], share, error, fmt=marker, **style)
+        t = float(dataset["speciation_time"].values[c])
+        if np.isfinite(t):
+            panel.plot([t], [np.interp(t, times, curve)], "*", color=color, markersize=14, markeredgecolor="black", zorder=5)
+        if "well_time" in dataset and np.isfinite(dataset["well_time"].values[c]):
+            panel.axvline(float(dataset["well_time"].values[c]), color=color, linestyle=":", linewidth=1.2)
     panel.set(xlabel=r"time $t$ of the turn", ylabel=r"return probability $R_c(t)$", ylim=(-0.03, 1.03))
     margin = 0.02 * np.ptp(times)
-    panel.set_xlim(times.max() + margin, times.min() - margin)  # the backward process runs to the right
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4), frameon=False)
+    panel.set_xlim(times.max() + margin, times.min() - margin)
+    legend_below(figure, [*class_handles(labels, linewidth=1.6), *_mark_handles(dataset)], columns=4)
     return figure
 
 
-def plot_backward_paths(
-    times: Any,
-    paths: Any,
-    classes: Any,
-    num_classes: int,
-    quantity: str,
-    speciation: Any = None,
-    class_names: tuple[str, ...] | None = None,
-) -> Figure:
-    """Trajectories of the backward process on one axis, in the colour of the class in which they end, from noise (left) to data (right).
+def trajectories(result: Any, *, class_names: Sequence[str] | None = None, size: tuple[float, float] | None = None) -> NotebookFigure:
+    """Trajectories of the backward process, from noise (left) to data (right), in the colour of the class in which they end.
 
     Args:
-        times: (T,) decreasing times.
-        paths: (N, T, A) coordinates of each trajectory, one panel each; the scale is linear up to 4 and logarithmic beyond.
-        classes: (N,) class in which each ends.
-        num_classes: number K of classes.
-        quantity: what the coordinate is, for the axis.
-        speciation: (K,) speciation times, as vertical lines, or None.
+        result: a speciation result with trajectories, or the dataset of its file: `path` (trajectory, path_time, axis), `path_class` and
+            `speciation_time`. There is one panel an axis; beyond ±4 its scale is logarithmic.
         class_names: K labels; "class 0", … if None.
+        size: (width, height) in inches.
 
     Raises:
-        ValueError: shapes that do not fit together, or a wrong number of names.
+        InputError: a result of another kind or without trajectories, or a bad name or size.
     """
-    grid, lines, ends = np.asarray(times, np.float64), np.asarray(paths, np.float64), np.asarray(classes)
-    if lines.ndim != 3 or lines.shape[:2] != (ends.size, grid.size) or not lines.shape[2]:
-        raise ValueError(f"paths: shape {lines.shape}; allowed: ({ends.size}, {grid.size}, A), N trajectories at T times on A axes")
-    names = _names(class_names, num_classes)
-    count = lines.shape[2]
-    figure = Figure(figsize=(7.2, 1.4 + 3.0 * count), layout="constrained")
-    FigureCanvasAgg(figure)
+    dataset = dataset_of(result)
+    require_variables(dataset, ("path", "path_class", "speciation_time"), "a result of speciation with trajectories")
+    labels, ends = labels_of(dataset, class_names), dataset["path_class"].values.astype(int)
+    paths = dataset["path"].transpose("trajectory", "path_time", "axis").values
+    times, count = dataset["path_time"].values, dataset.sizes["axis"]
+    speciated = dataset["speciation_time"].values
+    colors = class_colors(len(labels))
+    figure = new_figure(7.2, 1.4 + 3.0 * count, size)
     panels = figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]
-    colors = class_colors(num_classes)
     for a, panel in enumerate(panels):
-        for path, end in zip(lines[:, :, a], ends, strict=True):
-            panel.plot(grid, path, color=colors[int(end)], linewidth=0.7, alpha=0.7)
-        for c, color in enumerate(colors):
-            if speciation is not None and np.isfinite(np.asarray(speciation)[c]):
-                panel.axvline(float(np.asarray(speciation)[c]), color=color, linestyle="--", linewidth=1.2)
-        if np.abs(lines[:, :, a]).max() > LINEAR:
-            panel.set_yscale("symlog", linthresh=LINEAR)
-            ticks = [tick for tick in TICKS if 2 <= tick <= np.abs(lines[:, :, a]).max()]
-            panel.set_yticks([*[-tick for tick in reversed(ticks)], 0, *ticks], minor=False)
-            panel.yaxis.set_major_formatter("{x:g}")
-            panel.minorticks_off()
-        panel.set_ylabel(quantity + (f" {a + 1}" if count > 1 else ""))
-    handles = [Line2D([], [], color=colors[c], label=f"{names[c]} ({np.sum(ends == c)})") for c in range(num_classes)]
-    if speciation is not None and np.any(np.isfinite(np.asarray(speciation))):
-        handles.append(Line2D([], [], color="0.4", linestyle="--", label="speciation time"))
+        for path, end in zip(paths[:, :, a], ends, strict=True):
+            panel.plot(times, path, color=colors[end], linewidth=0.7, alpha=0.7)
+        for t, color in zip(speciated, colors, strict=True):
+            if np.isfinite(t):
+                panel.axvline(float(t), color=color, linestyle="--", linewidth=1.2)
+        _signal_scale(panel, float(np.abs(paths[:, :, a]).max(initial=0)))
+        panel.set_ylabel(str(dataset["path"].attrs.get("long_name", "coordinate")) + (f" {a + 1}" if count > 1 else ""))
     panels[-1].set_xlabel(r"diffusion time $t$, from noise to data")
-    panels[-1].set_xlim(grid.max(), 0)
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4), frameon=False)
+    panels[-1].set_xlim(times.max(), 0)
+    handles = class_handles([f"{label} ({np.sum(ends == c)})" for c, label in enumerate(labels)])
+    if np.any(np.isfinite(speciated)):
+        handles.append(Line2D([], [], linestyle="--", label="speciation time", **GREY))
+    legend_below(figure, handles, columns=4)
     return figure
 
 
-def _names(class_names: tuple[str, ...] | None, num_classes: int) -> tuple[str, ...]:
-    names = class_names or tuple(f"class {c}" for c in range(num_classes))
-    if len(names) != num_classes:
-        raise ValueError(f"class_names: {len(names)} names; allowed: {num_classes}, one a class")
-    return names
+def _signal_scale(panel: Axes, largest: float) -> None:
+    """Linear within the noise, logarithmic beyond."""
+    if largest > LINEAR:
+        panel.set_yscale("symlog", linthresh=LINEAR)
+        ticks = [tick for tick in TICKS if 2 <= tick <= largest]
+        panel.set_yticks([*[-tick for tick in reversed(ticks)], 0, *ticks], minor=False)
+        panel.yaxis.set_major_formatter("{x:g}")
+        panel.minorticks_off()
+
+
+def _mark_handles(dataset: xr.Dataset) -> list[Line2D]:
+    handles = []
+    if "uturn" in dataset:
+        handles.append(Line2D([], [], marker="o", linestyle="none", label="U-turns", **GREY))
+    if "clone" in dataset:
+        handles.append(Line2D([], [], marker="s", markerfacecolor="white", linestyle="none", label="clones", **GREY))
+    if np.any(np.isfinite(dataset["speciation_time"].values)):
+        handles.append(Line2D([], [], marker="*", markersize=12, linestyle="none", label=r"$R_c = (1 + \pi_c)/2$", **GREY))
+    if "well_time" in dataset and np.any(np.isfinite(dataset["well_time"].values)):
+        handles.append(Line2D([], [], linestyle=":", label="the well of the class appears", **GREY))
+    return handles

@@ -1,204 +1,129 @@
-"""Figures of class-wise times: maps over two parameters, and both readings of the times of one problem."""
+"""Figure of the class-wise times of one problem, estimated from its curves and from its spectrum."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import TwoSlopeNorm
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import NullFormatter
 
-from rfdiff.plots.curve_figures import class_colors
+from rfdiff.class_times import ClassTimes
+from rfdiff.curves import LearningCurves, Spectrum
+from rfdiff.plots.curve_figures import mark_time
+from rfdiff.plots.style import (
+    LINE_STYLES,
+    TIME_MARKERS,
+    Color,
+    NotebookFigure,
+    chosen_panels,
+    class_colors,
+    class_handles,
+    class_labels,
+    legend_below,
+    new_figure,
+    time_handles,
+)
+from rfdiff.theory_results import BulkTimes
 
-SYMBOLS = {"tau_gen": r"\tau_{gen}", "tau_stop": r"\tau_{stop}", "tau_mem": r"\tau_{mem}", "tau_opt": r"\tau_{opt}"}
-MEANINGS = {
-    "tau_gen": "generalisation: the test loss has made 1 − 1/e of its whole descent",
-    "tau_stop": "early stopping: the test loss is lowest",
-    "tau_mem": "memorisation: the gap of test and train loss has half its final value",
-    "tau_opt": "near-optimality: the test loss has gone the fraction q to that of the exact score",
-}
-LOSS_STYLES: tuple[tuple[Any, str], ...] = (("-", "test loss"), ("--", "train loss"))
-TIE = 1e-6  # of log10 of the ratio of two times, far below the error with which any time is known
-TIME_MARKERS = {"tau_gen": "^", "tau_mem": "D"}
+PANELS = ("curves", "spectrum")
 
 
-def plot_phase_map(
-    first: Any,
-    second: Any,
-    times: Any,
-    failed: Any,
-    names: tuple[str, str],
-    quantity: str,
-    pair: tuple[int, int] = (0, 1),
-    logarithmic: tuple[bool, bool] = (False, False),
-    q: float = 0.5,
-) -> Figure:
-    """Which of two classes comes first over two numbers of a problem: log10 of the ratio of their times, and where the order flips.
+def times(
+    curves: LearningCurves,
+    spectrum: Spectrum,
+    from_curves: ClassTimes,
+    from_spectrum: BulkTimes,
+    *,
+    class_names: Sequence[str] | None = None,
+    panels: str | Sequence[str] | None = None,
+    size: tuple[float, float] | None = None,
+) -> NotebookFigure:
+    """Two estimates of each class's τ_gen and τ_mem: from the losses (above), from the relaxation times of the modes (below).
+
+    The lower panel shows the class-resolved density of each bulk over log10 of the mode's time 1/(κλ), scaled to area 1, so that the
+    estimate is its mean on this axis.
 
     Args:
-        first, second: (A,) and (B,) values of the axes, at least 2 each.
-        times: (A, B, K) times of one kind.
-        failed: (A, B) whether a cell failed.
-        names: names of the axes.
-        quantity: "tau_gen", "tau_stop", "tau_mem" or "tau_opt".
-        pair: the two classes; with K = 1 the map is log10 of the time itself.
-        logarithmic: which axes are logarithmic.
-        q: fraction in τ_opt.
+        curves: closed-form learning curves.
+        spectrum: closed-form spectrum of the same problem.
+        from_curves: times read from the curves.
+        from_spectrum: times read from the bulks of the spectrum.
+        class_names: K labels; "class 0", … if None.
+        panels: "curves", "spectrum" or both; both if None.
+        size: (width, height) in inches.
 
     Returns:
-        A figure; the black line is where both times are equal, grey cells failed, hatched ones have one class that never gets there.
+        A figure; triangles are τ_gen, diamonds τ_mem.
 
     Raises:
-        ValueError: an unknown quantity, axes with fewer than 2 values, or a class that is not there.
+        InputError: a bad name, panel or size.
     """
-    values = np.asarray(times, np.float64)
-    if quantity not in SYMBOLS:
-        raise ValueError(f"quantity: {quantity!r}; allowed: {', '.join(SYMBOLS)}")
-    if min(np.size(first), np.size(second)) < 2:
-        raise ValueError(f"axes: {np.size(first)} x {np.size(second)} values; allowed: at least 2 on each axis")
-    if values.shape[-1] > 1 and not (min(pair) >= 0 and max(pair) < values.shape[-1] and pair[0] != pair[1]):
-        raise ValueError(f"classes: {pair}; allowed: two different ones of 0 to {values.shape[-1] - 1}")
-    figure = Figure(figsize=(7.2, 5.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    panel = figure.subplots()
-    panel.set_facecolor("0.75")
-    symbol = SYMBOLS[quantity]
-    handles: list[Any] = []
-    with np.errstate(divide="ignore", invalid="ignore"):
-        if values.shape[-1] == 1:
-            shown, never = np.log10(values[..., 0]), np.isinf(values[..., 0])
-            label = rf"$\log_{{10}} {symbol}$"
-        else:
-            a, b = (values[..., c] for c in pair)
-            shown, never = np.log10(a / b), np.isinf(a) | np.isinf(b)
-            upper = rf"{symbol[:-1]},{pair[0]}}}" if symbol.endswith("}") else symbol
-            lower = rf"{symbol[:-1]},{pair[1]}}}" if symbol.endswith("}") else symbol
-            label = rf"$\log_{{10}}({upper}/{lower})$   (negative: class {pair[0]} first)"
-    finite = np.isfinite(shown)
-    if values.shape[-1] > 1:
-        shown = np.where(abs(shown) < TIE, 0.0, shown)  # rounding of equal times is no order
-    reach = max(float(np.max(abs(shown[finite]), initial=0)), 1e-6)
-    norm = TwoSlopeNorm(0, -reach, reach) if values.shape[-1] > 1 else None
-    mesh = panel.pcolormesh(
-        first, second, np.where(finite, shown, np.nan).T, cmap="PuOr" if norm else "viridis", norm=norm, shading="nearest", rasterized=True
-    )
-    figure.colorbar(mesh, label=label)
-    _mark(panel, first, second, never, "///", "a class never gets there", handles)
-    _mark(panel, first, second, np.asarray(failed, bool), "xx", "failed", handles)
-    _mark(panel, first, second, ~finite & ~never & ~np.asarray(failed, bool), "...", "no such time", handles)
-    if norm is not None and np.any(shown[finite] < 0) and np.any(shown[finite] > 0):
-        panel.contour(first, second, np.where(finite, shown, np.nan).T, levels=[0.0], colors="black", linewidths=1.6)
-        handles.append(Line2D([], [], color="black", linewidth=1.6, label="equal times: the order flips"))
-    for which, axis, is_log, name in zip("xy", (panel.xaxis, panel.yaxis), logarithmic, names, strict=True):
-        if is_log:
-            getattr(panel, f"set_{which}scale")("log", subs=(2, 3, 5))
-            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.set_label_text(axis_label(name))
-    panel.set_title(MEANINGS[quantity].replace("fraction q", f"fraction {q:g}"), fontsize=9)
-    if handles:
-        figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+    labels = class_labels(curves.num_classes, class_names)
+    shown = chosen_panels(panels, PANELS)
+    figure = new_figure(7.6, 3.1 * len(shown), size)
+    axes = dict(zip(shown, figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0], strict=True))
+    if "curves" in axes:
+        _draw_losses(axes["curves"], curves, from_curves)
+    if "spectrum" in axes:
+        _draw_modes(axes["spectrum"], float(curves.kappa), spectrum, from_spectrum, curves.num_classes)
+    for panel in axes.values():
+        panel.set_xscale("log")
+        panel.xaxis.set_minor_formatter(NullFormatter())
+    meanings = {"curves": r"training time $\tau$", "spectrum": r"relaxation time $1/(\kappa\lambda)$ of a mode"}
+    below = " (below)" * (len(shown) == 2)
+    axes[shown[-1]].set_xlabel(" (above), ".join(meanings[name] for name in shown) + below)
+    handles = class_handles(labels, linewidth=1.6)
+    if "curves" in axes:
+        names = ("test_loss", "train_loss")
+        handles += [Line2D([], [], color="0.3", linestyle=LINE_STYLES[name], label=name.replace("_", " ")) for name in names]
+    legend_below(figure, handles + time_handles(markersize=8, linestyle=":"), columns=6)
     return figure
 
 
-def _mark(panel: Axes, first: Any, second: Any, where: np.ndarray, hatch: str, label: str, handles: list[Any]) -> None:
-    """Hatch the cells of a mask, and explain the hatching."""
-    if not where.any():
-        return
-    panel.pcolor(first, second, np.where(where, 1.0, np.nan).T, shading="nearest", hatch=hatch, alpha=0, edgecolor="0.35", linewidth=0)
-    handles.append(Patch(facecolor="0.75", edgecolor="0.35", hatch=hatch, label=label))
-
-
-def axis_label(name: str) -> str:
-    """Label of an axis by the name of its number (`rfdiff.parameters`)."""
-    known = {
-        "t": r"diffusion time $t$",
-        "psi_p": r"$\psi_p = p/d$",
-        "psi_n": r"$\psi_n = n/d$",
-        "variance_ratio": r"$\sigma_0^2/\sigma_1^2$",
-        "problem": "problem",
-    }
-    if name in known:
-        return known[name]
-    kind, c = name.rsplit("_", 1)
-    symbols = {"weight": r"class fraction $\pi", "variance": r"variance $\sigma^2", "centroid_norm": r"squared centroid norm $\|\mu\|^2/d"}
-    return f"{symbols[kind]}$ of class {c}" if kind in symbols else name
-
-
-def plot_times(curves: Any, spectrum: Any, readings: Any, bulks: Any, class_names: tuple[str, ...] | None = None) -> Figure:
-    """Both readings of the class-wise times on one axis of τ: losses above, how the modes of each class relax below.
-
-    Below, the class-resolved density of each bulk is scaled to area 1 over log10 of the mode's time 1/(κλ), so that the time read from it
-    is the mean on this axis. Triangles are τ_gen, diamonds τ_mem, as in `plot_curves`.
-
-    Args:
-        curves: closed-form learning curves: taus, train_loss, test_loss, kappa, num_classes.
-        spectrum: closed-form spectrum of the same problem: eigenvalues, class_density, bulk.
-        readings: `ClassTimes` read from the curves.
-        bulks: `BulkTimes` read from the spectrum: tau_gen, tau_mem, edges, separated.
-        class_names: K labels; "class 0", … if None.
-
-    Raises:
-        ValueError: a wrong number of names.
-    """
-    k = curves.num_classes
-    names = class_names or tuple(f"class {c}" for c in range(k))
-    if len(names) != k:
-        raise ValueError(f"class_names: {len(names)} names; allowed: {k}, one a class")
-    figure = Figure(figsize=(7.6, 6.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    above, below = figure.subplots(2, 1, sharex=True)
-    taus, test, train = (np.asarray(values, np.float64) for values in (curves.taus, curves.test_loss, curves.train_loss))
+def _draw_losses(panel: Axes, curves: LearningCurves, estimates: ClassTimes) -> None:
+    taus = np.asarray(curves.taus, np.float64)
     finite = np.isfinite(taus) & (taus > 0)
-    mode_times, lobes = _lobes(float(curves.kappa), spectrum, bulks)
-    colors = class_colors(k)
-    for c, color in enumerate(colors):
-        above.plot(taus[finite], test[finite, c], color=color, linewidth=1.6)
-        above.plot(taus[finite], train[finite, c], "--", color=color, linewidth=1.6)
-        _mark_reading(above, taus[finite], test[finite, c], readings, c, color)
-        for interval in np.unique(spectrum.bulk):
-            part = np.asarray(spectrum.bulk) == interval
-            below.plot(mode_times[part], lobes[part, c], color=color, linewidth=1.6)
-            below.fill_between(mode_times[part], lobes[part, c], color=color, alpha=0.12, linewidth=0)
-        _mark_reading(below, mode_times[::-1], lobes[::-1, c], bulks, c, color)
-    above.set(xscale="log", ylabel="loss per coordinate")
-    above.set_title("read from the curves", fontsize=10)
-    separated = bool(bulks.separated)
-    below.set(ylabel=f"density of the modes of each class\nin {'each bulk' if separated else 'all bulks'}, per decade")
-    below.set_xlabel(r"training time $\tau$ (above), relaxation time $1/(\kappa\lambda)$ of a mode (below)")
-    below.set_title("read from the class-resolved spectrum" + ("" if separated else ": the bulks overlap, no times"), fontsize=10)
-    below.set_ylim(bottom=0)
-    below.xaxis.set_minor_formatter(NullFormatter())
-    handles = [Line2D([], [], color=color, linewidth=1.6, label=name) for color, name in zip(colors, names, strict=True)]
-    handles += [Line2D([], [], color="0.3", linestyle=style, label=label) for style, label in LOSS_STYLES]
-    for time, marker in TIME_MARKERS.items():
-        label = f"${SYMBOLS[time]}$"
-        handles.append(Line2D([], [], marker=marker, color="0.6", markeredgecolor="black", markersize=8, linestyle=":", label=label))
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6), frameon=False)
-    return figure
+    for c, color in enumerate(class_colors(curves.num_classes)):
+        for name in ("test_loss", "train_loss"):
+            panel.plot(taus[finite], np.asarray(getattr(curves, name))[finite, c], LINE_STYLES[name], color=color, linewidth=1.6)
+        _mark_estimates(panel, taus[finite], np.asarray(curves.test_loss, np.float64)[finite, c], estimates, c, color)
+    panel.set_ylabel("loss per coordinate")
+    panel.set_title("from the curves", fontsize=10)
 
 
-def _lobes(kappa: float, spectrum: Any, bulks: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Times (G,) of the modes, and class-resolved densities (G, K) over log10 of them that have area 1 in each separated bulk."""
+def _draw_modes(panel: Axes, kappa: float, spectrum: Spectrum, bulks: BulkTimes, num_classes: int) -> None:
+    mode_times, densities = mode_densities(kappa, spectrum, bulks)
+    intervals, separated = np.asarray(spectrum.bulk), bool(bulks.separated)
+    for c, color in enumerate(class_colors(num_classes)):
+        for interval in np.unique(intervals):
+            inside = intervals == interval
+            panel.plot(mode_times[inside], densities[inside, c], color=color, linewidth=1.6)
+            panel.fill_between(mode_times[inside], densities[inside, c], color=color, alpha=0.12, linewidth=0)
+        _mark_estimates(panel, mode_times[::-1], densities[::-1, c], bulks, c, color)
+    panel.set_ylabel(f"density of the modes of a class\nin {'each bulk' if separated else 'all bulks'}, per decade")
+    panel.set_title("from the spectrum" + ("" if separated else ": the bulks overlap, so it gives no times"), fontsize=10)
+    panel.set_ylim(bottom=0)
+
+
+def mode_densities(kappa: float, spectrum: Spectrum, bulks: BulkTimes) -> tuple[np.ndarray, np.ndarray]:
+    """Relaxation times (G,) of the modes, and class-resolved densities (G, K) over log10 of them, of area 1 in each separated bulk."""
     eigenvalues = np.asarray(spectrum.eigenvalues, np.float64)
     density = np.nan_to_num(np.asarray(spectrum.class_density)) * eigenvalues[:, None]
     intervals = np.asarray(spectrum.bulk)
     upper = eigenvalues >= np.asarray(bulks.edges)[0, 0] if bulks.separated else np.ones(eigenvalues.shape, bool)
-    for part in (upper, ~upper):
-        inside = [part & (intervals == interval) for interval in np.unique(intervals[part])]
-        areas = sum(np.trapezoid(density[one], np.log10(eigenvalues[one]), axis=0) for one in inside)
-        density[part] /= np.where(np.asarray(areas) > 0, areas, 1)
+    for bulk in (upper, ~upper):
+        inside = [bulk & (intervals == interval) for interval in np.unique(intervals[bulk])]
+        areas = sum(np.trapezoid(density[mask], np.log10(eigenvalues[mask]), axis=0) for mask in inside)
+        density[bulk] /= np.where(np.asarray(areas) > 0, areas, 1)
     return 1 / (kappa * eigenvalues), density
 
 
-def _mark_reading(panel: Axes, places: np.ndarray, heights: np.ndarray, found: Any, c: int, color: Any) -> None:
-    """τ_gen and τ_mem of class c on its line, with a thin line down to the axis of times."""
+def _mark_estimates(
+    panel: Axes, positions: np.ndarray, heights: np.ndarray, estimates: ClassTimes | BulkTimes, c: int, color: Color
+) -> None:
+    """τ_gen and τ_mem of class c on its line, with a thin line down to the axis."""
     for time, marker in TIME_MARKERS.items():
-        value = float(np.asarray(getattr(found, time))[c])
-        if np.isfinite(value) and value > 0:
-            height = np.interp(np.log(value), np.log(places), heights)
-            panel.axvline(value, color=color, linestyle=":", linewidth=1.1)
-            panel.plot([value], [height], marker, color=color, markersize=8, markeredgecolor="black", zorder=5)
+        tau = float(np.asarray(getattr(estimates, time))[c])
+        mark_time(panel, tau, positions, heights, marker, color)
+        if np.isfinite(tau) and tau > 0:
+            panel.axvline(tau, color=color, linestyle=":", linewidth=1.1)

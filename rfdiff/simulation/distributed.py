@@ -15,8 +15,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from rfdiff.simulation.batches import SeedBatch
+from rfdiff.errors import InputError
 from rfdiff.simulation.mesh import local_part
+from rfdiff.simulation.seed_batches import SeedBatch
 
 SEED_AXIS = {
     "seeds": 0, "train_loss": 0, "test_loss": 0, "score_error": 0, "eigenvalues": 0, "class_weights": 0, "truncation": 0,
@@ -34,13 +35,13 @@ def initialize(coordinator: str | None = None, num_processes: int | None = None,
         process_id: which of them this is, from 0.
 
     Raises:
-        ValueError: only some of the three, or numbers out of range.
+        InputError: only some of the three, or numbers out of range.
         RuntimeError: JAX has computed already in this process; or there is nothing to find the others by.
     """
     given = (coordinator, num_processes, process_id)
     if any(value is None for value in given):
         if any(value is not None for value in given):
-            raise ValueError(
+            raise InputError(
                 f"coordinator, num_processes, process_id: {', '.join(map(repr, given))}; allowed: all three, or none under a scheduler"
             )
         try:
@@ -50,10 +51,10 @@ def initialize(coordinator: str | None = None, num_processes: int | None = None,
         return
     host, _, port = str(coordinator).rpartition(":")
     if not isinstance(coordinator, str) or not host or not port.isdigit() or not 0 < int(port) < 2**16:
-        raise ValueError(f"coordinator: {coordinator!r}; allowed: 'HOST:PORT'")
+        raise InputError(f"coordinator: {coordinator!r}; allowed: 'HOST:PORT'")
     for name, value, low, high in (("num_processes", num_processes, 1, np.inf), ("process_id", process_id, 0, (num_processes or 1) - 1)):
         if not isinstance(value, numbers.Integral) or isinstance(value, bool) or not low <= value <= high:
-            raise ValueError(f"{name}: {value!r}; allowed: an integer >= {low}{'' if high == np.inf else f' and <= {high}'}")
+            raise InputError(f"{name}: {value!r}; allowed: an integer >= {low}{'' if high == np.inf else f' and <= {high}'}")
     jax.distributed.initialize(coordinator, num_processes, process_id)
 
 
@@ -76,7 +77,7 @@ def over_processes(run: Callable[[Sequence[int], Mesh | None], SeedBatch], seeds
         mesh: of all processes, or None for this one alone.
 
     Raises:
-        ValueError: a process without a row of the mesh.
+        InputError: a process without a row of the mesh.
         RuntimeError: another process failed; its own message says why.
     """
     if mesh is None or jax.process_count() == 1:
@@ -84,7 +85,7 @@ def over_processes(run: Callable[[Sequence[int], Mesh | None], SeedBatch], seeds
     owners = [row[0].process_index for row in mesh.devices]
     absent = sorted(set(range(jax.process_count())) - set(owners))
     if absent:
-        raise ValueError(f"mesh: no device of process {absent[0]}; allowed: at least one row of each process, as device_mesh() gives")
+        raise InputError(f"mesh: no device of process {absent[0]}; allowed: at least one row of each process, as device_mesh() gives")
     shared = {q: [r for i, r in enumerate(seeds) if owners[i % len(owners)] == q] for q in sorted(set(owners))}
     outcome: SeedBatch | Exception
     try:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rfdiff.activation import Activation
+from rfdiff.errors import InputError
 from rfdiff.mixture import GaussianMixture, largest_remainder
 from rfdiff.problem import Problem
 
@@ -49,23 +50,23 @@ def sizes_at(problem: Problem, d: int) -> Sizes:
     """Sizes of a problem in dimension d: p = round(ψ_p d), n = round(ψ_n d), n_c by largest remainder.
 
     Raises:
-        ValueError: d not an integer from 1 to 2^31, too small for one feature and one sample of each class, or so large that there are
+        InputError: d not an integer from 1 to 2^31, too small for one feature and one sample of each class, or so large that there are
             more than 10^10 noisy samples n m.
     """
     if not isinstance(d, numbers.Integral) or isinstance(d, bool) or not 1 <= d <= LARGEST_DIMENSION:
-        raise ValueError(f"d: {d!r}; allowed: an integer >= 1 and <= {LARGEST_DIMENSION}")
+        raise InputError(f"d: {d!r}; allowed: an integer >= 1 and <= {LARGEST_DIMENSION}")
     d, k = int(d), problem.num_classes
     p, n = round(float(problem.psi_p) * d), round(float(problem.psi_n) * d)
     if p < 1 or n < k:
         smallest = max(0.5 / float(problem.psi_p), (k - 0.5) / float(problem.psi_n))
-        raise ValueError(
+        raise InputError(
             f"d: {d} makes p = {p} features and n = {n} samples; allowed: at least 1 feature and 1 sample of each of the {k} classes, "
             f"d > {smallest:.4g} at psi_p = {float(problem.psi_p):.4g}, psi_n = {float(problem.psi_n):.4g}"
         )
     draws = None if np.isinf(problem.noise_draws) else int(problem.noise_draws)
     columns = n * (1 if draws is None else draws)
     if columns > MOST_COLUMNS:
-        raise ValueError(
+        raise InputError(
             f"d: {d} makes n = {n} samples, {columns:.4g} with their noise draws; allowed: at most {MOST_COLUMNS:.0e}, "
             "a smaller d, psi_n or noise_draws"
         )
@@ -77,7 +78,7 @@ def floating_type(dtype: Any) -> str:
     """Name of the floating type of a simulation: None is float64 on a CPU and float32 on an accelerator.
 
     Raises:
-        ValueError: neither float32 nor float64.
+        InputError: neither float32 nor float64.
     """
     if dtype is None:
         return "float64" if jax.default_backend() == "cpu" else "float32"
@@ -86,7 +87,7 @@ def floating_type(dtype: Any) -> str:
     except TypeError:
         name = repr(dtype)
     if name not in DTYPES:
-        raise ValueError(f"dtype: {name}; allowed: {' or '.join(DTYPES)}, or None for the default of the device")
+        raise InputError(f"dtype: {name}; allowed: {' or '.join(DTYPES)}, or None for the default of the device")
     return name
 
 

@@ -17,11 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfdiff._pytree import value_type
 from rfdiff.rules import Rule
 from rfdiff.simulation.features import Sizes
 from rfdiff.simulation.mehler import product
 from rfdiff.simulation.moments import Moments
+from rfdiff.value_types import value_type
 
 PANELS = 8
 MIN_PANELLED = 512

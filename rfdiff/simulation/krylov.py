@@ -21,7 +21,7 @@ import numpy as np
 
 from rfdiff.rules import Rule
 from rfdiff.simulation.krylov_curves import Measured
-from rfdiff.simulation.operators import Moment
+from rfdiff.simulation.moment_operators import Moment
 
 PASSES = 4  # of orthogonalisation at most: each takes a dependent direction from rounding level up by 1/√ε at least
 SLAB = 8  # blocks kept as one matrix: products of few large matrices are faster

@@ -11,19 +11,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from rfdiff._pytree import as_number, is_concrete
+from rfdiff.errors import InputError
 from rfdiff.mixture import GaussianMixture
 from rfdiff.problem import Problem, noise_variance_of
 from rfdiff.rules import Rule, check_stability
 from rfdiff.samples import Samples
-from rfdiff.simulation.batches import Progress, SeedBatch, check_seeds
-from rfdiff.simulation.ensemble import Keys, check_truncation, realised_optimum, replica_mixture, replica_split
+from rfdiff.simulation.data_split import Split, held_out_counts
 from rfdiff.simulation.features import clean_samples, first_layer, floating_type, sizes_at
 from rfdiff.simulation.krylov import Averages, KrylovCurves, krylov_losses
-from rfdiff.simulation.layout import Layout, layout_for
 from rfdiff.simulation.mesh import on_mesh, rows_of, single_rows, with_matrix
-from rfdiff.simulation.operators import Draws, NoiseAverage, Population
-from rfdiff.simulation.split import Split, held_out_counts
+from rfdiff.simulation.moment_operators import Draws, NoiseAverage, Population
+from rfdiff.simulation.replica import Keys, check_truncation, realised_optimum, replica_mixture, replica_split
+from rfdiff.simulation.replica_memory import Layout, layout_for
+from rfdiff.simulation.seed_batches import Progress, SeedBatch, check_seeds
+from rfdiff.value_types import as_number, is_concrete
 
 PROBE_STREAM = 5  # replicas use the streams 0 to 3 of their key
 TOLERANCE = {"float64": 1e-8, "float32": 1e-4}
@@ -59,18 +60,18 @@ def krylov_seeds(
         mesh: of the devices of this process. Its rows work at the same time, each on a network of its own.
 
     Raises:
-        ValueError: as `run_seeds`; a tolerance out of range; a space that reaches its largest size before its tolerance.
+        InputError: as `run_seeds`; a tolerance out of range; a space that reaches its largest size before its tolerance.
     """
     numbers = check_seeds(seeds)
     schedule, clock = rule.schedule(taus, problem.kappa)
     name, sizes = floating_type(dtype), sizes_at(problem, d)
     if probes is not None and not 2 <= probes <= d:
-        raise ValueError(f"probes: {probes!r}; allowed: 2 to {d}, the columns of V, or None for all of them")
+        raise InputError(f"probes: {probes!r}; allowed: 2 to {d}, the columns of V, or None for all of them")
     held_out = () if data is None else held_out_counts(data, problem, sizes)
     layout = layout_for(problem, sizes, name, held_out)
     limit = TOLERANCE[name] if tolerance is None else as_number(tolerance)
     if not 0 < limit < 1:
-        raise ValueError(f"tolerance: {tolerance!r}; allowed: 0 < tolerance < 1, or None")
+        raise InputError(f"tolerance: {tolerance!r}; allowed: 0 < tolerance < 1, or None")
     shares = np.asarray(sizes.counts) / sizes.n
 
     def one(r: int, row: Mesh | None) -> tuple[KrylovCurves, float]:
@@ -85,7 +86,7 @@ def krylov_seeds(
             result = krylov_losses(averages, shares, rule, clock, float(problem.kappa), d, sizes.rank, limit, MOST_STEPS, signs)
         check_stability(rule, problem.kappa, float(result.ritz_values[-1]))
         if not result.converged:
-            raise ValueError(
+            raise InputError(
                 f"tolerance: {limit:.1e} is not reached by {result.steps} steps, which leave the losses uncertain by "
                 f"{result.error_estimate:.1e}; allowed: a larger tolerance, or solver='exact'"
             )

@@ -17,12 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfdiff._pytree import value_type
 from rfdiff.activation import Activation
 from rfdiff.diffusion import noise_variance, signal_scale
 from rfdiff.mixture import GaussianMixture
+from rfdiff.simulation.feature_shards import ALL, Rows
 from rfdiff.simulation.quadrature import Quadrature, hermite_moments
-from rfdiff.simulation.rows import ALL, Rows
+from rfdiff.value_types import value_type
 
 
 def product(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -14,9 +14,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from rfdiff._pytree import static, value_type
-from rfdiff.simulation.operators import Formed
-from rfdiff.simulation.rows import FEATURES, SEEDS, Rows
+from rfdiff.errors import InputError
+from rfdiff.simulation.feature_shards import FEATURES, SEEDS, Rows
+from rfdiff.simulation.moment_operators import Formed
+from rfdiff.value_types import static, value_type
 
 BY_ROWS, SAME = PartitionSpec(FEATURES), PartitionSpec()
 HAS_ROWS = {"W", "U", "V"}  # fields of a moment that have a row for each feature
@@ -31,18 +32,18 @@ def device_mesh(seeds: int | None = None, features: int | None = None, devices: 
         devices: None for all devices of all processes.
 
     Raises:
-        ValueError: numbers that do not go with the number of devices; devices of several processes that would share one network.
+        InputError: numbers that do not go with the number of devices; devices of several processes that would share one network.
     """
     chosen = list(jax.devices() if devices is None else devices)
     count = len(chosen)
     for name, value in (("seeds", seeds), ("features", features)):
         if value is not None and (not isinstance(value, numbers.Integral) or isinstance(value, bool) or not 1 <= value <= count):
-            raise ValueError(f"{name}: {value!r}; allowed: an integer from 1 to the number of devices, {count}")
+            raise InputError(f"{name}: {value!r}; allowed: an integer from 1 to the number of devices, {count}")
     if features is None:
         features = 1 if seeds is None else count // seeds
     rows = count // features if seeds is None else seeds
     if rows * features != count:
-        raise ValueError(f"seeds, features: {rows}, {features}; allowed: numbers whose product is {count}, the number of devices")
+        raise InputError(f"seeds, features: {rows}, {features}; allowed: numbers whose product is {count}, the number of devices")
     grid = np.empty(count, object)
     grid[:] = sorted(chosen, key=lambda device: (device.process_index, device.id))
     mesh = Mesh(grid.reshape(rows, features), (SEEDS, FEATURES))
@@ -54,12 +55,12 @@ def check_mesh(mesh: Any) -> None:
     """Refuse what is no mesh of the axes (seeds, features), or spreads one network over several processes.
 
     Raises:
-        ValueError: naming what is allowed.
+        InputError: naming what is allowed.
     """
     if not isinstance(mesh, Mesh) or mesh.axis_names != (SEEDS, FEATURES):
-        raise ValueError(f"mesh: {mesh!r}; allowed: one from simulation.device_mesh, or None")
+        raise InputError(f"mesh: {mesh!r}; allowed: one from simulation.device_mesh, or None")
     if any(len({device.process_index for device in row}) > 1 for row in mesh.devices):
-        raise ValueError(
+        raise InputError(
             f"features: {mesh.shape[FEATURES]} devices for one network belong to several processes; allowed: a divisor of the number of "
             "devices of each process"
         )

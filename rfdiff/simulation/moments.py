@@ -6,15 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfdiff._pytree import value_type
 from rfdiff.activation import Activation
 from rfdiff.diffusion import noise_variance, signal_scale
 from rfdiff.mixture import GaussianMixture
-from rfdiff.simulation import assembly
+from rfdiff.simulation import moment_assembly
+from rfdiff.simulation.feature_shards import ALL, Rows
 from rfdiff.simulation.features import Sizes, feature_map
 from rfdiff.simulation.mehler import MehlerTerms, population_terms, product, train_terms
 from rfdiff.simulation.quadrature import Quadrature
-from rfdiff.simulation.rows import ALL, Rows
+from rfdiff.value_types import value_type
 
 
 @value_type
@@ -128,7 +128,7 @@ def population_moments(
 def _whole(own: MehlerTerms, rows: Rows) -> tuple[jax.Array, jax.Array]:
     """Own rows (p, p) of a second moment, and the relative bound on what the series of the whole leaves out."""
     order = len(own.coefficients) - 1
-    return assembly.matrix(own, rows), assembly.left_out(own.unit, own.energy, own.kept, order, rows)
+    return moment_assembly.matrix(own, rows), moment_assembly.left_out(own.unit, own.energy, own.kept, order, rows)
 
 
 def together(own: Moments, rows: Rows) -> Moments:

@@ -4,9 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
-import tomllib
 from collections.abc import Mapping
-from importlib import metadata as packages
 from typing import Any
 
 import jax
@@ -14,9 +12,11 @@ import numpy as np
 
 from rfdiff import simulation, theory
 from rfdiff.curves import LearningCurves
-from rfdiff.problem import Problem, problem_from_dict
-from rfdiff.store import version_of
-from rfdiff.sweep.specification import RULE_KEYS, RULES, THEORY, Sweep
+from rfdiff.errors import InputError
+from rfdiff.files.provenance import computing_versions
+from rfdiff.problem import Problem
+from rfdiff.rules import rule_numbers, rule_of
+from rfdiff.sweep.specification import THEORY, Sweep
 
 LAYOUT = 1  # raised when the same cell gives other numbers, or its file another layout
 THEORY_TOLERANCE = 1e-6
@@ -77,7 +77,7 @@ class Cell:
 
 def versions() -> dict[str, str]:
     """Versions that a cell's numbers depend on, as this process has them."""
-    return {"layout": str(LAYOUT), "rfdiff": version_of("rfdiff"), **{name: packages.version(name) for name in ("jax", "jaxlib")}}
+    return {"layout": str(LAYOUT), **computing_versions()}
 
 
 def cells_of(sweep: Sweep, of: Mapping[str, str]) -> list[Cell]:
@@ -88,7 +88,7 @@ def cells_of(sweep: Sweep, of: Mapping[str, str]) -> list[Cell]:
         of: versions that the hashes are made with, `versions()` or those of a manifest.
     """
     groups = [tuple(range(s, min(s + sweep.seeds_per_cell, sweep.seeds))) for s in range(0, sweep.seeds, sweep.seeds_per_cell)]
-    numbers = tuple((key, np.asarray(getattr(sweep.rule, key)).tolist()) for key in RULE_KEYS[sweep.rule_name])
+    numbers = tuple(rule_numbers(sweep.rule).items())
     common: dict[str, Any] = {"taus": sweep.taus, "rule": sweep.rule_name, "rule_numbers": numbers}
     common["points"] = sweep.points if sweep.taus is None and sweep.rule_name != "ridge" else None
     texts = [problem.to_toml() for problem in sweep.problems]
@@ -114,7 +114,7 @@ def cell_name(task: Task, of: Mapping[str, str]) -> str:
 
 def problem_of(task: Task) -> Problem:
     """The problem of a task."""
-    return problem_from_dict(tomllib.loads(task.problem))
+    return Problem.from_text(task.problem)
 
 
 def compute(task: Task) -> LearningCurves:
@@ -124,10 +124,10 @@ def compute(task: Task) -> LearningCurves:
     are drawn independently (from fold_in(key(random_seed), d)).
 
     Raises:
-        ValueError: what theory or simulation refuse; or curves that are not finite.
+        InputError: what theory or simulation refuse; or curves that are not finite.
     """
     problem = problem_of(task)
-    rule = RULES[task.rule](**dict(task.rule_numbers))
+    rule = rule_of(task.rule, **dict(task.rule_numbers))
     taus = task.taus if task.points is None else theory.time_grid(problem, num=task.points)
     if task.d is None or task.random_seed is None:
         curves = theory.learning_curves(problem, taus, rule=rule, tolerance=task.tolerance or THEORY_TOLERANCE)
@@ -145,7 +145,7 @@ def check_finite(curves: LearningCurves, problem: Problem) -> None:
     """Refuse curves that are not numbers (except at τ = ∞ where p = n m, where the limit diverges).
 
     Raises:
-        ValueError: naming the first training time at which a loss is not finite.
+        InputError: naming the first training time at which a loss is not finite.
     """
     taus = np.asarray(curves.taus)
     diverges = np.isinf(taus) & (problem.psi_p == problem.psi_n * problem.noise_draws)
@@ -153,4 +153,4 @@ def check_finite(curves: LearningCurves, problem: Problem) -> None:
     if lost.any():
         estimate = float(curves.error_estimate)
         reason = "" if math.isnan(estimate) else f" (error estimate {estimate:g})"
-        raise ValueError(f"losses: not finite from tau = {taus[lost][0]:g} on, at {lost.sum()} of {taus.size} training times{reason}")
+        raise InputError(f"losses: not finite from tau = {taus[lost][0]:g} on, at {lost.sum()} of {taus.size} training times{reason}")

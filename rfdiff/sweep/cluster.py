@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rfdiff.errors import InputError
 from rfdiff.sweep.cells import Cell, compute
 from rfdiff.sweep.outcome import Compute, Outcome, attempt
 from rfdiff.sweep.running import Execute, Outcomes
@@ -33,15 +34,15 @@ def on_dask(address: str | None = None, workers: int | None = None, function: Co
         function: gives the curves of a task; importable by the workers.
 
     Raises:
-        ValueError: the package distributed is missing; both or neither of address and workers; fewer than one worker.
+        InputError: the package distributed is missing; both or neither of address and workers; fewer than one worker.
     """
     if (address is None) == (workers is None):
-        raise ValueError("--scheduler, --workers: both or neither given; allowed: one of them")
+        raise InputError("--scheduler, --workers: both or neither given; allowed: one of them")
     if workers is not None and workers < 1:
-        raise ValueError(f"--workers: {workers}; allowed: at least 1")
+        raise InputError(f"--workers: {workers}; allowed: at least 1")
     if importlib.util.find_spec("distributed") is None:
         option = "--scheduler" if workers is None else "--workers"
-        raise ValueError(f"{option}: needs the package distributed, which is not installed; allowed: after pip install 'rfdiff[cluster]'")
+        raise InputError(f"{option}: needs the package distributed, which is not installed; allowed: after pip install 'rfdiff[cluster]'")
 
     def execute(cells: Sequence[Cell], expected: Mapping[str, str]) -> Outcomes:
         if cells:
@@ -67,12 +68,12 @@ def _connected(address: str | None, workers: int | None, stack: contextlib.ExitS
         try:
             client.wait_for_workers(1, timeout=START_SECONDS)
         except TimeoutError as err:
-            raise ValueError(f"--workers: no worker process has started in {START_SECONDS} s; what they say stands above") from err
+            raise InputError(f"--workers: no worker process has started in {START_SECONDS} s; what they say stands above") from err
         return client
     try:
         client = stack.enter_context(distributed.Client(address, timeout=CONNECT_SECONDS))
     except (OSError, ValueError, TypeError) as err:
-        raise ValueError(f"--scheduler: {address} does not answer ({err}); allowed: the address of a Dask scheduler that runs") from err
+        raise InputError(f"--scheduler: {address} does not answer ({err}); allowed: the address of a Dask scheduler that runs") from err
     if not client.nthreads():
         print(f"sweep: {address} has no worker yet; waiting for one", file=sys.stderr, flush=True)
     return client

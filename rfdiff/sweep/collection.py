@@ -9,8 +9,10 @@ import numpy as np
 import tomli_w
 import xarray as xr
 
-from rfdiff import report, store
+from rfdiff.class_times import TIME_NAMES, readings
 from rfdiff.curves import CURVE_NAMES, LearningCurves
+from rfdiff.errors import InputError
+from rfdiff.files import result_file
 from rfdiff.sweep.cells import Cell
 from rfdiff.sweep.folder import DONE, FAILED, MISSING, Folder, Manifest
 from rfdiff.sweep.specification import THEORY
@@ -18,7 +20,7 @@ from rfdiff.sweep.specification import THEORY
 CONTENT = "sweep"
 SKIPPED = "skipped"  # state of a cell whose file is bad, in a collection that skips those
 MOST_NAMED = 20
-QUANTITIES = (*report.TIME_NAMES, "best_test_loss")
+QUANTITIES = (*TIME_NAMES, "best_test_loss")
 Q = 0.5
 
 
@@ -35,7 +37,7 @@ def collect(out: str | Path, skip_bad: bool = False) -> xr.Dataset:
         skip_bad: leave out files that cannot be used, in place of refusing.
 
     Raises:
-        ValueError: no sweep there; or truncated, foreign and version-mismatched files, all named.
+        InputError: no sweep there; or truncated, foreign and version-mismatched files, all named.
 
     Reference: tests/sweep/test_collection.py.
     """
@@ -56,7 +58,7 @@ def collect(out: str | Path, skip_bad: bool = False) -> xr.Dataset:
             states[cell.name], diagnoses[cell.name] = SKIPPED, str(err).rsplit("/", 1)[-1]
     if bad and not skip_bad:
         more = f" and {len(bad) - MOST_NAMED} more" if len(bad) > MOST_NAMED else ""
-        raise ValueError(f"{'; '.join(bad[:MOST_NAMED])}{more}; delete them and run the sweep again, or leave them out with --skip-bad")
+        raise InputError(f"{'; '.join(bad[:MOST_NAMED])}{more}; delete them and run the sweep again, or leave them out with --skip-bad")
     dataset = _Arrays(manifest).filled(found, states, diagnoses)
     return dataset.assign_attrs(skipped=len(bad))
 
@@ -72,19 +74,19 @@ def _load(folder: Folder, cell: Cell, versions: dict[str, str]) -> LearningCurve
     """The curves in the file of a cell.
 
     Raises:
-        ValueError: truncated, unreadable or of a newer format; not of this cell; computed by other versions.
+        InputError: truncated, unreadable or of a newer format; not of this cell; computed by other versions.
     """
     path = folder.result(cell.name)
-    result = store.load(path)
+    result = result_file.load(path)
     of = result.metadata.get("cell")
     if of != cell.name:
-        raise ValueError(f"{path}: is not of this cell (its attribute cell is {of!r})")
+        raise InputError(f"{path}: is not of this cell (its attribute cell is {of!r})")
     other = [f"{name} {result.metadata.get(f'{name}_version')}" for name in ("rfdiff", "jax")]
     if other != [f"{name} {versions[name]}" for name in ("rfdiff", "jax")]:
-        raise ValueError(f"{path}: was computed by {', '.join(other)}, the sweep is of rfdiff {versions['rfdiff']}, jax {versions['jax']}")
+        raise InputError(f"{path}: was computed by {', '.join(other)}, the sweep is of rfdiff {versions['rfdiff']}, jax {versions['jax']}")
     curves = result.theory if cell.task.solver == THEORY else result.simulation
     if curves is None or (cell.task.seeds and len((curves.per_seed or {}).get("test_loss", ())) != len(cell.task.seeds)):
-        raise ValueError(f"{path}: does not hold the curves of this cell")
+        raise InputError(f"{path}: does not hold the curves of this cell")
     return curves
 
 
@@ -156,7 +158,7 @@ class _Arrays:
                 for name in CURVE_NAMES:
                     curves[name][cell.index, : np.size(one.taus)] = getattr(one, name)
                 times[cell.index], errors[cell.index], optimal[cell.index] = (
-                    report.readings(one, Q)[0],
+                    readings(one, Q)[0],
                     one.error_estimate,
                     one.optimal_loss,
                 )
@@ -183,7 +185,7 @@ class _Arrays:
         stderrs, times = {name: values.copy() for name, values in means.items()}, np.full((2, *lead, len(QUANTITIES), self.k), np.nan)
         for place, one in first.items():
             pooled = _pooled(one, {name: values[place][:, : np.size(one.taus)] for name, values in seeds.items()})
-            times[(slice(None), *place)] = report.readings(pooled, Q)
+            times[(slice(None), *place)] = readings(pooled, Q)
             for name in CURVE_NAMES:
                 part: Any = (*place, slice(np.size(one.taus)))
                 means[name][part], stderrs[name][part] = getattr(pooled, name), getattr(pooled, f"{name}_stderr")

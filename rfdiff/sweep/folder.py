@@ -1,7 +1,7 @@
 """The folder of a sweep: one whole file a finished cell, one record a failed one, a manifest. What is done is read from these alone.
 
     DIR/manifest.json       the specification, the cells with their coordinates, the versions
-    DIR/cells/NAME.nc       result of a finished cell (`rfdiff.store`; NAME is the hash of what it depends on)
+    DIR/cells/NAME.nc       result of a finished cell (`rfdiff.files.result_file`; NAME is the hash of what it depends on)
     DIR/failures/NAME.json  diagnosis of a failed one
 
 Every file is written beside its place, flushed and renamed: a process that is killed leaves at most a hidden `.partial` file, which no
@@ -11,7 +11,6 @@ reader takes for a result and which the next run removes. One process at a time 
 import contextlib
 import dataclasses
 import datetime
-import fcntl
 import json
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,10 +19,12 @@ from typing import Any
 
 import tomli_w
 
-from rfdiff import store
-from rfdiff._files import replacing
 from rfdiff.curves import LearningCurves
-from rfdiff.store import version_of
+from rfdiff.errors import InputError
+from rfdiff.files import result_file
+from rfdiff.files.atomic import replacing
+from rfdiff.files.lock import locked
+from rfdiff.files.provenance import version_of
 from rfdiff.sweep.cells import Cell, cells_of, problem_of
 from rfdiff.sweep.specification import THEORY, Sweep, point_of, sweep_from_dict
 
@@ -78,19 +79,16 @@ class Folder:
         """Hold the folder, making it if it is absent; leftovers of killed processes are removed.
 
         Raises:
-            ValueError: another process holds it, or it cannot be written to.
+            InputError: another process holds it, or it cannot be written to.
         """
         try:
             for folder in (self.cells, self.failures):
                 folder.mkdir(parents=True, exist_ok=True)
-            handle = open(self.path / ".lock", "a")  # noqa: SIM115 - the lock is held as long as it is open
+            held = contextlib.ExitStack()
+            held.enter_context(locked(self.path, "sweep"))
         except OSError as err:
-            raise ValueError(f"--out: cannot write to {self.path} ({err.strerror or err})") from err
-        with handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as err:
-                raise ValueError(f"--out: another process works on the sweep in {self.path}; allowed: one at a time") from err
+            raise InputError(f"--out: cannot write to {self.path} ({err.strerror or err})") from err
+        with held:
             for folder, pattern in ((self.path, ".manifest.json.*.partial"), (self.cells, ".*.partial"), (self.failures, ".*.partial")):
                 for leftover in folder.glob(pattern):
                     leftover.unlink()
@@ -103,7 +101,7 @@ class Folder:
         cells. Any other is refused.
 
         Raises:
-            ValueError: another sweep, or one of other versions, stands in the folder; or its manifest is damaged.
+            InputError: another sweep, or one of other versions, stands in the folder; or its manifest is damaged.
         """
         cells = cells_of(sweep, versions)
         if self.manifest.exists():
@@ -113,10 +111,10 @@ class Folder:
                 changed = "; ".join(
                     text for text, name in zip(differing, versions, strict=True) if old.versions.get(name) != versions[name]
                 )
-                raise ValueError(f"--out: the sweep in {self.path} is of other versions ({changed}); allowed: those, or another folder")
+                raise InputError(f"--out: the sweep in {self.path} is of other versions ({changed}); allowed: those, or another folder")
             lost = {cell.name for cell in old.cells} - {cell.name for cell in cells}
             if lost:
-                raise ValueError(
+                raise InputError(
                     f"--out: {self.path} holds another sweep, {len(lost)} of whose {len(old.cells)} cells are not in this one; "
                     "allowed: the same, one that adds cells to it, or another folder"
                 )
@@ -134,22 +132,22 @@ class Folder:
         """The manifest.
 
         Raises:
-            ValueError: none there, a damaged one, or one of a newer format; the message names the file.
+            InputError: none there, a damaged one, or one of a newer format; the message names the file.
         """
         document = _read_json(self.manifest, "manifest")
         if document.get("format") != FORMAT:
-            raise ValueError(f"{self.manifest}: is not the manifest of an rfdiff sweep (format is {document.get('format')!r})")
+            raise InputError(f"{self.manifest}: is not the manifest of an rfdiff sweep (format is {document.get('format')!r})")
         version = document.get("format_version")
         if not isinstance(version, int) or version > FORMAT_VERSION:
-            raise ValueError(f"{self.manifest}: has format version {version!r}; allowed: up to {FORMAT_VERSION}; upgrade rfdiff")
+            raise InputError(f"{self.manifest}: has format version {version!r}; allowed: up to {FORMAT_VERSION}; upgrade rfdiff")
         try:
             sweep = sweep_from_dict(tomllib.loads(document["specification"]))
             cells = cells_of(sweep, document["versions"])
             if {cell.name: coordinates(sweep, cell) for cell in cells} != document["cells"]:
                 by = f"; written by rfdiff {document['versions']['rfdiff']}, here {version_of('rfdiff')}"
-                raise ValueError(f"its cells are not those of its specification{by}")
+                raise InputError(f"its cells are not those of its specification{by}")
         except (KeyError, TypeError, AttributeError, ValueError) as err:
-            raise ValueError(f"{self.manifest}: damaged manifest, or one of another version ({err})") from err
+            raise InputError(f"{self.manifest}: damaged manifest, or one of another version ({err})") from err
         return Manifest(sweep, document["versions"], cells)
 
     def keep(self, cell: Cell, curves: LearningCurves, metadata: Mapping[str, Any]) -> None:
@@ -162,7 +160,7 @@ class Folder:
         record = {"command": "sweep", "cell": cell.name, "solver": cell.task.solver, "rule": cell.task.rule, **metadata}
         if cell.task.seeds:
             record |= {"random_seed": cell.task.random_seed, "seeds": ", ".join(map(str, cell.task.seeds))}
-        store.save(store.Result(problem_of(cell.task), metadata=record, **sides), self.result(cell.name))
+        result_file.save(result_file.Result(problem_of(cell.task), metadata=record, **sides), self.result(cell.name))
         self.failure(cell.name).unlink(missing_ok=True)
 
     def record_failure(self, cell: Cell, place: Mapping[str, Any], diagnosis: Mapping[str, str]) -> None:
@@ -178,11 +176,11 @@ class Folder:
         """Type and message of a failure in one line.
 
         Raises:
-            ValueError: a damaged record; the message names it.
+            InputError: a damaged record; the message names it.
         """
         record = _read_json(self.failure(name), "failure record")
         if record.get("cell") != name or not all(isinstance(record.get(key), str) for key in ("type", "message")):
-            raise ValueError(f"{self.failure(name)}: is not the failure record of this cell")
+            raise InputError(f"{self.failure(name)}: is not the failure record of this cell")
         return f"{record['type']}: {record['message']}"
 
 
@@ -200,9 +198,9 @@ def _read_json(path: Path, what: str) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as err:
-        raise ValueError(f"{path}: no such {what}") from err
+        raise InputError(f"{path}: no such {what}") from err
     except (OSError, ValueError, RecursionError) as err:
-        raise ValueError(f"{path}: damaged {what} ({err})") from err
+        raise InputError(f"{path}: damaged {what} ({err})") from err
     if not isinstance(document, dict):
-        raise ValueError(f"{path}: damaged {what} (not an object)")
+        raise InputError(f"{path}: damaged {what} (not an object)")
     return document

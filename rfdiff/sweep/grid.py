@@ -5,10 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from rfdiff._pytree import as_number, as_real_array
-from rfdiff.problem import Problem, check_keys, problem_from_dict
+from rfdiff.errors import InputError
+from rfdiff.problem import Problem
+from rfdiff.problem_file import check_keys
 from rfdiff.sweep.refusals import is_integer, named, one_of
 from rfdiff.theory.maps import problem_at
+from rfdiff.value_types import as_number, as_real_array
 
 MOST_PROBLEMS = 100_000
 RANGE_KEYS = ("from", "to", "num", "scale")
@@ -24,25 +26,25 @@ def problems_of(document: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[s
         document: with [problem] and, unless it is alone, [axes]; or with [[problems]].
 
     Raises:
-        ValueError: naming the axis, the value or the problem.
+        InputError: naming the axis, the value or the problem.
     """
     if ("problem" in document) == ("problems" in document):
-        raise ValueError("sweep: give either a table [problem], with [axes] to vary it, or a list [[problems]], not both or neither")
+        raise InputError("sweep: give either a table [problem], with [axes] to vary it, or a list [[problems]], not both or neither")
     if "problems" in document:
         if "axes" in document:
-            raise ValueError("axes: given beside a list of problems; allowed: with one [problem]")
+            raise InputError("axes: given beside a list of problems; allowed: with one [problem]")
         return _listed(document["problems"])
     if not isinstance(document["problem"], dict):
-        raise ValueError(f"problem: {document['problem']!r}; allowed: a table [problem]")
-    base, tables = named("problem", problem_from_dict, document["problem"]), document.get("axes", {})
+        raise InputError(f"problem: {document['problem']!r}; allowed: a table [problem]")
+    base, tables = named("problem", Problem.from_dict, document["problem"]), document.get("axes", {})
     if not isinstance(tables, dict):
-        raise ValueError(f"axes: {tables!r}; allowed: a table [axes]")
+        raise InputError(f"axes: {tables!r}; allowed: a table [axes]")
     if not tables:
         return _listed([document["problem"]])
     read = {name: _axis(name, values) for name, values in tables.items()}
     axes = {name: values for name, (values, _) in read.items()}
     if np.prod([len(values) for values in axes.values()], dtype=float) > MOST_PROBLEMS:
-        raise ValueError(f"axes: {' x '.join(str(len(v)) for v in axes.values())} problems; allowed: at most {MOST_PROBLEMS}")
+        raise InputError(f"axes: {' x '.join(str(len(v)) for v in axes.values())} problems; allowed: at most {MOST_PROBLEMS}")
     points = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
     where = [", ".join(f"{name} = {value:g}" for name, value in point.items()) for point in points]
     found = tuple(named(f"axes: {text}", problem_at, base, point) for text, point in zip(where, points, strict=True))
@@ -51,10 +53,10 @@ def problems_of(document: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[s
 
 def _listed(tables: Any) -> tuple[dict[str, np.ndarray], dict[str, str], tuple[Problem, ...]]:
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
-        raise ValueError(f"problems: {tables!r}; allowed: a list of tables [[problems]]")
-    found = tuple(named(f"problems: {i}", problem_from_dict, table) for i, table in enumerate(tables))
+        raise InputError(f"problems: {tables!r}; allowed: a list of tables [[problems]]")
+    found = tuple(named(f"problems: {i}", Problem.from_dict, table) for i, table in enumerate(tables))
     if len({problem.num_classes for problem in found}) > 1:
-        raise ValueError(f"problems: of {[problem.num_classes for problem in found]} classes; allowed: all of the same number")
+        raise InputError(f"problems: of {[problem.num_classes for problem in found]} classes; allowed: all of the same number")
     return {LIST_AXIS: np.arange(len(found))}, {LIST_AXIS: "linear"}, found
 
 
@@ -69,13 +71,13 @@ def _axis(name: str, given: Any) -> tuple[np.ndarray, str]:
         spacing = one_of(f"axes: {name}: scale", given.get("scale", "linear"), SCALES)
         low, high = as_number(given["from"]), as_number(given["to"])
         if not 0 < low < high < np.inf:
-            raise ValueError(f"axes: {name}: from {given['from']!r} to {given['to']!r}; allowed: 0 < from < to < inf")
+            raise InputError(f"axes: {name}: from {given['from']!r} to {given['to']!r}; allowed: 0 < from < to < inf")
         if not is_integer(given["num"], 2, MOST_PROBLEMS):
-            raise ValueError(f"axes: {name}: num = {given['num']!r}; allowed: an integer from 2 to {MOST_PROBLEMS}")
+            raise InputError(f"axes: {name}: num = {given['num']!r}; allowed: an integer from 2 to {MOST_PROBLEMS}")
         return (np.geomspace if spacing == "log" else np.linspace)(low, high, given["num"]), spacing
     values = as_real_array(f"axes: {name}", given)
     if values.ndim != 1 or not values.size or not np.all(np.isfinite(values)) or len(np.unique(values)) < values.size:
-        raise ValueError(
+        raise InputError(
             f"axes: {name}: {given!r}; allowed: a list of distinct finite numbers, {{values, scale}} or {{from, to, num, scale}}"
         )
     ordered = np.sort(values)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rfdiff.curves import LearningCurves
-from rfdiff.store import provenance
+from rfdiff.files.provenance import provenance
 from rfdiff.sweep.cells import Task, versions
 
 Compute = Callable[[Task], LearningCurves]

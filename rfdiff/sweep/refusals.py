@@ -3,17 +3,19 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from rfdiff.errors import InputError
+
 
 def named(where: str, function: Callable[..., Any], *arguments: Any) -> Any:
     """The function's value; a refusal is told with where it arose.
 
     Raises:
-        ValueError: as the function.
+        InputError: as the function.
     """
     try:
         return function(*arguments)
     except ValueError as err:
-        raise ValueError(f"{where}: {err}") from err
+        raise InputError(f"{where}: {err}") from err
 
 
 def is_integer(value: Any, low: int, high: int) -> bool:
@@ -25,11 +27,11 @@ def counted(document: dict[str, Any], name: str, default: int, low: int, high: i
     """The whole number under a key, from `low` to `high`.
 
     Raises:
-        ValueError: naming the key.
+        InputError: naming the key.
     """
     value = document.get(name, default)
     if not is_integer(value, low, high):
-        raise ValueError(f"{name}: {value!r}; allowed: an integer from {low} to {high}")
+        raise InputError(f"{name}: {value!r}; allowed: an integer from {low} to {high}")
     return int(value)
 
 
@@ -37,10 +39,10 @@ def one_of(name: str, value: Any, allowed: Sequence[str]) -> str:
     """A word out of some.
 
     Raises:
-        ValueError: naming the key.
+        InputError: naming the key.
     """
     if not isinstance(value, str) or value not in allowed:
-        raise ValueError(f"{name}: {value!r}; allowed: {', '.join(allowed)}")
+        raise InputError(f"{name}: {value!r}; allowed: {', '.join(allowed)}")
     return value
 
 
@@ -48,10 +50,10 @@ def distinct(name: str, values: Any, good: Callable[[Any], bool], allowed: str) 
     """A list of good words or whole numbers, none of them twice.
 
     Raises:
-        ValueError: naming the key.
+        InputError: naming the key.
     """
     if not isinstance(values, list) or not values or not all(isinstance(value, str | int) and good(value) for value in values):
-        raise ValueError(f"{name}: {values!r}; allowed: {allowed}")
+        raise InputError(f"{name}: {values!r}; allowed: {allowed}")
     if len(set(values)) < len(values):
-        raise ValueError(f"{name}: {values!r} repeats itself; allowed: {allowed}, each once")
+        raise InputError(f"{name}: {values!r} repeats itself; allowed: {allowed}, each once")
     return tuple(values)

@@ -51,7 +51,7 @@ def run_sweep(
         The state of each cell by its name: done, failed or missing.
 
     Raises:
-        ValueError: another sweep stands in the folder, another process works in it, or it cannot be written to.
+        InputError: another sweep stands in the folder, another process works in it, or it cannot be written to.
         OSError: the folder can no longer be written to; or the cluster is gone.
         KeyboardInterrupt: with a sentence on what is kept; SIGTERM counts as such an interrupt.
 

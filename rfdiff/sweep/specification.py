@@ -2,29 +2,23 @@
 
 import dataclasses
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rfdiff._pytree import as_number
-from rfdiff.problem import Problem, check_keys
-from rfdiff.rules import GradientDescent, GradientFlow, HeavyBall, Ridge, Rule, check_taus
+from rfdiff.errors import InputError
+from rfdiff.problem import Problem
+from rfdiff.problem_file import check_keys
+from rfdiff.rules import RULES, Ridge, Rule, check_taus
 from rfdiff.simulation import SOLVERS as NETWORK_SOLVERS
 from rfdiff.simulation.features import DTYPES, LARGEST_DIMENSION, sizes_at
 from rfdiff.sweep.grid import LIST_AXIS, problems_of
 from rfdiff.sweep.refusals import counted, distinct, is_integer, named, one_of
+from rfdiff.value_types import as_number
 
 THEORY = "theory"
 SOLVERS = (THEORY, *NETWORK_SOLVERS)
-RULES: dict[str, Callable[..., Rule]] = {
-    "gradient-flow": GradientFlow,
-    "gradient-descent": GradientDescent,
-    "heavy-ball": HeavyBall,
-    "ridge": Ridge,
-}
-RULE_KEYS = {"gradient-flow": (), "gradient-descent": ("step_size",), "heavy-ball": ("step_size", "momentum"), "ridge": ("penalties",)}
 KEYS = (
     "problem", "problems", "axes", "d", "seeds", "seeds_per_cell", "solvers", "taus", "points", "rule", "dtype", "tolerance", "random_seed",
 )  # fmt: skip
@@ -80,34 +74,34 @@ def read_spec(path: str | Path) -> Sweep:
     """A sweep from a TOML file (the commented example is experiments/sweep.toml).
 
     Raises:
-        ValueError: no such file, not TOML; unknown, missing or malformed keys; a cell that cannot exist. The message names the file.
+        InputError: no such file, not TOML; unknown, missing or malformed keys; a cell that cannot exist. The message names the file.
     """
     try:
         document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         return sweep_from_dict(document)
     except OSError as err:
-        raise ValueError(f"{path}: cannot be read ({err.strerror or err})") from err
+        raise InputError(f"{path}: cannot be read ({err.strerror or err})") from err
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as err:
-        raise ValueError(f"{path}: not a TOML file: {err}") from err
+        raise InputError(f"{path}: not a TOML file: {err}") from err
     except ValueError as err:
-        raise ValueError(f"{path}: {err}") from err
+        raise InputError(f"{path}: {err}") from err
 
 
 def sweep_from_dict(document: dict[str, Any]) -> Sweep:
     """A sweep from plain numbers, lists and tables (the content of the TOML file).
 
     Raises:
-        ValueError: unknown, missing or malformed keys; a cell that cannot exist.
+        InputError: unknown, missing or malformed keys; a cell that cannot exist.
     """
     check_keys("sweep", document, KEYS)
     solvers = distinct("solvers", document.get("solvers"), lambda name: name in SOLVERS, f"a list out of {', '.join(SOLVERS)}")
     simulated = any(name != THEORY for name in solvers)
     for name in ("d", "seeds"):
         if simulated and name not in document:
-            raise ValueError(f"sweep: key {name!r} is missing; required for {next(s for s in solvers if s != THEORY)}")
+            raise InputError(f"sweep: key {name!r} is missing; required for {next(s for s in solvers if s != THEORY)}")
     for name in ("d", "seeds", "seeds_per_cell", "dtype", "random_seed"):
         if not simulated and name in document:
-            raise ValueError(f"{name}: {document[name]!r} with theory alone, which has none; allowed: beside a solver of networks")
+            raise InputError(f"{name}: {document[name]!r} with theory alone, which has none; allowed: beside a solver of networks")
     wanted = document.get("d", [])
     good, allowed = lambda d: is_integer(d, 1, LARGEST_DIMENSION), f"an integer from 1 to {LARGEST_DIMENSION}, or a list of such"
     dimensions = distinct("d", wanted if isinstance(wanted, list) else [wanted], good, allowed) if simulated else ()
@@ -144,32 +138,32 @@ def _written_out(document: dict[str, Any], axes: dict[str, np.ndarray], scales: 
 
 def _rule(table: Any) -> tuple[str, Rule]:
     if not isinstance(table, dict) or "name" not in table:
-        raise ValueError(f"rule: {table!r}; allowed: a table [rule] with a name")
+        raise InputError(f"rule: {table!r}; allowed: a table [rule] with a name")
     name = one_of("rule: name", table["name"], tuple(RULES))
-    check_keys(f"rule: {name}", table, ("name", *RULE_KEYS[name]), RULE_KEYS[name])
-    rule = named("rule", RULES[name], *(table[key] for key in RULE_KEYS[name]))
+    check_keys(f"rule: {name}", table, ("name", *RULES[name].arguments), RULES[name].arguments)
+    rule = named("rule", RULES[name], *(table[key] for key in RULES[name].arguments))
     if isinstance(rule, Ridge) and (len(rule.penalties) < 3 or np.any(np.diff(rule.penalties) >= 0)):
-        raise ValueError(f"rule: penalties: {table['penalties']!r}; allowed: at least 3, decreasing, so that training times increase")
+        raise InputError(f"rule: penalties: {table['penalties']!r}; allowed: at least 3, decreasing, so that training times increase")
     return name, rule
 
 
 def _taus(document: dict[str, Any], rule_name: str) -> tuple[float, ...] | None:
     for name in ("taus", "points"):
         if name in document and rule_name == "ridge":
-            raise ValueError(f"{name}: {document[name]!r} with ridge; allowed: none, its penalties take the place of training times")
+            raise InputError(f"{name}: {document[name]!r} with ridge; allowed: none, its penalties take the place of training times")
     if "taus" not in document:
         return None
     if "points" in document:
-        raise ValueError(f"points: {document['points']!r} beside taus; allowed: one of them")
+        raise InputError(f"points: {document['points']!r} beside taus; allowed: one of them")
     taus = check_taus(document["taus"])
     if len(taus) < 3:
-        raise ValueError(f"taus: {len(taus)} given; allowed: at least 3, to read times from")
+        raise InputError(f"taus: {len(taus)} given; allowed: at least 3, to read times from")
     return tuple(taus.tolist())
 
 
 def _tolerance(value: Any) -> float | None:
     if value is not None and not 1e-9 <= as_number(value) <= 0.1:
-        raise ValueError(f"tolerance: {value!r}; allowed: 1e-9 <= tolerance <= 0.1")
+        raise InputError(f"tolerance: {value!r}; allowed: 1e-9 <= tolerance <= 0.1")
     return None if value is None else float(value)
 
 
@@ -177,25 +171,25 @@ def _check_cells(sweep: Sweep) -> None:
     """Refuse too many cells, problems that occur twice, and networks and schedules that cannot exist.
 
     Raises:
-        ValueError: naming the problem and the dimension.
+        InputError: naming the problem and the dimension.
     """
     groups = -(-sweep.seeds // sweep.seeds_per_cell)
     theory = THEORY in sweep.solvers
     count = len(sweep.problems) * (theory + len(sweep.networks) * len(sweep.dimensions) * groups)
     if count > MOST_CELLS:
-        raise ValueError(f"sweep: {count} cells; allowed: at most {MOST_CELLS}")
+        raise InputError(f"sweep: {count} cells; allowed: at most {MOST_CELLS}")
     texts: dict[str, int] = {}
     for i, problem in enumerate(sweep.problems):
         first = texts.setdefault(problem.to_toml(), i)
         if first != i:
-            raise ValueError(f"problems: {i} is the same as {first}; allowed: each problem once")
+            raise InputError(f"problems: {i} is the same as {first}; allowed: each problem once")
         where = f"problem {i}" if LIST_AXIS in sweep.axes else f"axes: {point_text(sweep, i)}"
         if sweep.taus is not None or sweep.rule_name == "ridge":
             named(where, sweep.rule.schedule, sweep.taus, problem.kappa)
         for d in sweep.dimensions:
             named(where, sizes_at, problem, d)
     if "krylov-probes" in sweep.solvers and min(sweep.dimensions) < 2:
-        raise ValueError(f"d: {min(sweep.dimensions)} with krylov-probes; allowed: at least 2, the columns that it draws")
+        raise InputError(f"d: {min(sweep.dimensions)} with krylov-probes; allowed: at least 2, the columns that it draws")
 
 
 def point_of(sweep: Sweep, index: int) -> dict[str, float]:

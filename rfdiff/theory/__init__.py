@@ -5,18 +5,19 @@ are the same theory as pure functions of the problem, to compile, map and differ
 are made of them. `bulk_times` reads the times from the spectrum instead.
 """
 
-from rfdiff.theory.bulks import BulkTimes, bulk_times
+from rfdiff.theory.bulks import bulk_times
+from rfdiff.theory.contour_forms import CurveKernel
 from rfdiff.theory.density import spectrum
 from rfdiff.theory.differentiable import curve_kernel, plan_curves, plan_points, transform_at
 from rfdiff.theory.dynamics import learning_curves, time_grid
-from rfdiff.theory.elasticities import TimeSensitivity, sensitivity
-from rfdiff.theory.maps import PhaseMap, phase_map
-from rfdiff.theory.planning import Plan
-from rfdiff.theory.quadratic import CurveKernel
-from rfdiff.theory.timing import class_times
-from rfdiff.theory.transform import Stieltjes, stieltjes
+from rfdiff.theory.learning_times import class_times
+from rfdiff.theory.maps import phase_map
+from rfdiff.theory.plans import Plan
+from rfdiff.theory.time_sensitivity import sensitivity
+from rfdiff.theory.transform import stieltjes
+from rfdiff.theory_results import BulkTimes, Losses, PhaseMap, Stieltjes, TimeSensitivity
 
 __all__ = [
-    "BulkTimes", "CurveKernel", "PhaseMap", "Plan", "Stieltjes", "TimeSensitivity", "bulk_times", "class_times", "curve_kernel",
+    "BulkTimes", "CurveKernel", "Losses", "PhaseMap", "Plan", "Stieltjes", "TimeSensitivity", "bulk_times", "class_times", "curve_kernel",
     "learning_curves", "phase_map", "plan_curves", "plan_points", "sensitivity", "spectrum", "stieltjes", "time_grid", "transform_at",
 ]  # fmt: skip

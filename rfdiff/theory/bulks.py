@@ -7,40 +7,14 @@ generalisation bulk, below it, without atoms, the memorisation bulk, of order ψ
 1/(κλ) = ψ_p/(2Δλ); class c's typical time in a bulk is the geometric mean of that, weighted by the class-resolved density ρ_c.
 """
 
-from typing import Any
-
 import numpy as np
 
-from rfdiff._pytree import value_type
 from rfdiff.curves import Spectrum
 from rfdiff.problem import Problem
 from rfdiff.theory.density import FLOOR, spectrum
+from rfdiff.theory_results import BulkTimes
 
 MASS_TOLERANCE = 0.01
-
-
-@value_type
-class BulkTimes:
-    """Times read from the bulks of the spectrum (K classes), in units of τ; NaN where the support does not separate the bulks.
-
-    Args:
-        tau_gen: (K,) typical time of class c in the generalisation bulk, exp of the ρ_c-average of log 1/(κλ).
-        tau_mem: (K,) the same in the memorisation bulk.
-        fastest, slowest: (2,) times at the upper and lower edge of the generalisation and of the memorisation bulk.
-        shares: (2, K) part of each bulk's modes that belongs to each class, ∫ρ_c over the bulk divided by its mass.
-        edges: (2, 2) eigenvalues between which the generalisation and the memorisation bulk lie.
-        gap: eigenvalues just below and above the gap between them.
-        separated: whether there is such a gap.
-    """
-
-    tau_gen: Any
-    tau_mem: Any
-    fastest: Any
-    slowest: Any
-    shares: Any
-    edges: Any
-    gap: Any
-    separated: Any
 
 
 def bulk_times(problem: Problem, found: Spectrum | None = None) -> BulkTimes:
@@ -55,7 +29,7 @@ def bulk_times(problem: Problem, found: Spectrum | None = None) -> BulkTimes:
         then the two kinds of modes overlap and this reading does not exist.
 
     Raises:
-        ValueError: an activation that is constant on the data.
+        InputError: an activation that is constant on the data.
 
     Reference: `equations`, section 7; Bonnaire et al. 2025 (2505.17638) take the lower edge, 2/(κ λ_min), for τ_mem;
     tests/theory/test_bulks.py.

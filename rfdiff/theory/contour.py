@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfdiff._pytree import is_concrete
+from rfdiff.value_types import is_concrete
 
 HALF_HEIGHT = np.pi / 4
 

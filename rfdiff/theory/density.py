@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from rfdiff.curves import Spectrum
+from rfdiff.errors import InputError
 from rfdiff.problem import Problem
 from rfdiff.theory import resolvent
-from rfdiff.theory.axis import APPROACH, CHUNK, FEW, Axis, approach, descend, polish, retry
 from rfdiff.theory.equivalent import Equivalent, equivalent
 from rfdiff.theory.neuron_types import levels
+from rfdiff.theory.real_axis import APPROACH, CHUNK, FEW, Axis, approach, descend, polish, retry
 
 INSIDE = 1e-6  # λρ above which a point belongs to the support; the approach leaves 1e-11 in a gap
 CHEBYSHEV = 48
@@ -33,11 +34,11 @@ def bounds(eq: Equivalent) -> tuple[float, float]:
     """Numbers below and above all non-zero eigenvalues, from norms of the parts of U: where a search for the support may start.
 
     Raises:
-        ValueError: U vanishes, so there is nothing to learn from (an activation that is constant on the data).
+        InputError: U vanishes, so there is nothing to learn from (an activation that is constant on the data).
     """
     low, high = (float(x) for x in outer_bounds(eq))
     if not high > 1e-200:
-        raise ValueError("activation: its features have no linear part and no fluctuation, so U vanishes; allowed: a function that varies")
+        raise InputError("activation: its features have no linear part and no fluctuation, so U vanishes; allowed: a function that varies")
     return low, high
 
 
@@ -235,12 +236,12 @@ def spectrum(problem: Problem, num: int = 1000) -> Spectrum:
         `Spectrum`; `missing_mass` says how far the whole is from 1.
 
     Raises:
-        ValueError: num below 32, or an activation that is constant on the data.
+        InputError: num below 32, or an activation that is constant on the data.
 
     Reference: `equations`, section 4; tests/theory/test_density.py.
     """
     if not isinstance(num, int) or num < 32:
-        raise ValueError(f"num: {num!r}; allowed: an integer >= 32")
+        raise InputError(f"num: {num!r}; allowed: an integer >= 32")
     with jax.enable_x64(True):
         found = _assemble(equivalent(problem, 2, SPECTRUM_RADIUS), num, CHUNK)
         for level in levels(problem, 2, SPECTRUM_RADIUS):

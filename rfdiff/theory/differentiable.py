@@ -17,14 +17,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import chi2
 
+from rfdiff.errors import InputError
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow, Rule
-from rfdiff.theory import axis, dynamics, resolvent
+from rfdiff.theory import dynamics, real_axis, resolvent
 from rfdiff.theory.contour import Contour
+from rfdiff.theory.contour_forms import CurveKernel, solve_kernel
 from rfdiff.theory.implicit import expand, unknowns
 from rfdiff.theory.neuron_types import gram_root, levels, refined_error
-from rfdiff.theory.planning import Plan, equivalent_on, optimal_and_rate, type_parts
-from rfdiff.theory.quadratic import CurveKernel, solve_kernel
+from rfdiff.theory.plans import Plan, equivalent_on, optimal_and_rate, type_parts
 
 
 def plan_curves(
@@ -44,12 +45,12 @@ def plan_curves(
         `Plan`, for `curve_kernel`; valid for problems whose Gram matrix has the same range, at training times up to `latest`.
 
     Raises:
-        ValueError: malformed taus or tolerance; only τ = ∞ where it diverges (p = n m).
+        InputError: malformed taus or tolerance; only τ = ∞ where it diverges (p = n m).
 
     Reference: `equations`, section 5; tests/theory/test_differentiable.py.
     """
     if not (isinstance(tolerance, float | int) and 1e-9 <= tolerance <= 0.1):
-        raise ValueError(f"tolerance: {tolerance!r}; allowed: 1e-9 <= tolerance <= 0.1")
+        raise InputError(f"tolerance: {tolerance!r}; allowed: 1e-9 <= tolerance <= 0.1")
     kappa = float(problem.kappa)
     wanted = np.array([0.0, np.inf]) if taus is None else rule.schedule(taus, kappa)[0]
     rank = gram_root(problem.mixture.centroid_gram).shape[1]
@@ -58,7 +59,7 @@ def plan_curves(
     with jax.enable_x64(True):
         span = dynamics._span(problem, rule, kappa, radius)
         if span[0] == 0 and np.isinf(wanted).any():
-            raise ValueError("taus: inf, where the test loss diverges (p = n m); allowed: finite training times")
+            raise InputError("taus: inf, where the test loss diverges (p = n m); allowed: finite training times")
         shown = dynamics.time_grid(problem, 40) if taus is None and isinstance(rule, GradientFlow) else wanted
         before, error = None, np.inf
         plan: Any = None
@@ -112,22 +113,22 @@ def plan_points(problem: Problem, z: ArrayLike, gram_derivatives: bool = True, l
         level: refinement of the neuron types.
 
     Raises:
-        ValueError: points that are 0, not finite, or below the axis.
+        InputError: points that are 0, not finite, or below the axis.
     """
     points = np.atleast_1d(np.asarray(z, np.complex128))
     if points.ndim != 1 or not np.all(np.isfinite(points)) or np.any(points.imag < 0) or np.any((points.imag == 0) & (points.real <= 0)):
-        raise ValueError(f"z: {z!r}; allowed: finite points with Im z > 0, or λ > 0")
+        raise InputError(f"z: {z!r}; allowed: finite points with Im z > 0, or λ > 0")
     with jax.enable_x64(True):
         rank = gram_root(problem.mixture.centroid_gram).shape[1]
         parts = type_parts(problem, level, 6.0, 64 if rank else 1, gram_derivatives)
         on_axis = points.imag == 0
-        nodes = np.where(on_axis, points.real * (1 + 1j * axis.APPROACH[-1]), points)
+        nodes = np.where(on_axis, points.real * (1 + 1j * real_axis.APPROACH[-1]), points)
         plan = Plan(nodes, np.zeros_like(nodes), None, **parts, latest=np.inf, error_estimate=np.nan)
         eq = equivalent_on(problem, plan)
         free = resolvent.solve_jit(eq, np.where(on_axis, 2j * abs(points), points)).point
         start = np.array(resolvent.pack(free.delta, free.H))
         if on_axis.any():
-            start[on_axis] = axis.approach(eq, points[on_axis].real).u
+            start[on_axis] = real_axis.approach(eq, points[on_axis].real).u
         return dataclasses.replace(plan, start=start)
 
 
@@ -144,7 +145,7 @@ def curve_kernel(problem: Problem, plan: Plan) -> CurveKernel:
         `CurveKernel`, of which losses at any training time are cheap.
 
     Raises:
-        ValueError: the problem is traced in single precision.
+        InputError: the problem is traced in single precision.
 
     Reference: `equations`, sections 4 and 5; tests/theory/test_differentiable.py.
     """
@@ -166,7 +167,7 @@ def transform_at(problem: Problem, plan: Plan) -> tuple[jax.Array, jax.Array]:
         plan: from `plan_points`.
 
     Raises:
-        ValueError: the problem is traced in single precision.
+        InputError: the problem is traced in single precision.
 
     Reference: `equations`, section 4; tests/theory/test_differentiable.py.
     """

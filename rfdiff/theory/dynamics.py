@@ -11,10 +11,11 @@ import numpy as np
 from scipy.stats import chi2
 
 from rfdiff.curves import LearningCurves
+from rfdiff.errors import InputError
 from rfdiff.mixture import optimal_loss
 from rfdiff.problem import Problem, noise_variance_of
 from rfdiff.rules import GradientFlow, Ridge, Rule, check_stability
-from rfdiff.theory import dense, resolvent
+from rfdiff.theory import resolvent
 from rfdiff.theory.contour import Contour, ellipse, integrate
 from rfdiff.theory.density import FEW_CLASSES, atoms, bounds, extent, support
 from rfdiff.theory.equivalent import Equivalent, equivalent
@@ -29,6 +30,7 @@ from rfdiff.theory.neuron_types import (
     levels,
     refined_error,
 )
+from rfdiff.theory.noncommuting import dense
 from rfdiff.theory.resolvent import Point
 from rfdiff.theory.traces import one_trace, two_trace, two_trace_of_pairs
 
@@ -248,14 +250,14 @@ def learning_curves(
         independent point sets, and may stay above the tolerance.
 
     Raises:
-        ValueError: malformed taus, tolerance or progress; a step size at which the rule diverges; matrices that do not fit in memory.
+        InputError: malformed taus, tolerance or progress; a step size at which the rule diverges; matrices that do not fit in memory.
 
     Reference: `equations`, section 5; tests/theory/test_dynamics.py.
     """
     if not (isinstance(tolerance, float | int) and 1e-9 <= tolerance <= 0.1):
-        raise ValueError(f"tolerance: {tolerance!r}; allowed: 1e-9 <= tolerance <= 0.1")
+        raise InputError(f"tolerance: {tolerance!r}; allowed: 1e-9 <= tolerance <= 0.1")
     if progress is not None and not callable(progress):
-        raise ValueError(f"progress: {progress!r}; allowed: a function of (done, total), or None")
+        raise InputError(f"progress: {progress!r}; allowed: a function of (done, total), or None")
     kappa = float(problem.kappa)
     taus, clock = rule.schedule(taus, kappa)
     rank = gram_root(problem.mixture.centroid_gram).shape[1]
@@ -266,7 +268,7 @@ def learning_curves(
         span = _span(near, rule, kappa, radius)
         diverges = np.isinf(taus) & (span[0] == 0)
         if diverges.all():
-            raise ValueError("taus: only inf, where the test loss diverges (p = n m); allowed: finite training times")
+            raise InputError("taus: only inf, where the test loss diverges (p = n m); allowed: finite training times")
         if diverges.any():
             _, clock = rule.schedule(taus[~diverges], kappa)
         widening = np.inf if near is problem else 2.0  # where every node costs a matrix, in steps
@@ -369,10 +371,10 @@ def time_grid(problem: Problem, num: int = 80) -> np.ndarray:
         num: number of finite times.
 
     Raises:
-        ValueError: num below 3.
+        InputError: num below 3.
     """
     if not isinstance(num, int) or num < 3:
-        raise ValueError(f"num: {num!r}; allowed: an integer >= 3")
+        raise InputError(f"num: {num!r}; allowed: an integer >= 3")
     with jax.enable_x64(True):
         low, high = extent(equivalent(dense.surrogate(problem), 1, 5.9, LEAST))
     kappa = float(problem.kappa)

@@ -25,11 +25,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfdiff._pytree import value_type
 from rfdiff.activation import ACTIVATIONS, Activation
 from rfdiff.diffusion import noise_variance, signal_scale
+from rfdiff.errors import InputError
 from rfdiff.problem import Problem, noise_variance_of
 from rfdiff.theory.neuron_types import TypeGrid, gram_root, is_odd, type_grid
+from rfdiff.value_types import value_type
 
 GAUSS_RANGE = 8.5  # e^{-8.5²/2} = 2e-16: nothing beyond matters in float64
 LEAST_VARIANCE = 1e-11  # of the clean signal, relative to the noise: moves the coefficients by no more than that
@@ -167,7 +168,7 @@ def gauss_rules(problem: Problem) -> tuple[GaussRule, GaussRule, GaussRule]:
     """Rules for the total, noise and signal averages of a problem, fine enough for its steepest class.
 
     Raises:
-        ValueError: an activation of the user's own that no rule resolves: it has a kink that is not declared, or is too steep.
+        InputError: an activation of the user's own that no rule resolves: it has a kink that is not declared, or is too steep.
     """
     noise_std = math.sqrt(float(noise_variance_of(problem.t)))
     signal_std = math.exp(-float(problem.t)) * math.sqrt(float(np.max(problem.mixture.variances)))
@@ -196,7 +197,7 @@ def _refinement(activation: Activation, signal_std: float, noise_std: float) -> 
         if before is not None and np.max(abs(now - before)) <= 1e-9 * max(1.0, np.max(abs(now))):
             return refinement - 2
         before = now
-    raise ValueError(
+    raise InputError(
         f"activation: {activation.name!r} is too steep for any rule at standard deviations {signal_std:.2g} and {noise_std:.2g}; "
         "allowed: smooth functions, or an Activation that declares its kinks"
     )
@@ -243,10 +244,10 @@ def equivalent(problem: Problem, level: int, radius: float, least: int = 64, scr
         scramble: which of the independent point sets, for Gram matrices of rank above 3.
 
     Raises:
-        ValueError: class covariances that do not commute and so have no joint eigenvalues.
+        InputError: class covariances that do not commute and so have no joint eigenvalues.
     """
     if not problem.mixture.commuting:
-        raise ValueError(
+        raise InputError(
             "mixture: its class covariances do not commute; allowed here: a law with joint eigenvalues "
             "(theory.learning_curves, theory.time_grid and theory.stieltjes take matrices; Im g/pi is the density)"
         )

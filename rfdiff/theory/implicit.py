@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rfdiff.theory import resolvent, systems
+from rfdiff.theory import batched_systems, resolvent
 from rfdiff.theory.equivalent import Equivalent
 from rfdiff.theory.resolvent import Point
 
@@ -51,5 +51,5 @@ def _unknowns_jvp(primals: Any, tangents: Any) -> Any:
     u, residual = unknowns(eq, z, start)
     _, direct = jax.jvp(lambda eq, z: image(eq, z, u), (eq, z), tangents[:2])
     A = resolvent.jacobian(eq, resolvent.type_features(eq), expand(eq, z, u))
-    du = systems.solve(jnp.eye(A.shape[-1]) - A, direct[..., None])[..., 0]
+    du = batched_systems.solve(jnp.eye(A.shape[-1]) - A, direct[..., None])[..., 0]
     return (u, residual), (du, jnp.zeros_like(residual))

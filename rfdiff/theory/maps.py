@@ -16,19 +16,21 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rfdiff._pytree import as_real_array, static, value_type, vectorize_text
-from rfdiff.curves import ClassTimes
+from rfdiff.class_times import TIME_NAMES, ClassTimes
+from rfdiff.errors import InputError
 from rfdiff.parameters import get_parameter, set_parameter
 from rfdiff.problem import Problem
 from rfdiff.theory.contour import HALF_HEIGHT, ellipse
+from rfdiff.theory.contour_forms import solve_kernel
 from rfdiff.theory.density import outer_bounds
 from rfdiff.theory.dynamics import RESIDUAL
 from rfdiff.theory.equivalent import build, column_kinds, gauss_rules
+from rfdiff.theory.learning_times import class_times
 from rfdiff.theory.neuron_types import TypeGrid, gram_root, is_odd, type_grid
-from rfdiff.theory.planning import optimal_and_rate, require_commuting
-from rfdiff.theory.quadratic import solve_kernel
+from rfdiff.theory.plans import optimal_and_rate, require_commuting
 from rfdiff.theory.resolvent import approach_along_rays, free_start
-from rfdiff.theory.timing import class_times
+from rfdiff.theory_results import PhaseMap
+from rfdiff.value_types import as_real_array, vectorize_text
 
 NODES = (48, 64, 96, 144, 224, 384)
 FEW = 0.05  # share of the cells below which a number of nodes is not worth a program of its own
@@ -42,28 +44,6 @@ MOST_CELLS = 10**6
 
 Progress = Callable[[int, int], None]
 Kept = MutableMapping[str, Mapping[str, np.ndarray]]
-TIMES = ("tau_gen", "tau_stop", "tau_mem", "tau_opt")
-
-
-@value_type
-class PhaseMap:
-    """Class-wise times over two numbers of a problem (A × B cells, K classes).
-
-    Args:
-        first, second: (A,) and (B,) values of the two axes.
-        times: `ClassTimes` of arrays (A, B, K); NaN in failed cells (and where a time does not exist: see `ClassTimes`).
-        error_estimate: (A, B) numerical error of the losses the times are read from: that of the contour. Neuron types are one fixed set
-            for all cells; with a Gram matrix of rank above 3 they add a few 1e-4, which is not in it.
-        failed: (A, B) whether the fixed point or the contour failed: the error stayed above the tolerance when done again.
-        names: the names of the two axes.
-    """
-
-    first: Any
-    second: Any
-    times: ClassTimes
-    error_estimate: Any
-    failed: Any
-    names: tuple[str, str] = static()
 
 
 def phase_map(
@@ -89,7 +69,7 @@ def phase_map(
         `PhaseMap`.
 
     Raises:
-        ValueError: not two axes; an unknown name; two names that cannot vary independently; a value for which there is no problem;
+        InputError: not two axes; an unknown name; two names that cannot vary independently; a value for which there is no problem;
             malformed q or tolerance; covariances that do not commute.
 
     Reference: `equations`, section 7; tests/theory/test_maps.py.
@@ -100,21 +80,21 @@ def phase_map(
     with jax.enable_x64(True):
         found = _run(cells, q, tolerance, progress, {} if kept is None else kept)
     shape = (len(values[0]), len(values[1]))
-    times, error, failed = jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), found)
-    return PhaseMap(values[0], values[1], times, error, failed, names)
+    times, error, converged = jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), found)
+    return PhaseMap(values[0], values[1], times, error, converged, names)
 
 
 def problem_at(problem: Problem, point: Mapping[str, float]) -> Problem:
     """The problem of a cell: numbers set by name, one after the other.
 
     Raises:
-        ValueError: as `set_parameter`; or a number that is changed again when a later one is set.
+        InputError: as `set_parameter`; or a number that is changed again when a later one is set.
     """
     for name, value in point.items():
         problem = set_parameter(problem, name, float(value))
     for name, value in point.items():
         if not math.isclose(get_parameter(problem, name), value, rel_tol=1e-9, abs_tol=1e-300):
-            raise ValueError(
+            raise InputError(
                 f"axes: {' and '.join(point)} cannot vary independently; allowed: two numbers of which neither changes the other"
             )
     return problem
@@ -127,17 +107,17 @@ def cells_kept(kept: Kept) -> int:
 
 def _check(axes: Mapping[str, ArrayLike], q: float, tolerance: float) -> tuple[tuple[str, str], list[np.ndarray]]:
     if not isinstance(axes, Mapping) or len(axes) != 2:
-        raise ValueError(f"axes: {', '.join(map(str, axes)) or 'none'}; allowed: a mapping of two names to their values")
+        raise InputError(f"axes: {', '.join(map(str, axes)) or 'none'}; allowed: a mapping of two names to their values")
     if not 0 < q < 1:
-        raise ValueError(f"q: {q!r}; allowed: 0 < q < 1")
+        raise InputError(f"q: {q!r}; allowed: 0 < q < 1")
     if not 1e-9 <= tolerance <= 0.1:
-        raise ValueError(f"tolerance: {tolerance!r}; allowed: 1e-9 <= tolerance <= 0.1")
+        raise InputError(f"tolerance: {tolerance!r}; allowed: 1e-9 <= tolerance <= 0.1")
     values = [np.atleast_1d(as_real_array(f"axes: {name}", v)) for name, v in axes.items()]
     for name, v in zip(axes, values, strict=True):
         if v.ndim != 1 or not v.size or not np.all(np.isfinite(v)) or np.any(np.diff(v) <= 0):
-            raise ValueError(f"axes: {name} = {vectorize_text(np.ravel(v))}; allowed: a list of finite values that increase")
+            raise InputError(f"axes: {name} = {vectorize_text(np.ravel(v))}; allowed: a list of finite values that increase")
     if values[0].size * values[1].size > MOST_CELLS:
-        raise ValueError(f"axes: {values[0].size} x {values[1].size} cells; allowed: at most {MOST_CELLS:g}")
+        raise InputError(f"axes: {values[0].size} x {values[1].size} cells; allowed: at most {MOST_CELLS:g}")
     first, second = axes
     return (first, second), values
 
@@ -154,7 +134,7 @@ class _Setting(NamedTuple):
 def _run(
     cells: list[Problem], q: float, tolerance: float, progress: Progress | None, kept: Kept
 ) -> tuple[ClassTimes, np.ndarray, np.ndarray]:
-    """Times, errors and failures of all cells; those that miss the tolerance are done again, with more nodes or with care."""
+    """Times, errors and convergence of all cells; those that miss the tolerance are done again, with more nodes or with care."""
     setting = _setting(cells)
     stacked = jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf, np.float64) for leaf in leaves]), *cells)
     low, high = (np.asarray(x) for x in _bounds(stacked, setting))
@@ -182,8 +162,8 @@ def _run(
         sizes[todo] = np.minimum(sizes[todo] + missed, len(NODES) - 1)
         careful[todo] |= ~missed
     times, error = result
-    failed = ~(error <= tolerance)
-    return jax.tree.map(lambda leaf: np.where(failed[:, None], np.nan, leaf), times), error, failed
+    converged = error <= tolerance
+    return jax.tree.map(lambda leaf: np.where(converged[:, None], leaf, np.nan), times), error, converged
 
 
 def _advance(progress: Progress, before: int, total: int, done: int) -> None:
@@ -274,11 +254,11 @@ def _in_chunks(
             filled = np.resize(some, CHUNK)
             chunk = setting._replace(roots=setting.roots[filled])
             times, error = _cells(jax.tree.map(lambda leaf, i=filled: leaf[i], stacked), chunk, size=size, q=q, careful=careful)
-            arrays = {**{time: getattr(times, time) for time in TIMES}, "error": error}
+            arrays = {**{time: getattr(times, time) for time in TIME_NAMES}, "error": error}
             kept[name] = {"cells": some, **{key: np.asarray(value)[: some.size] for key, value in arrays.items()}}
         parts.append(kept[name])
         if tell is not None:
             tell(min(start + CHUNK, len(which)))
-    joined = {key: np.concatenate([part[key] for part in parts]) for key in (*TIMES, "error")}
+    joined = {key: np.concatenate([part[key] for part in parts]) for key in (*TIME_NAMES, "error")}
     error = joined.pop("error")
-    return ClassTimes(**joined, q=q), error
+    return ClassTimes(*(joined[name] for name in TIME_NAMES), q=q), error

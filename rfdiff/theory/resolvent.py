@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfdiff.theory import systems
+from rfdiff.theory import batched_systems
 from rfdiff.theory.equivalent import Equivalent
 
 
@@ -88,7 +88,7 @@ def expand(eq: Equivalent, features: jax.Array, z: jax.Array, delta: jax.Array, 
     a = jnp.einsum("s,zsk->zk", eq.signal_gains, xi)
     b = jnp.einsum("s,zsk->zk", eq.noise_gains, xi) + eq.deterministic * eq.class_weights
     M = a[:, None, :] * eq.eigenvalues + b[:, None, :] * eq.noise_variance
-    B = systems.inverse(jnp.eye(k) + M[..., :, None] * H[:, None])
+    B = batched_systems.inverse(jnp.eye(k) + M[..., :, None] * H[:, None])
     G, Y = B * M[..., None, :], _product(H[:, None], B)
     Psi = jnp.einsum("l,zlab->zab", eq.group_weights, G)
     coefficients = jnp.concatenate([a, b, _upper(Psi) * _multiplicity(k)], 1)
@@ -208,7 +208,7 @@ def solve(eq: Equivalent, z: jax.Array, initial: jax.Array | None = None, tolera
         point = expand(eq, features, z, *unpack(u, kinds, k))
         mapped = image(eq, features, point)
         A = jacobian(eq, features, point)
-        newton = u + systems.solve(jnp.eye(A.shape[-1]) - A, (mapped - u)[..., None])[..., 0]
+        newton = u + batched_systems.solve(jnp.eye(A.shape[-1]) - A, (mapped - u)[..., None])[..., 0]
         physical = ~upper | (jnp.all(jnp.imag(point.r) > 0, 1) & jnp.all(jnp.imag(point.delta) >= 0, (1, 2)))
         return mapped, newton, _relative(mapped - u, u, kinds * k), physical
 

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from rfdiff.theory import resolvent, systems
+from rfdiff.theory import batched_systems, resolvent
 from rfdiff.theory.equivalent import Equivalent
 from rfdiff.theory.resolvent import Point
 
@@ -41,7 +41,7 @@ def two_trace_of_pairs(eq: Equivalent, p1: Point, p2: Point, C: jax.Array) -> tu
     a_source, b_source = jax.vmap(source)(theta, signal, noise)
     still = jnp.zeros((*batch, k, k), C.dtype)
     right = jax.vmap(lambda a, b: resolvent.pack(*resolvent.response(eq, p1, p2, C, a, b, still)[:2]))(a_source, b_source)
-    solution = systems.solve(jnp.eye(A.shape[-1]) - A, jnp.moveaxis(right, 0, -1))
+    solution = batched_systems.solve(jnp.eye(A.shape[-1]) - A, jnp.moveaxis(right, 0, -1))
 
     def trace(u: jax.Array, theta: jax.Array, a_source: jax.Array, b_source: jax.Array) -> jax.Array:
         delta, H = resolvent.unpack(u, kinds, k)

@@ -1,39 +1,20 @@
 """Stieltjes transform of the spectrum of U at given points (`equations`, section 4)."""
 
-from typing import Any
-
 import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rfdiff._pytree import value_type
+from rfdiff.errors import InputError
 from rfdiff.problem import Problem
-from rfdiff.theory import axis, dense, resolvent
+from rfdiff.theory import real_axis, resolvent
 from rfdiff.theory.equivalent import Equivalent, equivalent
 from rfdiff.theory.neuron_types import gram_root, levels, refined_error
+from rfdiff.theory.noncommuting import dense
+from rfdiff.theory_results import Stieltjes
 
 OFFSET = 1e-11  # distance from the real axis, relative to |z|, at which z = λ + i0 is evaluated
 RADIUS = 6.0
 STAGE = 0.1  # of the distance from the axis, from one stage to the next
-
-
-@value_type
-class Stieltjes:
-    """Stieltjes transform at Z points.
-
-    Args:
-        value: (Z,) g(z) = (1/p) tr (U - z)^{-1}.
-        class_resolved: (Z, K) κ_c(z) = (π_c/p) tr[U_c (U - z)^{-1}], with Σ_c κ_c = 1 + z g.
-        residual: (Z,) relative residual of the fixed point.
-        status: (Z,) True where the fixed point converged; the values are NaN elsewhere.
-        error_estimate: (Z,) error of the value from the discretised neuron types; NaN where one level is all that could be computed.
-    """
-
-    value: Any
-    class_resolved: Any
-    residual: Any
-    status: Any
-    error_estimate: Any
 
 
 def stieltjes(problem: Problem, z: ArrayLike, tolerance: float = 1e-8) -> Stieltjes:
@@ -48,16 +29,16 @@ def stieltjes(problem: Problem, z: ArrayLike, tolerance: float = 1e-8) -> Stielt
         `Stieltjes`.
 
     Raises:
-        ValueError: points that are 0 or not finite, or not a list of numbers.
+        InputError: points that are 0 or not finite, or not a list of numbers.
 
     Reference: `equations`, section 4; tests/theory/test_transform.py.
     """
     try:
         points = np.atleast_1d(np.asarray(z, np.complex128))
     except (TypeError, ValueError) as err:
-        raise ValueError(f"z: {z!r}; allowed: a list of complex numbers") from err
+        raise InputError(f"z: {z!r}; allowed: a list of complex numbers") from err
     if points.ndim != 1 or not points.size or not np.all(np.isfinite(points)) or np.any(points == 0):
-        raise ValueError(f"z: {z!r}; allowed: a non-empty list of finite complex numbers other than 0")
+        raise InputError(f"z: {z!r}; allowed: a non-empty list of finite complex numbers other than 0")
     with jax.enable_x64(True):
         near = dense.surrogate(problem)
         first, *finer = levels(near, 3, RADIUS)
@@ -75,16 +56,16 @@ def stieltjes(problem: Problem, z: ArrayLike, tolerance: float = 1e-8) -> Stielt
             ready = dense.prepare(problem, equivalent(near, level, RADIUS), tolerance)
             value, classes, residual = _with_matrices(ready, points)
             error = error + ready.neglected
-    status = residual < 1e-8
-    value, classes = np.where(status, value, np.nan), np.where(status[:, None], classes, np.nan)
-    return Stieltjes(value, classes, residual, status, np.where(status, error, np.nan))
+    converged = residual < 1e-8
+    value, classes = np.where(converged, value, np.nan), np.where(converged[:, None], classes, np.nan)
+    return Stieltjes(value, classes, residual, converged, np.where(converged, error, np.nan))
 
 
 def _at(eq: Equivalent, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Values at each point, by conjugation from the upper half-plane; points on the positive axis are approached from above."""
     upper, lifted = _lifted(points)
     on_axis = (upper.imag <= OFFSET * abs(upper)) & (upper.real > 0)
-    start = axis.approach(eq, np.where(on_axis, upper.real, abs(upper))).u
+    start = real_axis.approach(eq, np.where(on_axis, upper.real, abs(upper))).u
     free = resolvent.solve_jit(eq, np.where(on_axis, 2j * abs(upper), lifted))
     initial = np.where(on_axis[:, None], start, resolvent.pack(free.point.delta, free.point.H))
     solution = resolvent.solve_jit(eq, lifted, initial, 1e-12, 100)

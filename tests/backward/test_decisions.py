@@ -11,7 +11,7 @@ import pytest
 from rfdiff.backward import Denoiser, ReturnFractions, clones, committor, decisions, return_probability, samplers, uturn
 from rfdiff.backward.decisions import proportion_error
 from rfdiff.mixture import GaussianMixture, MixtureLaw
-from rfdiff.scores import NoisedMixture
+from rfdiff.noised_mixture import NoisedMixture
 from tests.tolerances import assert_within, rejects
 
 MIRROR = np.array([[1.0, -1.0], [-1.0, 1.0]])
@@ -98,7 +98,7 @@ def test_states_do_not_depend_on_the_chunks_and_have_to_fit(small: GaussianMixtu
     whole = decisions.draw_states(small.noised, jax.random.key(0), labels, 1.0)
     monkeypatch.setattr(samplers, "CHUNK_BYTES", 500 * 24 * 4 * decisions.ARRAYS)
     np.testing.assert_allclose(decisions.draw_states(small.noised, jax.random.key(0), labels, 1.0), whole, rtol=1e-5, atol=1e-6)
-    monkeypatch.setattr(samplers, "_available_bytes", lambda: 10_000)
+    monkeypatch.setattr(samplers, "available_bytes", lambda: 10_000)
     with pytest.raises(ValueError, match="^d: 40 trajectories in 24 dimensions need about .* GiB of .* GiB; allowed: about"):
         uturn(Denoiser(small, full=True), [1.0], jax.random.key(0), 20)
 

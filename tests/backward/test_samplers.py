@@ -11,7 +11,7 @@ import pytest
 from rfdiff.backward import backward, decisions, log_snr_grid, reduced, samplers
 from rfdiff.backward.time_grids import log_snr
 from rfdiff.mixture import GaussianMixture
-from rfdiff.scores import NoisedMixture
+from rfdiff.noised_mixture import NoisedMixture
 from tests.tolerances import assert_within, loglog_slope, rejects
 
 MEAN, VARIANCE = 1.3, 0.3

@@ -8,10 +8,10 @@ import pytest
 from rfdiff import MixtureLaw, Problem, generation, simulation
 from rfdiff.activation import Activation
 from rfdiff.diffusion import noise_variance
-from rfdiff.scores import NoisedMixture
-from rfdiff.simulation.ensemble import replica_moments
+from rfdiff.noised_mixture import NoisedMixture
 from rfdiff.simulation.features import sizes_at
-from rfdiff.simulation.layout import layout_for
+from rfdiff.simulation.replica import replica_moments
+from rfdiff.simulation.replica_memory import layout_for
 from tests.tolerances import rejects
 
 LAW = MixtureLaw.isotropic([0.7, 0.3], [1.0, 0.5], [[0.5, -0.5], [-0.5, 0.5]])

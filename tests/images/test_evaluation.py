@@ -9,9 +9,11 @@ import pytest
 import xarray as xr
 
 from rfdiff import plots
-from rfdiff.commands import Plot
-from rfdiff.curves import LearningCurves, times
-from rfdiff.datasets import load_dataset, save_dataset
+from rfdiff.class_times import times
+from rfdiff.cli import image_results
+from rfdiff.cli.options import Redrawing
+from rfdiff.curves import LearningCurves
+from rfdiff.files.dataset_file import load_dataset, save_dataset
 from rfdiff.images import checkpoints, evaluation, readout
 from rfdiff.images.classifier import FEATURES, trained_classifier
 from rfdiff.images.devices import Devices
@@ -113,12 +115,12 @@ def test_an_evaluated_run(evaluated: tuple[Path, xr.Dataset], capsys: pytest.Cap
     np.testing.assert_allclose(dataset["number"], 60 * dataset["fraction"], rtol=1e-12)
     xr.testing.assert_equal(load_dataset(folder / readout.FILE).drop_attrs(), dataset.drop_attrs())
     np.testing.assert_array_equal(dataset["gap"][0], 0)
-    assert readout.redraw(Plot(file=folder / readout.FILE)) == 0
+    assert image_results.redraw(Redrawing(file=folder / readout.FILE)) == 0
     text = capsys.readouterr().out
     assert "Trouser" in text and "accuracy of the classifier on the test images" in text and "below 90%" not in text
-    assert "below 90%: more --classifier-epochs" in readout.table(dataset.assign_attrs(accuracy=0.87))[-1]
+    assert "below 90%: more --classifier-epochs" in image_results.table(dataset.assign_attrs(accuracy=0.87))[-1]
     assert (folder / readout.CURVES).stat().st_size > 0 and (folder / readout.SAMPLES).stat().st_size > 0
-    assert len(plots.plot_image_run(dataset[["mean_loss", "gap", "time"]]).axes) == 2
+    assert len(plots.image_run(dataset[["mean_loss", "gap", "time"]]).axes) == 2
 
 
 def test_evaluations_are_kept_and_the_classifier_is_read_again(evaluated: tuple[Path, xr.Dataset], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -437,7 +437,7 @@ def test_law_fitted_to_two_classes(real: FashionMNIST) -> None:
         sums = [sum(x[:, i::4, j::4] for i in range(4) for j in range(4)).reshape(-1, 49) for x in own]  # 16 grey levels each
         means = np.array([s.sum(0) / len(s) for s in sums]) / (16 * unit)
         variances = np.array([np.mean((s**2).sum(0) / len(s) - (s.sum(0) / len(s)) ** 2) for s in sums]) / (16 * unit) ** 2
-        assert np.allclose(law.centroids, means, rtol=1e-12, atol=0)
+        assert law.centroids is not None and np.allclose(law.centroids, means, rtol=1e-12, atol=0)
         assert np.allclose(law.variances, variances, rtol=1e-11, atol=0)
         assert np.allclose(law.centroid_gram, means @ means.T / 49, rtol=1e-12, atol=0)
 

@@ -6,7 +6,8 @@ import functools
 import numpy as np
 import pytest
 
-from rfdiff.images.protocol import ImageSet, Protocol, fitted_law, imbalanced, law_numbers, law_table, pooled, prepare
+from rfdiff.cli import images_actions
+from rfdiff.images.protocol import ImageSet, Protocol, fitted_law, imbalanced, law_numbers, pooled, prepare
 from rfdiff.mixture import MixtureLaw
 from tests.images.toy import PROTOCOL, toy_data, toy_images
 from tests.tolerances import rejects
@@ -68,7 +69,7 @@ def test_numbers_are_those_of_the_fitted_law() -> None:
     np.testing.assert_allclose(found["angle"], np.degrees(np.arccos(cosine)) * (1 - np.eye(2)), rtol=1e-6)
     own = [images.train[images.labels == k].astype(np.float64).var(0).mean() for k in range(2)]
     np.testing.assert_allclose(found["variance"], own, rtol=1e-5)  # shrinkage leaves the trace
-    text = law_table(images, law)
+    text = images_actions.law_table(images, law)
     assert "Trouser" in text and f"{found['variance'][0]:.4g}" in text and "grey/255" in text
 
 

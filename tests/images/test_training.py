@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from rfdiff.datasets import load_dataset
+from rfdiff.files.dataset_file import load_dataset
 from rfdiff.images import checkpoints, training
 from rfdiff.images.devices import Devices
 from rfdiff.images.settings import Settings

@@ -16,7 +16,7 @@ import numpy as np
 
 from rfdiff import MixtureLaw, Problem, simulation
 from rfdiff.simulation import SeedBatch, krylov
-from rfdiff.simulation.rows import FEATURES, Rows
+from rfdiff.simulation.feature_shards import FEATURES, Rows
 
 D, KEY, SEEDS = 9, jax.random.key(3), [0, 1]
 TAUS = np.array([0.0, 1.0, 10.0, 1e2, 1e3])
@@ -26,7 +26,7 @@ FIELDS = ("train_loss", "test_loss", "score_error", "truncation", "eigenvalues",
 
 def problem(draws: float) -> Problem:
     """p = 63 features: no multiple of two, four or eight."""
-    return Problem(LAW, "tanh", t=0.1, psi_p=7.0, psi_n=2.0, noise_draws=draws)  # type: ignore[arg-type]
+    return Problem(LAW, "tanh", t=0.1, psi_p=7.0, psi_n=2.0, noise_draws=draws)
 
 
 def run(solver: str, shape: tuple[int, int] | None, draws: float = math.inf, seeds: Any = SEEDS, dtype: str = "float64") -> SeedBatch:
@@ -72,7 +72,7 @@ def shards(solver: str, shape: tuple[int, int]) -> list[int]:
         run(solver, shape, seeds=SEEDS[:1])
     finally:
         krylov._Space = original  # type: ignore[misc]
-    moment = spaces[0].mixture.moment  # type: ignore[attr-defined]
+    moment = spaces[0].mixture.moment
     arrays = [*spaces[0].parts, moment.U if solver == "krylov" else moment.W]
     return sorted({shard.data.shape[0] for array in arrays for shard in array.addressable_shards})
 

@@ -25,7 +25,7 @@ def test_rank_is_limited_by_the_noised_samples(case_a: Problem) -> None:
 
 def test_every_class_has_a_sample() -> None:
     law = MixtureLaw.isotropic([0.98, 0.01, 0.01], [1.0, 1.0, 1.0])
-    assert sizes_at(Problem(law, "tanh", 0.1, 1.0, 0.5), 8).counts == (2, 1, 1)  # type: ignore[arg-type]
+    assert sizes_at(Problem(law, "tanh", 0.1, 1.0, 0.5), 8).counts == (2, 1, 1)
 
 
 @pytest.mark.parametrize("d", [0, -3, 2.5, True, "8", math.nan, None])

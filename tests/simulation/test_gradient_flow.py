@@ -15,11 +15,11 @@ from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientDescent, GradientFlow, HeavyBall, Ridge, Rule
 from rfdiff.simulation import gradient_flow as module
-from rfdiff.simulation.ensemble import replica_mixture, replica_moments
 from rfdiff.simulation.features import Sizes, clean_samples, first_layer, sizes_at
 from rfdiff.simulation.gradient_flow import FlowResult, flow_losses, zero_rounding
-from rfdiff.simulation.layout import layout_for
 from rfdiff.simulation.moments import Moments
+from rfdiff.simulation.replica import replica_mixture, replica_moments
+from rfdiff.simulation.replica_memory import layout_for
 from tests.tolerances import rejects
 
 LAW = MixtureLaw.isotropic([0.7, 0.3], [1.5, 0.4], [[0.5, 0.1], [0.1, 1.0]])
@@ -38,7 +38,7 @@ class Setup(NamedTuple):
 @functools.cache
 def setup(draws: float, psi_p: float = 2.0) -> Setup:
     """A tiny network: p = 16, n = 12, so that p exceeds n m at m = 1 and stays below it at m = 2."""
-    problem = Problem(LAW, "tanh", 0.3, psi_p, 1.5, draws)  # type: ignore[arg-type]
+    problem = Problem(LAW, "tanh", 0.3, psi_p, 1.5, draws)
     sizes = sizes_at(problem, D)
     mixture, keys = replica_mixture(problem, D, jax.random.key(2))
     with jax.enable_x64(True):

@@ -11,11 +11,11 @@ import pytest
 
 from rfdiff import MixtureLaw, Problem, Samples, simulation
 from rfdiff.rules import GradientDescent, GradientFlow, Ridge, Rule
-from rfdiff.simulation import SeedBatch, assembly, krylov, krylov_ensemble, operators, planning, quadrature
+from rfdiff.simulation import SeedBatch, krylov, krylov_ensemble, moment_assembly, moment_operators, quadrature, solver_costs
 from rfdiff.simulation.features import first_layer, sizes_at
 from rfdiff.simulation.krylov import Averages, KrylovCurves, krylov_losses
-from rfdiff.simulation.layout import layout_for
-from rfdiff.simulation.operators import Formed
+from rfdiff.simulation.moment_operators import Formed
+from rfdiff.simulation.replica_memory import layout_for
 from tests.tolerances import rejects
 
 D, KEY = 16, jax.random.key(3)
@@ -24,7 +24,7 @@ LAW = MixtureLaw.isotropic([0.7, 0.3], [1.5, 0.4], [[0.5, 0.1], [0.1, 1.0]])
 
 
 def problem(draws: float = math.inf, psi_p: float = 16.0, psi_n: float = 2.0) -> Problem:
-    return Problem(LAW, "tanh", t=0.1, psi_p=psi_p, psi_n=psi_n, noise_draws=draws)  # type: ignore[arg-type]
+    return Problem(LAW, "tanh", t=0.1, psi_p=psi_p, psi_n=psi_n, noise_draws=draws)
 
 
 @functools.cache
@@ -186,8 +186,8 @@ def shapes(jaxpr: Any) -> set[tuple[int, ...]]:
 @pytest.mark.parametrize("draws", [math.inf, 5])
 def test_without_the_matrix_nothing_is_as_large_as_it(draws: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """No array of p² or of p n m entries in the program; forming U, which has one, is the sibling."""
-    monkeypatch.setattr(assembly, "TILE", 32)
-    monkeypatch.setattr(operators, "BLOCK_VALUES", 2**12)
+    monkeypatch.setattr(moment_assembly, "TILE", 32)
+    monkeypatch.setattr(moment_operators, "BLOCK_VALUES", 2**12)
     monkeypatch.setattr(quadrature, "BLOCK_VALUES", 2**13)
     case = problem(draws, psi_n=8.0)
     sizes = sizes_at(case, D)
@@ -196,11 +196,11 @@ def test_without_the_matrix_nothing_is_as_large_as_it(draws: float, monkeypatch:
     x, X = jnp.ones((sizes.n, D)), jnp.ones((sizes.p, 4))
     moment: Any
     if draws == math.inf:
-        moment = operators.NoiseAverage(
+        moment = moment_operators.NoiseAverage(
             W, x, np.full(sizes.n, 1 / sizes.n), jnp.float32(0.1), case.activation, layout.train_rule, layout.train_order
         )
     else:
-        moment = operators.Draws(W, x, jnp.float32(0.1), KEY, case.activation, 5, 0, sizes.n)
+        moment = moment_operators.Draws(W, x, jnp.float32(0.1), KEY, case.activation, 5, 0, sizes.n)
     small = shapes(jax.make_jaxpr(lambda m, X: m.times(X))(moment, X).jaxpr)
     largest = max(math.prod(shape) for shape in small)
     assert largest < sizes.p**2 / 2 and largest < sizes.p * sizes.n * (5 if draws == 5 else layout.train_order + 1)
@@ -221,14 +221,14 @@ def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(krylov_ensemble, "MOST_STEPS", 3)
     with pytest.raises(ValueError, match=r"tolerance: 1.0e-08 is not reached by 3 steps, .* solver='exact'"):
         simulation.run_seeds(problem(), TAUS, D, KEY, [0], solver="krylov")
-    monkeypatch.setattr(planning, "available_bytes", lambda: 2**20)
+    monkeypatch.setattr(solver_costs, "available_bytes", lambda: 2**20)
     with pytest.raises(ValueError, match=r"d: 16 makes p = 256 features and needs about .* GiB .* by solver krylov; allowed:"):
         simulation.run_seeds(problem(), TAUS, D, KEY, [0], solver="krylov")
 
 
 def test_the_plan_prefers_what_gives_most_and_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "product_rate", lambda dtype: 5e10)
-    monkeypatch.setattr(planning, "available_bytes", lambda: 24 * 2**30)
+    monkeypatch.setattr(solver_costs, "product_rate", lambda dtype: 5e10)
+    monkeypatch.setattr(solver_costs, "available_bytes", lambda: 24 * 2**30)
     wide = problem(psi_p=64.0, psi_n=4.0)
     small = simulation.plan(wide, 100)
     assert small.solver == "exact" and small.estimates[1].seconds < 0.5 * small.estimates[0].seconds
@@ -239,8 +239,8 @@ def test_the_plan_prefers_what_gives_most_and_fits(monkeypatch: pytest.MonkeyPat
     assert "p = 6400, n = 400, d = 100, float64, 3 networks; memory 24 GiB" in text and text.count("<- taken") == 1
     seconds = [[e.seconds for e in simulation.plan(wide, d).estimates] for d in (50, 100, 200)]
     assert np.all(np.diff(seconds, axis=0) > 0)
-    monkeypatch.setattr(planning, "available_bytes", lambda: 2**20)
+    monkeypatch.setattr(solver_costs, "available_bytes", lambda: 2**20)
     assert simulation.plan(wide, 100).solver is None
     with pytest.raises(ValueError, match=r"d: 100 makes p = 6400 features and needs about"):
-        monkeypatch.setattr("rfdiff.simulation.layout.available_bytes", lambda: 2**20)
+        monkeypatch.setattr("rfdiff.simulation.replica_memory.available_bytes", lambda: 2**20)
         simulation.run_seeds(wide, TAUS, 100, KEY, [0])

@@ -14,7 +14,7 @@ import pytest
 from jax.sharding import Mesh
 
 from rfdiff import simulation
-from rfdiff.simulation import planning
+from rfdiff.simulation import solver_costs
 from tests.simulation import spread_cases
 from tests.tolerances import rejects
 
@@ -105,7 +105,7 @@ def test_memory_of_a_mesh(platform: str, exact: float, krylov: float, monkeypatc
     """Two processes of 2 rows of 4 devices: those of a CPU share the memory of the process's two networks."""
     monkeypatch.setattr(Device, "platform", platform)
     mesh = simulation.device_mesh(features=4, devices=[Device(i, i // 8) for i in range(16)])
-    found = {solver: planning._shared(solver, (1.0, 1.0, 1.0), mesh)[0] for solver in ("exact", "krylov")}
+    found = {solver: solver_costs._shared(solver, (1.0, 1.0, 1.0), mesh)[0] for solver in ("exact", "krylov")}
     assert found == {"exact": exact, "krylov": krylov}
 
 

@@ -17,7 +17,7 @@ LAW = MixtureLaw.isotropic([0.7, 0.3], [1.5, 0.4], [[0.5, 0.1], [0.1, 1.0]])
 
 def deviation(draws: float = math.inf, psi_p: float = 4.0, d: int = 32, solver: str = "exact") -> np.ndarray:
     """(T,) largest deviation of a loss of one network in float32."""
-    case = Problem(LAW, "tanh", t=0.1, psi_p=psi_p, psi_n=3.0, noise_draws=draws)  # type: ignore[arg-type]
+    case = Problem(LAW, "tanh", t=0.1, psi_p=psi_p, psi_n=3.0, noise_draws=draws)
     single, double = (
         simulation.run_seeds(case, TAUS, d, jax.random.key(0), [0], dtype=dtype, solver=solver) for dtype in ("float32", "float64")
     )

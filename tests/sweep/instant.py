@@ -19,6 +19,7 @@ import numpy as np
 from rfdiff.curves import CURVE_NAMES, LearningCurves
 from rfdiff.sweep import Sweep, Task, on_dask, run_sweep, serially, sweep_from_dict
 from tests import synthetic
+from tests.synthetic import given
 
 POISON = 3.0  # the value of psi_n at which a poisoned sweep kills its worker
 TAUS = [0.5, 3.0, 20.0, 100.0, 1000.0]
@@ -50,7 +51,7 @@ def instant(task: Task) -> LearningCurves:
         moved: dict[str, Any] = {name: shift * np.asarray(getattr(curves, name)) for name in CURVE_NAMES}
         return dataclasses.replace(curves, **moved)
     curves = synthetic.simulation(2, max(2, len(task.seeds)), task.d, grid)
-    seeds = {name: shift * values[: len(task.seeds)] for name, values in curves.per_seed.items()}
+    seeds = {name: shift * values[: len(task.seeds)] for name, values in given(curves.per_seed).items()}
     means = {name: values.mean(0) for name, values in seeds.items()}
     errors = {f"{name}_stderr": np.full_like(values, np.nan) for name, values in means.items()}
     return dataclasses.replace(curves, **means, **errors, per_seed=seeds, spectrum=None)

@@ -12,13 +12,16 @@ import pytest
 import xarray as xr
 from matplotlib.colors import to_hex
 
-from rfdiff import plots, report, store
+from rfdiff import plots
+from rfdiff.class_times import readings
 from rfdiff.curves import LearningCurves
-from rfdiff.datasets import load_dataset, save_dataset
+from rfdiff.files import result_file
+from rfdiff.files.dataset_file import load_dataset, save_dataset
 from rfdiff.sweep import DONE, FAILED, Folder, Sweep, collect, run_sweep
 from rfdiff.sweep.cells import Cell, Task, cells_of, versions
 from tests.sweep.instant import instant, sweep
 from tests.sweep.test_running import counting
+from tests.synthetic import given
 from tests.tolerances import rejects
 
 ASKED = {"solvers": ["theory", "exact"], "d": [12], "seeds": 3, "seeds_per_cell": 2, "axes": {"t": [0.3, 0.2], "psi_n": [2.0, 3.0]}}
@@ -66,13 +69,13 @@ def test_every_curve_stands_at_its_coordinates(finished: tuple[Path, list[Cell]]
         curves = instant(cell.task)
         if cell.task.d is None:
             np.testing.assert_array_equal(found.theory_test_loss.sel(at), curves.test_loss)
-            np.testing.assert_array_equal(found.theory_class_time.sel(at), report.readings(curves, 0.5)[0])
+            np.testing.assert_array_equal(found.theory_class_time.sel(at), readings(curves, 0.5)[0])
             continue
         part = found.test_loss_per_seed.sel(at).sel(solver="exact", d=cell.task.d, seed=list(cell.task.seeds))
         np.testing.assert_array_equal(part, (curves.per_seed or {})["test_loss"])
         pooled.setdefault((*points[cell.index], cell.task.d), []).append(curves)
     for (t, n, d), parts in pooled.items():
-        values = np.concatenate([part.per_seed["test_loss"] for part in parts])
+        values = np.concatenate([given(part.per_seed)["test_loss"] for part in parts])
         assert_mean(found.sel(t=t, psi_n=n, solver="exact", d=d), values)
         rejects(partial(assert_mean, found.sel(t=0.5 - t, psi_n=n, solver="exact", d=d), values))
     assert bool(np.isfinite(found.class_time.sel(quantity="tau_gen")).all())
@@ -96,8 +99,8 @@ def test_failed_and_missing_cells_are_nan_and_say_why(tmp_path: Path) -> None:
     np.testing.assert_allclose(other.test_loss, other.test_loss_per_seed.sel(seed=[0, 1]).mean("seed"), rtol=1e-14)
     again = load_dataset(save_dataset(found, tmp_path / "sweep.nc"))
     assert again.status.identical(found.status) and again.tau.equals(found.tau)
-    plots.plot_sweep_times(again, "psi_n")
-    plots.plot_sweep_curves(again, "t")
+    plots.sweep_times(again, "psi_n")
+    plots.sweep_curves(again, "t")
 
 
 def test_bad_files_are_named_and_skipped_only_when_asked(finished: tuple[Path, list[Cell]]) -> None:
@@ -107,8 +110,8 @@ def test_bad_files_are_named_and_skipped_only_when_asked(finished: tuple[Path, l
     files[0].write_bytes(files[0].read_bytes()[:-1000])  # truncated
     files[1].write_bytes(b"something else")
     files[2].write_bytes(files[3].read_bytes())  # another cell's
-    result = store.load(files[4])
-    store.save(dataclasses.replace(result, metadata={**result.metadata, "jax_version": "0.0"}), files[4])
+    result = result_file.load(files[4])
+    result_file.save(dataclasses.replace(result, metadata={**result.metadata, "jax_version": "0.0"}), files[4])
     (folder.cells / "notes.txt").write_text("mine")
     (folder.cells / f"{'0' * 32}.nc").write_bytes(files[5].read_bytes())
     (folder.cells / ".leftover.nc.7.partial").write_bytes(b"torn")
@@ -138,9 +141,9 @@ def test_bad_files_are_named_and_skipped_only_when_asked(finished: tuple[Path, l
 def test_a_file_of_a_newer_format_is_named(finished: tuple[Path, list[Cell]], monkeypatch: pytest.MonkeyPatch) -> None:
     out, cells = finished
     path = Folder(out).result(cells[0].name)
-    result = store.load(path)
-    monkeypatch.setattr(store, "_root_attributes", lambda result: {"format": store.FORMAT, "format_version": 99})
-    store.save(result, path)
+    result = result_file.load(path)
+    monkeypatch.setattr(result_file, "_root_attributes", lambda result: {"format": result_file.FORMAT, "format_version": 99})
+    result_file.save(result, path)
     with pytest.raises(ValueError, match=rf"{cells[0].name}\.nc: has format version 99, newer than 2"):
         collect(out)
 
@@ -159,7 +162,7 @@ def test_no_sweep(tmp_path: Path, finished: tuple[Path, list[Cell]]) -> None:
 
 def test_figures_show_the_numbers_of_the_dataset(template: Path) -> None:
     found = collect(template)
-    figure = plots.plot_sweep_times(found, "psi_n")
+    figure = plots.sweep_times(found, "psi_n")
     panels = np.array(figure.axes).reshape(3, 2)
     for j, t in enumerate((0.3, 0.2)):
         assert f"{t:g}" in panels[0, j].get_title()
@@ -170,12 +173,12 @@ def test_figures_show_the_numbers_of_the_dataset(template: Path) -> None:
             expected = [here.theory_class_time, *(here.class_time.sel(solver="exact", d=d) for d in (12,))]
             for values in expected:
                 assert any(np.array_equal(y, values) for y in heights)
-    curves = plots.plot_sweep_curves(found, "t")
+    curves = plots.sweep_curves(found, "t")
     heights = [np.asarray(line.get_ydata()) for line in curves.axes[0].lines]
     here = found.isel(t=0, psi_n=1)
     assert any(np.array_equal(y, here.theory_train_loss.isel({"class": 1})) for y in heights)
     assert any(np.array_equal(y, here.test_loss.sel(solver="exact", d=12).isel({"class": 0})) for y in heights)
     with pytest.raises(ValueError, match="axis: 'psi_p'; allowed: t, psi_n"):
-        plots.plot_sweep_times(found, "psi_p")
+        plots.sweep_times(found, "psi_p")
     with pytest.raises(ValueError, match="axis: 'psi_p'; allowed: t, psi_n"):
-        plots.plot_sweep_curves(found, "psi_p")
+        plots.sweep_curves(found, "psi_p")

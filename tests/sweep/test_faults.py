@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import xarray as xr
 
-from rfdiff import store
+from rfdiff.files import result_file
 from rfdiff.sweep import collect, on_dask, run_sweep, serially
 from tests.sweep.instant import SMALL, instant, sweep
 
@@ -39,7 +39,7 @@ def done(out: Path) -> list[Path]:
 
 def assert_whole(out: Path) -> None:
     for path in done(out):
-        assert store.load(path).metadata["cell"] == path.stem
+        assert result_file.load(path).metadata["cell"] == path.stem
 
 
 def unkilled(out: Path, **changes: Any) -> tuple[list[str], xr.Dataset]:

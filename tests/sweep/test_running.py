@@ -13,8 +13,9 @@ import jax
 import numpy as np
 import pytest
 
-from rfdiff import simulation, store, theory
+from rfdiff import simulation, theory
 from rfdiff.curves import LearningCurves
+from rfdiff.files import result_file
 from rfdiff.sweep import DONE, FAILED, MISSING, Folder, Sweep, Task, compute, run_sweep, serially
 from rfdiff.sweep.cells import cells_of, check_finite, problem_of, versions
 from rfdiff.sweep.outcome import attempt
@@ -61,11 +62,11 @@ def test_each_cell_is_one_file_that_holds_what_was_computed(tmp_path: Path) -> N
     assert states == {cell.name: DONE for cell in cells} and calls == [cell.task for cell in cells]
     assert names(tmp_path) == {"manifest.json", *(f"{cell.name}.nc" for cell in cells)}
     for cell in cells:
-        result = store.load(tmp_path / "cells" / f"{cell.name}.nc")
+        result = result_file.load(tmp_path / "cells" / f"{cell.name}.nc")
         same_curves(result.theory if cell.task.solver == "theory" else result.simulation, instant(cell.task))
         assert result.problem.to_toml() == cell.task.problem
         assert result.metadata["cell"] == cell.name and result.metadata["jax_version"] == versions()["jax"]
-    rejects(lambda: same_curves(store.load(tmp_path / "cells" / f"{cells[0].name}.nc").theory, instant(cells[1].task)))
+    rejects(lambda: same_curves(result_file.load(tmp_path / "cells" / f"{cells[0].name}.nc").theory, instant(cells[1].task)))
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert manifest["versions"] == versions()
     assert manifest["cells"][cells[-1].name] == {"point": {"psi_n": 3.0}, "solver": "exact", "d": 12, "seeds": [1]}
@@ -114,7 +115,7 @@ def test_real_failures_tell_their_cause(tmp_path: Path) -> None:
     asked = small(solvers=["exact"], seeds=1, d=[10**6])
     assert set(run(tmp_path, asked, serially(compute)).values()) == {FAILED}
     record = json.loads(next((tmp_path / "failures").iterdir()).read_text())
-    assert record["type"] == "ValueError" and "GiB" in record["message"] and record["where"].startswith("rfdiff.simulation.solvers:")
+    assert record["type"] == "ValueError" and "GiB" in record["message"] and record["where"].startswith("rfdiff.simulation.networks:")
 
 
 def test_curves_that_are_not_finite_are_a_failure() -> None:
@@ -243,7 +244,7 @@ def test_real_cells_hold_what_theory_and_simulation_compute(tmp_path: Path) -> N
     asked = small(axes=None, seeds=2, seeds_per_cell=2, solvers=["theory", "exact", "krylov"])
     assert set(run(tmp_path, asked, serially(compute)).values()) == {DONE}
     problem, taus = asked.problems[0], np.asarray(asked.taus)
-    results = {cell.task.solver: store.load(tmp_path / "cells" / f"{cell.name}.nc") for cell in cells_of(asked, versions())}
+    results = {cell.task.solver: result_file.load(tmp_path / "cells" / f"{cell.name}.nc") for cell in cells_of(asked, versions())}
     same_curves(results["theory"].theory, theory.learning_curves(problem, taus))
     key = jax.random.fold_in(jax.random.key(0), 12)
     expected = simulation.learning_curves(problem, taus, 12, key, 2, dtype="float64")
@@ -258,6 +259,6 @@ def test_real_cells_hold_what_theory_and_simulation_compute(tmp_path: Path) -> N
 def test_a_real_cell(tmp_path: Path) -> None:
     asked = small(axes=None, seeds=1, solvers=["exact"])
     (name,) = run(tmp_path, asked, serially(compute))
-    found = store.load(tmp_path / "cells" / f"{name}.nc").simulation
+    found = result_file.load(tmp_path / "cells" / f"{name}.nc").simulation
     key = jax.random.fold_in(jax.random.key(0), 12)
     same_curves(found, simulation.learning_curves(asked.problems[0], np.asarray(asked.taus), 12, key, 1, dtype="float64"))

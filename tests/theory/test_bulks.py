@@ -11,6 +11,7 @@ from rfdiff.curves import Spectrum
 from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
 from rfdiff.theory.bulks import grid_weights
+from tests.synthetic import given
 from tests.tolerances import rejects
 
 
@@ -43,7 +44,7 @@ def test_typical_times_are_those_of_real_networks(spectrum: Spectrum) -> None:
     found = theory.bulk_times(separated(), spectrum)
     d, kappa = 60, separated().kappa
     curves = simulation.learning_curves(separated(), [1.0], d, jax.random.key(1), 3)
-    values, shares = np.asarray(curves.spectrum.eigenvalues), np.asarray(curves.spectrum.class_weights)
+    values, shares = np.asarray(given(curves.spectrum).eigenvalues), np.asarray(given(curves.spectrum).class_weights)
     p, n = values.shape[1], 4 * d
 
     def typical(modes: slice) -> np.ndarray:

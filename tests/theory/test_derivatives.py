@@ -13,7 +13,7 @@ import pytest
 from rfdiff import theory
 from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
-from rfdiff.theory import planning
+from rfdiff.theory import plans
 from tests.theory.test_differentiable import with_fields
 from tests.tolerances import rejects
 
@@ -164,7 +164,7 @@ def test_forward_reverse_and_mapped_derivatives_agree() -> None:
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_stencil_of_directions_without_width(n: int) -> None:
     """½ Σ q_ab ∂_a ∂_b f at 0, exactly for polynomials of degree 6 and for a Gaussian to the step's sixth power."""
-    offsets, moments = planning._stencil(n)
+    offsets, moments = plans._stencil(n)
     rng = np.random.default_rng(n)
     q, slopes, hessian = np.cov(rng.standard_normal((n, 9))).reshape(n, n), *rng.standard_normal((2, n, n))
     directions = rng.standard_normal((5, n))

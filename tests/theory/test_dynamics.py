@@ -195,7 +195,7 @@ def test_relabelling_three_anisotropic_classes_with_centroids() -> None:
     eigenvalues = np.array([[1.6, 0.2, 0.7], [0.4, 1.2, 0.9]])
     law = MixtureLaw(weights, eigenvalues, [0.5, 0.5], gram)
     moved = MixtureLaw(weights[order], eigenvalues[:, order], [0.5, 0.5], gram[np.ix_(order, order)])
-    first, second = (learning_curves(Problem(m, "erf", 0.2, 2.0, 1.5, 2), TAUS, tolerance=1e-3) for m in (law, moved))  # type: ignore[arg-type]
+    first, second = (learning_curves(Problem(m, "erf", 0.2, 2.0, 1.5, 2), TAUS, tolerance=1e-3) for m in (law, moved))
     for name in ("train_loss", "test_loss", "score_error"):
         chex.assert_trees_all_close(getattr(first, name)[:, order], getattr(second, name), atol=1e-8)
         rejects(lambda name=name: chex.assert_trees_all_close(getattr(first, name), getattr(second, name), atol=1e-3))  # type: ignore[misc]

@@ -51,7 +51,7 @@ def _first(result: Stieltjes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_everything_converged_and_says_so(result_a: Stieltjes) -> None:
-    assert np.all(result_a.status)
+    assert np.all(result_a.converged)
     assert np.all(result_a.residual < 1e-8)
     assert np.all(result_a.error_estimate < 1e-7)
 
@@ -102,7 +102,7 @@ def test_sum_rule_for_every_activation(name: str, draws: float) -> None:
     problem = Problem(MixtureLaw([0.6, 0.4], [[1.6, 0.2], [0.4, 1.2]], [0.5, 0.5], np.zeros((2, 2))), name, 0.15, 3.1, 2.2, draws)
     z = np.array([-0.7, -1e-3, 1e-3, 0.05, 0.2, 0.5 + 0.01j, 1.5, 60.0])
     result = stieltjes(problem, z)
-    assert np.all(result.status)
+    assert np.all(result.converged)
     sum_rule(z, result)
     assert np.all(result.value.imag >= 0)
     assert np.any(result.value[z.imag == 0].imag > 1e-2)

@@ -1,0 +1,5 @@
+"""The command line `rfdiff`: options, one file a command, and what is printed. Nothing else in the package imports it."""
+
+from rfdiff.cli.entry import main
+
+__all__ = ["main"]

@@ -1,0 +1,60 @@
+"""The command compare: theory beside real networks, and the verdict whether they agree."""
+
+import dataclasses
+import time
+
+import jax
+
+from rfdiff import theory
+from rfdiff.cli.command import Command
+from rfdiff.cli.curve_options import Closed, Curves, Networks, check_curves, check_networks, run_record, training_rule, training_times
+from rfdiff.cli.curve_results import FIGURES, FILE, show
+from rfdiff.cli.networks import ensembles, solvers_for
+from rfdiff.cli.terminal import note, prepare_folder, read_problem, say_cost
+from rfdiff.files import kept_parts, result_file
+from rfdiff.files.provenance import provenance
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Compare(Networks, Closed, Curves):
+    """Theory and simulation together, and whether they agree. Simulates at d and d/2, to estimate the effect of finite size."""
+
+
+def run(options: Compare) -> int:
+    """Compute both sides, write them, print times and verdict, draw them; a stopped run goes on from the finished networks.
+
+    Returns:
+        0 if they agree, 1 if not.
+
+    Raises:
+        InputError: bad input, networks that do not fit in memory, or results in the folder.
+        OSError: the folder cannot be written to.
+        KeyboardInterrupt: with a sentence on what is stored.
+    """
+    start = time.monotonic()
+    rule = training_rule(options)
+    check_networks(options, 4, 2, ", for a standard error")
+    problem = read_problem(options.problem)
+    check_curves(options, problem, rule)
+    half = options.d // 2
+    solvers = solvers_for(problem, options, (options.d, half))
+    prepare_folder(options.out, (FILE, *FIGURES), options.overwrite)
+    taus = training_times(options, problem, rule)
+    note("closed form: learning curves and spectrum")
+    predicted = theory.learning_curves(problem, taus, rule=rule, tolerance=options.tolerance)
+    spectrum = theory.spectrum(problem)
+    networks = ensembles(problem, taus, rule, options, solvers)
+    large, small = jax.random.split(jax.random.key(options.seed))  # as `agreement.compare`, so that both give the same networks
+    smaller = networks.run(half, small)
+    simulated = networks.run(options.d, large)
+    record = provenance(**run_record("compare", options))
+    result = result_file.Result(problem, predicted, spectrum, simulated, smaller, record)
+    result_file.save(result, options.out / FILE)
+    for d, key in ((half, small), (options.d, large)):
+        kept_parts.remove(networks.folder(d, key))
+    status = show(result, options.out, options.q)
+    say_cost(time.monotonic() - start)
+    return status
+
+
+COMMAND = Command("compare", Compare, run)

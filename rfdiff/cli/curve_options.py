@@ -1,0 +1,161 @@
+"""Options of predict, simulate and compare, and what they mean: the training rule, and values that are refused."""
+
+import dataclasses
+from typing import Any, Literal
+
+import numpy as np
+
+from rfdiff import theory
+from rfdiff.cli.options import (
+    LARGEST_KEY,
+    MOST_POINTS,
+    MOST_SEEDS,
+    FloatingType,
+    Number,
+    Numbers,
+    Output,
+    ProblemFile,
+    between,
+    check,
+    dimension,
+    fraction,
+)
+from rfdiff.errors import InputError
+from rfdiff.problem import Problem
+from rfdiff.rules import RULES, Ridge, Rule, RuleName, rule_of
+
+RULE_OPTIONS = {name: rule.arguments for name, rule in RULES.items()}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Curves(Output):
+    """Options of every command that computes learning curves."""
+
+    problem: ProblemFile
+    """Problem file; experiments/problem.toml is a commented example."""
+    points: int = 80
+    """Number of training times, chosen to cover learning and memorisation."""
+    taus: Numbers = None
+    """Training times of your choice instead, increasing; inf means convergence."""
+    rule: RuleName = "gradient-flow"
+    """Training rule."""
+    step_size: Number = None
+    """Step of gradient-descent and heavy-ball, in units of training time."""
+    momentum: Number = None
+    """Momentum of heavy-ball, at least 0 and below 1."""
+    penalties: Numbers = None
+    """Penalties of ridge, each > 0; they take the place of the training times."""
+    q: float = 0.5
+    """tau_opt(q) is when a class's test loss has gone this fraction of the way to that of the exact score."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Closed:
+    """Options of the closed form."""
+
+    tolerance: float = 1e-6
+    """Largest numerical error of a closed-form loss."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Networks:
+    """Options of the simulation."""
+
+    d: int = 100
+    """Dimension of the data; a network has psi_p d features and psi_n d training samples."""
+    seeds: int = 10
+    """Number of independent networks."""
+    seed: int = 0
+    """Random key; the same key gives the same networks."""
+    dtype: FloatingType = None
+    """Floating type; if not given, float64 on a CPU and float32 on an accelerator."""
+    solver: Literal["auto", "exact", "krylov", "krylov-matrix-free", "krylov-probes"] = "auto"
+    """How networks are trained. exact: one eigendecomposition each, which gives the spectrum too. auto: exact where it fits in memory."""
+    krylov_tolerance: Number = None
+    """Numerical error of the losses at which a Krylov space is large enough; if not given, 1e-8 (1e-4 in float32)."""
+
+
+def training_rule(options: Curves) -> Rule:
+    """The rule that the options name.
+
+    Raises:
+        InputError: an option that the rule needs is missing, or one was given that it does not take.
+    """
+    for name in ("taus", "penalties"):
+        if getattr(options, name) == ():
+            raise InputError(f"--{name}: given without a number; allowed: at least 3 numbers, or no --{name}")
+    for name in ("step_size", "momentum", "penalties"):
+        given, flag = getattr(options, name) is not None, f"--{name.replace('_', '-')}"
+        if not given and name in RULE_OPTIONS[options.rule]:
+            raise InputError(f"{flag}: missing; --rule {options.rule} needs it")
+        if given and name not in RULE_OPTIONS[options.rule]:
+            users = " and ".join(rule for rule, names in RULE_OPTIONS.items() if name in names)
+            raise InputError(f"{flag}: not an option of --rule {options.rule}; it goes with {users}")
+    if options.rule == "ridge" and options.taus:
+        raise InputError("--taus: not an option of --rule ridge, whose penalties take the place of training times")
+    arguments = {name: getattr(options, name) for name in RULE_OPTIONS[options.rule]}
+    return rule_of(options.rule, **arguments)
+
+
+def check_curves(options: Curves, problem: Problem, rule: Rule) -> None:
+    """Refuse values out of range that concern the curves, and training times that the rule does not take.
+
+    Raises:
+        InputError: naming the option, its value and the allowed range.
+    """
+    check(options, points=between(options.points, 3, MOST_POINTS), q=fraction(options.q))
+    if isinstance(options, Closed):
+        check(options, tolerance=(0 < options.tolerance < 1, "0 < tolerance < 1"))
+    name = "penalties" if options.rule == "ridge" else "taus"
+    count = len(getattr(options, name) or ()) if options.rule == "ridge" or options.taus else options.points
+    if count < 3:
+        raise InputError(f"--{name}: {count} given; allowed: at least 3, to read times from")
+    if options.taus:
+        rule.schedule(options.taus, problem.kappa)
+
+
+def check_networks(options: Networks, least_dimension: int, least_seeds: int, reason: str = "") -> None:
+    """Refuse values out of range that concern the networks.
+
+    Args:
+        options: the options.
+        least_dimension: of the data.
+        least_seeds: number of networks.
+        reason: why there must be that many.
+
+    Raises:
+        InputError: naming the option, its value and the allowed range.
+    """
+    check(
+        options,
+        d=dimension(options.d, least_dimension),
+        seeds=(least_seeds <= options.seeds <= MOST_SEEDS, f"{least_seeds} to {MOST_SEEDS}{reason}"),
+        seed=between(options.seed, 0, LARGEST_KEY),
+    )
+    if options.krylov_tolerance is not None:
+        check(options, krylov_tolerance=(0 < options.krylov_tolerance < 1, "0 < tolerance < 1"))
+        if options.solver in ("auto", "exact"):
+            raise InputError(f"--krylov-tolerance: goes with a Krylov solver, not with --solver {options.solver}")
+
+
+def training_times(options: Curves, problem: Problem, rule: Rule) -> np.ndarray | None:
+    """The training times that the options ask for; None for ridge, whose penalties take their place."""
+    if isinstance(rule, Ridge):
+        return None
+    if options.taus:
+        return np.asarray(options.taus)
+    return theory.time_grid(problem, num=options.points)
+
+
+def run_record(command: str, options: Curves) -> dict[str, Any]:
+    """What a result file records of the command that made it; no paths."""
+    record: dict[str, Any] = {"command": command, "rule": options.rule}
+    for name in ("step_size", "momentum", "tolerance", "d", "seeds", "krylov_tolerance"):
+        value = getattr(options, name, None)
+        if value is not None:
+            record[name] = value
+    if options.penalties:
+        record["penalties"] = ", ".join(repr(value) for value in options.penalties)
+    if isinstance(options, Networks):
+        record |= {"random_seed": options.seed, "solver": options.solver}
+    return record

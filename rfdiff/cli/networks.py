@@ -1,0 +1,93 @@
+"""The networks of simulate and compare: which solver fits, and every finished network stored until the result is written."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from rfdiff import simulation
+from rfdiff.cli.curve_options import Curves, Networks
+from rfdiff.curves import LearningCurves
+from rfdiff.files import kept_parts
+from rfdiff.problem import Problem
+from rfdiff.progress import progress
+from rfdiff.rules import Rule
+from rfdiff.simulation.features import floating_type
+
+
+@dataclasses.dataclass(frozen=True)
+class Ensembles:
+    """Networks of one problem, at one dimension or several.
+
+    Args:
+        problem: the question.
+        taus: (T,) training times; None for ridge.
+        rule: the training rule.
+        seeds: number of networks at each dimension.
+        dtype: floating type.
+        solvers: the solver at each dimension.
+        tolerance: of a Krylov space; None for its default.
+        out: folder of the results, in which finished networks are stored meanwhile.
+    """
+
+    problem: Problem
+    taus: np.ndarray | None
+    rule: Rule
+    seeds: int
+    dtype: str
+    solvers: dict[int, str]
+    tolerance: float | None
+    out: Path
+
+    def folder(self, d: int, key: jax.Array) -> Path:
+        """Where the finished networks at a dimension are stored."""
+        return kept_parts.folder_for(self.out, self.problem, self.taus, d, key, self.rule, self.dtype, self.solvers[d], self.tolerance)
+
+    def run(self, d: int, key: jax.Array) -> LearningCurves:
+        """Train the networks at a dimension one by one; each is stored as soon as it is done, and read if it is stored already.
+
+        Raises:
+            InputError: as `simulation.run_seeds`; or a damaged checkpoint.
+            KeyboardInterrupt: with a sentence on what is stored.
+        """
+        folder = self.folder(d, key)
+        batches = {r: batch for r in range(self.seeds) if (batch := kept_parts.load_seed(folder, r)) is not None}
+        options: dict[str, Any] = {"rule": self.rule, "dtype": self.dtype, "solver": self.solvers[d], "tolerance": self.tolerance}
+        try:
+            with progress(f"simulation at d = {d}", self.seeds, len(batches)) as advance:
+                for r in range(self.seeds):
+                    if r not in batches:
+                        batches[r] = simulation.run_seeds(self.problem, self.taus, d, key, [r], **options)
+                        kept_parts.save_seed(folder, batches[r])
+                        advance(1)
+        except KeyboardInterrupt as stop:
+            count = sum(kept_parts.holds(folder, r) for r in range(self.seeds))  # what is on disk: the signal may fall anywhere
+            raise KeyboardInterrupt(f"{count} of {self.seeds} seeds at d = {d} are kept, the same command goes on from them") from stop
+        return simulation.summarize([batches[r] for r in range(self.seeds)])
+
+
+def solvers_for(problem: Problem, options: Any, dimensions: tuple[int, ...]) -> dict[int, str]:
+    """The solver at each dimension; networks that do not fit in memory are refused before anything is computed or any folder made.
+
+    Args:
+        problem: the question.
+        options: of simulate or compare.
+        dimensions: of the data.
+
+    Raises:
+        InputError: naming d, with the estimate and what would fit.
+    """
+    curves: Curves = options
+    networks: Networks = options
+    num_times = len(curves.taus or curves.penalties or ()) or curves.points
+    dtype = floating_type(networks.dtype)
+    solver = None if networks.solver == "auto" else networks.solver
+    return {d: simulation.fitting_solver(problem, d, num_times, networks.seeds, dtype, solver=solver) for d in dimensions}
+
+
+def ensembles(problem: Problem, taus: np.ndarray | None, rule: Rule, options: Any, solvers: dict[int, str]) -> Ensembles:
+    """The networks that the options of simulate or compare describe."""
+    dtype = floating_type(options.dtype)
+    return Ensembles(problem, taus, rule, options.seeds, dtype, solvers, options.krylov_tolerance, options.out)

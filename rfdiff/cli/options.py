@@ -1,0 +1,131 @@
+"""Options that several commands share: their types, their groups, and the checks that refuse a value before anything is computed."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from tyro.constructors import PrimitiveConstructorSpec
+
+from rfdiff.errors import InputError
+from rfdiff.simulation.features import LARGEST_DIMENSION
+
+MOST_POINTS = 100_000
+MOST_SEEDS = 10**6
+LARGEST_KEY = 2**32 - 1
+
+
+def _hint(text: str = "") -> Any:
+    """What help says after the explanation of an option, in place of its default."""
+    return tyro.conf.arg(help_behavior_hint=text)
+
+
+def _optional(convert: Callable[[str], Any], metavar: str, choices: tuple[str, ...] | None = None) -> Any:
+    """One value that may be left out; unlike tyro's own optional types it does not take the word None."""
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=metavar,
+        instance_from_str=lambda words: convert(words[0]),
+        is_instance=lambda value: value is None or isinstance(value, str | int | float | Path),
+        str_from_instance=lambda value: [] if value is None else [str(value)],
+        choices=choices,
+    )
+
+
+def _number(word: str) -> float:
+    try:
+        return float(word)
+    except ValueError:
+        raise ValueError(f"{word!r} is not a number") from None
+
+
+def _whole(word: str) -> int:
+    try:
+        return int(word)
+    except ValueError:
+        raise ValueError(f"{word!r} is not a whole number") from None
+
+
+def _listed(convert: Callable[[str], Any], metavar: str) -> Any:
+    """Any number of values, separated by spaces or commas."""
+    return PrimitiveConstructorSpec(
+        nargs="*",
+        metavar=metavar,
+        instance_from_str=lambda words: tuple(convert(item) for word in words for item in word.split(",") if item),
+        is_instance=lambda value: value is None or isinstance(value, tuple),
+        str_from_instance=lambda value: [str(item) for item in value or ()],
+    )
+
+
+Flag = Annotated[bool, _hint()]
+Numbers = Annotated[tuple[float, ...] | None, _listed(_number, "NUMBER ..."), _hint()]
+Integers = Annotated[tuple[int, ...] | None, _listed(_whole, "INTEGER ..."), _hint()]
+Number = Annotated[float | None, _optional(_number, "NUMBER"), _hint()]
+Integer = Annotated[int | None, _optional(_whole, "INTEGER"), _hint()]
+Text = Annotated[str | None, _optional(str, "TEXT"), _hint()]
+FloatingType = Annotated[Literal["float32", "float64"] | None, _optional(str, "float32|float64", ("float32", "float64")), _hint()]
+Quantity = Literal["all", "tau_gen", "tau_stop", "tau_mem", "tau_opt"]
+ClassPair = Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="CLASS CLASS"), _hint("(default: 0 1)")]
+ProblemFile = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="PROBLEM.toml")]
+OptionalDirectory = Annotated[Path | None, _optional(Path, "DIR"), _hint()]
+OptionalFile = Annotated[Path | None, _optional(Path, "FILE"), _hint()]
+Directory = Annotated[Path, tyro.conf.arg(metavar="DIR")]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Output:
+    """Where results go."""
+
+    out: Directory = Path("rfdiff-out")
+    """Folder of the results; created if it does not exist."""
+    overwrite: Flag = False
+    """Replace the results of an earlier run in this folder."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Redrawing:
+    """Options of `rfdiff plot`: which file is drawn again, and how."""
+
+    file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
+    """The .nc file of a command, or of one cell of a sweep."""
+    out: Annotated[Path | None, _optional(Path, "DIR"), _hint("(default: the folder of FILE, whose figures are replaced)")] = None
+    """Folder of the figures."""
+    q: Annotated[float | None, _optional(_number, "NUMBER"), _hint("(default: 0.5)")] = None
+    """For a result.nc: a class counts as learned when its test loss has gone this fraction of the way to that of the exact score."""
+    quantity: Quantity = "all"
+    """For a phase_map.nc: the time whose map is drawn."""
+    classes: ClassPair = None
+    """For a phase_map.nc: the two classes that are compared."""
+    overwrite: Flag = False
+    """Replace figures in the folder given by --out."""
+
+
+def check(options: object, **limits: tuple[bool, str]) -> None:
+    """Refuse values out of range before anything is computed.
+
+    Args:
+        options: the options of a command.
+        limits: by the name of an option, whether its value is allowed, and what is.
+
+    Raises:
+        InputError: naming the option, its value and the allowed range.
+    """
+    for name, (good, allowed) in limits.items():
+        if not good:
+            raise InputError(f"--{name.replace('_', '-')}: {getattr(options, name)!r}; allowed: {allowed}")
+
+
+def fraction(q: float) -> tuple[bool, str]:
+    """The limit of a fraction of the way to the exact score."""
+    return 0 < q < 1, "0 < q < 1"
+
+
+def between(value: float, least: float, most: float) -> tuple[bool, str]:
+    """The limit of a number that must lie in a closed interval."""
+    return least <= value <= most, f"{least} to {most}"
+
+
+def dimension(d: int, least: int = 1) -> tuple[bool, str]:
+    """The limit of a dimension of data."""
+    return least <= d <= LARGEST_DIMENSION, f"an integer >= {least} and <= {LARGEST_DIMENSION}"

@@ -1,0 +1,300 @@
+"""The command phase-map: which of two classes comes first over two numbers of a problem, as a dataset, figures and a table."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import tyro
+import xarray as xr
+
+from rfdiff import plots, theory
+from rfdiff.class_times import TIME_NAMES, ClassTimes
+from rfdiff.cli import tables
+from rfdiff.cli.command import Command
+from rfdiff.cli.options import ClassPair, Output, ProblemFile, Quantity, Redrawing, check, fraction
+from rfdiff.cli.terminal import prepare_folder, read_problem, redraw_folder, say, say_cost, say_files
+from rfdiff.errors import InputError
+from rfdiff.files import kept_parts
+from rfdiff.files.dataset_file import load_dataset, save_dataset
+from rfdiff.parameters import get_parameter
+from rfdiff.problem import Problem
+from rfdiff.progress import progress
+from rfdiff.theory.maps import MOST_CELLS, cells_kept, problem_at
+
+CONTENT = "phase map"
+FILE = "phase_map.nc"
+TIE = 1e-6  # of log10 of the ratio of two times, far below the error with which any time is known
+MOST_VALUES = 10_000
+
+Axis = Annotated[tuple[str, float, float, int], tyro.conf.arg(metavar="NAME LOW HIGH NUM")]
+Scale = Literal["auto", "log", "linear"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PhaseMap(Output):
+    """Which class comes first, over two numbers of the problem (closed form)."""
+
+    problem: ProblemFile
+    """Problem file; it holds everything that the axes do not vary."""
+    x: Axis = ("variance_ratio", 0.25, 4.0, 33)
+    """Horizontal axis: t, psi_p, psi_n, weight_C, variance_C, variance_ratio (class 0 over 1) or centroid_norm_C, where C is a class."""
+    y: Axis = ("weight_0", 0.1, 0.9, 33)
+    """Vertical axis, with the same names."""
+    x_scale: Scale = "auto"
+    """Spacing of the horizontal axis; auto is linear for class fractions and logarithmic for everything else."""
+    y_scale: Scale = "auto"
+    """Spacing of the vertical axis."""
+    quantity: Quantity = "all"
+    """The time whose map is drawn. The file holds all four in any case."""
+    classes: ClassPair = None
+    """The two classes that are compared. The file holds all classes in any case."""
+    q: float = 0.5
+    """tau_opt(q) is when a class's test loss has gone this fraction of the way to that of the exact score."""
+    tolerance: float = 1e-4
+    """Largest numerical error of a loss in a cell; cells above it count as failed."""
+
+
+def run(options: PhaseMap) -> int:
+    """Compute a map, write it, draw it, print its table; an interrupted one goes on from the chunks of cells that are kept.
+
+    Returns:
+        Exit status 0; cells that failed are counted in the table, marked in the file and hatched in the figures.
+
+    Raises:
+        InputError: bad input, or results that stand in the folder.
+        OSError: the folder cannot be written to.
+        KeyboardInterrupt: with a sentence on what is kept.
+    """
+    start = time.monotonic()
+    check(options, q=fraction(options.q), tolerance=(1e-9 <= options.tolerance <= 0.1, "1e-9 <= tolerance <= 0.1"))
+    problem = read_problem(options.problem)
+    axes, scales = axes_of(problem, options)
+    pair = pair_of(options.classes, problem.num_classes)
+    prepare_folder(options.out, (FILE, *figure_names(options.quantity)), options.overwrite)
+    folder = kept_parts.map_folder(options.out, problem, axes, options.q, options.tolerance)
+    dataset = labelled(_computed(problem, axes, options, folder), problem, scales, options)
+    save_dataset(dataset, options.out / FILE, command="phase-map", seconds=round(time.monotonic() - start, 1))
+    kept_parts.remove(folder)
+    show(dataset, options.out, options.quantity, pair)
+    say_cost(time.monotonic() - start)
+    return 0
+
+
+def redraw(options: Redrawing) -> int:
+    """Print the table of a phase_map.nc and draw its figures again.
+
+    Raises:
+        InputError: a damaged file, a class that is not there, or figures that stand in another folder than its own.
+        OSError: the folder cannot be written to.
+    """
+    dataset = load_dataset(options.file)
+    pair = pair_of(options.classes, dataset.sizes["class"])
+    out = redraw_folder(options, figure_names(options.quantity))
+    show(dataset, out, options.quantity, pair)
+    return 0
+
+
+def figure_names(quantity: str) -> list[str]:
+    """Files of the figures of one time, or of "all"."""
+    return [f"phase_map_{name}.png" for name in _shown(quantity)]
+
+
+def axes_of(problem: Problem, options: PhaseMap) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Values (A,) and (B,) of the two axes, and the spacing of each ("log" or "linear"), by the names of their numbers.
+
+    Raises:
+        InputError: naming --x or --y: an unknown name, a number that the problem cannot vary, a range that is empty or leaves the allowed
+            one, too few or too many values; or two numbers that cannot vary independently.
+    """
+    axes: dict[str, np.ndarray] = {}
+    scales: dict[str, str] = {}
+    for option, (name, low, high, num), scale in (("x", options.x, options.x_scale), ("y", options.y, options.y_scale)):
+        try:
+            _check_variable(problem, name)
+        except ValueError as err:
+            raise InputError(f"--{option}: {str(err).removeprefix('parameter: ')}") from err
+        if name in axes:
+            raise InputError(f"--y: {name}, as --x; allowed: another number of the problem")
+        spacing = ("linear" if name.startswith("weight_") else "log") if scale == "auto" else scale
+        least, most = (0.0, 1.0) if name.startswith("weight_") else (0.0, math.inf)
+        if not least < low < high < most:
+            raise InputError(f"--{option}: {name} from {low:g} to {high:g}; allowed: {least:g} < LOW < HIGH < {most:g}")
+        if not 2 <= num <= MOST_VALUES:
+            raise InputError(f"--{option}: {num} values of {name}; allowed: 2 to {MOST_VALUES}")
+        axes[name] = np.geomspace(low, high, num) if spacing == "log" else np.linspace(low, high, num)
+        scales[name] = spacing
+        for value in (low, high):
+            _valid(option, problem, {name: value})
+    if (cells := options.x[3] * options.y[3]) > MOST_CELLS:
+        raise InputError(f"--x, --y: {options.x[3]} x {options.y[3]} = {cells} cells; allowed: at most {MOST_CELLS}")
+    first, second = axes
+    for a in options.x[1:3]:
+        for b in options.y[1:3]:
+            _valid("x, --y", problem, {first: a, second: b})
+    return axes, scales
+
+
+def pair_of(classes: tuple[int, int] | None, num_classes: int) -> tuple[int, int]:
+    """The two classes that are compared.
+
+    Raises:
+        InputError: a class that is not there, one class twice, or any where there is only one class.
+    """
+    if classes is None:
+        return 0, 1
+    if num_classes == 1:
+        raise InputError(f"--classes: {classes[0]} {classes[1]}; allowed: no --classes, since there is one class (its times are shown)")
+    if classes[0] == classes[1] or not all(0 <= c < num_classes for c in classes):
+        raise InputError(f"--classes: {classes[0]} {classes[1]}; allowed: two different ones of 0 to {num_classes - 1}")
+    return classes
+
+
+def labelled(found: theory.PhaseMap, problem: Problem, scales: Mapping[str, str], options: PhaseMap) -> xr.Dataset:
+    """A map as a dataset whose coordinates bear the names of the two numbers."""
+    x, y = found.names
+    axes = {
+        name: (name, values, {"long_name": name, "units": "1", "spacing": scales[name]})
+        for name, values in ((x, found.first), (y, found.second))
+    }
+    values = np.stack([getattr(found.times, name) for name in TIME_NAMES])
+    return xr.Dataset(
+        {
+            "time": (("quantity", x, y, "class"), values, {"long_name": "class-wise training time tau", "units": "training time"}),
+            "error_estimate": ((x, y), found.error_estimate, {"long_name": "numerical error of the losses", "units": "1"}),
+            "converged": ((x, y), found.converged, {"long_name": "error below the tolerance; elsewhere the times are NaN"}),
+        },
+        {"quantity": list(TIME_NAMES), **axes, "class": np.arange(problem.num_classes)},
+        {"content": CONTENT, "problem": problem.to_toml(), "x": x, "y": y, "q": options.q, "tolerance": options.tolerance},
+    )
+
+
+def show(dataset: xr.Dataset, out: Path, quantity: str, pair: tuple[int, int]) -> None:
+    """Print the table of a map, draw its figures, and say where they are."""
+    say("\n".join(table(dataset, pair)))
+    result = map_of(dataset)
+    for name, file in zip(_shown(quantity), figure_names(quantity), strict=True):
+        plots.save_figure(plots.phase_map(result, name, classes=pair), out / file)
+    say_files(out, FILE, figure_names(quantity))
+
+
+def map_of(dataset: xr.Dataset) -> theory.PhaseMap:
+    """The map that a phase_map.nc holds."""
+    x, y = (str(dataset.attrs[which]) for which in "xy")
+    times = ClassTimes(**{name: dataset["time"].sel(quantity=name).values for name in TIME_NAMES}, q=float(dataset.attrs["q"]))
+    error = dataset["error_estimate"].values
+    return theory.PhaseMap(dataset[x].values, dataset[y].values, times, error, converged_cells(dataset), (x, y))
+
+
+def converged_cells(dataset: xr.Dataset) -> np.ndarray:
+    """(A, B) whether the times of a cell came below the tolerance; files of earlier versions hold the opposite, `failed`."""
+    return ~dataset.failed.values.astype(bool) if "failed" in dataset else dataset.converged.values.astype(bool)
+
+
+def table(dataset: xr.Dataset, pair: tuple[int, int]) -> list[str]:
+    """How many cells there are and failed, and for each time the share of the decided cells in which each class is first.
+
+    A class that never gets there comes second; a cell in which neither does, or a time does not exist, is undecided. The last columns say
+    between which values of each number the order flips along it.
+    """
+    x, y = (str(dataset.attrs[which]) for which in "xy")
+    axes = "  x  ".join(
+        f"{name} ({axis.size} values, {axis.values[0]:g} to {axis.values[-1]:g}, {axis.attrs['spacing']})"
+        for name, axis in ((x, dataset[x]), (y, dataset[y]))
+    )
+    failed, error = ~converged_cells(dataset), dataset.error_estimate.values
+    worst = f", numerical error of a loss at most {error[~failed].max():.1e}" if not failed.all() else ""
+    lines = [f"phase map: {axes}", f"{failed.size} cells, {failed.sum()} failed{worst}", ""]
+    if dataset.sizes["class"] == 1:
+        rows = [["time", "lowest", "median", "highest", "never or none"]]
+        for name in TIME_NAMES:
+            values = dataset.time.sel(quantity=name).values[..., 0]
+            known = values[np.isfinite(values)]
+            numbers = [tables.number(float(f(known))) if known.size else "-" for f in (np.min, np.median, np.max)]
+            rows.append([name, *numbers, str(values.size - known.size - int(failed.sum()))])
+        return lines + tables.columns(rows)
+    a, b = pair
+    rows = [["time", f"class {a} first", f"class {b} first", "equal", "undecided", f"flips along {x}", f"flips along {y}"]]
+    for name in TIME_NAMES:
+        order = log_ratio(dataset.time.sel(quantity=name).values, pair)
+        decided = ~np.isnan(order)
+        counts = [np.sum(order < -TIE), np.sum(order > TIE), np.sum(abs(order) <= TIE)]
+        shares = [f"{100 * count / max(decided.sum(), 1):.1f} %" for count in counts]
+        undecided = int(order.size - decided.sum() - failed.sum())
+        rows.append([name, *shares, str(undecided), flips(order, dataset[x]), flips(order.T, dataset[y])])
+    return lines + tables.columns(rows)
+
+
+def log_ratio(times: np.ndarray, pair: tuple[int, int]) -> np.ndarray:
+    """log10 of the ratio of the times (A, B, K) of two classes: negative where the first is first, NaN where neither is."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.log10(times[..., pair[0]]) - np.log10(times[..., pair[1]])
+
+
+def flips(order: np.ndarray, axis: xr.DataArray) -> str:
+    """Least and greatest value of the first axis at which the sign of `order` (A, B) changes along it, interpolated; "-" if nowhere."""
+    finite = np.isfinite(order)
+    signed = np.where(finite & (abs(order) > TIE), order, 0.0)
+    left, right = signed[:-1], signed[1:]
+    i, j = np.nonzero(finite[:-1] & finite[1:] & (left * right <= 0) & (left != right))
+    if not i.size:
+        return "-"
+    to, back = (np.log, np.exp) if axis.attrs["spacing"] == "log" else (np.asarray, np.asarray)
+    scale = to(axis.values)
+    places = back(scale[i] + left[i, j] / (left[i, j] - right[i, j]) * (scale[i + 1] - scale[i]))
+    low, high = (f"{value:.3g}" for value in (places.min(), places.max()))
+    return low if low == high else f"{low} to {high}"
+
+
+def _computed(problem: Problem, axes: Mapping[str, np.ndarray], options: PhaseMap, folder: Path) -> theory.PhaseMap:
+    kept = kept_parts.KeptArrays(folder)
+    total = math.prod(len(values) for values in axes.values())
+    before = cells_kept(kept)
+    with progress("closed form: times in every cell", total, before, unit="cell") as advance:
+        told = before
+
+        def tell(done: int, _: int) -> None:
+            nonlocal told
+            if done > told:  # chunks that were kept come first, and were counted
+                advance(done - told)
+                told = done
+
+        try:
+            return theory.phase_map(problem, axes, options.q, options.tolerance, tell, kept)
+        except KeyboardInterrupt as stop:
+            count = cells_kept(kept)  # what is on disk: the signal may fall anywhere
+            raise KeyboardInterrupt(f"{count} of {total} cells are kept, the same command goes on from them") from stop
+
+
+def _check_variable(problem: Problem, name: str) -> None:
+    """Refuse a number that a problem does not have, or that is 0 and cannot be scaled.
+
+    Raises:
+        InputError: no such name or class, or a variance or centroid that is 0.
+    """
+    zero = [c for c in (0, 1) if name == "variance_ratio" and problem.num_classes > 1 and not problem.mixture.variances[c] > 0]
+    if zero:
+        raise InputError(f"parameter: {name} of a problem in which the variance of class {zero[0]} is 0; allowed: where both are > 0")
+    present = get_parameter(problem, name)
+    if not present > 0:
+        raise InputError(f"parameter: {name} is {present:g} in the problem and cannot be scaled; allowed: a problem where it is > 0")
+
+
+def _valid(option: str, problem: Problem, point: Mapping[str, float]) -> None:
+    """Refuse a corner of the map that is no problem."""
+    try:
+        problem_at(problem, point)
+    except ValueError as err:
+        text = str(err)
+        where = ", ".join(f"{name} = {value:g}" for name, value in point.items())
+        raise InputError(f"--{option}: {text.removeprefix('axes: ') if text.startswith('axes: ') else f'{where}: {text}'}") from err
+
+
+def _shown(quantity: str) -> tuple[str, ...]:
+    return TIME_NAMES if quantity == "all" else (quantity,)
+
+
+COMMAND = Command("phase-map", PhaseMap, run)

@@ -1,0 +1,41 @@
+"""The command plot: the figures of a file that another command wrote, drawn again."""
+
+import dataclasses
+from collections.abc import Callable
+
+from rfdiff.cli import collect, curve_results, generate, image_results, phase_map, speciate, times
+from rfdiff.cli.command import Command
+from rfdiff.cli.options import Redrawing
+from rfdiff.errors import InputError
+from rfdiff.files import dataset_file
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plot(Redrawing):
+    """Print the tables and draw the figures of a file that another command wrote."""
+
+
+REDRAW: dict[str, Callable[[Redrawing], int]] = {
+    module.CONTENT: module.redraw for module in (phase_map, times, speciate, generate, collect, image_results)
+}
+
+
+def run(options: Plot) -> int:
+    """Draw the figures of a file again.
+
+    Returns:
+        The exit status of the command that wrote it.
+
+    Raises:
+        InputError: a file without anything to draw; an option that does not go with it; figures in another folder than that of the file.
+        OSError: the folder cannot be written to.
+    """
+    content = dataset_file.content_of(options.file)
+    if options.q is not None and content in REDRAW:
+        raise InputError(f"--q: {options.q!r}; {options.file} holds times read at its own q; compute it again with this one")
+    if content != phase_map.CONTENT and (options.classes is not None or options.quantity != "all"):
+        raise InputError(f"--{'quantity' if options.classes is None else 'classes'}: goes with a file of rfdiff phase-map alone")
+    return REDRAW.get(content or "", curve_results.redraw)(options)
+
+
+COMMAND = Command("plot", Plot, run)

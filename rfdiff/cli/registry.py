@@ -1,0 +1,19 @@
+"""The commands of the command line, in the order in which help lists them."""
+
+from rfdiff.cli import collect, compare, generate, images, phase_map, plan, plot, predict, simulate, speciate, sweep, times
+from rfdiff.cli.command import Command
+
+COMMANDS: tuple[Command, ...] = (
+    predict.COMMAND,
+    simulate.COMMAND,
+    compare.COMMAND,
+    plan.COMMAND,
+    phase_map.COMMAND,
+    times.COMMAND,
+    speciate.COMMAND,
+    generate.COMMAND,
+    sweep.COMMAND,
+    collect.COMMAND,
+    plot.COMMAND,
+    images.COMMAND,
+)

@@ -1,0 +1,56 @@
+"""The command sweep: many problems into a folder that can be continued."""
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from rfdiff.cli.command import Command
+from rfdiff.cli.options import Directory, Flag, Integer, Text
+from rfdiff.cli.terminal import say, say_cost
+from rfdiff.sweep import DONE, FAILED, on_dask, read_spec, run_sweep
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """Many problems x dimensions x seeds x solvers, one file for each cell. The same command resumes a stopped sweep."""
+
+    spec: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SPEC.toml")]
+    """Specification; experiments/sweep.toml is a commented example."""
+    out: Directory
+    """Folder of the cells; created if it does not exist, continued if it holds this sweep or a part of it."""
+    scheduler: Text = None
+    """Address of a Dask scheduler, for example one started by dask-jobqueue; its cluster computes the cells."""
+    workers: Integer = None
+    """Compute in this many processes of this machine, by Dask. A cell that runs out of memory then ends its worker, not the sweep."""
+    retry: Flag = False
+    """Try the failed cells again."""
+
+
+def run(options: Sweep) -> int:
+    """Run the cells of a sweep that are not in its folder yet.
+
+    Returns:
+        Exit status 0, or 1 if a cell has failed, in this run or before.
+
+    Raises:
+        InputError: bad input, another sweep in the folder, another process at work in it.
+        OSError: the folder cannot be written to, or the cluster is gone.
+        KeyboardInterrupt: with a sentence on what is kept.
+    """
+    start = time.monotonic()
+    sweep = read_spec(options.spec)
+    execute = None
+    if options.scheduler is not None or options.workers is not None:
+        execute = on_dask(options.scheduler, options.workers)
+    states = list(run_sweep(sweep, options.out, options.retry, execute).values())
+    failed = states.count(FAILED)
+    remedy = f"; --retry attempts them again, {options.out / 'failures'} has their diagnoses" if failed else ""
+    say(f"{len(states)} cells: {states.count(DONE)} done, {failed} failed{remedy}")
+    say_cost(time.monotonic() - start)
+    return 1 if failed else 0
+
+
+COMMAND = Command("sweep", Sweep, run)

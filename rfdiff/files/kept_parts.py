@@ -1,0 +1,164 @@
+"""Finished parts of an interrupted computation, one small file each, so that the same command goes on where it was stopped.
+
+The parts are the seeds of a simulation, the chunks of cells of a map, or the points of a measurement. The folder's name holds a hash of
+everything a part depends on (not the number of seeds, which a seed does not depend on): another command finds another folder, and a longer
+simulation of the same problem takes over the seeds it shares.
+"""
+
+import dataclasses
+import hashlib
+import shutil
+from collections.abc import Iterator, Mapping, MutableMapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from rfdiff.errors import InputError
+from rfdiff.files.atomic import read_arrays, write_arrays
+from rfdiff.files.provenance import computing_versions
+from rfdiff.problem import Problem
+from rfdiff.simulation import SeedBatch
+
+LAYOUT = 4
+OPTIONAL = {"eigenvalues", "class_weights", "probe_stderr"}  # what not every solver finds
+
+
+def folder_for(
+    out: Path,
+    problem: Problem,
+    taus: Any,
+    d: int,
+    key: jax.Array,
+    rule: Any,
+    dtype: str,
+    solver: str = "exact",
+    tolerance: float | None = None,
+) -> Path:
+    """Where the seeds of a run are kept until its result is written: OUT/seeds-HASH.partial.
+
+    Args:
+        out: folder of the results.
+        problem, taus, d, key, rule, dtype, solver, tolerance: what the result of a seed depends on, beside the versions of rfdiff and JAX.
+    """
+    numbers = {field.name: np.asarray(getattr(rule, field.name)).tolist() for field in dataclasses.fields(rule)}
+    times = None if taus is None else np.asarray(taus, np.float64).tolist()
+    words = np.asarray(jax.random.key_data(key)).tolist()
+    parts = (LAYOUT, problem.to_toml(), times, d, words, type(rule).__name__, numbers, dtype, solver, tolerance, _versions())
+    return out / f"seeds-{_digest(parts)}.partial"
+
+
+def map_folder(out: Path, problem: Problem, axes: Mapping[str, Any], q: float, tolerance: float) -> Path:
+    """Where the chunks of a map are kept until its result is written: OUT/cells-HASH.partial.
+
+    Args:
+        out: folder of the results.
+        problem, axes, q, tolerance: what the cells depend on, beside the versions of rfdiff and JAX.
+    """
+    values = [(name, np.asarray(v, np.float64).tolist()) for name, v in axes.items()]
+    return out / f"cells-{_digest((LAYOUT, problem.to_toml(), values, q, tolerance, _versions()))}.partial"
+
+
+def measurement_folder(out: Path, problem: Problem, *numbers: Any) -> Path:
+    """Where the points of a measurement are kept until its result is written: OUT/points-HASH.partial.
+
+    Args:
+        out: folder of the results.
+        problem, numbers: what a point depends on, beside the versions of rfdiff and JAX.
+    """
+    return out / f"points-{_digest((LAYOUT, problem.to_toml(), numbers, _versions()))}.partial"
+
+
+class KeptArrays(MutableMapping[str, Mapping[str, np.ndarray]]):
+    """Named groups of arrays as files of a folder, each whole or absent; the folder is made with the first.
+
+    Args:
+        folder: where they are kept.
+
+    Raises:
+        InputError: on reading a damaged file; the message names it.
+        OSError: on writing to a folder that cannot be written to.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __getitem__(self, name: str) -> dict[str, np.ndarray]:
+        if not self._file(name).is_file():
+            raise KeyError(name)
+        return read_arrays(self._file(name), "delete it to compute these cells again")
+
+    def __setitem__(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_arrays(self._file(name), arrays)
+
+    def __delitem__(self, name: str) -> None:
+        self._file(name).unlink()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(path.stem for path in self.folder.glob("[!.]*.npz")))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def _file(self, name: str) -> Path:
+        return self.folder / f"{name}.npz"
+
+
+def save_seed(folder: Path, batch: SeedBatch) -> None:
+    """Keep the result of one seed, whole or not at all.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    fields = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
+    write_arrays(_file(folder, int(batch.seeds[0])), {name: value for name, value in fields.items() if value is not None})
+
+
+def holds(folder: Path, seed: int) -> bool:
+    """Whether the result of a seed is kept."""
+    return _file(folder, seed).is_file()
+
+
+def load_seed(folder: Path, seed: int) -> SeedBatch | None:
+    """The kept result of one seed, None if there is none.
+
+    Raises:
+        InputError: a damaged file; the message names it.
+    """
+    path = _file(folder, seed)
+    if not holds(folder, seed):
+        return None
+    fields: dict[str, Any] = dict(read_arrays(path, "delete it to compute this seed again"))
+    try:
+        plain = {name: fields.pop(name).item() for name in ("kappa", "dimension", "dtype")}
+        missing = {field.name for field in dataclasses.fields(SeedBatch)} - set(fields) - set(plain) - OPTIONAL
+        if missing:
+            raise KeyError(min(missing))
+        return SeedBatch(**{**dict.fromkeys(OPTIONAL), **fields}, **plain)
+    except (ValueError, KeyError, TypeError) as err:
+        raise InputError(f"{path}: damaged checkpoint ({err}); delete it to compute this seed again") from err
+
+
+def remove(folder: Path) -> None:
+    """Forget the kept parts, once the result that holds them is written.
+
+    Raises:
+        OSError: the folder cannot be removed.
+    """
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def _file(folder: Path, seed: int) -> Path:
+    return folder / f"seed-{seed}.npz"
+
+
+def _digest(parts: tuple[Any, ...]) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def _versions() -> tuple[str, ...]:
+    return tuple(computing_versions().values())

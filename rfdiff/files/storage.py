@@ -1,0 +1,62 @@
+"""One `save` and one `load` for every kind of file that rfdiff writes."""
+
+from pathlib import Path
+
+import xarray as xr
+
+from rfdiff.errors import InputError
+from rfdiff.files import dataset_file, netcdf, result_file
+from rfdiff.files.provenance import Entry
+from rfdiff.files.result_file import Result
+from rfdiff.labels import TYPES, Labelled
+
+
+def save(value: Result | Labelled | xr.Dataset, path: str | Path, **metadata: Entry) -> Path:
+    """Write a result of any kind as one NetCDF file, whole or not at all, with versions, kind of machine and date.
+
+    Args:
+        value: a `Result` (a problem with its curves and spectrum), any type with `to_xarray` (`LearningCurves`, `Spectrum`,
+            `ClassTimes`, …), or an `xarray.Dataset`.
+        path: the file, customarily ending in .nc; ~ stands for the home folder.
+        metadata: text and numbers to record beside it (random seed, seconds, …).
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: another type; a problem whose activation is a user's own function; an entry that is neither text nor a number.
+        OSError: the file cannot be written; nothing of it is left.
+    """
+    if isinstance(value, Result):
+        return result_file.save(Result(**{**vars(value), "metadata": {**value.metadata, **metadata}}), path)
+    if isinstance(value, Labelled):
+        return dataset_file.save_dataset(value.to_xarray().assign_attrs(content=type(value).__name__), path, **metadata)
+    if isinstance(value, xr.Dataset):
+        return dataset_file.save_dataset(value, path, **metadata)
+    raise InputError(f"value: got {type(value).__name__}; allowed: a Result, a type with to_xarray, or an xarray.Dataset")
+
+
+def load(path: str | Path) -> Result | Labelled | xr.Dataset:
+    """Read a file of any kind back, every number as it was.
+
+    Args:
+        path: a file that `save` or a command wrote; ~ stands for the home folder.
+
+    Returns:
+        `Result` for result.nc; the type that was saved for a value of its own; an `xarray.Dataset` for maps, times, speciation,
+        generation, sweeps and image evaluations, with provenance and numbers of the run as its attributes.
+
+    Raises:
+        InputError: missing, unreadable, truncated, damaged or foreign file, one of a newer format, or one without what it must hold; the
+            message names the file and the fault.
+    """
+    if netcdf.attribute_of(path, "format") == result_file.FORMAT:
+        return result_file.load(path)
+    data = dataset_file.load_dataset(path)
+    kind = TYPES.get(str(data.attrs.get("content", "")))
+    if kind is None:
+        return data
+    try:
+        return kind.from_xarray(data)
+    except InputError as err:
+        raise InputError(f"{path}: {err}") from err

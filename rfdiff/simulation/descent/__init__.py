@@ -1,0 +1,1 @@
+"""Training the networks step by step, with any optax optimiser, instead of solving the flow (`equations`, section 6)."""

@@ -1,0 +1,109 @@
+"""Gradient of the training loss in the readout A (d, p), whole or of a batch, in the unit of training time.
+
+With L(A) = (1/d) E‖√Δ A φ/√p + ξ‖² over the training set, the flow dA/dτ = -G(A) has
+
+    G(A) = κ (A U + √(p/Δ) Vᵀ) = κ √(p/Δ) E[ (√(Δ/p) A φ + ξ) φᵀ ],      κ = 2Δ/ψ_p,
+
+which is d² ∇L where ψ_p d is a whole number of features (κ is the problem's, as in the flow). The expectation over a batch drawn
+uniformly from the pairs (sample, noise draw) is unbiased: each pair of a class weighs the same, and classes weigh n_c/n.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from rfdiff.activation import Activation
+from rfdiff.simulation.features import feature_map
+from rfdiff.simulation.mehler import product
+from rfdiff.simulation.moments import Moments
+from rfdiff.value_types import value_type
+
+BLOCK_VALUES = 2**24  # features (block, p) of a batch at once
+
+
+@value_type
+class Training:
+    """What one replica is trained and measured on (n samples, m draws, p features, d dimensions).
+
+    Args:
+        U, V: (p, p) and (p, d) moments of the whole training set.
+        train, test: moments of each class, of the training set and of the population (or of held-out samples).
+        samples: W (p, d) and clean x (n, d), or None where U and V give every gradient.
+        noise: (m n, d) stored draws, sample i of draw r in row r n + i, or None where the noise is averaged or fresh.
+        keys: of fresh noise (draw k at step k) and of the batches (one permutation an epoch).
+        kappa: κ.
+        signal_scale, noise_std: e^{-t} and √Δ.
+        weights: (K,) class fractions of the problem.
+        log_steps: (T,) increasing step numbers at which the losses are measured; the last ends the training.
+    """
+
+    U: Any
+    V: Any
+    train: Moments
+    test: Moments
+    samples: Any
+    noise: Any
+    keys: Any
+    kappa: Any
+    signal_scale: Any
+    noise_std: Any
+    weights: Any
+    log_steps: Any
+
+
+def losses(A: jax.Array, training: Training) -> tuple[jax.Array, jax.Array]:
+    """Train and test losses (K,), L_c = leading_c + (2/d) √(Δ/p) tr(A V_c) + (Δ/pd) tr(A U_c Aᵀ)."""
+    d, scale = A.shape[0], _scale(A, training)
+
+    def loss(moments: Moments) -> jax.Array:
+        linear = jnp.stack([jnp.sum(A * V.T) for V in moments.V])
+        quadratic = jnp.stack([jnp.sum(product(A, U) * A) for U in moments.U])
+        return moments.leading + (2 * scale * linear + scale * scale * quadratic) / d
+
+    return loss(training.train), loss(training.test)
+
+
+def whole_gradient(A: jax.Array, training: Training) -> jax.Array:
+    """G(A) over the whole training set, from its moments."""
+    return training.kappa * (product(A, training.U) + training.V.T / _scale(A, training))
+
+
+def batch_gradient(A: jax.Array, training: Training, activation: Activation, chosen: jax.Array, noise: jax.Array) -> jax.Array:
+    """G(A) over some noised samples, whose features are recomputed in blocks.
+
+    Args:
+        A: (d, p) readout.
+        training: the replica.
+        activation: σ.
+        chosen: (B,) numbers of the clean samples.
+        noise: (B, d) their noise.
+    """
+    W, x = training.samples
+    scale, total = _scale(A, training), len(chosen)
+    block = min(total, max(1, BLOCK_VALUES // W.shape[0]))
+    count = -(-total // block)
+
+    def add(gradient: jax.Array, part: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        own, xi, kept = part
+        phi = feature_map(activation, W, training.signal_scale * x[own] + training.noise_std * xi)
+        residual = kept[:, None] * (scale * product(phi, A.T) + xi)
+        return gradient + product(residual.T, phi), None
+
+    padding = count * block - total  # fills the last block up with samples that weigh nothing
+    kept = jnp.pad(jnp.ones(total, A.dtype), (0, padding)).reshape(count, block)
+    rows = jnp.pad(chosen, (0, padding)).reshape(count, block)
+    xi = jnp.pad(noise, ((0, padding), (0, 0))).reshape(count, block, noise.shape[1])
+    summed = jax.lax.scan(add, jnp.zeros_like(A), (rows, xi, kept))[0]
+    return training.kappa / (scale * total) * summed
+
+
+def fresh_noise(key: jax.Array, step: Any, shape: tuple[int, int], dtype: Any) -> jax.Array:
+    """Noise of one step; drawn in float32 whatever the dtype, as the stored draws are."""
+    return jax.random.normal(jax.random.fold_in(key, step), shape, jnp.float32).astype(dtype)
+
+
+def _scale(A: jax.Array, training: Training) -> jax.Array:
+    """√(Δ/p)."""
+    scale: jax.Array = training.noise_std / jnp.sqrt(jnp.asarray(A.shape[1], A.dtype))
+    return scale

@@ -1,0 +1,205 @@
+"""Training steps in compiled chunks: one program for all of them, with the losses measured, and an early stop decided, inside.
+
+A chunk is a `lax.scan` over a fixed number of steps that do nothing once the training is over, so that chunks of any position have one
+shape. The state goes in donated and comes out; it is all that a checkpoint has to hold.
+"""
+
+import functools
+import math
+import numbers
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax  # type: ignore[import-untyped]
+
+from rfdiff.activation import Activation
+from rfdiff.errors import InputError
+from rfdiff.simulation.descent.gradient import Training, batch_gradient, fresh_noise, losses, whole_gradient
+from rfdiff.value_types import as_number, value_type
+
+
+@dataclass(frozen=True)
+class StopWhen:
+    """Early stop on the test loss: over after `patience` measurements in a row without a new best.
+
+    Measurements are those of the logged steps, log-spaced by default: early ones are close together, and their losses differ little. Leave
+    `improvement` small or the patience long.
+
+    Args:
+        class_index: class whose test loss counts; None for the total Σ_c π_c L_c.
+        patience: measurements ≥ 1 without improvement.
+        improvement: relative decrease in [0, 1) below the best so far (that of A = 0 to begin with) that counts as one.
+
+    Raises:
+        InputError: a number out of range.
+    """
+
+    class_index: int | None = None
+    patience: int = 5
+    improvement: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.class_index is not None and (not is_integer(self.class_index) or self.class_index < 0):
+            raise InputError(f"class_index: {self.class_index!r}; allowed: an integer >= 0, or None for the total loss")
+        if not is_integer(self.patience) or self.patience < 1:
+            raise InputError(f"patience: {self.patience!r}; allowed: an integer >= 1")
+        if not 0 <= as_number(self.improvement) < 1:
+            raise InputError(f"improvement: {self.improvement!r}; allowed: 0 <= improvement < 1")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is compiled into a chunk.
+
+    Args:
+        activation: σ.
+        noise: "average", "fixed" or "fresh".
+        batch: pairs B a step; None for the whole training set.
+        pairs: pairs (sample, draw) to choose batches from: n m, or n with fresh noise.
+        stop: early stop, or None.
+        chunk: steps of a chunk.
+    """
+
+    activation: Activation
+    noise: str
+    batch: int | None
+    pairs: int
+    stop: StopWhen | None
+    chunk: int
+
+
+@value_type
+class State:
+    """Where a training is (T measurements, K classes).
+
+    Args:
+        A: (d, p) readout.
+        optimizer: state of the optimiser.
+        step: steps taken.
+        order: (pairs,) this epoch's permutation; empty for the whole training set.
+        row: measurements made.
+        train_loss, test_loss: (T, K) measured losses, NaN where still to come.
+        best: lowest monitored loss so far.
+        since: measurements since then.
+        early: whether the early stop has struck.
+        finite: whether every number has stayed finite.
+    """
+
+    A: Any
+    optimizer: Any
+    step: Any
+    order: Any
+    row: Any
+    train_loss: Any
+    test_loss: Any
+    best: Any
+    since: Any
+    early: Any
+    finite: Any
+
+
+def start(training: Training, recipe: Recipe, optimizer: optax.GradientTransformation) -> State:
+    """The state at A = 0; a measurement asked for at step 0 is made."""
+    p, d = training.V.shape
+    A = jnp.zeros((d, p), training.V.dtype)
+    shape, now = (len(training.log_steps), len(training.weights)), int(training.log_steps[0]) == 0
+    blank = jnp.full(shape, math.nan, A.dtype)
+    state = State(
+        A=A,
+        optimizer=optimizer.init(A),
+        step=jnp.int32(0),
+        order=jnp.zeros(0 if recipe.batch is None else recipe.pairs, jnp.int32),
+        row=jnp.int32(now),
+        train_loss=blank.at[0].set(training.train.leading) if now else blank,
+        test_loss=blank.at[0].set(training.test.leading) if now else blank,
+        best=_monitored(training.test.leading, training, recipe),
+        since=jnp.int32(0),
+        early=jnp.zeros((), bool),
+        finite=jnp.ones((), bool),
+    )
+    return owned(state)
+
+
+def owned(state: State) -> State:
+    """A copy in buffers of its own (they will be donated), without weak types (a second chunk would be compiled for their lack)."""
+    keep = jax.dtypes.prng_key
+    return jax.tree.map(lambda leaf: jnp.copy(leaf) if jnp.issubdtype(leaf.dtype, keep) else jnp.array(leaf, leaf.dtype), state)
+
+
+@functools.partial(jax.jit, static_argnames=("recipe", "optimizer"), donate_argnames="state")
+def advance(state: State, training: Training, recipe: Recipe, optimizer: optax.GradientTransformation) -> State:
+    """The state a chunk later, or at the end of the training, at its early stop, or where a number was not finite any more."""
+
+    def body(state: State, _: None) -> tuple[State, None]:
+        active = (state.step < training.log_steps[-1]) & ~state.early & state.finite
+        return jax.lax.cond(active, lambda s: _step(s, training, recipe, optimizer), lambda s: s, state), None
+
+    return jax.lax.scan(body, state, None, length=recipe.chunk)[0]
+
+
+def _step(state: State, training: Training, recipe: Recipe, optimizer: optax.GradientTransformation) -> State:
+    order, gradient = _gradient(state, training, recipe)
+    updates, inner = optimizer.update(gradient, state.optimizer, state.A)
+    A = optax.apply_updates(state.A, updates)
+    moved = State(
+        A, inner, state.step + 1, order, state.row, state.train_loss, state.test_loss, state.best, state.since, state.early,
+        jnp.all(jnp.isfinite(A)),
+    )  # fmt: skip
+    due = moved.finite & (training.log_steps[state.row] == moved.step)
+    return jax.lax.cond(due, lambda s: _measure(s, training, recipe), lambda s: s, moved)
+
+
+def _gradient(state: State, training: Training, recipe: Recipe) -> tuple[jax.Array, jax.Array]:
+    """This epoch's permutation, and the gradient of this step."""
+    if recipe.batch is None and recipe.noise != "fresh":
+        return state.order, whole_gradient(state.A, training)
+    noise_key, batch_key = training.keys
+    n, d = training.samples[1].shape
+    order, chosen = state.order, jnp.arange(n, dtype=jnp.int32)
+    if recipe.batch is not None:
+        steps = recipe.pairs // recipe.batch  # an epoch leaves out the few pairs that fill no batch, others each time
+        place = state.step % steps
+
+        def shuffled() -> jax.Array:
+            return jax.random.permutation(jax.random.fold_in(batch_key, state.step // steps), jnp.arange(recipe.pairs, dtype=jnp.int32))
+
+        order = jax.lax.cond(place == 0, shuffled, lambda: state.order)
+        chosen = jax.lax.dynamic_slice(order, (place * recipe.batch,), (recipe.batch,))
+    if recipe.noise == "fresh":
+        noise = fresh_noise(noise_key, state.step, (len(chosen), d), state.A.dtype)
+    else:
+        noise = training.noise[chosen]
+    return order, batch_gradient(state.A, training, recipe.activation, chosen % n, noise)
+
+
+def _measure(state: State, training: Training, recipe: Recipe) -> State:
+    train, test = losses(state.A, training)
+    best, since, early = state.best, state.since, state.early
+    if recipe.stop is not None:
+        value = _monitored(test, training, recipe)
+        better = value < best * (1 - recipe.stop.improvement)
+        best, since = jnp.where(better, value, best), jnp.where(better, 0, since + 1)
+        early = since >= recipe.stop.patience
+    return State(
+        state.A, state.optimizer, state.step, state.order, state.row + 1,
+        state.train_loss.at[state.row].set(train), state.test_loss.at[state.row].set(test),
+        best, since, early, jnp.all(jnp.isfinite(train)) & jnp.all(jnp.isfinite(test)),
+    )  # fmt: skip
+
+
+def _monitored(test: jax.Array, training: Training, recipe: Recipe) -> jax.Array:
+    index = None if recipe.stop is None else recipe.stop.class_index
+    return jnp.sum(training.weights * test) if index is None else test[index]
+
+
+def log_spaced(num_steps: int, count: int = 60) -> np.ndarray:
+    """At most `count` log-spaced step numbers from 1 to `num_steps`, both among them."""
+    return np.unique(np.rint(np.geomspace(1, num_steps, count)).astype(np.int64))
+
+
+def is_integer(value: Any) -> bool:
+    """Whether a value is an integer, booleans apart."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)

@@ -1,0 +1,246 @@
+"""The closed system of few unknowns where the directions are given by matrices (`equations`, sections 4 and 5; host, complex128).
+
+The unknowns are those of `resolvent`: δ of each column type and the entries of H. All that the neuron types contribute to a response is
+C = E_h[r_1 r_2 f fᵀ] with their features f, all that the directions contribute is D, the response of their traces to (a', b', H').
+With v = (a', b', H') the two are put together as
+
+    δ', H' = gains · E v,    E = (D, 0) - ψ_p C (a', b', Ψ'),    v = weights(δ', H') + source,
+
+a linear system for every pair of points; at z1 = z2 its matrix is the Jacobian of the one-point system, for Newton's method.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rfdiff.theory.equivalent import Equivalent
+from rfdiff.theory.noncommuting.directions import Directions, Scalars, own_products
+from rfdiff.theory.resolvent import Point
+
+Array = np.ndarray
+Done = Callable[[int], None]
+NEWTON_STEPS = 60
+NEWTON_TOLERANCE = 1e-12
+ROUNDING = 1e-12  # of an imaginary part, relative to the largest: the δ of a class without variance is 0 up to this
+
+
+class Solved(NamedTuple):
+    """One-point solutions at Z points: what `resolvent` calls a point (Y as averages over the directions), and what pairs need."""
+
+    point: Any  # a Point of numpy arrays
+    scalars: Scalars
+    nodes: list[tuple[Array, ...]]
+    traces: Array
+    residual: Array
+
+
+class System(NamedTuple):
+    """A problem with the directions given by matrices, as numpy arrays; features (J, F), gains (S K + N, F)."""
+
+    eq: Equivalent
+    directions: Directions
+    features: Array
+    gains: Array
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Kinds S and classes K."""
+        return len(self.eq.kind_weights), len(self.eq.class_weights)
+
+
+def system_for(eq: Equivalent, directions: Directions) -> System:
+    """The closed system; the eigenvalues of `eq` are not used, and become one group so that averages can stand in their place."""
+    arrays = {name: np.asarray(value) for name, value in vars(eq).items()}
+    k, kinds = arrays["linear"].shape[1], len(arrays["kind_weights"])
+    arrays["eigenvalues"], arrays["group_weights"] = np.ones((1, k)), np.ones(1)
+    eq = replace(eq, **arrays)
+    quadratic = directions.features(eq.linear)
+    gains = np.zeros((kinds * k + quadratic.shape[1], 2 * k + quadratic.shape[1]))
+    for s in range(kinds):
+        own = slice(s * k, (s + 1) * k)
+        gains[own, :k] = eq.signal_gains[s] * np.eye(k) / (eq.draws * eq.psi_n)
+        gains[own, k : 2 * k] = eq.noise_gains[s] * np.eye(k) / (eq.draws * eq.psi_n)
+    gains[kinds * k :, 2 * k :] = np.eye(quadratic.shape[1])
+    return System(eq, directions, np.concatenate([eq.kept, eq.carried, quadratic], 1), gains)
+
+
+def _weights(system: System, delta: Array) -> tuple[Array, Array, Array]:
+    """q (…,S,K) and the weights a, b (…,K) of δ (…,S,K)."""
+    eq, q = system.eq, 1 / (1 + delta)
+    xi = eq.kind_weights[:, None] * eq.class_weights * q
+    a, b = (np.einsum("s,...sk->...k", gains, xi) for gains in (eq.signal_gains, eq.noise_gains))
+    return q, a, b + eq.deterministic * eq.class_weights
+
+
+def _weights_map(system: System, q1: Array, q2: Array) -> Array:
+    """(…, F, S K + N) matrix of (a', b', H') in the unknowns."""
+    eq, (kinds, k) = system.eq, system.shape
+    xi = -eq.kind_weights[:, None] * eq.class_weights * q1 * q2
+    matrix = np.zeros((*xi.shape[:-2], *system.gains.T.shape), complex)
+    diagonal = np.arange(k)
+    for s in range(kinds):
+        matrix[..., diagonal, s * k + diagonal] = eq.signal_gains[s] * xi[..., s, :]
+        matrix[..., k + diagonal, s * k + diagonal] = eq.noise_gains[s] * xi[..., s, :]
+    matrix[..., 2 * k :, kinds * k :] = np.eye(matrix.shape[-2] - 2 * k)
+    return matrix
+
+
+def _total_response(system: System, C: Array, D: Array) -> Array:
+    """E (…, F, F): responses of the signal and noise traces of each class, and of H, to (a', b', H')."""
+    k, psi_p = system.shape[1], system.eq.psi_p
+    coefficients = np.zeros_like(D)
+    coefficients[..., np.arange(2 * k), np.arange(2 * k)] = 1
+    coefficients[..., 2 * k :, :] = D[..., 2 * k :, :]
+    E = -psi_p * (C @ coefficients)
+    E[..., :k, :] += D[..., :k, :]
+    E[..., k : 2 * k, :] += system.eq.noise_variance * D[..., k : 2 * k, :]
+    return np.asarray(E)
+
+
+def _feature_products(system: System, r1: Array, r2: Array) -> Array:
+    """C (Z1, Z2, F, F) = E_h[r_1 r_2 f fᵀ]."""
+    f = system.features
+    rows, cols = np.triu_indices(f.shape[1])
+    weighted = system.eq.type_weights[:, None] * f[:, rows] * f[:, cols]
+    left = (r1[:, None, :] * weighted.T).reshape(-1, f.shape[0])
+    upper = np.moveaxis((left @ r2.T).reshape(len(r1), rows.size, len(r2)), 1, -1)
+    index = np.zeros((f.shape[1],) * 2, int)
+    index[rows, cols] = np.arange(rows.size)
+    return np.asarray(upper[..., np.maximum(index, index.T)])
+
+
+class _Trial(NamedTuple):
+    """A point with its image under the fixed point, its Newton step and residual; arrays of one point, leading axis 1."""
+
+    u: Array
+    image: Array
+    residual: float
+    physical: bool
+    node: tuple[Array, ...]
+    scalars: Scalars
+    traces: Array
+    averages: tuple[Array, Array]
+    q: Array
+    r: Array
+
+
+def _evaluate(system: System, z: complex, u: Array) -> _Trial:
+    eq, (kinds, k) = system.eq, system.shape
+    delta, h = u[: kinds * k].reshape(1, kinds, k), u[None, kinds * k :]
+    q, a, b = _weights(system, delta)
+    scalars = Scalars(a, b, h)
+    node = system.directions.node(a[0], b[0], h[0])
+    traces = system.directions.traces(node)[None]
+    values, Y = system.directions.averages(scalars, traces)
+    r = 1 / (np.concatenate([a, b, values[:, 2 * k :]], 1) @ system.features.T - z)
+    averages = eq.psi_p * (r * eq.type_weights) @ system.features
+    averages[:, :k] += values[:, :k]
+    averages[:, k : 2 * k] += eq.noise_variance * values[:, k : 2 * k]
+    image = (averages @ system.gains.T)[0]
+    parts = [slice(0, kinds * k), slice(kinds * k, None)]
+    residual = max(np.max(abs(image[p] - u[p])) / (np.max(abs(u[p])) + 1e-300) for p in parts)
+    live = r[:, eq.type_weights > 0]
+    physical = bool(
+        np.isfinite(residual) and (np.imag(z) <= 0 or (np.all(live.imag > 0) and np.all(delta.imag >= -ROUNDING * abs(delta).max())))
+    )
+    return _Trial(u, image, float(residual), physical, node, scalars, traces, (values, Y), q, r)
+
+
+def _newton_step(system: System, trial: _Trial) -> Array:
+    own = own_products(system.directions, trial.node)[None, None]
+    D, _ = system.directions.response(trial.scalars, trial.scalars, (trial.traces, trial.traces), own)
+    E = _total_response(system, _feature_products(system, trial.r, trial.r), D)
+    A = system.gains @ E[0, 0] @ _weights_map(system, trial.q, trial.q)[0]
+    return np.asarray(np.linalg.solve(np.eye(len(A)) - A, trial.image - trial.u))
+
+
+def _solve_one(system: System, z: complex, start: Array, tolerance: float) -> _Trial:
+    """Newton's method from a close start; a step that does not help is cut, then replaced by u ← (u + F(u))/2."""
+    best = _evaluate(system, z, start)
+    evaluations = 1
+    while best.residual > tolerance and evaluations < NEWTON_STEPS:
+        step, before = _newton_step(system, best), best
+        for share in (1.0, 0.25, 0.0):
+            target = best.u + share * step if share else (best.u + best.image) / 2
+            trial = _evaluate(system, z, target)
+            evaluations += 1
+            if (trial.physical and trial.residual < 0.7 * best.residual) or (not share and trial.residual < np.inf):
+                best = trial
+                break
+        if best is before or (best.residual > 0.5 * before.residual and best.residual < 100 * tolerance):
+            break  # rounding
+    return best if best.physical else best._replace(residual=np.inf)
+
+
+def solve(system: System, z: Array, start: Array, done: Done | None = None, tolerance: float = NEWTON_TOLERANCE) -> Solved:
+    """One-point solutions at Z points of the upper half-plane.
+
+    Args:
+        system: the closed system.
+        z: (Z,) points.
+        start: (Z, S K + N) unknowns to start from.
+        done: told each finished point.
+        tolerance: relative residual asked for.
+    """
+    trials = []
+    for point, u in zip(z, start, strict=True):
+        trials.append(_solve_one(system, complex(point), u, tolerance))
+        if done is not None:
+            done(1)
+    (kinds, k), count = system.shape, len(trials)
+    u = np.stack([trial.u for trial in trials])
+    Y = np.concatenate([trial.averages[1] for trial in trials])
+    scalars = Scalars(*(np.concatenate(parts) for parts in zip(*(trial.scalars for trial in trials), strict=True)))
+    q, r = (np.concatenate([getattr(trial, name) for trial in trials]) for name in ("q", "r"))
+    none = np.zeros((count, 1, k))
+    fields: tuple[Any, ...] = (
+        u[:, : kinds * k].reshape(count, kinds, k), system.directions.matrix(scalars.h), q, scalars.a, scalars.b,
+        none, none, none, Y[:, None], r,
+    )  # fmt: skip
+    traces = np.concatenate([trial.traces for trial in trials])
+    return Solved(Point(*fields), scalars, [trial.node for trial in trials], traces, np.array([trial.residual for trial in trials]))
+
+
+def start_from(system: System, delta: Any, H: Any) -> Array:
+    """(Z, S K + N) unknowns from δ (Z, S, K) and H (Z, K, K) of a similar problem."""
+    entries = system.directions.entries(np.asarray(H))
+    return np.concatenate([np.asarray(delta).reshape(len(entries), -1), entries], 1)
+
+
+class Responses(NamedTuple):
+    """δ' (R, Z, X, S, K) and the average of Y' (R, Z, X, K, K) for each of X sources."""
+
+    delta: Array
+    Y: Array
+
+
+def responses(system: System, solved: Solved, rows: slice, gamma: Array, theta: Array, signal: Array, noise: Array) -> Responses:
+    """Two-point responses for z1 in `rows` (R) and z2 at all points and their conjugates (2Z).
+
+    Args:
+        system: the closed system.
+        solved: its one-point solutions.
+        rows: which z1.
+        gamma: (R, 2Z, base, base) products of the directions for these pairs.
+        theta: (X, K) excitation θ' of the columns of each class, for X sources.
+        signal, noise: (X, K) additions to a' and b'.
+    """
+    (kinds, k), p = system.shape, solved.point
+    q1, q2 = p.q[rows, None], np.concatenate([p.q, p.q.conj()])[None]
+    traces = solved.traces[rows], np.concatenate([solved.traces, solved.traces.conj()])
+    D, total = system.directions.response(solved.scalars.at(rows), solved.scalars.with_conjugates(), traces, gamma)
+    E = _total_response(system, _feature_products(system, p.r[rows], np.concatenate([p.r, p.r.conj()])), D)
+    weights = _weights_map(system, q1, q2)
+    # a source on the columns acts like -δ' of the columns does
+    unit = np.zeros((system.gains.shape[0], len(theta)))
+    unit[: kinds * k] = -np.tile(theta.T, (kinds, 1))
+    source = weights @ unit
+    source[..., :k, :] += signal.T
+    source[..., k : 2 * k, :] += noise.T
+    A = system.gains @ E
+    u = np.linalg.solve(np.eye(len(system.gains)) - A @ weights, A @ source)
+    Y = np.einsum("zyabf,zyfx->zyxab", total, weights @ u + source, optimize=True)
+    delta = np.moveaxis(u[..., : kinds * k, :], -1, -2)
+    return Responses(delta.reshape(*delta.shape[:-1], kinds, k), Y)

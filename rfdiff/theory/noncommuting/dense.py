@@ -1,0 +1,151 @@
+"""Covariances that do not commute: the closed system with matrices in the place of joint eigenvalues (`equations`, section 4).
+
+A commuting law close by, the surrogate, has the same neuron types. It starts Newton's method, brackets the support (its span is widened,
+and widened again until f = 1 on the contour gives the known (1/d) tr[Vᵀ V_c]), and measures how fine the neuron types must be.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rfdiff.errors import InputError
+from rfdiff.machine_memory import machine_bytes
+from rfdiff.mixture import MixtureLaw
+from rfdiff.problem import Problem
+from rfdiff.theory import resolvent
+from rfdiff.theory.equivalent import Equivalent
+from rfdiff.theory.noncommuting import closed_system
+from rfdiff.theory.noncommuting.blocks import directions_for
+from rfdiff.theory.noncommuting.directions import ROWS_ELEMENTS, aligned_eigenvalues, products, working_basis
+from rfdiff.theory.traces import sandwich
+
+Progress = Callable[[int, int], None]
+PAIR_BYTES = 2**27
+WIDENING = 1.3  # of the surrogate's support, on either side
+CORE_SHARE = 0.1  # of the tolerance, left to the coupling of the tail
+
+
+@dataclass
+class Work:
+    """Units of work done and expected, reported as they grow."""
+
+    progress: Progress | None
+    done: int = 0
+    total: int = 0
+
+    def expect(self, units: int) -> None:
+        """Add units to come."""
+        self.total += units
+
+    def advance(self, units: int) -> None:
+        """Report units as done."""
+        self.done += units
+        if self.progress is not None:
+            self.progress(self.done, self.total)
+
+
+def surrogate(problem: Problem) -> Problem:
+    """The problem with the nearest commuting law in place of covariances that do not commute; any other problem as it is."""
+    law = problem.mixture
+    if law.commuting:
+        return problem
+    values, shares = aligned_eigenvalues(np.asarray(law.covariances), np.asarray(law.weights))
+    near = MixtureLaw(law.weights, values, shares, law.centroid_gram)
+    return Problem(near, problem.activation, problem.t, problem.psi_p, problem.psi_n, problem.noise_draws)
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A problem made ready: closed system, Gaussian equivalent of the surrogate, and an estimate of what the tail leaves out."""
+
+    system: closed_system.System
+    near: Equivalent
+    neglected: float
+
+
+def prepare(problem: Problem, near: Equivalent, tolerance: float) -> Dense:
+    """Make a problem ready for its neuron types.
+
+    Args:
+        problem: with covariances.
+        near: Gaussian equivalent of its surrogate.
+        tolerance: error wanted in the curves; 0 keeps every direction in the core.
+    """
+    delta, law = float(near.noise_variance), problem.mixture
+    matrices = working_basis(np.asarray(law.covariances), np.asarray(law.weights), 1 - delta, delta, CORE_SHARE * tolerance)
+    linear = np.asarray(near.linear)
+    return Dense(closed_system.system_for(near, directions_for(matrices, linear, delta)), near, matrices.neglected)
+
+
+def spectra(dense: Dense, problem: Problem) -> Equivalent:
+    """The Gaussian equivalent with each class's own spectrum: right for norms, not for anything that joins two classes."""
+    law, signal = problem.mixture, 1 - float(dense.near.noise_variance)
+    fields = {**vars(dense.near), "eigenvalues": signal * law.eigenvalues, "group_weights": law.eigenvalue_weights}
+    return Equivalent(**fields)
+
+
+def solve(dense: Dense, z: np.ndarray, start: Any, work: Work) -> closed_system.Solved:
+    """One-point solutions at Z points of the upper half-plane, from those of the surrogate, or from (δ, H) given.
+
+    Raises:
+        InputError: more memory is needed than the machine has.
+    """
+    check_memory(dense, len(z))
+    work.expect(len(z) + dense.system.directions.matrices.core.shape[1])  # the points, and the rows of their products
+    if start is None:
+        near = resolvent.solve_jit(dense.near, z)
+        start = np.asarray(near.point.delta), np.asarray(near.point.H)
+    return closed_system.solve(dense.system, z, closed_system.start_from(dense.system, *start), work.advance)
+
+
+_sandwich = jax.jit(sandwich)
+
+
+def second_traces(dense: Dense, solved: closed_system.Solved, work: Work) -> jax.Array:
+    """t2 (2, K, Z, 2Z): train and test, for all pairs of points with points and their conjugates (`equations`, section 5)."""
+    system, count = dense.system, len(solved.nodes)
+    k, eq = system.shape[1], system.eq
+    gamma = products(system.directions, solved.nodes, work.advance)
+    units, zeros = np.eye(k), np.zeros((k, k))
+    theta = np.concatenate([units / eq.class_weights, zeros])
+    signal, noise = np.concatenate([zeros, units]), np.concatenate([units * eq.deterministic, units])
+    base, features = gamma.shape[-1] + 1, system.features.shape[1]
+    row_bytes = 16 * (2 * count * 7 * base * max(base, features) + features**2 * len(system.features))
+    block = max(1, PAIR_BYTES // row_bytes)
+    whole = jax.tree.map(lambda leaf: np.concatenate([leaf, leaf.conj()])[None, :, None], solved.point)
+    pieces = []
+    for start in range(0, count, block):
+        rows = slice(start, min(start + block, count))
+        found = closed_system.responses(system, solved, rows, gamma[rows], theta, signal, noise)
+        part = jax.tree.map(lambda leaf, rows=rows: leaf[rows, None, None], solved.point)
+        pieces.append(-_sandwich(eq, part, whole, jnp.asarray(found.delta), jnp.asarray(theta[:, None]), jnp.asarray(found.Y)))
+    traces = jnp.moveaxis(jnp.concatenate(pieces), -1, 0)
+    return traces.reshape(2, k, count, 2 * count)
+
+
+def check_memory(dense: Dense, count: int) -> None:
+    """Refuse what does not fit, before it is tried.
+
+    Raises:
+        InputError: naming the memory that `count` points need, and what there is.
+    """
+    need, available = memory_bytes(dense, count), machine_bytes()
+    if available is not None and need > available:
+        r, k = dense.system.directions.matrices.core.shape[1], dense.system.shape[1]
+        raise InputError(
+            f"mixture: {k} classes whose covariances do not commute, with {r} coupled directions, need about {need / 2**30:.3g} GiB "
+            f"for {count} contour nodes, of {available / 2**30:.3g} GiB of memory; allowed: a larger tolerance, which couples fewer "
+            "directions and takes fewer nodes, fewer classes, or centred ones"
+        )
+
+
+def memory_bytes(dense: Dense, count: int) -> int:
+    """Estimated peak memory of `count` points: their matrices, the rows in work, and LAPACK's copies of one."""
+    directions = dense.system.directions
+    base = dense.system.shape[1] ** 2 + 1
+    rows = 5 * 16 * base * count * ROWS_ELEMENTS
+    return count * directions.node_bytes() + rows + 6 * directions.node_bytes() + 2 * PAIR_BYTES

@@ -1,0 +1,163 @@
+"""What the closed forms return beside curves and spectra: transforms, times read from bulks, maps of times, sensitivities of times.
+
+They stand here and not in `rfdiff.theory` so that files and figures read them without the theory.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Complex, Float
+
+from rfdiff.class_times import ClassTimes
+from rfdiff.errors import InputError
+from rfdiff.value_types import static, value_type
+
+TIE = 1e-6  # of log10 of the ratio of two times, far below the error with which any time is known
+
+
+class Losses(NamedTuple):
+    """Train and test loss per coordinate of each class, `L_c = (1/d) E‖√Δ s_A(x_t) + ξ‖²`, at T training times.
+
+    Args:
+        train: (T, K) loss on the training samples.
+        test: (T, K) loss on new samples.
+    """
+
+    train: Float[jax.Array, "T K"]
+    test: Float[jax.Array, "T K"]
+
+
+@value_type
+class Stieltjes:
+    """Stieltjes transform of the spectrum of the feature second moment U at Z points.
+
+    Args:
+        value: (Z,) g(z) = (1/p) tr (U - z)^{-1}.
+        class_resolved: (Z, K) κ_c(z) = (π_c/p) tr[U_c (U - z)^{-1}], with Σ_c κ_c = 1 + z g.
+        residual: (Z,) relative residual of the fixed point.
+        converged: (Z,) True where the fixed point converged; the values are NaN elsewhere.
+        error_estimate: (Z,) error of the value from the discretised neuron types; NaN where only one level could be computed.
+    """
+
+    value: Complex[np.ndarray, " Z"]
+    class_resolved: Complex[np.ndarray, "Z K"]
+    residual: Float[np.ndarray, " Z"]
+    converged: Bool[np.ndarray, " Z"]
+    error_estimate: Float[np.ndarray, " Z"]
+
+
+@value_type
+class BulkTimes:
+    """Times read from the bulks of the spectrum (K classes), in units of τ; NaN where the support does not separate the bulks.
+
+    Args:
+        tau_gen: (K,) typical time of class c in the generalisation bulk, exp of the ρ_c-average of log 1/(κλ).
+        tau_mem: (K,) the same in the memorisation bulk.
+        fastest, slowest: (2,) times at the upper and lower edge of the generalisation and of the memorisation bulk.
+        shares: (2, K) part of each bulk's modes that belongs to each class, ∫ρ_c over the bulk divided by its mass.
+        edges: (2, 2) eigenvalues between which the generalisation and the memorisation bulk lie.
+        gap: (2,) eigenvalues just below and above the gap between them.
+        separated: whether there is such a gap.
+    """
+
+    tau_gen: Float[np.ndarray, " K"]
+    tau_mem: Float[np.ndarray, " K"]
+    fastest: Float[np.ndarray, " 2"]
+    slowest: Float[np.ndarray, " 2"]
+    shares: Float[np.ndarray, "2 K"]
+    edges: Float[np.ndarray, "2 2"]
+    gap: Float[np.ndarray, " 2"]
+    separated: bool
+
+
+@value_type
+class TimeSensitivity:
+    """Class-wise times and their logarithmic derivatives (K classes).
+
+    Args:
+        times: `ClassTimes` of arrays (K,).
+        elasticities: {parameter: `ClassTimes` of d log τ_c / d log parameter (K,)}, by the names of `rfdiff.parameters`; NaN where the
+            time is 0, infinite or does not exist.
+        gram_derivatives: `ClassTimes` of d log τ_c / d Q_ab (K, K, K), symmetric in a, b: the response to a change of both entries is the
+            sum of both. It exists for centred classes too, where only positive semi-definite changes are possible.
+        error_estimate: numerical error of the losses behind them.
+    """
+
+    times: ClassTimes
+    elasticities: Mapping[str, ClassTimes]
+    gram_derivatives: ClassTimes
+    error_estimate: float
+
+
+@value_type
+class PhaseMap:
+    """Class-wise times over two numbers of a problem (A × B cells, K classes).
+
+    Args:
+        first, second: (A,) and (B,) values of the two axes.
+        times: `ClassTimes` of arrays (A, B, K); NaN in cells that did not converge (and where a time does not exist: see `ClassTimes`).
+        error_estimate: (A, B) numerical error of the losses the times are read from: that of the contour. All cells share one set of
+            neuron types; with a Gram matrix of rank above 3 it adds a few 1e-4, which are not in the estimate.
+        converged: (A, B) True where the error came below the tolerance; False where the fixed point or the contour failed.
+        names: the names of the two axes.
+    """
+
+    first: Float[np.ndarray, " A"]
+    second: Float[np.ndarray, " B"]
+    times: ClassTimes
+    error_estimate: Float[np.ndarray, "A B"]
+    converged: Bool[np.ndarray, "A B"]
+    names: tuple[str, str] = static()
+
+    @property
+    def spacings(self) -> tuple[str, str]:
+        """The spacing of each axis: "log" where its logarithms are more even than its values (of two values: unless it is a fraction)."""
+        first, second = (_spacing(np.asarray(values), name) for values, name in zip((self.first, self.second), self.names, strict=True))
+        return first, second
+
+    def log_ratio(self, quantity: str, pair: tuple[int, int] = (0, 1)) -> Float[np.ndarray, "A B"]:
+        """log10 τ_a/τ_b of two classes: negative where class a is first; NaN where neither gets there or a time does not exist.
+
+        Args:
+            quantity: "tau_gen", "tau_stop", "tau_mem" or "tau_opt".
+            pair: the classes (a, b).
+
+        Raises:
+            InputError: a class that is not there, or one class twice.
+        """
+        times = np.asarray(getattr(self.times, quantity), np.float64)
+        if pair[0] == pair[1] or not all(0 <= c < times.shape[-1] for c in pair):
+            raise InputError(f"pair: {pair}; allowed: two different classes of 0 to {times.shape[-1] - 1}")
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.log10(times[..., pair[0]]) - np.log10(times[..., pair[1]])
+
+    def flips(self, quantity: str, axis: int, pair: tuple[int, int] = (0, 1)) -> Float[np.ndarray, " N"]:
+        """Values of one axis at which the order of two classes flips along it, interpolated in its spacing; (N,), one for each flip.
+
+        Args:
+            quantity: as in `log_ratio`.
+            axis: 0 for the first, 1 for the second number.
+            pair: the two classes.
+
+        Raises:
+            InputError: as `log_ratio`.
+        """
+        order = np.moveaxis(self.log_ratio(quantity, pair), axis, 0)
+        finite = np.isfinite(order)
+        signed = np.where(finite & (abs(order) > TIE), order, 0.0)
+        left, right = signed[:-1], signed[1:]
+        i, j = np.nonzero(finite[:-1] & finite[1:] & (left * right <= 0) & (left != right))
+        values = np.asarray((self.first, self.second)[axis], np.float64)
+        logarithmic = self.spacings[axis] == "log"
+        scale = np.log(values) if logarithmic else values
+        crossing = scale[i] + left[i, j] / (left[i, j] - right[i, j]) * (scale[i + 1] - scale[i])
+        return np.exp(crossing) if logarithmic else crossing
+
+
+def _spacing(values: np.ndarray, name: str) -> str:
+    if values.size < 3:
+        return "linear" if name.startswith("weight_") else "log"
+    steps, ratios = np.diff(values), np.diff(np.log(values))
+    return "log" if np.ptp(ratios) / np.mean(ratios) < np.ptp(steps) / np.mean(steps) else "linear"

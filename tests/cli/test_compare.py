@@ -1,0 +1,122 @@
+"""The commands predict, compare and plot: what they write and print."""
+
+import dataclasses
+import io
+import sys
+import types
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from rfdiff import simulation, theory
+from rfdiff.agreement import assess
+from rfdiff.cli import entry, tables
+from rfdiff.files import result_file
+from rfdiff.problem import Problem
+from tests.cli.command_line import SEEDS, TAUS, D, leaves, refusal, words
+
+
+def test_compare_writes_what_the_library_computes(compared: types.SimpleNamespace) -> None:
+    result = result_file.load(compared.out / "result.nc")
+    problem, taus = Problem.from_toml(compared.problem), np.array([float(tau) for tau in TAUS])
+    assert leaves(result.theory) == leaves(theory.learning_curves(problem, taus))
+    assert leaves(result.spectrum) == leaves(theory.spectrum(problem))
+    large, small = jax.random.split(jax.random.key(0))
+    for found, d, key in ((result.simulation, D, large), (result.smaller, D // 2, small)):
+        batches = [simulation.run_seeds(problem, taus, d, key, [r]) for r in range(SEEDS)]
+        assert leaves(found) == leaves(simulation.summarize(batches))
+        assert found is not None
+        assert found.dimension == d
+    assert result.theory is not None
+    assert result.simulation is not None
+    assert result.smaller is not None
+    agreement = assess(result.theory, result.simulation, result.smaller)
+    assert compared.status == (entry.AGREE if agreement.agrees else entry.DISAGREE)
+    assert result.problem.to_toml() == problem.to_toml()
+    recorded = {name: result.metadata[name] for name in ("command", "rule", "d", "seeds", "random_seed", "tolerance")}
+    assert recorded == {"command": "compare", "rule": "gradient-flow", "d": D, "seeds": SEEDS, "random_seed": 0, "tolerance": 1e-6}
+
+
+def test_compare_prints_table_verdict_places_and_cost(compared: types.SimpleNamespace) -> None:
+    result = result_file.load(compared.out / "result.nc")
+    assert tables.times_table(result.theory, result.simulation, 0.5) in compared.text
+    assert result.theory is not None and result.simulation is not None and result.smaller is not None
+    assert "\n".join(tables.verdict_lines(assess(result.theory, result.simulation, result.smaller))) in compared.text
+    assert f"in {compared.out}: result.nc, curves.png, spectrum.png, agreement.png" in compared.text
+    assert "s wall time, " in compared.text.splitlines()[-1]
+    assert compared.text.splitlines()[-1].endswith("GiB peak memory")
+    assert sorted(path.name for path in compared.out.iterdir()) == ["agreement.png", "curves.png", "result.nc", "spectrum.png"]
+
+
+def test_plot_draws_a_file_again(compared: types.SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert entry.main(["plot", str(compared.out / "result.nc"), "--out", str(tmp_path / "new")]) == compared.status
+    told = capsys.readouterr().out
+    assert compared.text.splitlines()[:8] == told.splitlines()[:8]
+    for name in ("curves.png", "spectrum.png", "agreement.png"):
+        assert (tmp_path / "new" / name).read_bytes() == (compared.out / name).read_bytes()
+    line = refusal(capsys, ["plot", str(compared.out / "result.nc"), "--out", str(tmp_path / "new")])
+    assert "already holds curves.png, spectrum.png, agreement.png" in line
+    assert entry.main(["plot", str(compared.out / "result.nc"), "--out", str(tmp_path / "new"), "--overwrite"]) == compared.status
+    (tmp_path / "result.nc").write_bytes((compared.out / "result.nc").read_bytes())
+    (tmp_path / "curves.png").write_bytes(b"of an older drawing")
+    assert entry.main(["plot", str(tmp_path / "result.nc")]) == compared.status  # the figures of the file's own folder are made anew
+    assert (tmp_path / "curves.png").read_bytes() == (compared.out / "curves.png").read_bytes()
+
+
+def test_disagreement_is_exit_status_one(compared: types.SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = result_file.load(compared.out / "result.nc")
+    assert result.theory is not None
+    wrong = dataclasses.replace(result.theory, test_loss=np.asarray(result.theory.test_loss)[:, ::-1])
+    path = result_file.save(dataclasses.replace(result, theory=wrong), tmp_path / "swapped.nc")
+    assert entry.main(["plot", str(path)]) == entry.DISAGREE
+
+
+def test_predict_holds_theory_alone(problem_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert entry.main(words("predict", problem_file, tmp_path / "out")) == 0
+    result = result_file.load(tmp_path / "out" / "result.nc")
+    assert result.theory is not None
+    assert result.spectrum is not None
+    assert (result.simulation, result.smaller) == (None, None)
+    assert "seeds" not in result.metadata
+    told = capsys.readouterr().out
+    assert "theory" in told
+    assert "simulation" not in told
+    assert "verdict" not in told
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["curves.png", "result.nc", "spectrum.png"]
+
+
+def test_standing_results_are_refused_before_anything_is_computed(
+    problem_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "curves.png").write_bytes(b"mine")
+
+    def computed(*args: object, **kwargs: object) -> None:
+        raise AssertionError("computed before refusing")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(simulation, "run_seeds", computed)
+        patch.setattr(theory, "time_grid", computed)
+        patch.setattr(theory, "learning_curves", computed)
+        for command in ("predict", "simulate", "compare"):
+            line = refusal(capsys, [command, str(problem_file), "--out", str(out)])
+            assert "already holds curves.png; choose another folder or add --overwrite" in line
+    assert (out / "curves.png").read_bytes() == b"mine"
+    assert [path.name for path in out.iterdir()] == ["curves.png"]
+    assert entry.main(words("simulate", problem_file, out, "--overwrite")) == 0
+    assert (out / "curves.png").read_bytes() != b"mine"
+
+
+def test_output_suits_a_terminal_without_unicode(
+    compared: types.SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True)
+    monkeypatch.setattr(sys, "stdout", plain)
+    assert entry.main(["plot", str(compared.out / "result.nc"), "--out", str(tmp_path / "ψ")]) == compared.status
+    assert entry.main(["forecast"]) == entry.BAD_INPUT
+    told = plain.buffer.getvalue().decode("ascii")
+    assert told.replace(" +- ", " ± ").splitlines()[2].split() == compared.text.splitlines()[2].split()
+    assert capsys.readouterr().err.splitlines()[-1] == "rfdiff: Unrecognized options: forecast (see rfdiff --help)"

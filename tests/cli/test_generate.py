@@ -1,0 +1,101 @@
+"""The command generate: what it writes and prints, how it refuses, stops and goes on."""
+
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rfdiff import generation, plots
+from rfdiff.cli import entry
+from rfdiff.files.dataset_file import load_dataset
+from tests.cli.command_line import run
+
+TOML = """\
+activation = "softplus"
+t = 0.1
+psi_p = 4.0
+psi_n = 2.0
+[mixture]
+weights = [0.7, 0.3]
+variances = [1.0, 0.6]
+"""
+GRAM = "centroid_gram = [[0.5, -0.5], [-0.5, 0.5]]\n"
+SMALL = ["--d", "12", "--taus", "3", "30", "inf", "--samples", "40", "--steps", "12", "--dtype", "float32"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that is stopped at its second network, then finished."""
+    out = tmp_path_factory.mktemp("generate")
+    (out / "problem.toml").write_text(TOML + GRAM)
+    arguments = ["generate", str(out / "problem.toml"), *SMALL, "--out", str(out / "result")]
+    started, generate = [], generation.generate
+
+    def stopping(*words: Any, **named: Any) -> Any:
+        started.append(named["label"])
+        if len(started) == 2:
+            raise KeyboardInterrupt
+        return generate(*words, **named)
+
+    told = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(generation, "generate", stopping)
+        patch.setattr(sys, "stderr", told)
+        assert run(*arguments)[0] == entry.INTERRUPTED
+        assert "1 of 2 networks are kept, the same command goes on" in told.getvalue()
+        status, printed = run(*arguments)
+    assert status == 0 and started == ["network 1 of 2", "network 2 of 2", "network 2 of 2"]
+    (out / "printed.txt").write_text(printed, encoding="utf-8")
+    return out
+
+
+def test_what_it_writes(folder: Path) -> None:
+    assert sorted(path.name for path in (folder / "result").iterdir()) == ["generation.nc", "generation.png"]
+    data = load_dataset(folder / "result" / "generation.nc")
+    assert dict(data.counts.sizes) == {"network": 2, "source": 5, "class": 2}
+    assert np.all(data.counts.sum("class") == 40) and np.all(data.memorised <= data.counts)
+    assert list(data.source.values[-2:]) == ["empirical score", "exact score"] and np.isnan(data.tau.values[-2:]).all()
+    assert np.isfinite(data.tau_gen).all() and np.isfinite(data.tau_mem).all()
+    printed = (folder / "printed.txt").read_text(encoding="utf-8")
+    assert "tau = inf" in printed and "exact score" in printed and "tau_mem" in printed
+
+
+def test_plot_draws_it_again(folder: Path, tmp_path: Path) -> None:
+    result = str(folder / "result" / "generation.nc")
+    assert run("plot", result, "--out", str(tmp_path))[0] == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["generation.png"]
+    assert run("plot", result, "--out", str(tmp_path))[0] == entry.BAD_INPUT
+    assert run("plot", result, "--q", "0.3")[0] == entry.BAD_INPUT
+    with pytest.raises(ValueError, match="^class_names: 1 names; allowed: 2"):
+        plots.generation(load_dataset(result), class_names=("a",))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--d", "0"], "--d: 0; allowed: 1 to"),
+        (["--d", "100000"], "GiB of memory; allowed: d up to about"),
+        (["--taus", "3", "2"], "taus: [3, 2] does not increase strictly"),
+        (["--points", "2"], "--points: 2; allowed: 3 to"),
+        (["--seeds", "0"], "--seeds: 0; allowed: 1 to"),
+        (["--samples", "1"], "--samples: 1; allowed: 10 to"),
+        (["--steps", "1"], "--steps: 1; allowed: 2 to"),
+        (["--t-start", "0.001"], "t_start: 0.001; allowed: t_end = 0.01 < t_start"),
+        (["--t-end", "0"], "t_end: 0.0; allowed: a finite number > 0"),
+        (["--threshold", "2"], "--threshold: 2.0; allowed: 0 < threshold <= 1"),
+        (["--seed", "-1"], "--seed: -1; allowed: 0 to"),
+    ],
+)
+def test_refusals(words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "problem.toml").write_text(TOML)
+    assert entry.main(["generate", str(tmp_path / "problem.toml"), *words, "--out", str(tmp_path / "out")]) == entry.BAD_INPUT
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line and not (tmp_path / "out").exists()
+
+
+def test_results_are_not_overwritten(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert entry.main(["generate", str(folder / "problem.toml"), *SMALL, "--out", str(folder / "result")]) == entry.BAD_INPUT
+    assert "already holds generation.nc" in capsys.readouterr().err

@@ -1,0 +1,130 @@
+"""Command lines that are understood, refused and explained."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rfdiff.cli import compare, entry, parsing, plot
+from rfdiff.files import result_file
+from tests import synthetic
+from tests.cli.command_line import TOML, Words, refusal
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], r"Expected one of \{predict, simulate, compare, plan, phase-map, times, speciate, generate, sweep, collect, plot, images\}"),
+        (["forecast"], "Unrecognized options: forecast"),
+        (["predict"], "Missing from rfdiff predict: PROBLEM.toml"),
+        (["predict", "PROBLEM", "--psi", "3"], "Unrecognized options: --psi, 3"),
+        (["predict", "PROBLEM", "--d", "10"], r"Unrecognized or misplaced options: --d \(applied to rfdiff predict\)"),
+        (["predict", "PROBLEM", "again.toml"], "Unrecognized options: again.toml"),
+        (["compare", "PROBLEM", "--d", "ten"], "Error parsing --d: .*'ten'"),
+        (["compare", "PROBLEM", "--d"], "Missing value for argument '--d'"),
+        (["compare", "PROBLEM", "--seeds", "2.5"], "Error parsing --seeds: .*'2.5'"),
+        (["predict", "PROBLEM", "--taus", "1", "x"], "Error parsing --taus: .*'x'"),
+        (["predict", "PROBLEM", "--rule", "adam"], "invalid choice 'adam' for argument '--rule'. Expected one of .*'ridge'"),
+        (["compare", "PROBLEM", "--dtype", "float16"], "invalid choice 'float16'"),
+        (["compare", "PROBLEM", "--d", "3"], "--d: 3; allowed: an integer >= 4"),
+        (["compare", "PROBLEM", "--d", "99999999999999999999999"], "--d: 99999999999999999999999; allowed: .* <= 2147483648"),
+        (["simulate", "PROBLEM", "--d", "2147483649"], "--d: 2147483649; allowed: an integer >= 1 and <= 2147483648"),
+        (["predict", "PROBLEM", "--taus"], "--taus: given without a number; allowed: at least 3"),
+        (["predict", "PROBLEM", "--rule", "ridge", "--penalties"], "--penalties: given without a number; allowed: at least 3"),
+        (["predict", "PROBLEM", "--penalties"], "--penalties: given without a number"),
+        (["predict", "NESTED"], "nested.toml: not a TOML file"),
+        (["simulate", "PROBLEM", "--d", "0"], "--d: 0; allowed: an integer >= 1"),
+        (["compare", "PROBLEM", "--seeds", "1"], "--seeds: 1; allowed: 2 to 1000000, for a standard error"),
+        (["simulate", "PROBLEM", "--seeds", "0"], "--seeds: 0; allowed: 1 to 1000000"),
+        (["simulate", "PROBLEM", "--seeds", "1000000000"], "--seeds: 1000000000; allowed: 1 to 1000000"),
+        (["simulate", "PROBLEM", "--seed", "-1"], "--seed: -1; allowed: 0 to"),
+        (["predict", "PROBLEM", "--points", "2"], "--points: 2; allowed: 3 to 100000"),
+        (["predict", "PROBLEM", "--taus", "1", "2"], "--taus: 2 given; allowed: at least 3"),
+        (["predict", "PROBLEM", "--taus", "3", "2", "1"], "taus: .* does not increase strictly"),
+        (["predict", "PROBLEM", "--taus", "-1", "2", "3"], "taus: .*allowed: a non-empty list of training times >= 0"),
+        (["predict", "PROBLEM", "--taus", "1", "2", "nan"], "taus: .*allowed: a non-empty list of training times >= 0"),
+        (["predict", "PROBLEM", "--q", "1.5"], "--q: 1.5; allowed: 0 < q < 1"),
+        (["predict", "PROBLEM", "--tolerance", "0"], "--tolerance: 0.0; allowed: 0 < tolerance < 1"),
+        (["predict", "PROBLEM", "--rule", "ridge"], "--penalties: missing; --rule ridge needs it"),
+        (["predict", "PROBLEM", "--rule", "ridge", "--penalties", "1", "2"], "--penalties: 2 given"),
+        (["predict", "PROBLEM", "--rule", "ridge", "--penalties", "1", "2", "0"], "penalties: .*allowed: a list of finite numbers > 0"),
+        (["predict", "PROBLEM", "--rule", "ridge", "--penalties", "1", "2", "3", "--taus", "1", "2", "3"], "--taus: not an option of"),
+        (["predict", "PROBLEM", "--rule", "gradient-descent"], "--step-size: missing; --rule gradient-descent needs it"),
+        (["predict", "PROBLEM", "--rule", "heavy-ball", "--step-size", "1"], "--momentum: missing"),
+        (
+            ["predict", "PROBLEM", "--rule", "heavy-ball", "--step-size", "1", "--momentum", "1"],
+            "momentum: 1.0; allowed: 0 <= momentum < 1",
+        ),
+        (["predict", "PROBLEM", "--rule", "gradient-descent", "--step-size", "-1"], "step_size: -1.0; allowed"),
+        (["predict", "PROBLEM", "--momentum", "0.5"], "--momentum: not an option of --rule gradient-flow; it goes with heavy-ball"),
+        (["predict", "PROBLEM", "--step-size", "1"], "it goes with gradient-descent and heavy-ball"),
+        (["predict", "absent.toml"], r"absent\.toml: cannot be read \(No such file or directory\)"),
+        (["predict", "FOLDER"], "cannot be read"),
+        (["predict", "NOT_TOML"], "not a TOML file"),
+        (["predict", "BINARY"], "not a TOML file"),
+        (["predict", "UNKNOWN_KEY"], "problem: unknown key 'depth'"),
+        (["predict", "BAD_VALUE"], "psi_p: -2.0; allowed: a finite number > 0"),
+        (["predict", "PROBLEM", "--out", "PROBLEM"], "--out: .*problem.toml is not a folder"),
+        (["predict", "PROBLEM", "--out", "PROBLEM/below"], "--out: cannot write to"),
+        (["plot"], "Missing from rfdiff plot: FILE"),
+        (["plot", "absent.nc"], r"absent\.nc: no such file"),
+        (["plot", "PROBLEM"], "problem.toml: cannot be read as a NetCDF file"),
+        (["plot", "TRUNCATED"], "truncated.nc: is truncated"),
+        (["plot", "RESULT", "--q", "0"], "--q: 0.0; allowed: 0 < q < 1"),
+        (["plot", "EMPTY"], "empty.nc: holds neither theory nor simulation"),
+        (["--version", "now"], "Unrecognized options"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_two(
+    arguments: Words, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    contents = {
+        "PROBLEM": ("problem.toml", TOML.encode()),
+        "NOT_TOML": ("not.toml", b"t = = 3"),
+        "BINARY": ("binary.toml", b"\xff\xfe\x00\x01"),
+        "NESTED": ("nested.toml", b"t = " + b"[" * 20000),
+        "UNKNOWN_KEY": ("key.toml", b"depth = 3\n" + TOML.encode()),
+        "BAD_VALUE": ("value.toml", TOML.replace("psi_p = 2.0", "psi_p = -2.0").encode()),
+    }
+    for name, content in contents.values():
+        (tmp_path / name).write_bytes(content)
+    whole = result_file.save(result_file.Result(synthetic.problem(), synthetic.theory()), tmp_path / "whole.nc").read_bytes()
+    (tmp_path / "truncated.nc").write_bytes(whole[: len(whole) // 2])
+    result_file.save(result_file.Result(synthetic.problem()), tmp_path / "empty.nc")
+    places = {key: name for key, (name, _) in contents.items()}
+    places |= {"FOLDER": ".", "TRUNCATED": "truncated.nc", "RESULT": "whole.nc", "EMPTY": "empty.nc"}
+    line = refusal(capsys, [word.replace(word.split("/")[0], places.get(word.split("/")[0], word.split("/")[0])) for word in arguments])
+    assert re.search(message, line), line
+    assert not (tmp_path / "rfdiff-out").exists() or not list((tmp_path / "rfdiff-out").iterdir())
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert entry.main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("rfdiff ")
+    for arguments in (
+        ["--help"],
+        ["predict", "--help"],
+        ["simulate", "-h"],
+        ["compare", "--help"],
+        ["phase-map", "--help"],
+        ["times", "--help"],
+        ["plot", "--help"],
+    ):
+        assert entry.main(arguments) == 0
+        told = capsys.readouterr()
+        assert told.err == ""
+        assert "usage: rfdiff" in told.out
+    assert entry.main(["compare", "--help"]) == 0
+    told = capsys.readouterr()
+    for option in ("--d ", "--seeds ", "--seed ", "--out ", "--points ", "--taus ", "--rule ", "--step-size ", "--momentum ", "--q "):
+        assert option in told.out
+
+
+def test_parse_gives_the_defaults_and_the_words() -> None:
+    command, parsed = parsing.parse(["compare", "a.toml", "--taus", "0", "1e3", "inf", "--seed", "7", "--overwrite"])
+    assert command is compare.COMMAND and isinstance(parsed, compare.Compare)
+    assert (parsed.problem, parsed.out, parsed.taus) == (Path("a.toml"), Path("rfdiff-out"), (0.0, 1000.0, np.inf))
+    assert (parsed.d, parsed.seeds, parsed.seed, parsed.rule, parsed.q, parsed.overwrite) == (100, 10, 7, "gradient-flow", 0.5, True)
+    assert isinstance(parsing.parse(["plot", "a.nc"])[1], plot.Plot)

@@ -1,0 +1,133 @@
+"""The command speciate: what it writes and prints, how it refuses, stops and goes on."""
+
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from rfdiff import backward
+from rfdiff.cli import entry, speciate
+from rfdiff.files.dataset_file import load_dataset
+from tests.cli.command_line import run
+
+TOML = """\
+activation = "tanh"
+t = 0.1
+psi_p = 8.0
+psi_n = 4.0
+[mixture]
+weights = [0.7, 0.3]
+variances = [1.5, 0.6]
+"""
+GRAM = "centroid_gram = [[0.3, -0.3], [-0.3, 0.3]]\n"
+SMALL = ["--d", "64", "--trajectories", "400", "--points", "4", "--steps", "32"]
+FILES = ["return_probability.png", "speciation.nc", "trajectories.png"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that is stopped at its third U-turn, then finished."""
+    out = tmp_path_factory.mktemp("speciate")
+    (out / "problem.toml").write_text(TOML + GRAM)
+    arguments = ["speciate", str(out / "problem.toml"), *SMALL, "--out", str(out / "result")]
+    turned, uturn = [], backward.uturn
+
+    def stopping(denoiser: Any, times: Any, *rest: Any) -> Any:
+        turned.append(times[0])
+        if len(turned) == 3:
+            raise KeyboardInterrupt
+        return uturn(denoiser, times, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backward, "uturn", stopping)
+        errors = io.StringIO()
+        patch.setattr(sys, "stderr", errors)
+        assert run(*arguments)[0] == entry.INTERRUPTED
+        assert "interrupted; 2 of 5 points are kept, the same command goes on from them" in errors.getvalue()
+        status, told = run(*arguments)
+    assert status == 0 and len(turned) == 5 and turned[2] == turned[3]  # the two kept ones are not turned again
+    (out / "told").write_text(told)
+    return out
+
+
+def test_files_and_table(folder: Path) -> None:
+    assert sorted(path.name for path in (folder / "result").iterdir()) == FILES
+    told = (folder / "told").read_text()
+    assert "backward process of the exact score at d = 64, 400 trajectories for each point" in told
+    assert "from the start" in told and "s.e." in told and "in " + str(folder / "result") in told
+    data = load_dataset(folder / "result" / "speciation.nc")
+    assert data.attrs["content"] == "speciation" and data.attrs["d"] == 64 and data.sizes["turn_time"] == 4
+    assert np.all((data.uturn >= 0) & (data.uturn <= 1)) and data.return_probability.shape == (161, 2)
+    assert data.path.dims == ("trajectory", "path_time", "axis") and data.sizes["axis"] == 1
+    theory = data.uturn_theory.values
+    np.testing.assert_allclose(theory[0], data.return_probability.values[0])
+    assert np.all(np.abs(data.uturn.values - theory) < 4 * data.uturn_stderr.values + 0.03)  # at d = 64, in 32 steps
+    worst = abs(data.uturn.values - theory) / np.sqrt(np.maximum(theory * (1 - theory), 0.5 / 400 * (1 - 0.5 / 400)) / 400)
+    assert all(f"{number:.1f} s.e." in told for number in worst.max(axis=0))
+    well = data.well_time.values
+    assert well[0] == np.inf and 0 < well[1] < 5
+
+
+def test_plot_draws_it_again(folder: Path, tmp_path: Path) -> None:
+    status, told = run("plot", str(folder / "result" / "speciation.nc"), "--out", str(tmp_path))
+    assert status == 0 and "classical estimate" in told
+    assert sorted(path.name for path in tmp_path.iterdir()) == [FILES[0], FILES[2]]
+    assert run("plot", str(folder / "result" / "speciation.nc"), "--out", str(tmp_path))[0] == entry.BAD_INPUT
+
+
+@pytest.mark.parametrize(
+    ("words", "text", "message"),
+    [
+        ([], TOML.replace("[0.7, 0.3]", "[1.0]").replace("[1.5, 0.6]", "[1.5]"), "K >= 2, a single class has no speciation"),
+        (["--d", "1"], TOML, "--d: 1; allowed: 2 to"),
+        (["--points", "1"], TOML, "--points: 1; allowed: 2 to 1000"),
+        (["--steps", "50"], TOML, "--steps: 50; allowed: a multiple of --points"),
+        (["--trajectories", "1"], TOML, "--trajectories: 1; allowed: 10 to"),
+        (["--seed", "-1"], TOML, "--seed: -1; allowed: 0 to"),
+        (["--d", "1000000", "--trajectories", "1000000", "--full"], TOML, "GiB"),
+        (
+            [],
+            TOML.replace("variances = [1.5, 0.6]", "eigenvalues = [[1.5, 0.6], [0.5, 0.6]]\neigenvalue_weights = [0.5, 0.5]"),
+            "eigenvalues: the classes are not isotropic; allowed: variances",
+        ),
+    ],
+)
+def test_refusals(words: list[str], text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "problem.toml").write_text(text)
+    assert entry.main(["speciate", str(tmp_path / "problem.toml"), *words, "--out", str(tmp_path / "out")]) == entry.BAD_INPUT
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line and not (tmp_path / "out").exists()
+
+
+def test_results_are_not_overwritten(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert entry.main(["speciate", str(folder / "problem.toml"), *SMALL, "--out", str(folder / "result")]) == entry.BAD_INPUT
+    assert "already holds speciation.nc" in capsys.readouterr().err
+
+
+def test_crossing() -> None:
+    times, share, stderr = np.array([1.0, 2.0, 3.0]), np.array([1.0, 0.6, 0.2]), np.full(3, 0.02)
+    t, error = speciate.crossing(times, share, stderr, 0.5)
+    assert t == pytest.approx(2.25) and error == pytest.approx(0.05 * np.hypot(0.75, 0.25))
+    assert np.isnan(speciate.crossing(times, share, stderr, 0.1)).all()
+
+
+def test_table_of_what_is_never_reached() -> None:
+    """Classes that nothing tells apart, and clones of which none fell into a class."""
+    shares = (("turn_time", "class"), np.full((2, 2), 0.5))
+    clones = (("clone_time", "class"), np.full((1, 2), np.nan))
+    data = xr.Dataset(
+        {
+            "return_probability": (("time", "class"), np.full((3, 2), 0.5)), "uturn": shares, "uturn_stderr": shares,
+            "clone": clones, "clone_stderr": clones, "clone_theory": clones, "uturn_theory": shares,
+            "speciation_time": ("class", [np.nan, 1.0]),
+            "well_time": ("class", [np.inf, np.nan]), "weight": ("class", [0.5, 0.5]), "variance": ("class", [1.0, 1.0]),
+        },
+        {"time": [0.0, 1.0, 2.0], "turn_time": [0.5, 1.0], "clone_time": [1.0]},
+        {"d": 9, "trajectories": 7, "classical_time": 1.0},
+    )  # fmt: skip
+    lines = speciate.table(data)
+    assert lines[-2].split()[:4] == ["0", "0.5", "1", "-"] and lines[-2].endswith("-")

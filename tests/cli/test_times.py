@@ -1,0 +1,114 @@
+"""The command times: what it writes and prints, how it refuses."""
+
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from rfdiff import theory
+from rfdiff.class_times import TIME_NAMES, ClassTimes, times
+from rfdiff.cli import tables
+from rfdiff.cli import times as times_command
+from rfdiff.files.dataset_file import load_dataset
+from rfdiff.problem import Problem
+from tests import synthetic
+from tests.cli.command_line import refused, run
+
+TOML = """\
+activation = "tanh"
+t = 0.1
+psi_p = 8.0
+psi_n = 4.0
+[mixture]
+weights = [0.5, 0.5]
+variances = [1.5, 0.6]
+"""
+
+
+@pytest.fixture(scope="module")
+def timed(tmp_path_factory: pytest.TempPathFactory) -> types.SimpleNamespace:
+    """One run of `rfdiff times` without derivatives, with what it printed."""
+    folder = tmp_path_factory.mktemp("times")
+    (folder / "problem.toml").write_text(TOML)
+    status, text = run("times", str(folder / "problem.toml"), "--out", str(folder / "out"), "--points", "60")
+    return types.SimpleNamespace(status=status, text=text, problem=folder / "problem.toml", out=folder / "out")
+
+
+def test_times_holds_both_readings_for_xarray_alone(timed: types.SimpleNamespace) -> None:
+    assert timed.status == 0
+    assert sorted(path.name for path in timed.out.iterdir()) == ["times.nc", "times.png"]
+    with xr.open_dataset(timed.out / "times.nc", engine="h5netcdf") as data:
+        found = data.load()
+    problem = Problem.from_toml(timed.problem)
+    curves = theory.learning_curves(problem, theory.time_grid(problem, num=60))
+    read, bulks = times(curves), theory.bulk_times(problem)
+    np.testing.assert_array_equal(found.time, [getattr(read, name) for name in TIME_NAMES])
+    np.testing.assert_array_equal(found.bulk_time, [bulks.tau_gen, bulks.tau_mem])
+    np.testing.assert_array_equal(found.bulk_edges, bulks.edges)
+    np.testing.assert_array_equal(found.test_loss, curves.test_loss)
+    assert bool(found.separated) and "elasticity" not in found
+    lines = timed.text.splitlines()
+    assert lines[0].split()[:4] == ["class", "weight", "read", "from"]
+    gen, spectral = read.tau_gen[1], bulks.tau_gen[1]
+    shown = [line.split() for line in lines[4:7]]
+    assert shown[0][:4] == ["1", "0.5", "curves", tables.number(gen)]
+    assert shown[1][:2] == ["spectrum", tables.number(spectral)]
+    assert shown[2][:2] == ["spectrum/curves", tables.number(spectral / gen)]
+    assert "generalisation" in timed.text and f"{bulks.fastest[0]:.4g} to {bulks.slowest[0]:.4g}" in timed.text
+
+
+def test_plot_draws_times_again(timed: types.SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = str(timed.out / "times.nc")
+    status, text = run("plot", file, "--out", str(tmp_path))
+    assert status == 0
+    assert text.splitlines()[:8] == timed.text.splitlines()[:8]
+    assert (tmp_path / "times.png").read_bytes() == (timed.out / "times.png").read_bytes()
+    assert "already holds times.png" in refused(capsys, "plot", file, "--out", str(tmp_path))
+    assert "--quantity: goes with a file of rfdiff phase-map alone" in refused(capsys, "plot", file, "--quantity", "tau_gen")
+    assert "already holds times.nc, times.png" in refused(capsys, "times", str(timed.problem), "--out", str(timed.out))
+
+
+def test_bulks_that_overlap_and_elasticities_are_told() -> None:
+    def four(values: Any) -> ClassTimes:
+        return ClassTimes(values[0], values[1], values[2], values[3])
+
+    slopes = {name: four([np.array([i + j / 10, np.nan]) for j in range(4)]) for i, name in enumerate(("t", "psi_p"))}
+    found = theory.TimeSensitivity(times(synthetic.theory()), slopes, four(np.zeros((4, 2, 2, 2))), 1e-7)
+    data = times_command.labelled(synthetic.problem(), synthetic.theory(), synthetic.spectrum(), 0.4, found)
+    lines = times_command.table(data)
+    assert lines[0].split()[-2:] == ["tau_opt(0.4)", "tau_mem/tau_gen"]
+    assert lines[2].split() == ["spectrum", "-", "-", "-", "-", "-"]
+    assert any("the bulks of the spectrum are not separated" in line for line in lines)
+    assert lines[-3].split()[:7] == ["d", "log", "time", "/", "d", "log", "tau_gen,"]
+    assert lines[-1].split() == ["psi_p", "+1.000", "-", "+1.100", "-", "+1.200", "-", "+1.300", "-"]
+
+
+@pytest.mark.slow
+def test_elasticities_are_those_of_the_library(tmp_path: Path) -> None:
+    (tmp_path / "problem.toml").write_text(TOML)
+    status, text = run("times", str(tmp_path / "problem.toml"), "--out", str(tmp_path / "out"), "--sensitivity")
+    assert status == 0
+    found, expected = load_dataset(tmp_path / "out" / "times.nc"), theory.sensitivity(Problem.from_toml(tmp_path / "problem.toml"))
+    for name, slopes in expected.elasticities.items():
+        np.testing.assert_array_equal(found.elasticity.sel(parameter=name, quantity="tau_mem"), slopes.tau_mem)
+        assert any(line.split()[:2] == [name, f"{slopes.tau_gen[0]:+.3f}"] for line in text.splitlines())
+    np.testing.assert_allclose(found.time.sel(quantity="tau_mem"), expected.times.tau_mem, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--q", "0"], "--q: 0.0; allowed: 0 < q < 1"),
+        (["--points", "19"], "--points: 19; allowed: 20 to 100000"),
+        (["--tolerance", "1e-12"], "--tolerance: 1e-12; allowed: 1e-9 <= tolerance <= 0.1"),
+        (["--sensitivity"], "--sensitivity: psi_p = 8 = psi_n m, where the curves have no limit"),
+    ],
+)
+def test_bad_times_are_refused_in_one_line(arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "problem.toml").write_text(TOML.replace("[mixture]", "noise_draws = 2\n[mixture]"))
+    line = refused(capsys, "times", str(tmp_path / "problem.toml"), "--out", str(tmp_path / "out"), *arguments)
+    assert message in line
+    assert not (tmp_path / "out").exists()
