@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from rfdiff import GradientDescent, HeavyBall, MixtureLaw, Problem, Ridge, simulation
+from rfdiff import GradientDescent, GradientFlow, HeavyBall, MixtureLaw, Problem, Ridge, simulation
 
 TAUS = np.append(np.geomspace(0.1, 1e4, 11), np.inf)
 TWO = MixtureLaw.isotropic([0.7, 0.3], [1.5, 0.4], [[0.5, 0.1], [0.1, 1.0]])
@@ -26,14 +26,14 @@ class Case(NamedTuple):
     problem: Problem
     d: int
     taus: Any = TAUS
-    rule: Any = None
+    rule: Any = GradientFlow()
     solver: str = "exact"
     limit: float = 1e-4
 
     def losses(self, dtype: str) -> np.ndarray:
         """(2, T, K) train and test losses."""
         found = simulation.run_seeds(
-            self.problem, self.taus, self.d, jax.random.key(7), [0], rule=self.rule, dtype=dtype, solver=self.solver
+            self.problem, self.taus, d=self.d, key=jax.random.key(7), seeds=[0], rule=self.rule, dtype=dtype, solver=self.solver
         )
         return np.stack([found.train_loss[0], found.test_loss[0]])
 
@@ -52,6 +52,6 @@ CASES = {
     "sin, wide": Case(problem(TWO, "sin", 0.1, 16, 4), 32),
     "tanh, K = 5, ridge": Case(problem(FIVE, "tanh", 0.2, 4, 5), 80, None, Ridge(np.geomspace(10, 1e-3, 9))),
     "erf, t = 0.01": Case(problem(TWO, "erf", 0.01, 4, 3), 40, TAUS[:-1]),
-    "tanh, krylov": Case(problem(TWO, "tanh", 0.1, 20, 4), 50, TAUS[:-3], None, "krylov"),
-    "relu, m = 2, krylov-matrix-free": Case(problem(THREE, "relu", 0.4, 6, 8, 2), 100, TAUS[:-3], None, "krylov-matrix-free"),
+    "tanh, krylov": Case(problem(TWO, "tanh", 0.1, 20, 4), 50, TAUS[:-3], GradientFlow(), "krylov"),
+    "relu, m = 2, krylov-matrix-free": Case(problem(THREE, "relu", 0.4, 6, 8, 2), 100, TAUS[:-3], GradientFlow(), "krylov-matrix-free"),
 }

@@ -224,7 +224,7 @@ def reference() -> Found:
 
 def _planned(case: Any, d: int, dtype: str, solver: str, seconds: float) -> Found:
     """What the plan said that a network costs, beside what it took."""
-    plan = simulation.plan(case, d, len(scaling.TAUS), 1, dtype)
+    plan = simulation.plan(case, d=d, num_times=len(scaling.TAUS), dtype=dtype)
     found = next(e for e in plan.estimates if e.solver == solver)
     stated = {"planned_s": found.seconds, "planned_gib": found.bytes / 2**30, "planned_rate": plan.rate, "planned_flops": found.flops}
     return {**stated, "says": f"planned {found.seconds:.3g} s, {found.bytes / 2**30:.3g} GiB ({seconds / found.seconds:.2g} x in time)"}

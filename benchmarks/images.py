@@ -20,11 +20,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rfdiff.images.architecture import Architecture
 from rfdiff.images.devices import Devices
 from rfdiff.images.protocol import Protocol
 from rfdiff.images.settings import Settings
 from rfdiff.images.training import initial_state, recipe_of, training_program, training_step
-from rfdiff.images.unet import Architecture
 
 SIZES: dict[str, dict[str, Any]] = {
     "smoke": {"side": 7, "width": 4, "depth": 2, "batch": 16, "steps": 3, "matmul": 128, "dtype": "float32"},

@@ -64,7 +64,7 @@ def compared(law: str, p: int, n: int, d: int, repeats: int) -> dict[str, Any]:
     question, found = problem(law, p, n, d), {}
 
     def solve(name: str) -> Any:
-        found[name] = simulation.run_seeds(question, TAUS, d, KEY, [0], solver=name, tolerance=TOLERANCE)
+        found[name] = simulation.run_seeds(question, TAUS, d=d, key=KEY, seeds=[0], solver=name, tolerance=TOLERANCE)
 
     seconds = harness.measure_together({name: lambda name=name: solve(name) for name in SOLVERS}, repeats)
     one, other = found["exact"], found["krylov"]
@@ -94,7 +94,17 @@ def optax_step(p: int, n: int, d: int) -> float:
     question = problem("one class", p, n, d)
 
     def run(steps: int) -> None:
-        simulation.descend(question, optax.sgd(1e-3), steps, d, KEY, noise="fresh", log_steps=[0, steps], step_size=1e-3, dtype="float32")
+        simulation.descend(
+            question,
+            optimizer=optax.sgd(1e-3),
+            num_steps=steps,
+            d=d,
+            key=KEY,
+            noise="fresh",
+            log_steps=[0, steps],
+            step_size=1e-3,
+            dtype="float32",
+        )
 
     seconds = [harness.measure(lambda count=count: run(count), 2)["best_s"] for count in (STEPS, 3 * STEPS)]
     return (seconds[1] - seconds[0]) / (2 * STEPS)

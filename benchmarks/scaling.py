@@ -97,7 +97,7 @@ def krylov(p: int, dtype: str, sizes: dict[str, Any]) -> Timing:
 
 
 def curves(case: Problem, d: int, dtype: str, solver: str) -> Callable[[], Any]:
-    return lambda: simulation.run_seeds(case, TAUS, d, jax.random.key(0), [0], dtype=dtype, solver=solver)
+    return lambda: simulation.run_seeds(case, TAUS, d=d, key=jax.random.key(0), seeds=[0], dtype=dtype, solver=solver)
 
 
 def closed_form(what: str) -> Timing:

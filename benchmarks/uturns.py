@@ -25,13 +25,12 @@ def run(d: int, each: int, t: float) -> dict[str, Any]:
     """Reduced, then full; the peak of memory is that of the full one."""
     law = MixtureLaw.isotropic([0.999, 0.001], [1.0, 0.6], np.array([[1, -1], [-1, 1]]) / 16)
     mixture = GaussianMixture.from_law(law, d, jax.random.key(0))
-    with jax.enable_x64(True):
-        expected = np.asarray(backward.return_probability(law.weights, law.centroid_gram, law.variances, float(d), t))
+    expected = backward.return_probability(law, t, d=d)
     cases, seconds = {}, {}
     for name in ("reduced", "full"):
-        denoiser = backward.Denoiser(mixture, full=name == "full", num_steps=STEPS)
+        process = backward.BackwardProcess(mixture, full=name == "full", num_steps=STEPS)
         start, cpu = time.perf_counter(), time.process_time()
-        found = backward.uturn(denoiser, [t], jax.random.key(1), each, name)
+        found = backward.uturn(process, [t], key=jax.random.key(1), num=each)
         took = time.perf_counter() - start
         seconds[name] = {**dict.fromkeys(("first_s", "best_s", "median_s", "worst_s"), took), "repeats": 1}
         cases[name] = {

@@ -1,21 +1,24 @@
 """What every experiment shares: command line, cells that survive Ctrl-C, result file, figure, numbers of the README, and the check.
 
-An experiment is a folder with a `run.py` of four functions (and one more where the whole needs a GPU):
+An experiment is a folder with a `run.py` of four functions (and one more where the full form needs a GPU):
 
     compute(smoke, cells) -> xarray.Dataset   the numbers; long work goes through `cells(label, function, arguments)`
-    table(dataset) -> str                     Markdown table of the README
-    compute_small(cells) -> xarray.Dataset    optional: a form between the whole and the smoke version, for `--small`
-    verdict(dataset) -> [(statement, bool)]   what the claim says, in sentences that the numbers may break
+    compute_small(cells) -> xarray.Dataset    optional: a form between the full and the smoke form, for `--small`
+    criteria(dataset) -> [Criterion]          what the claim says, as numbers that may break it
+    table(dataset) -> str                     Markdown tables of the README
     draw(dataset) -> Figure                   theory and simulation on the same axes
 
-`python -m experiments.NAME.run` computes, writes result.nc and figure.png, and rewrites the numbers in the README between
-`<!-- numbers -->` and `<!-- /numbers -->`. They come from the result file alone, and `--check` holds them against it.
+`python -m experiments.NAME.run` computes, writes result.nc and figure.png, and rewrites the README between `<!-- numbers -->` and
+`<!-- /numbers -->`: criteria, tables, cost. All of it comes from the result file alone, and `--check` compares the two.
 """
 
 import argparse
+import dataclasses
 import hashlib
 import importlib
+import io
 import json
+import os
 import shutil
 import sys
 import time
@@ -26,11 +29,10 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from tqdm import tqdm
 
-from rfdiff.files.atomic import replacing
-from rfdiff.files.dataset_file import load_dataset, save_dataset
+import rfdiff
 from rfdiff.plots import save_figure
-from rfdiff.progress import progress
 
 HOME = Path(__file__).resolve().parent
 OPEN, CLOSE = "<!-- numbers -->", "<!-- /numbers -->"
@@ -38,11 +40,28 @@ NOT_RUN = "not run yet"  # what the index and the README of an experiment withou
 Cell = dict[str, Any]
 
 
+@dataclasses.dataclass(frozen=True)
+class Criterion:
+    """One line of the verdict on a claim.
+
+    Args:
+        name: the quantity that is judged.
+        worst: its value where it is nearest to breaking the claim ("s.e." for standard errors).
+        allowed: what it may be.
+        holds: whether it is.
+    """
+
+    name: str
+    worst: str
+    allowed: str
+    holds: bool
+
+
 class Cells:
     """Runs cells in order, reports progress and time left, and keeps every finished cell until the result is written.
 
-    A kept cell is found again by its label, its argument and the source text of the experiment, of what experiments share and of
-    rfdiff: a changed source computes anew.
+    A kept cell is identified by its label, its argument and the source text of the experiment, of what experiments share and of
+    rfdiff: after a change of any source it is computed again.
 
     Args:
         folder: where finished cells are kept.
@@ -53,7 +72,7 @@ class Cells:
         self.folder, self.seconds = folder, 0.0
         self._stamp = hashlib.sha256(b"\0".join(path.read_bytes() for path in source)).hexdigest()
 
-    def place(self) -> Path:
+    def workspace(self) -> Path:
         """Folder for what a cell keeps while it runs; other sources have another one."""
         return self.folder / f"place-{self._stamp[:16]}"
 
@@ -75,7 +94,7 @@ class Cells:
         paths = [self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz" for key in keys]
         done = sum(path.is_file() for path in paths)
         found = []
-        with progress(label, len(paths), done, unit="cell") as advance:
+        with tqdm(total=len(paths), initial=done, desc=label, unit="cell") as bar:
             for path, argument in zip(paths, arguments, strict=True):
                 cell = _load_cell(path) if path.is_file() else None
                 if cell is None:
@@ -83,7 +102,7 @@ class Cells:
                     cell = {name: np.asarray(value) for name, value in function(argument).items()}
                     cell["seconds"] = np.asarray(time.perf_counter() - start)
                     _save_cell(path, cell)
-                    advance(1)
+                    bar.update(1)
                 self.seconds += float(cell.pop("seconds"))
                 found.append(cell)
         return found
@@ -98,7 +117,8 @@ def stack(cells: Sequence[Cell], name: str, shape: tuple[int, ...] | None = None
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    cells = [[cell.replace("|", r"\|") for cell in line] for line in lines]  # a bare stroke ends a cell
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
 def main(experiment: Any, arguments: Sequence[str] | None = None) -> int:
@@ -112,14 +132,14 @@ def main(experiment: Any, arguments: Sequence[str] | None = None) -> int:
         Exit status: 0 the claim's criterion holds, 1 it does not (or `--check` found something), 2 bad input, 130 interrupted.
     """
     parser = argparse.ArgumentParser(description=experiment.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smoke", action="store_true", help="a small version that satisfies the same criterion within seconds")
+    parser.add_argument("--smoke", action="store_true", help="a small version with the same criteria, in seconds")
     if hasattr(experiment, "compute_small"):
-        parser.add_argument(
-            "--small", action="store_true", help="the form for two CPU cores; its result stands until a full one replaces it"
-        )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of result.nc and figure.png; the experiment's own if not given")
-    parser.add_argument("--check", action="store_true", help="compute nothing: hold result.nc and README.md against the claim")
-    parser.add_argument("--redraw", action="store_true", help="compute nothing: figure.png and README numbers again from result.nc")
+        parser.add_argument("--small", action="store_true", help="the form for two CPU cores, until the full form replaces its result")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of result.nc and figure.png (default: that of the experiment)")
+    parser.add_argument(
+        "--check", action="store_true", help="compute nothing: does result.nc support the claim, and is README.md up to date?"
+    )
+    parser.add_argument("--redraw", action="store_true", help="compute nothing: figure.png and README again, from result.nc")
     options = parser.parse_args(arguments)
     home = folder(experiment)
     out = home if options.out is None else options.out
@@ -141,7 +161,7 @@ def main(experiment: Any, arguments: Sequence[str] | None = None) -> int:
         print(f"{experiment.__name__}: {err}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted: finished cells are kept, and the same command goes on from there", file=sys.stderr)
+        print("interrupted: finished cells are kept, and the same command resumes from them", file=sys.stderr)
         return 130
 
 
@@ -156,12 +176,26 @@ def experiments() -> dict[str, Any]:
     return {name: importlib.import_module(f"experiments.{name}.run") for name in names}
 
 
+def result_of(out: Path) -> xr.Dataset:
+    """The numbers of an experiment.
+
+    Raises:
+        ValueError: no result, or one that is damaged or of another kind.
+    """
+    result = rfdiff.load(out / "result.nc")
+    if not isinstance(result, xr.Dataset):
+        raise ValueError(f"{out / 'result.nc'}: holds a {type(result).__name__}; allowed: the dataset that an experiment writes")
+    return result
+
+
 def numbers(experiment: Any, dataset: xr.Dataset) -> str:
-    """What stands between the markers of a README: table, verdict, cost and versions, from the result alone."""
-    said = [f"- {'holds' if good else 'DOES NOT HOLD'}: {statement}" for statement, good in experiment.verdict(dataset)]
+    """What is between the markers of a README: criteria, tables, cost and versions, from the result alone."""
+    rows = [[one.name, one.worst, one.allowed, "yes" if one.holds else "**NO**"] for one in experiment.criteria(dataset)]
+    judged = markdown(["criterion", "worst value", "allowed", "holds"], rows)
     at = dataset.attrs
     made = f"{at['seconds'] / 60:.1f} minutes, rfdiff {at['rfdiff_version']}, jax {at['jax_version']}, {at['system']}, {at['date'][:10]}"
-    return "\n".join([experiment.table(dataset).strip(), "", *said, "", f"Computed in {made}."])
+    tables = f"## Numbers\n\n{experiment.table(dataset).strip()}"
+    return f"## Criteria\n\n{judged}\n\ns.e.: standard errors. Computed in {made}.\n\n{tables}"
 
 
 def with_numbers(text: str, block: str) -> str:
@@ -176,17 +210,18 @@ def with_numbers(text: str, block: str) -> str:
 
 
 def check(experiment: Any, out: Path | None = None) -> list[str]:
-    """Faults of a standing result: a broken criterion, and in the experiment's own folder a smoke result or a README that differs.
+    """Faults of a committed result: a broken criterion; in the folder of the experiment also a smoke result or a README that differs.
 
     Raises:
         ValueError: no result, or a damaged one.
     """
     home = folder(experiment)
     out = home if out is None else out
-    dataset = load_dataset(out / "result.nc")
-    faults = [f"{out.name}: does not hold: {statement}" for statement, good in experiment.verdict(dataset) if not good]
-    if not experiment.verdict(dataset):
-        faults.append(f"{out.name}: the verdict is empty")
+    dataset = result_of(out)
+    judged = experiment.criteria(dataset)
+    faults = [f"{out.name}: does not hold: {one.name}: {one.worst}; allowed: {one.allowed}" for one in judged if not one.holds]
+    if not judged:
+        faults.append(f"{out.name}: no criterion")
     if not (out / "figure.png").is_file():
         faults.append(f"{out.name}: no figure.png")
     if out.resolve() == home:
@@ -204,9 +239,14 @@ def index() -> str:
     for name, experiment in experiments().items():
         claim = " ".join((experiment.__doc__ or "").strip().split("\n\n")[0].split())
         result = HOME / name / "result.nc"
-        minutes = f"{load_dataset(result).attrs['seconds'] / 60:.1f}" if result.exists() else NOT_RUN
-        rows.append([f"[{name}]({name}/README.md)", claim, minutes])
+        rows.append([f"[{name}]({name}/README.md)", claim, f"{_seconds(result) / 60:.1f}" if result.exists() else NOT_RUN])
     return markdown(["experiment", "claim", "minutes"], rows)
+
+
+def _seconds(result: Path) -> float:
+    """What a result cost, without reading its arrays."""
+    with xr.open_dataset(result, engine="h5netcdf") as data:
+        return float(data.attrs["seconds"])
 
 
 def _run(experiment: Any, out: Path, smoke: bool, small: bool = False) -> int:
@@ -218,7 +258,7 @@ def _run(experiment: Any, out: Path, smoke: bool, small: bool = False) -> int:
     shared = [*sorted(HOME.glob("*.py")), *sorted(package.rglob("*.py"))]
     cells = Cells(out / "cells.partial", [Path(experiment.__file__), *shared])
     dataset = experiment.compute_small(cells) if small else experiment.compute(smoke, cells)
-    save_dataset(dataset, out / "result.nc", smoke=int(smoke), seconds=cells.seconds, experiment=home.name)
+    rfdiff.save(dataset, out / "result.nc", smoke=int(smoke), seconds=cells.seconds, experiment=home.name)
     if cells.folder.exists():
         shutil.rmtree(cells.folder)
     return _present(experiment, out)
@@ -226,7 +266,7 @@ def _run(experiment: Any, out: Path, smoke: bool, small: bool = False) -> int:
 
 def _present(experiment: Any, out: Path) -> int:
     """Figure, README numbers and exit status, from the result file alone."""
-    dataset = load_dataset(out / "result.nc")
+    dataset = result_of(out)
     own = out.resolve() == folder(experiment)
     save_figure(experiment.draw(dataset), out / "figure.png")
     block = numbers(experiment, dataset)
@@ -234,19 +274,29 @@ def _present(experiment: Any, out: Path) -> int:
     if own:
         _write_block(out / "README.md", block)
     print(f"written: result.nc, figure.png{', README.md' * own} in {out}")
-    return 0 if all(good for _, good in experiment.verdict(dataset)) else 1
+    return 0 if all(one.holds for one in experiment.criteria(dataset)) else 1
 
 
 def _write_block(path: Path, block: str) -> None:
     text = with_numbers(path.read_text(encoding="utf-8"), block)
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    _write(path, text.encode())
 
 
 def _save_cell(path: Path, cell: Cell) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary, open(temporary, "wb") as handle:
-        np.savez(handle, allow_pickle=False, **cell)
+    content = io.BytesIO()
+    np.savez(content, allow_pickle=False, **cell)
+    _write(path, content.getvalue())
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _load_cell(path: Path) -> Cell:

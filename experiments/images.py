@@ -1,7 +1,7 @@
 """What the experiments with U-Nets share: sizes of their three forms, one run as a cell, and the theory of the images it was trained on.
 
-The full form is for a GPU (28 x 28 pixels), `--small` for two CPU cores (14 x 14, a narrow net), `--smoke` for seconds (stand-ins that
-nobody photographed). A run keeps its checkpoints with the finished cells, so that the same command goes on after Ctrl-C.
+The full form is for a GPU (28 x 28 pixels), `--small` for two CPU cores (14 x 14, a narrow net), `--smoke` takes seconds on made-up images.
+A run keeps its checkpoints with the finished cells, so that the same command resumes after Ctrl-C.
 """
 
 import dataclasses
@@ -22,13 +22,13 @@ from experiments import harness
 from experiments.real_images.run import stand_ins
 from rfdiff import MixtureLaw, Problem, theory, times
 from rfdiff.images import evaluation, readout
+from rfdiff.images.architecture import Architecture
 from rfdiff.images.classifier import trained_classifier
 from rfdiff.images.devices import Devices
 from rfdiff.images.fashion_mnist import CLASS_NAMES, VARIABLE, FashionMNIST, load
 from rfdiff.images.protocol import Protocol, fitted_law, law_numbers, prepare
 from rfdiff.images.settings import Settings
 from rfdiff.images.training import train
-from rfdiff.images.unet import Architecture
 from rfdiff.plots import class_colors
 
 Case = tuple[Sequence[int], Sequence[int]]  # classes, counts
@@ -158,7 +158,7 @@ def computed(form: str, cells: harness.Cells, cases: Sequence[Case], number: int
         photographs()  # refuses before anything expensive
     seeds = range(1 if form == "smoke" else number)
     arguments = [(form, list(classes), list(counts), seed) for classes, counts in cases for seed in seeds]
-    found = cells("U-Nets", functools.partial(trained, cells.place()), arguments)
+    found = cells("U-Nets", functools.partial(trained, cells.workspace()), arguments)
     axes: dict[str, tuple[str, ...]] = {
         "mean_loss": ("step", "set", "class"),
         "mean_loss_stderr": ("step", "set", "class"),
@@ -185,7 +185,7 @@ def computed(form: str, cells: harness.Cells, cases: Sequence[Case], number: int
         "predicted_reading": ["tau_gen", "tau_mem"],
     }
     size = {f"form_{name}": value for name, value in dataclasses.asdict(SIZES[form]).items()}
-    source = "stand-ins made by the experiment, no photographs" if form == "smoke" else "Fashion-MNIST"
+    source = "made-up images, no photographs" if form == "smoke" else "Fashion-MNIST"
     return xr.Dataset(data, coordinates, {"form": form, "images": source, **size})
 
 
@@ -214,12 +214,12 @@ def orders(data: xr.Dataset, reading: str) -> tuple[int, int]:
     return resolved, right
 
 
-def learned_said(data: xr.Dataset) -> tuple[str, bool]:
-    """The sentence that every class was learned at all."""
-    fall = 1 - (data["mean_loss"].sel(set="held_out").min("step") / data["mean_loss"].sel(set="held_out").isel(step=0))
+def learned(data: xr.Dataset) -> harness.Criterion:
+    """Whether every class was learned at all."""
+    held_out = data["mean_loss"].sel(set="held_out")
+    fall = float((1 - held_out.min("step") / held_out.isel(step=0)).min())
     least = 0.02 if data.attrs["form"] == "smoke" else 0.5
-    text = f"the held-out loss of every class falls by more than {least:.0%} (least: {float(fall.min()):.0%})"
-    return text, bool((fall > least).all())
+    return harness.Criterion("fall of the held-out loss of every class", f"{fall:.0%}", f"> {least:.0%}", fall > least)
 
 
 def table(data: xr.Dataset) -> str:

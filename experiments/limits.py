@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from scipy.stats import t as student
 
 from experiments import harness
+from experiments.harness import Criterion
 
 FALSE_ALARM = 0.01  # chance that a true theory is rejected, over all entries of one comparison together
 PARTS = ("large", "large_left_out", "small", "small_left_out")
@@ -52,31 +53,52 @@ class Comparison:
             rest = np.maximum(abs(self.limit - (self.theory if theory is None else theory)) - self.remainder, 0) / self.error
         return np.where(np.isfinite(rest), rest, np.nan)
 
-    def verdict(self, what: str, exchanged: np.ndarray, other: str) -> list[tuple[str, bool]]:
-        """Two sentences: agreement with theory in every entry, and rejection of another theory, which shows that it could have failed.
 
-        Args:
-            what: what is compared.
-            exchanged: the other theory's values.
-            other: the other theory in words.
-        """
-        out = self.out()
-        known = int(np.isfinite(out).sum())
-        worst = float(np.nanmax(out)) if known else np.inf
-        text = f"networks, {what}: at d → ∞ within {self.threshold:.1f} standard errors of theory in all {known} values (worst {worst:.1f})"
-        rejected = int(np.sum(self.out(exchanged) > self.threshold))
-        against = f"networks, {what}: {other} is rejected in {rejected} of {known} values, at least one"
-        return [(text, worst < self.threshold), (against, rejected > 0)]
+def agreement(what: str, comparisons: Sequence[Comparison]) -> Criterion:
+    """Networks at d → ∞ meet theory in every entry of every comparison; shown is the entry that is nearest to failing.
 
-    def order(self, what: str) -> tuple[str, bool]:
-        """A sentence for a log ratio of times: where networks at d have an order it is that of theory, and they have one in some entry.
+    Args:
+        what: what is compared.
+        comparisons: each with a threshold for its number of entries.
+    """
+    outs = [np.where(np.isnan(out := each.out()), -np.inf, out) for each in comparisons]
+    known = sum(int(np.isfinite(out).sum()) for out in outs)
+    nearest, at = max((float(out.max()) / each.threshold, i) for i, (out, each) in enumerate(zip(outs, comparisons, strict=True)))
+    limit = comparisons[at].threshold
+    holds = all(np.isfinite(out).any() and out.max() < each.threshold for out, each in zip(outs, comparisons, strict=True))
+    name = f"networks at d → ∞ against theory, {what} ({known} values)"
+    return Criterion(name, f"{nearest * limit:.1f} s.e.", f"< {limit:.1f} s.e.", holds)
 
-        They have one where the ratio is clear of 0 by more than the threshold and more than the change from d to the limit beside it.
-        """
-        clear = abs(self.seen) > self.threshold * self.seen_error + abs(self.limit - self.seen)
-        count, same = int(clear.sum()), int(np.sum(np.sign(self.seen[clear]) == np.sign(self.theory[clear])))
-        text = f"networks, {what}: their order at d is clear (beyond {self.threshold:.1f} standard errors and the finite-size term) in"
-        return f"{text} {count} of {clear.size} cells, at least one; it is that of theory in {same}", same == count > 0
+
+def rejection(what: str, wrong: Sequence[tuple[Comparison, np.ndarray]], other: str = "a theory with exchanged classes") -> Criterion:
+    """The same networks reject another theory in each comparison, which shows that agreement could have failed.
+
+    Args:
+        what: what is compared.
+        wrong: comparisons and the other theory's values.
+        other: the other theory in words.
+    """
+    counts = [(int(np.sum(each.out(values) > each.threshold)), int(np.isfinite(each.out()).sum())) for each, values in wrong]
+    rejected, known = min(counts, key=lambda count: count[0] / max(count[1], 1))
+    return Criterion(f"networks reject {other}, {what}", f"{rejected} of {known} values", ">= 1", rejected > 0)
+
+
+def same_order(what: str, leads: Sequence[Comparison]) -> Criterion:
+    """Where networks at d have an order of the classes, it is that of theory; and they have one in some entry of each comparison.
+
+    They have one where the log ratio of the times differs from 0 by more than the threshold and more than the change from d to the limit
+    beside it.
+
+    Args:
+        what: which times.
+        leads: comparisons of log ratios.
+    """
+    clear = [abs(lead.seen) > lead.threshold * lead.seen_error + abs(lead.limit - lead.seen) for lead in leads]
+    counts = [int(mask.sum()) for mask in clear]
+    against = sum(int(np.sum(np.sign(lead.seen[mask]) != np.sign(lead.theory[mask]))) for lead, mask in zip(leads, clear, strict=True))
+    cells = sum(mask.size for mask in clear)
+    text = f"networks at d, {what}: clear orders of two classes ({sum(counts)} of {cells} cells) that differ from theory's"
+    return Criterion(text, str(against), "0, some clear", against == 0 and min(counts) > 0)
 
 
 def variables(cells: Sequence[harness.Cell], prefix: str, axes: Mapping[str, int], rest: Sequence[str]) -> dict[str, Any]:

@@ -13,10 +13,10 @@ import jax
 import numpy as np
 
 from rfdiff import LearningCurves, MixtureLaw, Problem, simulation, theory, times
-from rfdiff.class_times import TIME_NAMES
-from rfdiff.curves import CURVE_NAMES
 
-ROWS = (*TIME_NAMES, "tau_gap", "best_test_loss")
+CURVES = ("train_loss", "test_loss", "score_error")
+TIMES = ("tau_gen", "tau_stop", "tau_mem", "tau_opt")
+ROWS = (*TIMES, "tau_gap", "best_test_loss")
 GEN, STOP, MEM, OPT, GAP = range(5)
 LABELS = {
     "tau_gen": r"$\tau_{\rm gen}$",
@@ -57,7 +57,7 @@ def problem_of(cell: dict[str, Any]) -> Problem:
 def closed_form(cell: dict[str, Any]) -> LearningCurves:
     """Curves of the closed form on `POINTS` training times."""
     problem = problem_of(cell)
-    return theory.learning_curves(problem, theory.time_grid(problem, POINTS))
+    return theory.learning_curves(problem, theory.time_grid(problem, num=POINTS))
 
 
 def two_sizes(cell: dict[str, Any], read: Callable[[LearningCurves], np.ndarray], taus: Any = None) -> dict[str, Any]:
@@ -67,10 +67,10 @@ def two_sizes(cell: dict[str, Any], read: Callable[[LearningCurves], np.ndarray]
     of `closed_form` if None.
     """
     problem = problem_of(cell)
-    taus = theory.time_grid(problem, POINTS) if taus is None else taus
+    taus = theory.time_grid(problem, num=POINTS) if taus is None else taus
     found = {}
     for side, d, seeds in (("large", cell["d"], cell["seeds"]), ("small", cell["d"] // 2, SMALL * cell["seeds"])):
-        curves = simulation.learning_curves(problem, taus, d, jax.random.key(d), seeds)
+        curves = simulation.learning_curves(problem, taus, d=d, key=jax.random.key(d), num_seeds=seeds)
         found[side] = read(curves)
         found[f"{side}_left_out"] = np.stack([read(mean_without(curves, s)) for s in range(seeds)])
     return found
@@ -80,7 +80,7 @@ def mean_without(curves: LearningCurves, left_out: int) -> LearningCurves:
     """Mean curves of an ensemble without one of its networks."""
     runs = curves.per_seed or {}
     keep = np.arange(len(runs["test_loss"])) != left_out
-    return dataclasses.replace(curves, **{name: np.asarray(runs[name])[keep].mean(axis=0) for name in CURVE_NAMES})
+    return dataclasses.replace(curves, **{name: np.asarray(runs[name])[keep].mean(axis=0) for name in CURVES})
 
 
 def readings(curves: LearningCurves, q: float = 0.5) -> np.ndarray:
@@ -89,8 +89,24 @@ def readings(curves: LearningCurves, q: float = 0.5) -> np.ndarray:
     τ_gap measures every class with one rule: the gap between its test and train loss reaches half of the smallest final gap of any class.
     """
     found = times(curves, q)
-    rows = [np.asarray(getattr(found, name), np.float64) for name in TIME_NAMES]
+    rows = [np.asarray(getattr(found, name), np.float64) for name in TIMES]
     return np.stack([*rows, gap_times(curves), np.asarray(curves.test_loss, np.float64).min(axis=0)])
+
+
+def times_with_errors(curves: LearningCurves) -> tuple[np.ndarray, np.ndarray]:
+    """(4, K) `TIMES` of the mean curves, and their standard errors over networks; NaN where a network has no such time."""
+
+    def read(one: LearningCurves) -> np.ndarray:
+        found = times(one)
+        return np.stack([np.asarray(getattr(found, name), np.float64) for name in TIMES])
+
+    runs = curves.per_seed or {}
+    each = [read(dataclasses.replace(curves, **{name: runs[name][s] for name in CURVES})) for s in range(len(runs.get("test_loss", ())))]
+    if len(each) < 2:
+        return read(curves), np.full((len(TIMES), curves.num_classes), np.nan)
+    known = np.isfinite(each).all(axis=0)
+    spread = np.std(np.where(known, each, 0.0), axis=0, ddof=1) / np.sqrt(len(each))
+    return read(curves), np.where(known, spread, np.nan)
 
 
 def gap_times(curves: LearningCurves) -> np.ndarray:

@@ -11,29 +11,38 @@ finite-size term says so.
 """
 
 from collections.abc import Callable
-from numbers import Integral
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import jax
 import numpy as np
+from jaxtyping import Float
+from numpy.typing import ArrayLike
 from scipy.stats import t as student
 
 from rfdiff.curves import LearningCurves
 from rfdiff.errors import InputError
+from rfdiff.labels import Label, Labelled, dataset_of, static_attributes
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow, Rule
 from rfdiff.simulation import learning_curves as simulated_curves
 from rfdiff.simulation.features import sizes_at
 from rfdiff.theory import learning_curves as predicted_curves
-from rfdiff.value_types import static, value_type
+from rfdiff.value_types import DType, as_integer, html_table, static, value_type
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 COMPARED = ("train_loss", "test_loss")
 CONCLUSIVE = 0.25
 FALSE_ALARM = 0.01  # chance that a true theory is rejected, over all times, classes and curves together
 
 
+PerCurve: TypeAlias = dict[str, Float[np.ndarray, "T K"]]
+
+
 @value_type
-class Agreement:
+class Agreement(Labelled):
     """Verdict on a simulation and a prediction of the same problem (T times, K classes; dictionaries over `COMPARED` curves).
 
     The score error is an affine function of the test loss and is judged with it.
@@ -58,14 +67,54 @@ class Agreement:
     theory: LearningCurves
     simulation: LearningCurves
     smaller: LearningCurves
-    deviation: Any
-    allowance: Any
-    remainder: Any
-    stderr: Any
-    standardised: Any
+    deviation: PerCurve
+    allowance: PerCurve
+    remainder: PerCurve
+    stderr: PerCurve
+    standardised: PerCurve
     threshold: float = static()
     conclusive: bool = static()
     agrees: bool = static()
+
+    RESTORABLE: ClassVar = False  # `assess` makes it again from the curves of a result file
+    LABELS: ClassVar = {
+        "deviation": Label(("curve", "tau", "class"), "simulation at d minus theory"),
+        "allowance": Label(("curve", "tau", "class"), "finite-size part of the deviation, from the two sizes"),
+        "remainder": Label(("curve", "tau", "class"), "bound on the second-order part of the deviation"),
+        "stderr": Label(("curve", "tau", "class"), "standard error of deviation minus allowance"),
+        "standardised": Label(("curve", "tau", "class"), "deviation minus allowance, less the remainder, in standard errors"),
+    }
+
+    @property
+    def verdict(self) -> str:
+        """One of "agree", "disagree" and "inconclusive"."""
+        return "agree" if self.agrees else "disagree" if self.conclusive else "inconclusive"
+
+    def to_xarray(self) -> "xr.Dataset":
+        """Deviations and what they are judged by, on the axes curve, tau and class; the curves themselves have `to_xarray` of their own."""
+        stacked = {name: np.stack([getattr(self, name)[curve] for curve in COMPARED]) for name in self.LABELS}
+        data = dataset_of(SimpleNamespace(**stacked), self.LABELS, static_attributes(self))
+        return data.assign_coords(curve=list(COMPARED), tau=("tau", np.asarray(self.theory.taus)))
+
+    def __repr__(self) -> str:
+        """One line: the verdict and what it stands on."""
+        worst = max(float(np.nanmax(abs(values))) for values in self.standardised.values())
+        return (
+            f"<Agreement: {self.verdict} at d = {self.simulation.dimension}, largest deviation {worst:.2f} standard errors, "
+            f"allowed {self.threshold:.2f}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """A table, one row a curve and class: the largest deviation and the smallest error that would have been noticed."""
+        rows = [
+            [name.replace("_", " "), c, f"{np.nanmax(abs(values[:, c])):.2f}", f"{self.resolution[name][c]:.1e}"]
+            for name, values in self.standardised.items()
+            for c in range(values.shape[1])
+        ]
+        heading = (
+            f"Simulation at d = {self.simulation.dimension} and theory: {self.verdict} (allowed: {self.threshold:.2f} standard errors)"
+        )
+        return html_table(heading, ["curve", "class", "largest deviation (standard errors)", "error that would be noticed"], rows)
 
     @property
     def resolution(self) -> dict[str, np.ndarray]:
@@ -136,12 +185,13 @@ def assess(theory: LearningCurves, simulation: LearningCurves, smaller: Learning
 
 def compare(
     problem: Problem,
-    taus: Any,
+    taus: ArrayLike | None,
+    *,
     d: int,
     key: jax.Array,
     num_seeds: int,
     rule: Rule = GradientFlow(),
-    dtype: Any = None,
+    dtype: DType | None = None,
     progress: Callable[[int, int], None] | None = None,
     tolerance: float = 1e-6,
 ) -> Agreement:
@@ -164,10 +214,8 @@ def compare(
     Raises:
         InputError: from any of the three, before anything expensive starts where it can be known.
     """
-    if not isinstance(num_seeds, Integral) or num_seeds < 2:
-        raise InputError(f"num_seeds: {num_seeds!r}; allowed: an integer >= 2, for a standard error")
-    if not isinstance(d, Integral) or d < 4:
-        raise InputError(f"d: {d!r}; allowed: an integer >= 4, so that d // 2 is a size too")
+    num_seeds = as_integer("num_seeds", num_seeds, 2, why="for a standard error")
+    d = as_integer("d", d, 4, why="so that d // 2 is a size too")
     sizes_at(problem, d // 2)  # refuses what cannot be built before the theory is computed
     theory = predicted_curves(problem, taus, rule=rule, tolerance=tolerance)
     large, small = jax.random.split(key)
@@ -176,6 +224,6 @@ def compare(
     def after(offset: int) -> Callable[[int, int], None] | None:
         return None if progress is None else lambda done, _: progress(offset + done, total)
 
-    smaller = simulated_curves(problem, taus, d // 2, small, num_seeds, rule=rule, dtype=dtype, progress=after(0))
-    simulation = simulated_curves(problem, taus, d, large, num_seeds, rule=rule, dtype=dtype, progress=after(num_seeds))
+    smaller = simulated_curves(problem, taus, d=d // 2, key=small, num_seeds=num_seeds, rule=rule, dtype=dtype, progress=after(0))
+    simulation = simulated_curves(problem, taus, d=d, key=large, num_seeds=num_seeds, rule=rule, dtype=dtype, progress=after(num_seeds))
     return assess(theory, simulation, smaller)

@@ -13,8 +13,8 @@ from scipy.interpolate import PchipInterpolator
 
 from rfdiff.curves import CURVE_NAMES, LearningCurves
 from rfdiff.errors import InputError
-from rfdiff.labels import Label, Labelled, values_of
-from rfdiff.value_types import as_number, html_table, static, value_type, vectorize_text
+from rfdiff.labels import Label, Labelled, attribute_of, values_of
+from rfdiff.value_types import SHOWN, as_number, describe, html_table, static, value_type, vectorize_text
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -95,11 +95,17 @@ class ClassTimes(Labelled):
             where,
             optional=(*(f"{name}_bounds" for name in TIME_NAMES),),
         )
-        q = as_number(data.attrs.get("q"))
-        if np.isnan(q):
-            raise InputError(f"{f'group {where}' if where else 'the file'} has no attribute 'q' that is a number")
         given = {name.removesuffix("_bounds"): value for name, value in bounds.items()} or None
-        return cls(**values_of(data, cls.LABELS, where), q=q, bounds=given)
+        return cls(**values_of(data, cls.LABELS, where), q=attribute_of(data.attrs, "q", float, where), bounds=given)
+
+    def __repr__(self) -> str:
+        """One line: the times of every class; of many, their shape and range."""
+        listed = np.ndim(self.tau_gen) == 1 and np.size(self.tau_gen) <= SHOWN
+        shown = {
+            name: " ".join(self.text(name, c) for c in range(np.size(self.tau_gen))) if listed else describe(getattr(self, name))
+            for name in TIME_NAMES
+        }
+        return f"<ClassTimes: {', '.join(f'{name} {text}' for name, text in shown.items())}, q = {self.q:g}>"
 
     def _repr_html_(self) -> str:
         """A table, one row a class."""

@@ -1,8 +1,8 @@
 """Class covariances given as d×d matrices: validation, joint diagonalisation, roots (host, float64)."""
 
-from typing import Any
-
 import numpy as np
+from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 from rfdiff.errors import InputError
 from rfdiff.value_types import as_real_array, is_concrete
@@ -13,7 +13,7 @@ MOST_CLASSES = 4096
 
 
 def check_gram(gram: np.ndarray) -> None:
-    """Refuse a centroid Gram matrix that no centroids have.
+    """Raise if this is not a valid Gram matrix.
 
     Raises:
         InputError: not symmetric, or not positive semi-definite.
@@ -28,7 +28,9 @@ def check_gram(gram: np.ndarray) -> None:
         )
 
 
-def law_fields(weights: Any, covariances: Any, centroids: Any) -> tuple[Any, ...]:
+def law_fields(
+    weights: ArrayLike, covariances: ArrayLike, centroids: ArrayLike | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, bool]:
     """Fields of `MixtureLaw`, in their order, for `MixtureLaw.from_covariances`.
 
     Raises:
@@ -48,7 +50,7 @@ def law_fields(weights: Any, covariances: Any, centroids: Any) -> tuple[Any, ...
     return shares, values, groups, means @ means.T / d, matrices, means, joint is not None
 
 
-def as_covariances(covariances: Any, num_classes: int) -> np.ndarray:
+def as_covariances(covariances: ArrayLike, num_classes: int) -> Float[np.ndarray, "K d d"]:
     """Validated (K, d, d) class covariances, made exactly symmetric.
 
     Raises:

@@ -7,7 +7,7 @@ validated by the type that it holds.
 import dataclasses
 import typing
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
@@ -17,8 +17,11 @@ from rfdiff.value_types import Value
 if TYPE_CHECKING:
     import xarray as xr
 
-NUMERIC = "biuf"  # kinds of numpy arrays: truth values, integers, floating numbers
+NUMERIC = "biufc"  # kinds of numpy arrays: truth values, integers, floating and complex numbers
 CLASS_AXIS = {"long_name": "class of the mixture, in the order of its weights", "units": "1"}
+
+
+T = TypeVar("T", str, int, float, bool)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,9 +48,11 @@ class Labelled(Value):
     """A value type whose arrays are labelled by `LABELS`; its static fields become attributes of the dataset."""
 
     LABELS: ClassVar[Mapping[str, Label]] = {}
+    RESTORABLE: ClassVar[bool] = True  # whether `from_xarray` gives the value back; a file of another type is read as a dataset
 
     def __init_subclass__(cls) -> None:
-        TYPES[cls.__name__] = cls
+        if cls.RESTORABLE:
+            TYPES[cls.__name__] = cls
 
     def to_xarray(self) -> "xr.Dataset":
         """The arrays as an `xarray.Dataset` with named axes, `long_name` and `units`, in float64 and integers as they are."""
@@ -73,15 +78,20 @@ class Labelled(Value):
 
 def dataset_of(value: object, labels: Mapping[str, Label], attributes: Mapping[str, Any] | None = None) -> "xr.Dataset":
     """The labelled fields of a value as a dataset; fields that are None are left out, classes are numbered from 0."""
-    import xarray as xr
-
     variables = {
-        label.variable or name: xr.Variable(label.dims, np.asarray(item), {"long_name": label.long_name, "units": label.units})
+        label.variable or name: (label.dims, np.asarray(item), {"long_name": label.long_name, "units": label.units})
         for name, label in labels.items()
         if (item := getattr(value, name)) is not None
     }
-    data = xr.Dataset(variables, attrs=dict(attributes or {}))
+    data = as_dataset(variables, {}, attributes or {})
     return data.assign_coords({"class": ("class", np.arange(data.sizes["class"]), CLASS_AXIS)}) if "class" in data.dims else data
+
+
+def as_dataset(variables: Mapping[str, Any], coordinates: Mapping[str, Any], attributes: Mapping[str, Any]) -> "xr.Dataset":
+    """`xarray.Dataset(variables, coordinates, attributes)`, for modules that are imported by those who never ask for one."""
+    import xarray as xr
+
+    return xr.Dataset(variables, coordinates, dict(attributes))
 
 
 def values_of(data: "xr.Dataset", labels: Mapping[str, Label], where: str = "", optional: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -126,20 +136,34 @@ def read_attributes(cls: type, attributes: Mapping[str, Any], where: str = "") -
     Raises:
         InputError: an attribute is missing that has no None for a value, or is of another type.
     """
-    hints, found, group = typing.get_type_hints(cls), {}, f"group {where}" if where else "the file"
+    hints, found = typing.get_type_hints(cls), {}
     for field in dataclasses.fields(cls):
         if not field.metadata.get("static"):
             continue
         kinds = typing.get_args(hints[field.name]) or (hints[field.name],)
-        kind = next(k for k in kinds if k is not type(None))
-        if field.name not in attributes:
-            if type(None) in kinds:
-                continue
-            raise InputError(f"{group} has no attribute {field.name!r}")
-        value = attributes[field.name]
-        value = value.item() if isinstance(value, np.generic) else value
-        good = isinstance(value, str) if kind is str else isinstance(value, int | float) and (kind is float or value == int(value))
-        if not good:
-            raise InputError(f"attribute {field.name!r} of {group} is {value!r}; allowed: {'text' if kind is str else 'a number'}")
-        found[field.name] = kind(value)
+        if field.name in attributes or type(None) not in kinds:
+            found[field.name] = attribute_of(attributes, field.name, next(k for k in kinds if k is not type(None)), where)
     return found
+
+
+def attribute_of(attributes: Mapping[str, Any], name: str, kind: type[T], where: str = "") -> T:
+    """An attribute of a dataset as text, number or truth value.
+
+    Args:
+        attributes: those of the dataset.
+        name: the name.
+        kind: `str`, `int`, `float` or `bool`.
+        where: what the dataset is, for messages.
+
+    Raises:
+        InputError: it is missing, or of another type.
+    """
+    group = f"group {where}" if where else "the file"
+    if name not in attributes:
+        raise InputError(f"{group} has no attribute {name!r}")
+    value = attributes[name]
+    value = value.item() if isinstance(value, np.generic) else value
+    good = isinstance(value, str) if kind is str else isinstance(value, int | float) and (kind is float or value == int(value))
+    if not good:
+        raise InputError(f"attribute {name!r} of {group} is {value!r}; allowed: {'text' if kind is str else 'a number'}")
+    return kind(value)

@@ -1,5 +1,6 @@
 """Gaussian mixtures: the dimension-free law, and its realisation at a dimension d (`equations`, section 1)."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Integer
 from numpy.typing import ArrayLike
 
-from rfdiff.covariance_estimates import class_moments
+from rfdiff.covariance_estimates import checked_names, class_moments
 from rfdiff.covariances import check_gram, law_fields, symmetric_roots
 from rfdiff.errors import InputError
 from rfdiff.noised_mixture import NoisedMixture, noised_mixture
@@ -35,6 +36,7 @@ class MixtureLaw(Value):
         covariances: (K, d, d) Σ_c of a law that was built from them, else None.
         centroids: (K, d) μ_c of such a law, else None.
         commuting: whether `eigenvalues` are joint.
+        class_names: K names of the classes, () where they have none but their numbers.
 
     Raises:
         InputError: naming the field, its value and the allowed range.
@@ -47,6 +49,7 @@ class MixtureLaw(Value):
     covariances: Float[np.ndarray, "K d d"] | None = None
     centroids: Float[np.ndarray, "K d"] | None = None
     commuting: bool = static(default=True)
+    class_names: tuple[str, ...] = static(default=())
 
     if TYPE_CHECKING:  # what the constructor accepts is wider than what the fields hold
 
@@ -59,6 +62,7 @@ class MixtureLaw(Value):
             covariances: Numbers | None = None,
             centroids: Numbers | None = None,
             commuting: bool = True,
+            class_names: Sequence[str] = (),
         ) -> None: ...
 
     def __post_init__(self) -> None:
@@ -78,6 +82,7 @@ class MixtureLaw(Value):
             )
         if np.shape(self.centroid_gram) != (k, k):
             raise InputError(f"centroid_gram: shape {np.shape(self.centroid_gram)}; allowed: ({k}, {k}), K x K with K = {k} weights")
+        set_field(self, "class_names", checked_names(self.class_names, k))
         if is_concrete(self.weights, self.eigenvalues, self.eigenvalue_weights, self.centroid_gram):
             self._check_values()
 
@@ -123,7 +128,9 @@ class MixtureLaw(Value):
         return cls(weights, spread[None, :], np.ones(1), gram)
 
     @classmethod
-    def from_covariances(cls, weights: ArrayLike, covariances: ArrayLike, centroids: ArrayLike | None = None) -> "MixtureLaw":
+    def from_covariances(
+        cls, weights: ArrayLike, covariances: ArrayLike, centroids: ArrayLike | None = None, *, class_names: Sequence[str] = ()
+    ) -> "MixtureLaw":
         """Classes with given covariance matrices, which need not commute, and centroids.
 
         Matrices that commute to rounding are diagonalised together. The theory takes the matrices as representative of the limit
@@ -133,11 +140,12 @@ class MixtureLaw(Value):
             weights: (K,) class fractions.
             covariances: (K, d, d) symmetric positive semi-definite Σ_c.
             centroids: (K, d) μ_c, of norm O(√d); None for centred classes.
+            class_names: K names of the classes, () for none.
 
         Raises:
             InputError: naming the field, its value and the allowed range.
         """
-        return cls(*law_fields(weights, covariances, centroids))
+        return cls(*law_fields(weights, covariances, centroids), class_names=class_names)
 
     @classmethod
     def fit(
@@ -148,15 +156,16 @@ class MixtureLaw(Value):
         S_c averages the outer products of the n_c deviations from the class mean; ρ as in `rfdiff.covariances.ledoit_wolf`, or given.
 
         Args:
-            samples: (n, ...) images or vectors, flattened to (n, d).
-            labels: (n,) class labels, numbers or text; classes are the distinct ones in ascending order.
+            samples: (n, ...) images or vectors, flattened to (n, d); scaled to a variance of order 1 per coordinate.
+            labels: (n,) class labels, numbers or text; classes are the distinct ones in ascending order, and their names are kept.
             weights: (K,) class fractions; None for the fractions of the labels.
             shrinkage: "ledoit-wolf", or a number ρ with 0 ≤ ρ < 1.
 
         Raises:
             InputError: naming the argument, its value and the allowed range.
         """
-        return cls.from_covariances(*class_moments(samples, labels, weights, shrinkage))
+        shares, covariances, means, names = class_moments(samples, labels, weights, shrinkage)
+        return cls.from_covariances(shares, covariances, means, class_names=names)
 
     @property
     def num_classes(self) -> int:

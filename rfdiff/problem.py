@@ -19,6 +19,7 @@ from rfdiff.value_types import Scalar, Value, as_number, is_concrete, set_field,
 
 LARGEST_NUMBER = 1e10  # of t, psi_p and psi_n: beyond it nothing of the limit is left to learn
 MOST_DRAWS = 10**9
+LARGEST_SCALE = 1e3  # of the mean square of a coordinate: data of pixels 0 … 255 have 1e4, whose quadratures do not fit into any memory
 
 
 @value_type
@@ -26,7 +27,7 @@ class Problem(Value):
     """A random-features denoiser trained on a Gaussian mixture at one diffusion time, in the proportional limit.
 
     Args:
-        mixture: law of the data, K classes.
+        mixture: law of the data, K classes, of variance of order 1: at most 1000 for σ_c² + ‖μ_c‖²/d.
         activation: name (tanh, erf, relu, softplus, gelu, sin), `Activation`, or a smooth function.
         t: diffusion time > 0 of the forward process.
         psi_p: features per dimension ψ_p = p/d > 0.
@@ -59,6 +60,7 @@ class Problem(Value):
     def __post_init__(self) -> None:
         if not isinstance(self.mixture, MixtureLaw):
             raise InputError(f"mixture: got {type(self.mixture).__name__}; allowed: a MixtureLaw")
+        _check_scale(self.mixture)
         set_field(self, "activation", as_activation(self.activation))
         for name in ("t", "psi_p", "psi_n"):
             set_field(self, name, _positive(name, getattr(self, name)))
@@ -145,6 +147,19 @@ class Problem(Value):
 def noise_variance_of(t: Any) -> Any:
     """Δ = 1 - e^{-2t} in the number type of t: float64 for plain numbers whatever JAX's precision, traced for tracers."""
     return -np.expm1(-2.0 * np.asarray(t, np.float64)) if is_concrete(t) else noise_variance(t)
+
+
+def _check_scale(law: MixtureLaw) -> None:
+    """Refuse data that were not scaled: noise of variance Δ < 1 is nothing beside them, and averages over them need ever finer rules."""
+    if not is_concrete(law.weights, law.eigenvalues, law.eigenvalue_weights, law.centroid_gram):
+        return
+    squares = law.variances + np.diagonal(law.centroid_gram)
+    c = int(np.argmax(squares))
+    if squares[c] > LARGEST_SCALE:
+        raise InputError(
+            f"mixture: class {c} has a mean square of {squares[c]:.6g} per coordinate (variance {law.variances[c]:.6g}, squared centroid "
+            f"norm over d {law.centroid_gram[c, c]:.6g}); allowed: at most {LARGEST_SCALE:g}; scale the data to variance of order 1"
+        )
 
 
 def _positive(name: str, value: Any) -> Scalar:

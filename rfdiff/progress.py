@@ -9,6 +9,8 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 LINES = 4
+PERIOD = 30.0  # seconds after which a log gets a line even if no quarter of the work was done meanwhile
+Progress = Callable[[int, int], object]  # called with (done, total) on the host, while work is going on
 
 
 class _Silent:
@@ -36,24 +38,83 @@ def progress(label: str, total: int, done: int = 0, unit: str = "seed", stream: 
         total: number of units in all.
         done: units that an earlier, interrupted run has done already; left out of the estimate of the time left.
         unit: name of a unit, singular.
-        stream: where to report; standard error if None. A terminal gets a bar, anything else at most `LINES` + 1 lines.
+        stream: where to report; standard error if None. A terminal gets a bar, anything else a line at the start, for
+            each quarter of the work, and every `PERIOD` seconds.
     """
     out: TextIO = sys.stderr if stream is None else stream
     if out.isatty():
         with tqdm(total=total, initial=done, desc=label, unit=unit, file=out, dynamic_ncols=True) as bar:
             yield bar.update
         return
-    start, state = time.monotonic(), {"done": done, "said": done * LINES // max(total, 1)}
     resumed = f", {done} of them done before" if done else ""
     print(f"{label}: {total} {unit}s{resumed}", file=out, flush=True)
+    pace, quarter, last = _Pace(done, total), done * LINES // max(total, 1), time.monotonic()
 
     def advance(n: int) -> None:
-        state["done"] += n
-        share = state["done"] * LINES // max(total, 1)
-        if share > state["said"]:
-            state["said"] = share
-            elapsed = time.monotonic() - start
-            left = elapsed / max(state["done"] - done, 1) * (total - state["done"])
-            print(f"{label}: {state['done']}/{total} {unit}s, {elapsed:.1f} s, about {left:.0f} s left", file=out, flush=True)
+        nonlocal quarter, last
+        pace.add(n)
+        reached, now = pace.done * LINES // max(total, 1), time.monotonic()
+        if reached > quarter or now - last >= PERIOD:
+            quarter, last = reached, now
+            print(f"{label}: {pace.done}/{total} {unit}s, {pace.text(unit)}", file=out, flush=True)
 
     yield advance
+
+
+class _Pace:
+    """How fast units get done. The first report holds compilation: the pace is that of later ones, unless it is the only one."""
+
+    def __init__(self, done: int, total: int) -> None:
+        self.done, self.total = done, total
+        self.start = self.since = time.monotonic()
+        self.from_done, self.reports, self.first_end = done, 0, self.start
+
+    def add(self, n: int) -> None:
+        """Count units that got done."""
+        if self.reports == 1:
+            self.since, self.from_done = self.first_end, self.done
+        self.done, self.reports, self.first_end = self.done + n, self.reports + 1, time.monotonic()
+
+    def text(self, unit: str) -> str:
+        """Time spent, rate and time left."""
+        now = time.monotonic()
+        if self.reports == 1 and self.done < self.total:
+            return f"{now - self.start:.1f} s with compilation"
+        each = (now - self.since) / max(self.done - self.from_done, 1)
+        rate = f"{each:.3g} s a {unit}" if each > 1 else f"{1 / max(each, 1e-9):.3g} {unit}s/s"
+        return f"{now - self.start:.1f} s, {rate}, about {each * (self.total - self.done):.0f} s left"
+
+
+@contextlib.contextmanager
+def reporting(label: str, unit: str = "seed", stream: TextIO | None = None) -> Iterator[Progress]:
+    """Report work whose size is told with the first (done, total); what is done by then counts as that of an earlier run.
+
+    Args:
+        label: what is being done.
+        unit: name of a unit, singular.
+        stream: where to report; standard error if None.
+    """
+    with contextlib.ExitStack() as stack:
+        advance: Callable[[int], object] | None = None
+        reported = 0
+
+        def told(done: int, total: int) -> None:
+            nonlocal advance, reported
+            if advance is None:
+                advance = stack.enter_context(progress(label, total, done, unit, stream))
+            else:
+                advance(done - reported)
+            reported = done
+
+        yield told
+
+
+def within(outer: Progress | None, before: int, total: int) -> Progress | None:
+    """Progress of a part of some work, told as that of the whole.
+
+    Args:
+        outer: what is told of the whole, or None.
+        before: units of the whole that are done when the part begins.
+        total: units of the whole.
+    """
+    return None if outer is None else lambda done, _: outer(before + done, total)

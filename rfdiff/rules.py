@@ -71,10 +71,13 @@ class GradientFlow(Value):
         taus = jnp.asarray(clock, real).reshape((-1,) + (1,) * eigenvalues.ndim)
         kappa = jnp.asarray(kappa, real)
         final = jnp.isinf(taus)
-        rate = kappa * jnp.where(final, 1, taus)
+        # far beyond any relaxation time the exponent must not overflow, nor its square in a complex division
+        rate = jnp.minimum(kappa * jnp.where(final, 1, taus), jnp.finfo(real).max ** 0.8)
         exponent = rate * lam
-        zero = exponent == 0
-        flow = rate * jnp.where(zero, 1, -jnp.expm1(-jnp.where(zero, 1, exponent)) / jnp.where(zero, 1, exponent))
+        zero, slow = exponent == 0, abs(exponent) < 1
+        nonzero = jnp.where(zero, 1, exponent)
+        scale = jnp.where(slow, rate / jnp.where(slow, nonzero, 1), 1 / jnp.where(slow, 1, lam))
+        flow = jnp.where(zero, rate, -jnp.expm1(-nonzero) * scale)
         inverse = jnp.where(lam == 0, 0, 1 / jnp.where(lam == 0, 1, lam))
         return jnp.where(final, inverse, flow)
 
@@ -269,6 +272,13 @@ def rule_of(name: str, **numbers: Any) -> Rule:
 def rule_numbers(rule: Rule) -> dict[str, Any]:
     """The numbers of a rule by name, as plain floats and lists: `rule_of(rule.name, **rule_numbers(rule))` is the same rule."""
     return {name: np.asarray(getattr(rule, name)).tolist() for name in rule.arguments}
+
+
+def log_spaced(last: int, per_decade: float) -> list[int]:
+    """Distinct steps 1 … last of a training, `per_decade` in a decade, the last one included; those below it do not depend on it."""
+    count = int(np.floor(per_decade * np.log10(last) + 1e-9)) + 1
+    steps = np.unique(np.rint(10.0 ** (np.arange(count) / per_decade)).astype(np.int64))
+    return sorted({*steps[steps <= last].tolist(), last})
 
 
 def check_stability(rule: Rule, kappa: Scalar, largest_eigenvalue: float) -> None:

@@ -1,11 +1,13 @@
 """A labelled data set in place of a mixture: real samples, of whose law nothing is assumed."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
+from rfdiff.covariance_estimates import checked_names, distinct_labels
 from rfdiff.errors import InputError
 from rfdiff.value_types import Value, as_integer, as_real_array, set_field, static, value_type
 
@@ -19,8 +21,10 @@ class Samples(Value):
 
     Args:
         samples: (N, d) one sample a row.
-        labels: (N,) integers 0 … K-1, each at least once: the classes in the order of the weights of the problem's mixture.
+        labels: (N,) class labels, numbers or text; the classes are the distinct ones in ascending order, as in `MixtureLaw.fit`, and stand
+            for those of the problem's mixture in this order. The field holds their numbers 0 … K-1.
         held_out: most held-out samples of a class per replica, ≥ 1; a class with fewer left gives all that it has left.
+        class_names: K names of the classes; () for the labels themselves.
 
     Raises:
         InputError: naming the argument, its value and the allowed range.
@@ -29,10 +33,13 @@ class Samples(Value):
     samples: Float[np.ndarray, "N d"]
     labels: Int[np.ndarray, " N"]
     held_out: int = static(default=1000)
+    class_names: tuple[str, ...] = static(default=())
 
     if TYPE_CHECKING:  # what the constructor accepts is wider than what the fields hold
 
-        def __init__(self, samples: ArrayLike, labels: ArrayLike, held_out: int | np.integer = 1000) -> None: ...
+        def __init__(
+            self, samples: ArrayLike, labels: ArrayLike, held_out: int | np.integer = 1000, class_names: Sequence[str] = ()
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         x = as_real_array("samples", self.samples)
@@ -40,20 +47,16 @@ class Samples(Value):
             raise InputError(f"samples: shape {x.shape}; allowed: (N, d) with N, d >= 1, one sample a row (flatten images first)")
         if not np.all(np.isfinite(x)):
             raise InputError(f"samples: row {int(np.flatnonzero(~np.isfinite(x).all(1))[0])} is not finite; allowed: finite numbers")
-        labels = np.asarray(self.labels)
-        if labels.shape != x.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
-            raise InputError(f"labels: shape {labels.shape} of {labels.dtype}; allowed: ({len(x)},) integers, one for each sample")
-        present = np.unique(labels)
-        if present[0] != 0 or present[-1] != len(present) - 1:
-            raise InputError(f"labels: {present.tolist()[:8]}; allowed: 0, 1, …, K-1, every class at least once")
+        names, members = distinct_labels(self.labels, len(x))
         set_field(self, "samples", x)
-        set_field(self, "labels", labels.astype(np.int64))
+        set_field(self, "labels", members)
+        set_field(self, "class_names", checked_names(self.class_names, len(names)) or tuple(map(str, names)))
         set_field(self, "held_out", as_integer("held_out", self.held_out, 1))
 
     @property
     def num_classes(self) -> int:
         """Number K of classes."""
-        return int(np.max(self.labels)) + 1
+        return len(self.class_names)
 
     @property
     def dimension(self) -> int:

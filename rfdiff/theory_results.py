@@ -4,15 +4,19 @@ They stand here and not in `rfdiff.theory` so that files and figures read them w
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 
 import jax
 import numpy as np
 from jaxtyping import Bool, Complex, Float
 
-from rfdiff.class_times import ClassTimes
+from rfdiff.class_times import TIME_NAMES, ClassTimes
 from rfdiff.errors import InputError
+from rfdiff.labels import Label, Labelled, attribute_of, dataset_of, values_of
 from rfdiff.value_types import static, value_type
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 TIE = 1e-6  # of log10 of the ratio of two times, far below the error with which any time is known
 
@@ -30,7 +34,7 @@ class Losses(NamedTuple):
 
 
 @value_type
-class Stieltjes:
+class Stieltjes(Labelled):
     """Stieltjes transform of the spectrum of the feature second moment U at Z points.
 
     Args:
@@ -47,9 +51,17 @@ class Stieltjes:
     converged: Bool[np.ndarray, " Z"]
     error_estimate: Float[np.ndarray, " Z"]
 
+    LABELS: ClassVar = {
+        "value": Label(("point",), "Stieltjes transform g(z) of the spectrum of U", "1/eigenvalue"),
+        "class_resolved": Label(("point", "class"), "part of 1 + z g that belongs to the class"),
+        "residual": Label(("point",), "relative residual of the fixed point"),
+        "converged": Label(("point",), "whether the fixed point converged"),
+        "error_estimate": Label(("point",), "error of the transform from the discretised neuron types"),
+    }
+
 
 @value_type
-class BulkTimes:
+class BulkTimes(Labelled):
     """Times read from the bulks of the spectrum (K classes), in units of τ; NaN where the support does not separate the bulks.
 
     Args:
@@ -71,9 +83,20 @@ class BulkTimes:
     gap: Float[np.ndarray, " 2"]
     separated: bool
 
+    LABELS: ClassVar = {
+        "tau_gen": Label(("class",), "typical relaxation time of the class in the generalisation bulk", "tau"),
+        "tau_mem": Label(("class",), "typical relaxation time of the class in the memorisation bulk", "tau"),
+        "fastest": Label(("bulk",), "relaxation time at the upper edge of the bulk", "tau"),
+        "slowest": Label(("bulk",), "relaxation time at the lower edge of the bulk", "tau"),
+        "shares": Label(("bulk", "class"), "part of the modes of the bulk that belongs to the class"),
+        "edges": Label(("bulk", "edge"), "eigenvalues between which the bulk lies"),
+        "gap": Label(("edge",), "eigenvalues below and above the gap between the bulks"),
+        "separated": Label((), "whether a gap of the spectrum separates the bulks"),
+    }
+
 
 @value_type
-class TimeSensitivity:
+class TimeSensitivity(Labelled):
     """Class-wise times and their logarithmic derivatives (K classes).
 
     Args:
@@ -90,9 +113,30 @@ class TimeSensitivity:
     gram_derivatives: ClassTimes
     error_estimate: float
 
+    def __repr__(self) -> str:
+        """One line: of which times, in which parameters, and how good."""
+        return f"<TimeSensitivity: {self.times!r}, in {', '.join(self.elasticities)}, error {float(self.error_estimate):.2g}>"
+
+    def to_xarray(self) -> "xr.Dataset":
+        """Times and elasticities on the axes quantity, parameter and class, d log τ/d Q_ab on the axes gram_row and gram_column too."""
+        data = dataset_of(_Stacked(self), _SENSITIVITY, {"q": self.times.q})
+        return data.assign_coords(quantity=list(TIME_NAMES), parameter=list(self.elasticities))
+
+    @classmethod
+    def from_xarray(cls, data: "xr.Dataset", where: str = "") -> Self:
+        """The sensitivities in a dataset that `to_xarray` made.
+
+        Raises:
+            InputError: a variable or attribute is missing, is not of numbers, or has other axes; the message names it.
+        """
+        values, q = values_of(data, _SENSITIVITY, where), attribute_of(data.attrs, "q", float, where)
+        slopes = dict(zip(data["parameter"].values.tolist(), values["elasticity"], strict=True))
+        elasticities = {name: ClassTimes(*slope, q=q) for name, slope in slopes.items()}
+        return cls(ClassTimes(*values["time"], q=q), elasticities, ClassTimes(*values["gram_derivative"], q=q), values["error_estimate"])
+
 
 @value_type
-class PhaseMap:
+class PhaseMap(Labelled):
     """Class-wise times over two numbers of a problem (A × B cells, K classes).
 
     Args:
@@ -110,6 +154,23 @@ class PhaseMap:
     error_estimate: Float[np.ndarray, "A B"]
     converged: Bool[np.ndarray, "A B"]
     names: tuple[str, str] = static()
+
+    def to_xarray(self) -> "xr.Dataset":
+        """Times on the axes quantity, the two numbers of the problem (by their names) and class; names and q as attributes."""
+        data = dataset_of(_Stacked(self), _map_labels(self.names), {"x": self.names[0], "y": self.names[1], "q": self.times.q})
+        return data.assign_coords(quantity=list(TIME_NAMES))
+
+    @classmethod
+    def from_xarray(cls, data: "xr.Dataset", where: str = "") -> Self:
+        """The map in a dataset that `to_xarray` made.
+
+        Raises:
+            InputError: a variable or attribute is missing, is not of numbers, or has other axes; the message names it.
+        """
+        names = (attribute_of(data.attrs, "x", str, where), attribute_of(data.attrs, "y", str, where))
+        values = values_of(data, _map_labels(names), where)
+        times = ClassTimes(*values["time"], q=attribute_of(data.attrs, "q", float, where))
+        return cls(values["first"], values["second"], times, values["error_estimate"], values["converged"].astype(bool), names)
 
     @property
     def spacings(self) -> tuple[str, str]:
@@ -161,3 +222,39 @@ def _spacing(values: np.ndarray, name: str) -> str:
         return "linear" if name.startswith("weight_") else "log"
     steps, ratios = np.diff(values), np.diff(np.log(values))
     return "log" if np.ptp(ratios) / np.mean(ratios) < np.ptp(steps) / np.mean(steps) else "linear"
+
+
+_SENSITIVITY = {
+    "time": Label(("quantity", "class"), "class-wise training time", "tau"),
+    "elasticity": Label(("parameter", "quantity", "class"), "d log time / d log parameter"),
+    "gram_derivative": Label(("quantity", "class", "gram_row", "gram_column"), "d log time / d entry of the centroids' Gram matrix"),
+    "error_estimate": Label((), "numerical error of the losses behind the times"),
+}
+
+
+def _map_labels(names: tuple[str, str]) -> dict[str, Label]:
+    x, y = names
+    return {
+        "first": Label((x,), "first number that varies", variable=x),
+        "second": Label((y,), "second number that varies", variable=y),
+        "time": Label(("quantity", x, y, "class"), "class-wise training time", "tau"),
+        "error_estimate": Label((x, y), "numerical error of the losses"),
+        "converged": Label((x, y), "whether the error came below the tolerance; elsewhere the times are NaN"),
+    }
+
+
+class _Stacked:
+    """The fields of a result, its class-wise times stacked into one array (quantity, …) each."""
+
+    def __init__(self, value: TimeSensitivity | PhaseMap) -> None:
+        vars(self).update(
+            {name: getattr(value, name) for name in ("first", "second", "error_estimate", "converged") if hasattr(value, name)}
+        )
+        self.time = _stack(value.times)
+        if isinstance(value, TimeSensitivity):
+            self.elasticity = np.stack([_stack(slope) for slope in value.elasticities.values()])
+            self.gram_derivative = _stack(value.gram_derivatives)
+
+
+def _stack(times: ClassTimes) -> np.ndarray:
+    return np.stack([np.asarray(getattr(times, name)) for name in TIME_NAMES])

@@ -9,6 +9,7 @@ PACKAGE = "rfdiff"
 VOCABULARY = (
     "errors",
     "value_types",
+    "symmetric",
     "labels",
     "progress",
     "machine_memory",

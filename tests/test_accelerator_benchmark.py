@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+import os
 import resource
 import subprocess
 import sys
@@ -89,10 +90,12 @@ def test_small_form(tmp_path: Path) -> None:
     def run() -> dict[str, Any]:
         arguments = ["--form", "small", "--minutes", "30", "--out", str(tmp_path)]
         command = [sys.executable, str(ROOT / "benchmarks" / "accelerator.py"), *arguments]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1900, check=False)
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1900, check=False)
         assert done.returncode == 0, done.stderr
         (path,) = tmp_path.glob("accelerator_*.json")
-        return json.loads(path.read_text())
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
 
     def spent() -> float:
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)

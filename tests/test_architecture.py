@@ -1,6 +1,7 @@
 """The import wall, the naming of files, docstrings, global settings: read from the source, and from an import in a fresh process."""
 
 import ast
+import importlib
 import json
 import os
 import subprocess
@@ -47,8 +48,9 @@ def test_no_import_cycles() -> None:
             for target in (parts, parts[:-1]):
                 graph[module] |= {candidate for candidate in (".".join(target), ".".join([*target, "__init__"])) if candidate in names}
         graph[module].discard(module)
-        if not module.endswith("__init__"):  # `from rfdiff.theory import x` inside theory reads a sibling, not the package's exports
-            graph[module].discard(".".join([*module.split(".")[:-1], "__init__"]))
+        if not module.endswith("__init__"):  # `from rfdiff.theory import x` inside theory reads a module of it, not the package's exports
+            above = module.split(".")[:-1]
+            graph[module] -= {".".join([*above[:depth], "__init__"]) for depth in range(len(above), 0, -1)}
     assert rules.cycles(graph) == []
     assert any(graph.values())
 
@@ -121,6 +123,36 @@ def test_import_starts_nothing_and_changes_nothing() -> None:
     report = json.loads(result.stdout)
     assert report["events"] == [] and report["changed"] == []
     assert report["modules"] >= len(rules.VOCABULARY)
+
+
+LAZY_PROBE = """
+import sys
+import rfdiff
+assert "jax" not in sys.modules, "import rfdiff loads jax"
+for name in rfdiff.__all__:
+    if name not in ("load", "save", "Result", "plots", "generation"):
+        getattr(rfdiff, name)
+print(*({"xarray", "optax", "matplotlib", "h5py", "h5netcdf", "tyro", "distributed", "flax"} & sys.modules.keys()))
+rfdiff.load, rfdiff.plots
+print("xarray" in sys.modules, "matplotlib" in sys.modules)
+"""
+
+
+def test_heavy_libraries_load_at_first_use() -> None:
+    """The vocabulary and both sides need none of them; `rfdiff.load` and `rfdiff.plots` bring theirs."""
+    result = subprocess.run([sys.executable, "-c", LAZY_PROBE], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == ["", "True True"]
+
+
+def test_front_door_names_what_it_holds() -> None:
+    assert set(rfdiff.__all__) <= set(dir(rfdiff)) and len(rfdiff.__all__) <= 35
+    for name, home in rfdiff.HOMES.items():
+        assert getattr(rfdiff, name) is getattr(importlib.import_module(f"rfdiff.{home}"), name)
+    typed = rules.exported_names((PACKAGE / "__init__.py").read_text())
+    assert {name for name in typed if not name.startswith("_") and name not in ("importlib", "TYPE_CHECKING")} == set(rfdiff.__all__)
+    with pytest.raises(AttributeError, match="module 'rfdiff' has no attribute 'Problme'"):
+        rfdiff.Problme  # noqa: B018
 
 
 def test_import_probe_rejects_what_it_should(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from experiments.limits import Comparison, compare, jackknife_error, variables, with_error
+from experiments.limits import Comparison, agreement, compare, jackknife_error, rejection, same_order, variables, with_error
 from experiments.readings import gap_times
 from rfdiff import LearningCurves
 
@@ -34,16 +34,15 @@ def compared(data: xr.Dataset, theory: np.ndarray = TRUE) -> Comparison:
 def test_the_limit_is_reached_and_everything_else_rejected(first: float) -> None:
     found = compared(ensemble(first, second=first**2 / 2))
     assert np.all(found.out() < found.threshold)
-    assert [good for _, good in found.verdict("times", found.theory[:, ::-1], "exchanged classes")] == [True, True]
+    assert agreement("times", [found]).holds and rejection("times", [(found, found.theory[:, ::-1])]).holds
     wrong = compared(ensemble(first, second=first**2 / 2), TRUE * 1.1)
     assert np.all(wrong.out() > wrong.threshold)
-    assert not found.verdict("times", found.theory, "the same theory")[1][1]
+    assert not rejection("times", [(found, found.theory)]).holds
 
 
 def test_what_survives_the_limit_is_not_agreement() -> None:
     found = compared(ensemble(first=4.0, second=0.0), TRUE * np.exp(0.1))
-    said = dict(found.verdict("times", found.theory[:, ::-1], "exchanged classes"))
-    assert list(said.values()) == [False, True]
+    assert not agreement("times", [found]).holds and rejection("times", [(found, found.theory[:, ::-1])]).holds
     # the deviation at d alone, 4/40, is just that size: without the second dimension it would have passed for theory
     np.testing.assert_allclose(found.seen, found.theory, atol=5 * found.seen_error.max())
 
@@ -55,10 +54,12 @@ def test_order_counts_only_where_it_is_clear() -> None:
         return np.log(values[..., 0] / values[..., 1])
 
     right = compare(data, "networks", lead(TRUE), lead, D)
-    assert right.order("times")[1] and "3 of 3 cells" in right.order("times")[0]
-    assert not compare(data, "networks", -lead(TRUE), lead, D).order("times")[1]
+    judged = same_order("times", [right])
+    assert judged.holds and "(3 of 3 cells)" in judged.name and judged.worst == "0"
+    wrong = same_order("times", [right, compare(data, "networks", -lead(TRUE), lead, D)])
+    assert not wrong.holds and "(6 of 6 cells)" in wrong.name and wrong.worst == "3"
     noisy = compare(ensemble(4.0, 0.0, spread=3.0), "networks", lead(TRUE), lambda values: lead(np.abs(values)), D)
-    assert not noisy.order("times")[1]
+    assert not same_order("times", [noisy]).holds and not same_order("times", [right, noisy]).holds
 
 
 def test_jackknife_of_a_mean_is_its_standard_error() -> None:
@@ -71,9 +72,10 @@ def test_values_that_do_not_exist_are_left_out_and_none_at_all_is_no_agreement()
     data = ensemble(4.0, 8.0)
     data["networks_large"].values[0] = np.nan
     found = compared(data)
-    assert "in all 4 values" in found.verdict("times", found.theory[:, ::-1], "exchanged classes")[0][0]
+    assert "(4 values)" in agreement("times", [found]).name
     data["networks_large"].values[:] = np.nan
-    assert not any(good for _, good in compared(data).verdict("times", np.log(TRUE[:, ::-1]), "exchanged classes"))
+    nothing = compared(data)
+    assert not agreement("times", [nothing]).holds and not rejection("times", [(nothing, np.log(TRUE[:, ::-1]))]).holds
 
 
 def test_with_error_shows_two_digits_of_the_error() -> None:
@@ -89,3 +91,11 @@ def test_gap_times_use_one_level_for_all_classes() -> None:
     np.testing.assert_allclose(gap_times(curves), [10**0.5, 10**1.2], rtol=1e-12)  # both at 0.4, half of the smaller final gap
     closed = LearningCurves(taus, gap, gap, zeros, np.zeros(2), np.full(2, 0.5), 1.0, 0.0, zeros, zeros, zeros)
     assert np.isnan(gap_times(closed)).all()
+
+
+def test_of_several_comparisons_the_one_nearest_to_failing_is_shown() -> None:
+    near, far = compared(ensemble(4.0, 8.0)), compared(ensemble(4.0, 8.0), TRUE * 1.1)
+    together = agreement("times", [near, far])
+    assert not together.holds and together.worst == agreement("times", [far]).worst and "(12 values)" in together.name
+    exchanged = (near, near.theory[:, ::-1])
+    assert rejection("times", [exchanged, (near, near.theory)]).worst == "0 of 6 values"

@@ -1,16 +1,16 @@
 """The experiments' harness, and every committed experiment: its criterion holds and its README says what its result file says."""
 
+import ast
 import types
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import xarray as xr
 from matplotlib.figure import Figure
 
+import rfdiff
 from experiments import harness
-from rfdiff.files.dataset_file import load_dataset, save_dataset
 
 README = f"# Example\n\n{harness.OPEN}\n{harness.CLOSE}\n\nAfter.\n"
 
@@ -41,8 +41,9 @@ class Example:
     def table(self, dataset: xr.Dataset) -> str:
         return harness.markdown(["x", "y"], [[f"{x}", f"{y}"] for x, y in zip(dataset["x"].values, dataset["y"].values, strict=True)])
 
-    def verdict(self, dataset: xr.Dataset) -> list[tuple[str, bool]]:
-        return [("squares are not negative", self.claim and bool(np.all(dataset["y"] >= 0)))]
+    def criteria(self, dataset: xr.Dataset) -> list[harness.Criterion]:
+        least = float(dataset["y"].min())
+        return [harness.Criterion("smallest square, |x|²", f"{least:g}", ">= 0", self.claim and least >= 0)]
 
     def draw(self, dataset: xr.Dataset) -> Figure:
         figure = Figure()
@@ -59,9 +60,10 @@ def test_a_run_writes_result_figure_and_readme(example: Example, capsys: pytest.
     home = harness.folder(example)
     assert harness.main(example, []) == 0
     text = (home / "README.md").read_text()
-    assert "| 3 | 9 |\n\n- holds: squares are not negative\n\nComputed in 0.0 minutes, rfdiff" in text
+    assert "| smallest square, \\|x\\|² | 1 | >= 0 | yes |\n\ns.e.: standard errors. Computed in 0.0 minutes, rfdiff" in text
+    assert "## Numbers\n\n| x | y |\n| --- | --- |\n| 1 | 1 |" in text
     assert text.startswith("# Example") and text.endswith("\n\nAfter.\n")
-    assert load_dataset(home / "result.nc").attrs["experiment"] == "example"
+    assert harness.result_of(home).attrs["experiment"] == "example"
     assert sorted(path.name for path in home.iterdir()) == ["README.md", "figure.png", "result.nc", "run.py"]
     assert harness.main(example, ["--check"]) == 0
     assert "the criterion holds and the README is up to date" in capsys.readouterr().out
@@ -70,12 +72,12 @@ def test_a_run_writes_result_figure_and_readme(example: Example, capsys: pytest.
 def test_an_interrupted_run_goes_on(example: Example, capsys: pytest.CaptureFixture[str]) -> None:
     example.stop_at = 3
     assert harness.main(example, []) == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command resumes" in capsys.readouterr().err
     assert not (harness.folder(example) / "result.nc").exists()
     example.stop_at = -1
     assert harness.main(example, []) == 0
     assert example.calls == [1, 2, 3]
-    assert load_dataset(harness.folder(example) / "result.nc")["y"].values.tolist() == [1, 4, 9]
+    assert harness.result_of(harness.folder(example))["y"].values.tolist() == [1, 4, 9]
 
 
 def test_kept_cells_are_not_taken_for_those_of_another_source(example: Example) -> None:
@@ -97,25 +99,25 @@ def test_check_finds_what_is_stale_or_broken(example: Example, capsys: pytest.Ca
     (home / "README.md").write_text(good.replace("| 3 | 9 |", "| 3 | 8 |"))
     assert "numbers in README.md are not those of result.nc" in harness.check(example)[0]
     (home / "README.md").write_text(good)
-    save_dataset(load_dataset(home / "result.nc"), home / "result.nc", smoke=1)
+    rfdiff.save(harness.result_of(home), home / "result.nc", smoke=1)
     assert "is a smoke result" in harness.check(example)[0]
     (home / "figure.png").unlink()
     example.claim = False
     faults = " ".join(harness.check(example))
-    assert "does not hold: squares are not negative" in faults and "no figure.png" in faults
+    assert "does not hold: smallest square, |x|²: 1; allowed: >= 0" in faults and "no figure.png" in faults
     assert harness.main(example, ["--check"]) == 1
     assert harness.main(example, ["--redraw"]) == 1
     assert (home / "figure.png").is_file() and example.calls == [1, 2, 3]
-    assert "DOES NOT HOLD" in (home / "README.md").read_text()
-    example.verdict = lambda dataset: []  # type: ignore[method-assign]
-    assert "the verdict is empty" in " ".join(harness.check(example))
+    assert "| **NO** |" in (home / "README.md").read_text()
+    example.criteria = lambda dataset: []  # type: ignore[method-assign]
+    assert "no criterion" in " ".join(harness.check(example))
 
 
 def test_smoke_needs_a_folder_of_its_own(example: Example, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert harness.main(example, ["--smoke"]) == 2
     assert "give another folder with --out" in capsys.readouterr().err
     assert harness.main(example, ["--smoke", "--out", str(tmp_path / "a" / "b")]) == 0
-    assert load_dataset(tmp_path / "a" / "b" / "result.nc").sizes["x"] == 2
+    assert harness.result_of(tmp_path / "a" / "b").sizes["x"] == 2
     assert (harness.folder(example) / "README.md").read_text() == README
     assert harness.main(example, ["--check", "--out", str(tmp_path / "a" / "b")]) == 0
 
@@ -153,3 +155,30 @@ def test_committed_experiment(name: str) -> None:
 def test_index_is_up_to_date() -> None:
     text = (harness.HOME / "README.md").read_text(encoding="utf-8")
     assert harness.with_numbers(text, harness.index()) == text
+
+
+def inner_imports(source: str) -> list[str]:
+    """Imports of rfdiff that its users do not have: not a public name of the front door, of its subpackages, or of the extra `images`."""
+    inner = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            inner += [alias.name for alias in node.names if alias.name.startswith("rfdiff.")]
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "rfdiff":
+            module = node.module or ""
+            if module.startswith("rfdiff.images"):
+                continue
+            top = module.removeprefix("rfdiff").lstrip(".")
+            public = [*rfdiff.__all__, "images"] if not top else getattr(rfdiff, top).__all__ if top in rfdiff.__all__ else []
+            inner += [f"{module}.{alias.name}" for alias in node.names if alias.name not in public]
+    return inner
+
+
+@pytest.mark.parametrize("path", sorted(harness.HOME.rglob("*.py")), ids=lambda path: str(path.relative_to(harness.HOME)))
+def test_experiments_use_the_front_door(path: Path) -> None:
+    assert inner_imports(path.read_text(encoding="utf-8")) == []
+
+
+def test_inner_imports_are_seen() -> None:
+    assert inner_imports("from rfdiff import Problem, theory\nfrom rfdiff.plots import save_figure\nimport numpy") == []
+    source = "from rfdiff.curves import CURVE_NAMES\nfrom rfdiff.theory import dynamics\nimport rfdiff.problem\nfrom rfdiff import curves"
+    assert inner_imports(source) == ["rfdiff.curves.CURVE_NAMES", "rfdiff.theory.dynamics", "rfdiff.problem", "rfdiff.curves"]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from rfdiff.activation import Activation
+from rfdiff.errors import InputError
 from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
 from rfdiff.value_types import as_number
@@ -132,7 +133,7 @@ def test_the_example_is_case_a(case_a: Problem) -> None:
 
 @pytest.mark.parametrize("draws", [math.inf, 1, 12])
 def test_toml_round_trip(draws: float, case_b: Problem, tmp_path: Path) -> None:
-    thirds = MixtureLaw.isotropic([1 / 3, 0.5, 1 / 6], [0.1 + 0.2, 1e-9, 1e9], np.diag([0.1, 0.0, 1 / 7]))
+    thirds = MixtureLaw.isotropic([1 / 3, 0.5, 1 / 6], [0.1 + 0.2, 1e-9, 900.0], np.diag([0.1, 0.0, 1 / 7]))
     for law in (thirds, case_b.mixture, MixtureLaw.isotropic([0.3, 0.3, 0.4000001], [1, 1, 1])):
         problem = Problem(law, "softplus", 1 / 3, math.pi, 1e-3, draws)
         path = tmp_path / "problem.toml"
@@ -232,3 +233,48 @@ def test_bad_files_are_named(content: bytes, message: str, tmp_path: Path) -> No
 def test_a_missing_file_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         Problem.from_toml(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("law", "message"),
+    [
+        (MixtureLaw.isotropic([0.5, 0.5], [1.0, 1e30]), r"class 1 has a mean square of 1e\+30 per coordinate \(variance 1e\+30"),
+        (MixtureLaw.isotropic([1.0], [1.0], [[1e4]]), r"mean square of 10001 .*squared centroid norm over d 10000"),
+        (MixtureLaw.fit(np.random.default_rng(0).integers(0, 256, (40, 5)), np.repeat([0, 1], 20)), "mean square of"),
+    ],
+)
+def test_data_that_were_not_scaled_are_refused_by_name(law: MixtureLaw, message: str) -> None:
+    with pytest.raises(InputError, match=f"^mixture: .*{message}.*; allowed: at most 1000; scale the data to variance of order 1"):
+        Problem(law, "tanh", 0.1, 4.0, 3.0)
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32, np.int64, np.array, jnp.array])
+def test_numbers_of_every_kind_are_taken(kind: Any) -> None:
+    problem = Problem(GOOD["mixture"], "tanh", t=kind(1), psi_p=kind(4), psi_n=kind(3), noise_draws=kind(2))
+    assert problem.equals(Problem(GOOD["mixture"], "tanh", t=1.0, psi_p=4.0, psi_n=3.0, noise_draws=2))
+    assert type(problem.psi_p) is float and type(problem.noise_draws) is int
+
+
+def test_a_byte_order_mark_means_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "problem.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + EXAMPLE.read_bytes())
+    assert Problem.from_toml(path).equals(Problem.from_toml(EXAMPLE))
+
+
+def test_a_home_folder_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "problem.toml").write_bytes(EXAMPLE.read_bytes())
+    assert Problem.from_toml("~/problem.toml").equals(Problem.from_toml(EXAMPLE))
+
+
+def test_a_number_of_too_many_digits_is_named_with_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "digits.toml"
+    path.write_text(f"t = {'9' * 5000}")
+    with pytest.raises(InputError, match=r"digits\.toml: not a TOML file: .*digits"):
+        Problem.from_toml(path)
+
+
+def test_with_mixture_changes_the_law_alone() -> None:
+    problem, law = Problem(**GOOD), MixtureLaw.isotropic([1.0], [2.0])
+    other = problem.with_mixture(law)
+    assert other.mixture.equals(law) and other.with_mixture(problem.mixture).equals(problem)

@@ -42,9 +42,10 @@ def test_progress_estimates_the_time_left_from_this_run_alone(monkeypatch: pytes
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock["now"])
     stream = io.StringIO()
     with progress.progress("work", 100, 50, stream=stream) as advance:
-        clock["now"] += 30.0
-        advance(25)
-    assert stream.getvalue().splitlines()[-1] == "work: 75/100 seeds, 30.0 s, about 30 s left"
+        for _ in range(2):
+            clock["now"] += 15.0
+            advance(13)
+    assert stream.getvalue().splitlines()[-1] == "work: 76/100 seeds, 30.0 s, 1.15 s a seed, about 28 s left"
 
 
 def test_progress_is_given_to_a_callback(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,3 +55,49 @@ def test_progress_is_given_to_a_callback(monkeypatch: pytest.MonkeyPatch) -> Non
     with progress.progress("work", 1, unit="time") as reporter:
         reporter(1)
     assert stream.getvalue().splitlines()[0] == "work: 1 times"
+
+
+def test_compilation_counts_once_and_not_for_every_unit_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first unit took 41 s with its compilation, later ones 1 s: 66 units take 66 s."""
+    clock = {"now": 0.0}
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock["now"])
+    stream = io.StringIO()
+    with progress.progress("work", 100, stream=stream) as advance:
+        for seconds, count in ((41.0, 1), (1.0, 1), (1.0, 1), (31.0, 31)):
+            clock["now"] += seconds
+            advance(count)
+    lines = stream.getvalue().splitlines()
+    assert lines[1] == "work: 1/100 seeds, 41.0 s with compilation"
+    assert lines[-1] == "work: 34/100 seeds, 74.0 s, 1 seeds/s, about 66 s left"
+
+
+def test_a_log_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = {"now": 0.0}
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock["now"])
+    stream = io.StringIO()
+    with progress.progress("training", 20_000, unit="step", stream=stream) as advance:
+        for _ in range(100):
+            clock["now"] += 1.0
+            advance(5)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 4 and lines[1] == "training: 150/20000 steps, 30.0 s, 5 steps/s, about 3970 s left"
+
+
+def test_work_that_tells_done_and_total_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    with progress.reporting("work", "cell", stream) as told:
+        for done in (6, 7, 9, 10):
+            told(done, 10)
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "work: 10 cells, 6 of them done before" and lines[-1].startswith("work: 10/10 cells, ")
+    with progress.reporting("nothing", stream=stream):
+        pass
+    assert "nothing" not in stream.getvalue()
+
+
+def test_a_part_is_told_as_part_of_the_whole() -> None:
+    told: list[tuple[int, int]] = []
+    inner = progress.within(lambda done, total: told.append((done, total)), 30, 100)
+    assert inner is not None
+    inner(5, 20)
+    assert told == [(35, 100)] and progress.within(None, 30, 100) is None

@@ -1,8 +1,9 @@
-"""The README: its Python runs, and the commands it shows exist."""
+"""README and documents: their Python runs, the commands they show exist, their links lead somewhere."""
 
 import contextlib
 import functools
 import io
+import os
 import re
 import shlex
 import subprocess
@@ -15,6 +16,7 @@ from rfdiff.cli import entry
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
+DOCUMENTS = [README, *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]
 
 
 def blocks(text: str, *languages: str) -> list[str]:
@@ -43,21 +45,11 @@ def unknown_commands(text: str, subcommands: set[str], targets: set[str]) -> lis
             bad.append(shlex.join(words))
         if words[0].split("/")[-1] == "rfdiff":
             missing = [word for word in rest if word.startswith("experiments/") and not (ROOT / word).exists()]
+            if words[1:2] == ["--tyro-print-completion"]:
+                continue
             if missing or (rest and rest[0] not in subcommands) or (not rest and "--help" not in words):
                 bad.append(shlex.join(words))
     return bad
-
-
-def rfdiff(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line of this tree."""
-    command = [sys.executable, "-c", "import sys; from rfdiff.cli import main; sys.exit(main())", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-
-
-@pytest.fixture(scope="module")
-def readme() -> str:
-    assert README.exists(), "README.md is missing"
-    return README.read_text(encoding="utf-8")
 
 
 def make_targets() -> set[str]:
@@ -66,27 +58,55 @@ def make_targets() -> set[str]:
     return set(line.split())
 
 
-def run_blocks(code: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def read(document: Path) -> str:
+    return document.read_text(encoding="utf-8")
+
+
+def name_of(document: Path) -> str:
+    return str(document.relative_to(ROOT))
+
+
+every_document = pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+
+
+def with_blocks(*languages: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("document", [path for path in DOCUMENTS if blocks(read(path), *languages)], ids=name_of)
+
+
+@with_blocks("python")
+def test_python_blocks_run(document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks in order, in one namespace, as a reader would type them, in an empty directory that holds the experiments."""
-    (folder / "experiments").symlink_to(ROOT / "experiments")
-    monkeypatch.chdir(folder)
-    namespace: dict[str, object] = {"__name__": "readme"}
-    for i, block in enumerate(code):
-        exec(compile(block, f"README.md, Python block {i + 1}", "exec"), namespace)
-
-
-def test_python_blocks_run(readme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code = blocks(readme, "python")
-    assert code, "the README shows no Python"
-    run_blocks(code, tmp_path, monkeypatch)
+    (tmp_path / "experiments").symlink_to(ROOT / "experiments")
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, object] = {"__name__": "document"}
+    for i, block in enumerate(blocks(read(document), "python")):
+        exec(compile(block, f"{name_of(document)}, Python block {i + 1}", "exec"), namespace)
 
 
 @pytest.mark.slow
-def test_long_python_blocks_run(readme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those marked `py` take most of a minute to compile; they go on from the others."""
-    code = blocks(readme, "python", "py")
-    assert len(code) > len(blocks(readme, "python"))
-    run_blocks(code, tmp_path, monkeypatch)
+@with_blocks("py")
+def test_long_python_blocks_run(document: Path, tmp_path: Path) -> None:
+    """Those marked `py` compile for long or need several devices; they continue the others, in a process with eight devices."""
+    code = "\n".join(blocks(read(document), "python", "py"))
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+    environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_readme_shows_python_and_is_short() -> None:
+    lines = read(README).splitlines()
+    assert len(lines) <= 150
+    assert [line for line in lines if len(line) > 120] == []
+    (code,) = blocks(read(README), "python")
+    assert len([line for line in code.splitlines() if line]) <= 12
+    assert all(f"({name_of(document)})" in read(README) for document in DOCUMENTS[1:])
+
+
+@every_document
+def test_prose_keeps_its_width(document: Path) -> None:
+    assert [line for line in read(document).splitlines() if len(line) > 120 and not line.startswith("|")] == []
 
 
 def placeholders(text: str) -> list[str]:
@@ -94,32 +114,51 @@ def placeholders(text: str) -> list[str]:
     return re.findall(r"^[ \t]*[^\w\n]*([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)*)[^\w\n]*$", text, re.MULTILINE)
 
 
-def test_nothing_is_left_to_fill_in(readme: str) -> None:
-    assert placeholders(readme) == []
+@every_document
+def test_nothing_is_left_to_fill_in(document: Path) -> None:
+    assert placeholders(read(document)) == []
+
+
+def test_placeholders_are_seen() -> None:
     assert placeholders("# Title\n\nBENCHMARK_TABLE\n\n<RESULT>\n| ID | THIS |\nUSE_THIS and that\n") == ["BENCHMARK_TABLE", "RESULT"]
 
 
-def test_commands_exist(readme: str) -> None:
-    shown = commands(readme)
-    assert {"make", "rfdiff"} <= {words[0].split("/")[-1] for words in shown}
-    helped = rfdiff("--help")
-    assert helped.returncode == 0, helped.stderr
-    names = ("predict", "simulate", "compare", "plan", "phase-map", "times", "plot", "sweep", "collect", "speciate", "generate", "images")
-    subcommands = {name for name in names if re.search(rf"\b{name}\b", helped.stdout)}
-    assert unknown_commands(readme, subcommands, make_targets()) == []
+@functools.cache
+def subcommands() -> set[str]:
+    """Commands that `rfdiff --help` lists."""
+    return set(re.findall(r"• ([a-z-]+)", explained()))
+
+
+@every_document
+def test_commands_exist(document: Path) -> None:
+    assert {"predict", "compare", "images"} <= subcommands()
+    assert unknown_commands(read(document), subcommands(), make_targets()) == []
+
+
+def test_the_commands_page_shows_every_command() -> None:
+    page = read(ROOT / "docs" / "command-line.md")
+    shown = {words[1] for words in commands(page) if words[0] == "rfdiff" and not words[1].startswith("-")}
+    assert shown | {"images"} == subcommands()
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_shell_completion_as_documented(shell: str) -> None:
+    assert f"--tyro-print-completion {shell}" in read(ROOT / "docs" / "command-line.md")
+    assert "phase-map" in explained("--tyro-print-completion", shell)
 
 
 @functools.cache
 def explained(*names: str) -> str:
     """What `rfdiff NAME --help` prints, or `rfdiff images NAME --help`."""
     with contextlib.redirect_stdout(io.StringIO()) as told:
-        assert entry.main([*names, "--help"]) == 0
+        assert entry.main(list(names) if "--tyro-print-completion" in names else [*names, "--help"]) == 0
     return told.getvalue()
 
 
-def test_options_exist(readme: str) -> None:
+@every_document
+def test_options_exist(document: Path) -> None:
     """Each `rfdiff` command's long options are ones its subcommand explains."""
-    for words in commands(readme):
+    for words in commands(read(document)):
         if words[0].split("/")[-1] != "rfdiff" or len(words) < 2 or words[1].startswith("-"):
             continue
         names = words[1 : 3 if words[1] == "images" else 2]
@@ -127,9 +166,10 @@ def test_options_exist(readme: str) -> None:
             assert not word.startswith("--") or word.split("=")[0] in explained(*names), f"{shlex.join(words)}: no option {word}"
 
 
-def test_linked_files_exist(readme: str) -> None:
-    links = re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", readme) + re.findall(r'src="(?!https?:)([^"]+)"', readme)
-    assert [link for link in links if not (ROOT / link).exists()] == []
+@pytest.mark.parametrize("document", [*DOCUMENTS, *sorted((ROOT / "experiments").rglob("README.md"))], ids=name_of)
+def test_linked_files_exist(document: Path) -> None:
+    links = re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", read(document))
+    assert [link for link in links if not (document.parent / link).exists()] == []
 
 
 def test_make_targets_are_explained() -> None:

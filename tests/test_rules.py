@@ -1,13 +1,28 @@
 """Training rules as spectral filters: limits, closed forms, direct recursions, stability."""
 
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rfdiff.rules import STEP_BITS, GradientDescent, GradientFlow, HeavyBall, Ridge, Rule, check_stability, check_taus
+from rfdiff.errors import InputError
+from rfdiff.rules import (
+    RULES,
+    STEP_BITS,
+    GradientDescent,
+    GradientFlow,
+    HeavyBall,
+    Ridge,
+    Rule,
+    RuleName,
+    check_stability,
+    check_taus,
+    log_spaced,
+    rule_numbers,
+    rule_of,
+)
 from rfdiff.value_types import is_concrete
 from tests.tolerances import loglog_slope
 
@@ -257,3 +272,45 @@ def test_malformed_taus(taus: Any, message: str, schedule: Any) -> None:
 
 def test_one_time_is_a_list_of_one() -> None:
     assert check_taus(3).tolist() == [3.0] and check_taus([0, np.inf]).tolist() == [0.0, np.inf]
+
+
+@pytest.mark.parametrize("rule", [GradientFlow(), GradientDescent(0.1), HeavyBall(0.1, 0.9), Ridge([0.1, 0.01])])
+def test_a_rule_is_made_again_from_its_name_and_numbers(rule: Any) -> None:
+    again: Any = rule_of(rule.name, **rule_numbers(rule))
+    assert rule.equals(again) and type(again) is RULES[rule.name]
+
+
+def test_the_registry_holds_every_rule() -> None:
+    assert get_args(RuleName) == tuple(RULES)
+    assert {name: rule.arguments for name, rule in RULES.items()} == {
+        "gradient-flow": (),
+        "gradient-descent": ("step_size",),
+        "heavy-ball": ("step_size", "momentum"),
+        "ridge": ("penalties",),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers", "message"),
+    [
+        ("adam", {}, "^rule: 'adam'; allowed: gradient-flow, gradient-descent, heavy-ball, ridge"),
+        ("heavy-ball", {"step_size": 0.1}, "^momentum: missing; allowed: rule heavy-ball takes step_size, momentum"),
+        ("gradient-flow", {"step_size": 0.1}, "^step_size: given; allowed: rule gradient-flow takes no numbers"),
+        ("gradient-descent", {"step_size": -1}, "^step_size: -1; allowed: a finite number > 0"),
+    ],
+)
+def test_refused_rules(name: str, numbers: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        rule_of(name, **numbers)
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32, np.array, jnp.array])
+def test_numbers_of_every_kind_are_taken(kind: Any) -> None:
+    assert HeavyBall(kind(0.5), kind(0.25)).equals(HeavyBall(0.5, 0.25))
+    assert Ridge(kind([0.5, 0.25]) if kind in (np.array, jnp.array) else [kind(0.5), kind(0.25)]).equals(Ridge([0.5, 0.25]))
+
+
+def test_steps_are_log_spaced() -> None:
+    assert log_spaced(20, 4) == [1, 2, 3, 6, 10, 18, 20]
+    assert set(log_spaced(20, 4)) - {20} <= set(log_spaced(5000, 4))
+    assert log_spaced(1, 8) == [1] and log_spaced(1000, 1) == [1, 10, 100, 1000]

@@ -1,4 +1,4 @@
-"""At equal variances the class of smaller centroid generalises first, several times more weakly than a class of higher variance does.
+"""At equal variances the class with the smaller centroid generalises first; the centroid matters at most a quarter as much as the variance.
 
 Two classes of equal fractions and (but for the yardstick) variance 1. Elasticities e = d log(τ_0/τ_1) / d log x at the symmetric point,
 x the ratio of the squared centroid norms, or of the variances, at constant product: derivatives of the closed form (`theory.sensitivity`).
@@ -12,7 +12,8 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from experiments import harness
-from experiments.limits import Comparison, compare, points, variables
+from experiments.harness import Criterion
+from experiments.limits import Comparison, agreement, compare, points, rejection, same_order, variables
 from experiments.readings import GEN, LABELS, MEM, ROWS, isotropic, log_ratio, predicted, problem_of, simulated
 from rfdiff import theory
 from rfdiff.plots import class_colors
@@ -84,29 +85,29 @@ def _comparison(data: xr.Dataset, name: str, row: int, ratio: bool) -> Compariso
     return compare(data, name, read(data[name].sel(ratio=data["shown"].values, method="nearest").values), read, data.attrs["d"])
 
 
-def verdict(data: xr.Dataset) -> list[tuple[str, bool]]:
+def criteria(data: xr.Dataset) -> list[Criterion]:
     e = data["elasticity"].values
-    relative = abs(e[:, 0, 0] / e[:, 1, 0])
-    said = [
-        ("theory: the class of smaller centroid generalises first (elasticity of τ_gen to the squared norm > 0)",
-         bool(np.all(e[:, 0, 0] > 0))),
-        ("theory: the class of higher variance generalises first (elasticity < 0)", bool(np.all(e[:, 1, 0] < 0))),
-        (f"theory: on τ_gen the norm acts at most a quarter as strongly as the variance (largest: {np.max(relative):.3f})",
-         bool(np.all(relative < 0.25))),
-        ("theory: the class of smaller centroid is memorised first (elasticity of τ_mem to the squared norm > 0)",
-         bool(np.all(e[:, 0, 1] > 0))),
+    relative, norm_gen, norm_mem, variance_gen = float(np.max(abs(e[:, 0, 0] / e[:, 1, 0]))), e[:, 0, 0], e[:, 0, 1], e[:, 1, 0]
+    judged = [
+        Criterion("theory: elasticity of τ_gen to the squared norm (smaller centroid first)", f"{norm_gen.min():+.3f}", "> 0",
+                  bool(np.all(norm_gen > 0))),
+        Criterion("theory: elasticity of τ_gen to the variance (higher variance first)", f"{variance_gen.max():+.3f}", "< 0",
+                  bool(np.all(variance_gen < 0))),
+        Criterion("theory: ratio of the two, norm over variance", f"{relative:.3f}", "< 0.25", relative < 0.25),
+        Criterion("theory: elasticity of τ_mem to the squared norm (smaller centroid first)", f"{norm_mem.min():+.3f}", "> 0",
+                  bool(np.all(norm_mem > 0))),
     ]  # fmt: skip
     if data.sizes["tilted"]:
-        slope = float(np.max(abs(data["angle_slope"].values[:, 0])))
-        weak = slope < abs(float(e[-1, 0, 0]))
-        said.append((f"theory: the angle acts on τ_gen less than the norm: |d log τ_gen/d cos| at most {slope:.3f}", weak))
-    for name in RATIOS:
-        for row, time in ((GEN, "τ_gen"), (MEM, "τ_mem")):
-            each = _comparison(data, name, row, ratio=False)
-            what = f"{name.replace('_', ' ')}, {time}"
-            agrees, rejects = each.verdict(f"{what} of every class", each.theory[:, ::-1], "a theory with the classes exchanged")
-            said += [agrees, rejects, _comparison(data, name, row, ratio=True).order(what)] if row == GEN else [agrees]
-    return said
+        slope, norm = float(np.max(abs(data["angle_slope"].values[:, 0]))), abs(float(norm_gen[-1]))
+        judged.append(Criterion("theory: effect of the angle on τ_gen, |d log τ_gen/d cos|", f"{slope:.3f}", f"< {norm:.3f}", slope < norm))
+    gen, mem, leads = ([_comparison(data, name, row, ratio) for name in RATIOS] for row, ratio in ((GEN, False), (MEM, False), (GEN, True)))
+    return [
+        *judged,
+        agreement("τ_gen", gen),
+        rejection("τ_gen", [(each, each.theory[:, ::-1]) for each in gen]),
+        agreement("τ_mem", mem),
+        same_order("τ_gen", leads),
+    ]
 
 
 def table(data: xr.Dataset) -> str:

@@ -1,4 +1,4 @@
-"""A rare class is decided later in the backward process: the speciation time falls with its weight, in theory, U-turns and clones.
+"""A rare class is decided later in the backward process: its speciation time falls with its weight.
 
 Two isotropic classes of variance 1, centroids at distance √d, data centred. Two classes share one time by R_c = (1 + π_c)/2, since
 π_0 (1 - R_0) = π_1 (1 - R_1): a rare class delays both.
@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from scipy.stats import norm
 
 from experiments import harness
+from experiments.harness import Criterion
 from rfdiff import GaussianMixture, MixtureLaw, backward
 from rfdiff.plots import class_colors
 
@@ -27,35 +28,25 @@ def law(pi: float) -> MixtureLaw:
     return MixtureLaw.isotropic([1 - pi, pi], [1.0, 1.0], np.outer(places, places))
 
 
-def numbers(pi: float, d: int) -> tuple[Any, ...]:
-    mixture = law(pi)
-    return mixture.weights, mixture.centroid_gram, mixture.variances, float(d)
-
-
 def closed_form(cell: dict[str, Any]) -> dict[str, Any]:
-    with jax.enable_x64(True):
-        args = numbers(cell["pi"], cell["d"])
-        times, wells = jax.jit(backward.speciation_times)(*args), jax.jit(backward.potential_times)(*args)
-        grid = np.linspace(0.05, cell["latest"], 81)
-        curve = jax.jit(lambda t: jax.lax.map(lambda t: backward.return_probability(*args, t), t))(grid)
-        return {"time": times, "well": wells, "grid": grid, "curve": curve, "classical": backward.classical_time(*args)}
+    mixture, d, grid = law(cell["pi"]), cell["d"], np.linspace(0.05, cell["latest"], 81)
+    times, wells = backward.speciation_times(mixture, d=d), backward.potential_times(mixture, d=d)
+    curve, classical = backward.return_probability(mixture, grid, d=d), backward.classical_time(mixture, d=d)
+    return {"time": times, "well": wells, "grid": grid, "curve": curve, "classical": classical}
 
 
 def measured(cell: dict[str, Any]) -> dict[str, Any]:
     """U-turns and clones of one weight, and the closed form at their times."""
-    pi, d, num = cell["pi"], cell["d"], cell["num"]
-    denoiser = backward.Denoiser(GaussianMixture.from_law(law(pi), d, jax.random.key(1)), num_steps=180)
-    with jax.enable_x64(True):
-        args = numbers(pi, d)
-        t_s = float(jax.jit(backward.speciation_times)(*args)[1])
+    mixture, d, num = law(cell["pi"]), cell["d"], cell["num"]
+    process = backward.BackwardProcess(GaussianMixture.from_law(mixture, d, jax.random.key(1)), num_steps=180)
+    t_s = float(backward.speciation_times(mixture, d=d)[1])
     turns = np.maximum(t_s + REACH, 0.1)
-    turned = backward.uturn(denoiser, turns, jax.random.key(2), num)
-    copies, _, _ = backward.clones(denoiser, t_s + 3, jax.random.key(3), cell["clones"], branches=12)
-    with jax.enable_x64(True):
-        at = jax.jit(lambda t: jax.lax.map(lambda t: backward.return_probability(*args, t), t))
-        expected, at_copies = np.asarray(at(turns)), np.asarray(at(np.asarray(copies.times)))
-        even = (np.array([0.5, 0.5]), *args[1:])  # the same classes in equal parts: what must be rejected
-        balanced = np.asarray(jax.jit(lambda t: jax.lax.map(lambda t: backward.return_probability(*even, t), t))(turns))
+    turned = backward.uturn(process, turns, key=jax.random.key(2), num=num)
+    copies = backward.clones(process, t_s + 3, key=jax.random.key(3), num=cell["clones"], branches=12)
+    expected, at_copies = (backward.return_probability(mixture, times, d=d) for times in (turns, copies.times))
+    # the same classes in equal parts: what must be rejected
+    even = MixtureLaw.isotropic([0.5, 0.5], mixture.variances, mixture.centroid_gram)
+    balanced = backward.return_probability(even, turns, d=d)
     found = {"turn": turns, "uturn": turned.fraction, "uturn_error": turned.stderr, "expected": expected, "balanced": balanced}
     return found | {"copy": copies.times, "clone": copies.fraction, "clone_error": copies.stderr, "clone_expected": at_copies}
 
@@ -107,23 +98,30 @@ def crossings(data: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
     return values, errors
 
 
-def verdict(data: xr.Dataset) -> list[tuple[str, bool]]:
+def criteria(data: xr.Dataset) -> list[Criterion]:
     time = data["time"].values
-    falls = bool(np.all(np.diff(time[:, 1]) < 0))
-    said = [(f"theory: the time falls at every step from π = 0.5 to {data['weight'].values[-1]:g}, "
-             f"{time[0, 1]:.2f} to {time[-1, 1]:.2f}, while the classical estimate falls to {data['classical'].values[-1]:.2f}", falls),
-            ("theory: both classes have one time, to 1e-6", bool(np.max(np.abs(time[:, 0] - time[:, 1])) < 1e-6))]  # fmt: skip
+    steps, apart = np.diff(time[:, 1]), float(np.max(np.abs(time[:, 0] - time[:, 1])))
+    judged = [
+        Criterion(
+            f"theory: change of t_s from one weight to the next, π = 0.5 to {data['weight'].values[-1]:g}",
+            f"{steps.max():.3f}",
+            "< 0",
+            bool(np.all(steps < 0)),
+        ),
+        Criterion("theory: difference of the times of the two classes", f"{apart:.1e}", "< 1e-6", apart < 1e-6),
+    ]
     for name, theory, what in (("uturn", "expected", "U-turns"), ("clone", "clone_expected", "clones")):
         off = _known(_off(data, name, theory), data, name)
         limit = float(norm.isf(FALSE_ALARM / (2 * off.size)))
-        said.append((f"{what}: within {limit:.1f} standard errors of R_c in all {off.size} points "
-                     f"of every class and weight (worst {off.max():.1f})",
-                     bool(off.max() < limit)))  # fmt: skip
+        judged.append(
+            Criterion(
+                f"{what}: distance from R_c ({off.size} points)", f"{off.max():.1f} s.e.", f"< {limit:.1f} s.e.", bool(off.max() < limit)
+            )
+        )
     rare = data.isel(shown=slice(1, None))
-    wrong = _known(_off(rare, "uturn", "balanced"), rare, "uturn")
-    said.append((f"U-turns: a theory that takes the classes to be balanced is rejected (worst {wrong.max():.0f} standard errors)",
-                 bool(wrong.max() > 10)))  # fmt: skip
-    return said
+    wrong = float(_known(_off(rare, "uturn", "balanced"), rare, "uturn").max())
+    judged.append(Criterion("U-turns: distance from a theory with balanced classes", f"{wrong:.0f} s.e.", "> 10 s.e.", wrong > 10))
+    return judged
 
 
 def table(data: xr.Dataset) -> str:

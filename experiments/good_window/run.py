@@ -1,4 +1,4 @@
-"""The training times good for every class are a window that closes as the minority gets rarer; in theory there is none below a weight.
+"""The training times that are good for every class form a window that closes as the minority gets rarer.
 
 Each class varies in its own half of the directions, equal variances, t = 0.3, σ(x) = tanh(x + 1). A class is well learned where its score
 error is below 0.45 of that of an untrained network; in samples its memorised fraction must be below a twentieth too.
@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from experiments import harness
+from experiments.harness import Criterion
 from rfdiff import Activation, MixtureLaw, Problem, generation, theory
 from rfdiff.backward import log_snr_grid
 from rfdiff.plots import class_colors
@@ -40,7 +41,7 @@ def closed_form(pi: float) -> dict[str, Any]:
 def network(cell: dict[str, Any]) -> dict[str, Any]:
     key = jax.random.fold_in(jax.random.key(0), cell["seed"])
     grid = log_snr_grid(3.0, 0.01, cell["steps"])
-    found = generation.generate(problem(cell["pi"]), cell["d"], [0.0, *cell["taus"]], grid, key, cell["num"])
+    found = generation.generate(problem(cell["pi"]), [0.0, *cell["taus"]], d=cell["d"], times=grid, key=key, num=cell["num"])
     place = int(np.argmin(np.abs(np.log(grid / T))))
     error = found.score_error[:, place]
     return {"relative": error[1:-2] / error[0], "counts": found.counts[1:-2], "memorised": found.memorised[1:-2]}
@@ -79,21 +80,36 @@ def window(taus: np.ndarray, fine: np.ndarray) -> str:
     return f"{kept.min():.3g} to {kept.max():.3g}" if kept.size else "none"
 
 
-def verdict(data: xr.Dataset) -> list[tuple[str, bool]]:
+def criteria(data: xr.Dataset) -> list[Criterion]:
     theory_good, seen_good = good(data)
     width = theory_good.all(axis=2).sum(axis=1)
     empty = np.flatnonzero(width == 0)
-    said = [("theory: the window for both classes never widens as π falls", bool(np.all(np.diff(width) <= 0))),
-            (f"theory: it is there at π = 0.5 and gone at the smallest; the largest π of the scan without one is "
-             f"{data['weight'].values[empty].max() if empty.size else np.nan:.3g}", bool(width[0] > 0 and width[-1] == 0)),
-            ("theory: the majority alone has a window at every π", bool(np.all(theory_good[:, :, 0].any(axis=1))))]  # fmt: skip
+    closed = data["weight"].values[empty].max() if empty.size else np.nan
+    alone = theory_good[:, :, 0].any(axis=1)
+    widens = int(np.sum(np.diff(width) > 0))
     both, tau = seen_good.all(axis=2), data["tau"].values
     there = bool(both[0].any() and seen_good[-1, :, 0].any())
-    ends = [float(tau[fine].max()) if fine.any() else float(tau.min()) for fine in (both[0], both[-1], seen_good[-1, :, 0])]
-    text = f"networks and their samples: the last τ good for both classes is {ends[0]:g} at π = 0.5 and {ends[1]:g} at π = 0.05"
-    said.append((f"{text}, at least two decades less", there and ends[1] <= ends[0] / 100))
-    said.append((f"networks and their samples, π = 0.05: the majority alone is good up to {ends[2]:g}", there and ends[2] >= 100 * ends[1]))
-    return said
+    last = [float(tau[fine].max()) if fine.any() else float(tau.min()) for fine in (both[0], both[-1], seen_good[-1, :, 0])]
+    balanced, rare, majority = last
+    return [
+        Criterion("theory: steps to a smaller π at which the window widens", str(widens), "0", widens == 0),
+        Criterion(
+            "theory: largest π without a window (there is one at π = 0.5)", f"{closed:.3g}", "exists", bool(width[0] > 0 and width[-1] == 0)
+        ),
+        Criterion("theory: weights at which the majority alone has a window", f"{alone.sum()} of {alone.size}", "all", bool(alone.all())),
+        Criterion(
+            "networks: last τ good for both classes, π = 0.05 over π = 0.5",
+            f"{rare / balanced:.1e}",
+            "<= 0.01",
+            there and rare <= balanced / 100,
+        ),
+        Criterion(
+            "networks, π = 0.05: last τ good for the majority, over that for both",
+            f"{majority / rare:.1e}",
+            ">= 100",
+            there and majority >= 100 * rare,
+        ),
+    ]
 
 
 def table(data: xr.Dataset) -> str:

@@ -1,4 +1,4 @@
-"""Imbalance reverses the order of isotropic classes by no definition of the times; of classes in subspaces of their own it does by some.
+"""For isotropic classes imbalance never changes which comes first; for classes that vary in different directions it can.
 
 Class 0 of fraction π_0 has the lower variance, σ²_1/σ²_0 = r. Isotropic: both classes vary in all directions. Subspaces: each class varies
 in its own half of the directions, so that the data as a whole vary by 2 π_c σ²_c along those of class c.
@@ -12,7 +12,8 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from experiments import harness
-from experiments.limits import Comparison, compare, points, variables
+from experiments.harness import Criterion
+from experiments.limits import Comparison, agreement, compare, points, rejection, same_order, variables
 from experiments.readings import GEN, MEM, OPT, ROWS, STOP, isotropic, log_ratio, predicted, simulated, subspaces
 from rfdiff.plots import class_colors
 
@@ -72,23 +73,25 @@ def order(weights: np.ndarray, leads: np.ndarray) -> str:
     return f"class {first} first, flips at π_0 = {', '.join(places)}" if places else f"class {first} first throughout"
 
 
-def verdict(data: xr.Dataset) -> list[tuple[str, bool]]:
+def criteria(data: xr.Dataset) -> list[Criterion]:
     leads = {kind: log_ratio(data["theory"].sel(kind=kind).values) for kind in KINDS}
-    said = [(f"theory, isotropic: no flip by {name}: the class of higher variance is first at every fraction and ratio",
-             bool(np.all(leads["isotropic"][:, :, row] > 0))) for row, name, _ in DEFINITIONS]  # fmt: skip
+    lead = float(leads["isotropic"][:, :, [row for row, _, _ in DEFINITIONS]].min())
+    judged = [Criterion("theory, isotropic, all four definitions: log(τ_0/τ_1), so no flip", f"{lead:+.2f}", "> 0", lead > 0)]
     for row, name, _ in DEFINITIONS[:3]:
         line = leads["subspaces"][:, :, row]
-        said.append((f"theory, subspaces: by {name} the minority is first at both ends of the scan, whichever it is: the order flips",
-                     bool(np.all(line[:, 0] < 0) and np.all(line[:, -1] > 0))))  # fmt: skip
+        judged.append(Criterion(f"theory, subspaces, {name}: log(τ_0/τ_1) at smallest and largest π_0, so a flip",
+                                f"{line[:, 0].max():+.2f}, {line[:, -1].min():+.2f}", "< 0, > 0",
+                                bool(np.all(line[:, 0] < 0) and np.all(line[:, -1] > 0))))  # fmt: skip
     with np.errstate(invalid="ignore"):
         step = np.diff(leads["subspaces"][:, :, OPT], axis=-1)  # NaN between two infinite leads
-    said.append((f"theory, subspaces: by tau_opt({Q:g}) a larger fraction never sets a class back: if it flips, then the other way",
-                 bool(np.all(np.isnan(step) | (step <= 0)))))  # fmt: skip
+    largest = float(np.nanmax(step))
+    judged.append(Criterion(f"theory, subspaces, tau_opt({Q:g}): change of log(τ_0/τ_1) when π_0 grows", f"{largest:+.2g}", "<= 0",
+                            bool(np.all(np.isnan(step) | (step <= 0)))))  # fmt: skip
     if 1.2 in data["ratio"].values:
         line = log_ratio(data["theory"].sel(kind="subspaces", ratio=1.2).values[:, OPT])
-        said.append((f"theory, subspaces, ratio 1.2: by tau_opt({Q:g}) the majority is first at both ends of the scan",
-                     bool(line[0] > 0 and line[-1] < 0)))  # fmt: skip
-    return said + _simulated(data)
+        judged.append(Criterion(f"theory, subspaces, ratio 1.2, tau_opt({Q:g}): log(τ_0/τ_1) at smallest and largest π_0",
+                                f"{line[0]:+.2f}, {line[-1]:+.2f}", "> 0, < 0", bool(line[0] > 0 and line[-1] < 0)))  # fmt: skip
+    return judged + _simulated(data)
 
 
 def _comparison(data: xr.Dataset, row: int, ratio: bool) -> Comparison:
@@ -101,14 +104,14 @@ def _comparison(data: xr.Dataset, row: int, ratio: bool) -> Comparison:
     return compare(data, "networks", read(data["theory_shown"].values), read, data.attrs["d"], cell_axes=2)
 
 
-def _simulated(data: xr.Dataset) -> list[tuple[str, bool]]:
-    said = []
-    for row, name, _ in DEFINITIONS:
-        if row in JUDGED:
-            each = _comparison(data, row, ratio=False)
-            said += each.verdict(f"{name} of every class", each.theory[..., ::-1], "a theory with the classes exchanged")
-            said.append(_comparison(data, row, ratio=True).order(name))
-    return said
+def _simulated(data: xr.Dataset) -> list[Criterion]:
+    each = [_comparison(data, row, ratio=False) for row in JUDGED]
+    names = ", ".join(name for row, name, _ in DEFINITIONS if row in JUDGED)
+    return [
+        agreement(names, each),
+        rejection(names, [(one, one.theory[..., ::-1]) for one in each]),
+        same_order(names, [_comparison(data, row, ratio=True) for row in JUDGED]),
+    ]
 
 
 def table(data: xr.Dataset) -> str:
@@ -163,7 +166,7 @@ def draw(data: xr.Dataset) -> Figure:
     for face, label in (("k", f"networks, ratio 2, d = {data.attrs['d']}"), ("none", r"networks, ratio 2, $d\to\infty$")):
         panels[0, 0].plot([], [], "ko", markerfacecolor=face, markersize=5, label=label)
     panels[0, 0].legend(fontsize=7, loc="lower left")
-    panels[1, 3].set_title("× : one class never gets there", fontsize=8)
+    panels[1, 3].set_title("× : one class never reaches the criterion", fontsize=8)
     return figure
 
 

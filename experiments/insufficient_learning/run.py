@@ -1,4 +1,4 @@
-"""When the majority is memorised, an outnumbered minority with directions of its own is further from learned than the majority.
+"""When the majority is memorised, an outnumbered minority that varies in directions of its own is further from learned than the majority.
 
 The measure is the score error E of the minority at that time, over that of an untrained network, E_0 = (1 - L*)/Δ, where classes are
 compared: E/E_0 = (L - L*)/(1 - L*), 0 for the exact score. Isotropic classes beside classes in subspaces of their own.
@@ -13,7 +13,8 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from experiments import harness
-from experiments.limits import Comparison, compare, points, variables, with_error
+from experiments.harness import Criterion
+from experiments.limits import Comparison, agreement, compare, points, rejection, variables, with_error
 from experiments.readings import SETTING, closed_form, isotropic, subspaces, two_sizes
 from rfdiff import LearningCurves, times
 from rfdiff.plots import class_colors
@@ -83,24 +84,23 @@ def _comparisons(data: xr.Dataset) -> tuple[Comparison, Comparison]:
     return tuple(compare(data, "networks", read(theory), read, data.attrs["d"], cell_axes=2) for read in (each, between))  # type: ignore[return-value]
 
 
-def verdict(data: xr.Dataset) -> list[tuple[str, bool]]:
+def criteria(data: xr.Dataset) -> list[Criterion]:
     scaled = relative(data["theory"].values)[..., 0, :]
     own, shared = (scaled[data["kind"].values == kind][0] for kind in ("subspaces", "isotropic"))
     strong = data["minority"].values <= 0.125
-    own_text = f"theory, subspaces, minority of an eighth or less, every variance ratio: {BEHIND}"
     equal = own[int(np.argmin(abs(np.log(data["ratio"].values)))), strong, 1]
     least = float(np.min(own[:, strong, 1] / own[:, strong, 0]))
-    gap = own[..., 1] - shared[..., 1]
+    gap = float(np.min((own[..., 1] - shared[..., 1])[:, strong]))
     each, between = _comparisons(data)
     few = data["shown"].values <= 0.125
-    lead, error = between.seen[1, few], between.seen_error[1, few]
-    text = f"networks, d = {data.attrs['d']}, subspaces, minority of an eighth or less: {BEHIND}, by more than 5 standard errors"
+    lead = float(np.min(between.seen[1, few] / between.seen_error[1, few]))
     return [
-        (f"{own_text} (at least {least:.1f} times)", least > 1),
-        ("theory, the same at equal variances: it is above 1, worse than an untrained network", bool(np.all(equal > 1))),
-        ("theory: such a minority is further from learned with subspaces than without, at every ratio", bool(np.all(gap[:, strong] > 0))),
-        (f"{text} of the logarithm (least: {np.min(lead / error):.1f})", bool(np.all(lead > 5 * error))),
-        *each.verdict("score error of every class", each.theory[..., ::-1], "a theory with the classes exchanged"),
+        Criterion("theory, subspaces, π <= 1/8: E/E_0 of the minority over the majority's", f"{least:.1f}", "> 1", least > 1),
+        Criterion("theory, the same at equal variances: E/E_0 of the minority", f"{equal.min():.2f}", "> 1", bool(np.all(equal > 1))),
+        Criterion("theory, π <= 1/8: E/E_0 of the minority, subspaces minus isotropic", f"{gap:+.2f}", "> 0", gap > 0),
+        Criterion("networks at d, the same: log of the ratio of minority to majority", f"{lead:.1f} s.e.", "> 5 s.e.", lead > 5),
+        agreement("score error", [each]),
+        rejection("score error", [(each, each.theory[..., ::-1])]),
     ]
 
 

@@ -1,4 +1,4 @@
-"""In the samples of trained networks a strong minority is memorised first and farthest, and it is the worse learned class.
+"""In the samples of trained networks a minority of one in ten is memorised first and most, and it is also the worse learned class.
 
 Two isotropic classes of variance 1/2 with centroids apart, minority of one in ten beside equal parts; σ(x) = tanh(x + 1), which is not odd:
 an odd score would generate both classes equally often. Theory's class-wise times at t = 0.1 beside the samples.
@@ -14,8 +14,10 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from experiments import harness
+from experiments.harness import Criterion
 from rfdiff import Activation, MixtureLaw, Problem, generation, theory, times
 from rfdiff.backward import log_snr_grid
+from rfdiff.memorisation import memorised_fraction
 from rfdiff.plots import class_colors
 
 T, PSI_P, PSI_N = 0.1, 64.0, 4.0
@@ -31,7 +33,7 @@ def problem(pi: float) -> Problem:
 
 
 def closed_form(pi: float) -> dict[str, Any]:
-    curves = theory.learning_curves(problem(pi), theory.time_grid(problem(pi), 60))
+    curves = theory.learning_curves(problem(pi), theory.time_grid(problem(pi), num=60))
     read = times(curves)
     return {"tau_gen": read.tau_gen, "tau_mem": read.tau_mem, "theory_tau": curves.taus, "theory_score": curves.score_error}
 
@@ -41,7 +43,7 @@ def network(cell: dict[str, Any]) -> dict[str, Any]:
     grid = log_snr_grid(4.0, 0.01, cell["steps"])
     taus = [np.inf if tau < 0 else tau for tau in cell["taus"]]
     key = jax.random.fold_in(jax.random.key(0), cell["seed"])
-    found = generation.generate(problem(cell["pi"]), cell["d"], taus, grid, key, cell["num"])
+    found = generation.generate(problem(cell["pi"]), taus, d=cell["d"], times=grid, key=key, num=cell["num"])
     return {name: getattr(found, name) for name in FIELDS}
 
 
@@ -68,37 +70,32 @@ def compute(smoke: bool, cells: harness.Cells) -> xr.Dataset:
 def intervals(data: xr.Dataset, i: int) -> np.ndarray:
     """Memorised fraction and its interval (source, class, 3) at one weight."""
     counts, near = data["counts"].values[i], data["memorised"].values[i]
-    return np.array([[generation.memorised_interval(counts[:, s, c], near[:, s, c]) for c in range(2)] for s in range(counts.shape[1])])
+    return np.array([[memorised_fraction(counts[:, s, c], near[:, s, c]) for c in range(2)] for s in range(counts.shape[1])])
 
 
-def verdict(data: xr.Dataset) -> list[tuple[str, bool]]:
+def criteria(data: xr.Dataset) -> list[Criterion]:
     tau = data["tau"].values
     late, fit = np.flatnonzero(tau >= LATE), np.flatnonzero(tau >= FIT)
     even, rare = intervals(data, 0), intervals(data, 1)
     exact, empirical = data.sizes["source"] - 1, data.sizes["source"] - 2
-    gap = rare[late, 1, 1] - rare[late, 0, 2]
-    said = [(f"samples, π = 0.1: from τ = {LATE:g} on the minority's memorised fraction is above the majority's, intervals apart "
-             f"(smallest distance {gap.min():.2f})", bool(gap.min() > 0)),
-            ("samples, π = 0.5: no such order: the intervals of the two classes overlap at the same τ",
-             bool(np.all((even[late, 1, 1] <= even[late, 0, 2]) & (even[late, 0, 1] <= even[late, 1, 2])))),
-            (f"references: the empirical score memorises at least {rare[empirical, :, 0].min():.2f} of every class, "
-             f"the exact score at most {rare[exact, :, 0].max():.2f}",
-             bool(rare[empirical, :, 0].min() > 0.5 and rare[exact, :, 0].max() < 0.05))]  # fmt: skip
+    apart = float((rare[late, 1, 1] - rare[late, 0, 2]).min())
+    overlap = float(np.minimum(even[late, 0, 2] - even[late, 1, 1], even[late, 1, 2] - even[late, 0, 1]).min())
+    copies, fresh = float(rare[empirical, :, 0].min()), float(rare[exact, :, 0].max())
     error = data["score_error"].values[1][:, fit]
-    worse = np.log(error[:, :, 1] / error[:, :, 0]).mean(axis=0)
-    said.append((f"networks, π = 0.1: from τ = {FIT:g} on the score error of the minority is above the majority's at every τ (least ratio "
-                 f"{np.exp(worse.min()):.1f})", bool(worse.min() > 0)))  # fmt: skip
+    worse = float(np.exp(np.log(error[:, :, 1] / error[:, :, 0]).mean(axis=0).min()))
     mem = data["tau_mem"].values
-    said.append(
-        (
-            f"theory, π = 0.1: τ_mem of the minority ({mem[1, 1]:.0f}) is below that of the majority ({mem[1, 0]:.0f})",
-            bool(mem[1, 1] < mem[1, 0]),
-        )
-    )
-    before = tau < mem[1].min()
-    said.append((f"samples, π = 0.1: before theory's τ_mem at most {rare[before, :, 0].max():.2f} of a class are memorised",
-                 bool(rare[before, :, 0].max() < 0.05)))  # fmt: skip
-    return said
+    early = float(rare[tau < mem[1].min(), :, 0].max())
+    return [
+        Criterion(f"samples, π = 0.1, τ >= {LATE:g}: memorised fraction of the minority, distance of its interval above the majority's",
+                  f"{apart:.2f}", "> 0", apart > 0),
+        Criterion(f"samples, π = 0.5, τ >= {LATE:g}: overlap of the two intervals", f"{overlap:.2f}", ">= 0", overlap >= 0),
+        Criterion("reference: memorised fraction under the empirical score", f"{copies:.2f}", "> 0.5", copies > 0.5),
+        Criterion("reference: memorised fraction under the exact score", f"{fresh:.2f}", "< 0.05", fresh < 0.05),
+        Criterion(f"networks, π = 0.1, τ >= {FIT:g}: score error of the minority over the majority's", f"{worse:.1f}", "> 1", worse > 1),
+        Criterion("theory, π = 0.1: τ_mem of the minority over the majority's", f"{mem[1, 1] / mem[1, 0]:.2f}", "< 1",
+                  bool(mem[1, 1] < mem[1, 0])),
+        Criterion("samples, π = 0.1: memorised fraction before theory's τ_mem", f"{early:.2f}", "< 0.05", early < 0.05),
+    ]  # fmt: skip
 
 
 def table(data: xr.Dataset) -> str:

@@ -1,4 +1,4 @@
-"""The memorisation time grows with the number of samples while the generalisation time stays: exponents per class, and where they hold.
+"""The memorisation time grows with the number of samples, in the limit proportionally, while the generalisation time hardly moves.
 
 Two classes of variance 1.5 and 0.5 in equal shares, exact noise average, more features than samples; slopes of log τ against log ψ_n.
 """
@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from experiments import harness
-from experiments.limits import Comparison, compare, points, variables, with_error
+from experiments.harness import Criterion
+from experiments.limits import Comparison, agreement, compare, points, rejection, variables, with_error
 from experiments.readings import GEN, MEM, OPT, STOP, isotropic, problem_of, readings, two_sizes
 from rfdiff import theory
 from rfdiff.plots import class_colors
@@ -130,23 +131,28 @@ def table(data: xr.Dataset) -> str:
     return f"{harness.markdown(header, rows)}\n\n{harness.markdown(head, values)}\n\n{size}"
 
 
-def verdict(data: xr.Dataset) -> list[tuple[str, bool]]:
+def criteria(data: xr.Dataset) -> list[Criterion]:
     """Exponents 1 (asymptotically) and 0, and networks that follow the theory."""
-    said = []
-    largest = float(data["psi_p"].values[-1])
-    decade = f"ψ_p = {largest:g}, ψ_n {LATE[0]:.0f}–{LATE[1]:.0f}"
-    for c in range(data.sizes["class"]):
-        mem, gen, opt = (theory_slope(data, name, c, largest, LATE)[0] for name in ("tau_mem", "tau_gen", "tau_opt"))
-        said.append((f"theory, class {c}, {decade}: τ_mem ∝ n, exponent {mem:.3f}, 1 within 0.05", abs(mem - 1) < 0.05))
-        text = f"theory, class {c}, {decade}: τ_gen and τ_opt stay, exponents {gen:.3f} and {opt:.3f} below 0.05"
-        said.append((text, max(gen, opt) < 0.05))
-    for name in JUDGED:
-        found = time_values(data, name)
-        said += found.verdict(f"{NAMES[name]} of every class and ψ_n", found.theory[:, ::-1], "a theory with the classes exchanged")
-    gen, mem = exponents(data, "tau_gen"), exponents(data, "tau_mem")
-    said += gen.verdict("exponents of τ_gen", mem.theory, "the exponent of τ_mem")
-    said += mem.verdict("exponents of τ_mem", gen.theory, "the exponent of τ_gen")
-    return said
+    largest, classes = float(data["psi_p"].values[-1]), range(data.sizes["class"])
+    where = f"theory, ψ_p = {largest:g}, ψ_n {LATE[0]:.0f}–{LATE[1]:.0f}"
+    order = ("tau_mem", "tau_gen", "tau_opt")
+    mem, gen, opt = (np.array([theory_slope(data, name, c, largest, LATE)[0] for c in classes]) for name in order)
+    off, stay = float(np.max(abs(mem - 1))), float(max(gen.max(), opt.max()))
+    times = [time_values(data, name) for name in JUDGED]
+    names = ", ".join(NAMES[name] for name in JUDGED)
+    slopes = {name: exponents(data, name) for name in ("tau_gen", "tau_mem")}
+    return [
+        Criterion(f"{where}: exponent of τ_mem, distance from 1", f"{off:.3f}", "< 0.05", off < 0.05),
+        Criterion(f"{where}: exponents of τ_gen and τ_opt", f"{stay:.3f}", "< 0.05", stay < 0.05),
+        agreement(names, times),
+        rejection(names, [(each, each.theory[:, ::-1]) for each in times]),
+        agreement("exponents of τ_gen, τ_mem", list(slopes.values())),
+        rejection(
+            "exponents of τ_gen, τ_mem",
+            [(slopes["tau_gen"], slopes["tau_mem"].theory), (slopes["tau_mem"], slopes["tau_gen"].theory)],
+            "the other time's exponent",
+        ),
+    ]
 
 
 def draw(data: xr.Dataset) -> Figure:
@@ -184,13 +190,21 @@ def draw(data: xr.Dataset) -> Figure:
     left.set_title(rf"theory (lines) and networks, $\psi_p$ = {SIM_PSI_P:g}", fontsize=10)
     right.set_ylabel(r"local exponent $d\log\tau_{\rm mem}\,/\,d\log\psi_n$")
     right.set_title(r"where $\tau_{\rm mem}\propto n$ holds (theory)", fontsize=10)
-    texts = dict(zip(TIMES, [r"$\tau_{\rm gen}$", r"$\tau_{\rm opt}$", r"$\tau_{\rm stop}$", r"$\tau_{\rm mem}$",
-                             r"$1/(\kappa\lambda_{\rm min})$"], strict=True))  # fmt: skip
+    texts = dict(
+        zip(
+            TIMES,
+            [r"$\tau_{\rm gen}$", r"$\tau_{\rm opt}$", r"$\tau_{\rm stop}$", r"$\tau_{\rm mem}$", r"$1/(\kappa\lambda_{\rm min})$"],
+            strict=True,
+        )
+    )
     handles = [Line2D([], [], color=color, linewidth=4, label=f"class {c}, variance {VARIANCES[c]:g}") for c, color in enumerate(colors)]
-    handles += [Line2D([], [], color="0.3", linestyle=styles[name], marker=marks.get(name, ""), markersize=4.5, label=texts[name])
-                for name in TIMES]  # fmt: skip
-    handles += [Line2D([], [], color="0.3", marker="o", linestyle="", markerfacecolor=face, label=label)
-                for face, label in (("0.3", f"networks, d = {data.attrs['d']}"), ("none", r"networks, $d\to\infty$"))]  # fmt: skip
+    handles += [
+        Line2D([], [], color="0.3", linestyle=styles[name], marker=marks.get(name, ""), markersize=4.5, label=texts[name]) for name in TIMES
+    ]
+    handles += [
+        Line2D([], [], color="0.3", marker="o", linestyle="", markerfacecolor=face, label=label)
+        for face, label in (("0.3", f"networks, d = {data.attrs['d']}"), ("none", r"networks, $d\to\infty$"))
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False)
     return figure
 

@@ -1,4 +1,4 @@
-"""With m noise draws a sample, the test loss of every class peaks at p = n m, after which it falls again; with m = ∞ there is no peak.
+"""With m noise draws a sample, the late test loss of every class peaks at p = n m and falls again beyond; with m = ∞ there is no peak.
 
 Two classes of variance 1.5 and 0.5 in equal shares, two samples a dimension; m = 1, 2, 4 and the exact noise average.
 """
@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from experiments import harness
-from rfdiff import MixtureLaw, Problem, simulation, theory
-from rfdiff.agreement import assess
+from experiments.harness import Criterion
+from rfdiff import MixtureLaw, Problem, assess, simulation, theory
 from rfdiff.plots import OKABE_ITO
 
 LAW = MixtureLaw.isotropic([0.5, 0.5], [1.5, 0.5])
@@ -43,7 +43,9 @@ def simulate(argument: tuple[int, float, int, int]) -> dict[str, Any]:
     """Losses at dimension d, and their agreement with theory judged with a second simulation at d/2."""
     draws, psi_p, d, seeds = argument
     here = problem(draws, psi_p)
-    large, small = (simulation.learning_curves(here, TAUS, size, jax.random.key(size), seeds * d // size) for size in (d, d // 2))
+    large, small = (
+        simulation.learning_curves(here, TAUS, d=size, key=jax.random.key(size), num_seeds=seeds * d // size) for size in (d, d // 2)
+    )
     agreement = assess(theory.learning_curves(here, TAUS, tolerance=1e-5), large, small)
     entries = np.concatenate([np.abs(values).ravel() for values in agreement.standardised.values()])
     return {
@@ -110,40 +112,33 @@ def table(data: xr.Dataset) -> str:
     return harness.markdown(header, rows) + f"\n\n{size}"
 
 
-def verdict(data: xr.Dataset) -> list[tuple[str, bool]]:
+def criteria(data: xr.Dataset) -> list[Criterion]:
     """Where the peak is, that the loss falls behind it, that m = ∞ has none, and that networks agree."""
-    psi_p, points = data["psi_p"].values, data["sim_psi_p"].values
-    said = []
-    for m in (m for m in data["draws"].values if m and PSI_N * m <= psi_p[-2]):
-        limits = [_late(data, c, m, True) for c in range(data.sizes["class"])]
-        steps = [abs(int(np.nanargmax(limit)) - int(np.argmin(abs(psi_p - PSI_N * m)))) for limit in limits]
-        said.append(
-            (f"m = {m}: at τ = ∞ the largest finite test loss of both classes is next to ψ_p = n m/d = {PSI_N * m:g}", max(steps) <= 1)
-        )
-        falls = all(np.all(np.diff(limit[psi_p > PSI_N * m]) < 0) for limit in limits)
-        said.append((f"m = {m}: beyond it the test loss of both classes falls with every step in ψ_p", falls))
+    psi_p, points, classes = data["psi_p"].values, data["sim_psi_p"].values, range(data.sizes["class"])
+    finite = [m for m in data["draws"].values if m and PSI_N * m <= psi_p[-2]]
+    steps, falls, apart = [], [], []
+    for m in finite:
+        limits = [_late(data, c, m, True) for c in classes]
+        steps += [abs(int(np.nanargmax(limit)) - int(np.argmin(abs(psi_p - PSI_N * m)))) for limit in limits]
+        falls += [float(np.diff(limit[psi_p > PSI_N * m]).max()) for limit in limits]
         if points[0] < PSI_N * m < points[-1]:
             simulated = data["sim_test"].sel(draws=m, sim_tau=LATE).values
-            found = [_peak(points, simulated[:, c]) for c in range(data.sizes["class"])]
-            said.append((f"m = {m}: so do networks at τ = 10⁴, on their coarser grid", np.allclose(found, PSI_N * m)))
-    for c in range(data.sizes["class"]):
-        limit = _late(data, c, 0, True)
-        lowest = int(np.argmin(limit))
-        said.append(
-            (
-                f"m = ∞, class {c}: no peak: behind its minimum the test loss rises to the largest ψ_p",
-                bool(np.all(np.diff(limit[lowest:]) > 0)),
-            )
-        )
-    outside = int(np.sum(data["worst"].values > data["threshold"].values))
-    count = data["worst"].size
-    said.append(
-        (
-            f"networks agree with the theory: {count - outside} of {count} cells within a threshold of 1 % alarm: all but one in ten",
-            outside <= count // 10,
-        )
-    )
-    return said
+            apart += [abs(_peak(points, simulated[:, c]) - PSI_N * m) for c in classes]
+    exact = [_late(data, c, 0, True) for c in classes]
+    rises = min(float(np.diff(limit[int(np.argmin(limit)) :]).min()) for limit in exact)
+    outside, count = int(np.sum(data["worst"].values > data["threshold"].values)), data["worst"].size
+    draws = ", ".join(str(m) for m in finite)
+    return [
+        Criterion(f"theory, τ = ∞, m = {draws}: grid steps of ψ_p between the peak and n m/d", str(max(steps)), "<= 1", max(steps) <= 1),
+        Criterion("theory, τ = ∞: change of the test loss per step of ψ_p beyond the peak", f"{max(falls):.2g}", "< 0", max(falls) < 0),
+        Criterion(
+            "networks, τ = 10⁴: distance of their peak from n m/d", f"{max(apart, default=0.0):.2g}", "0", bool(np.allclose(apart, 0))
+        ),
+        Criterion("theory, τ = ∞, m = ∞: change per step of ψ_p beyond the minimum, so no peak", f"{rises:.2g}", "> 0", rises > 0),
+        Criterion(
+            f"networks against theory: cells of {count} beyond the 1 % threshold", str(outside), f"<= {count // 10}", outside <= count // 10
+        ),
+    ]
 
 
 def draw(data: xr.Dataset) -> Figure:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from scipy.stats import norm
 
 from experiments import harness
+from experiments.harness import Criterion
 from rfdiff import GaussianMixture, MixtureLaw, backward
 from rfdiff.plots import class_colors
 
@@ -28,20 +29,15 @@ def law(kind: str) -> MixtureLaw:
 
 
 def closed_form(cell: dict[str, Any]) -> dict[str, Any]:
-    mixture = law(cell["kind"])
-    with jax.enable_x64(True):
-        return {"time": _times(mixture.weights, mixture.centroid_gram, mixture.variances, float(cell["d"]))[0]}
-
-
-_times = jax.jit(backward.speciation_times)
+    return {"time": backward.speciation_times(law(cell["kind"]), d=cell["d"])[0]}
 
 
 def turned(cell: dict[str, Any]) -> dict[str, Any]:
     """Time at which the U-turns fall through 3/4, linear between two times beside the closed form, so near that R_c is a line there."""
     expected = float(closed_form(cell)["time"])
     mixture = GaussianMixture.from_law(law(cell["kind"]), cell["d"], jax.random.key(1))
-    denoiser = backward.Denoiser(mixture, num_steps=150)
-    found = backward.uturn(denoiser, expected + REACH, jax.random.key(cell["d"]), cell["num"])
+    process = backward.BackwardProcess(mixture, num_steps=150)
+    found = backward.uturn(process, expected + REACH, key=jax.random.key(cell["d"]), num=cell["num"])
     share, error = found.fraction.mean(axis=1), np.hypot(*found.stderr.T) / 2  # both classes: π_0 (1 - R_0) = π_1 (1 - R_1)
     slope = (share[1] - share[0]) / np.ptp(REACH)
     at = REACH[0] + (0.75 - share[0]) / slope
@@ -74,28 +70,31 @@ def slopes(data: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return theory, (seen[:, -1] - seen[:, first]) / step, np.hypot(error[:, -1], error[:, first]) / step
 
 
-def verdict(data: xr.Dataset) -> list[tuple[str, bool]]:
+def criteria(data: xr.Dataset) -> list[Criterion]:
     theory, seen, error = slopes(data)
     expected = np.array(list(CASES.values()))
     limit = float(norm.isf(FALSE_ALARM / 4))
-    said = []
+    judged = []
     for i, kind in enumerate(CASES):
-        said.append(
-            (
-                f"theory, {kind}: slope {theory[i]:.4f} at the largest d, within 0.01 of {expected[i]:g}",
-                bool(abs(theory[i] - expected[i]) < 0.01),
-            )
-        )
+        right, wrong = expected[i], expected[1 - i]
+        flat, steep = (max(abs(seen[i] - slope) - 0.01, 0.0) / error[i] for slope in (right, wrong))
         off = np.abs(data["seen"].values[i] - at_shown(data)[i]) / data["error"].values[i]
         many = float(norm.isf(FALSE_ALARM / (4 * off.size)))
-        said.append((f"U-turns, {kind}: times within {many:.1f} standard errors of the closed form at every d (worst {off.max():.1f})",
-                     bool(off.max() < many)))  # fmt: skip
-        near, far = (abs(seen[i] - value) for value in (expected[i], expected[1 - i]))
-        said.append((f"U-turns, {kind}: slope {seen[i]:.3f} ± {error[i]:.3f}, within {limit:.1f} standard errors + 0.01 of {expected[i]:g}",
-                     bool(near < limit * error[i] + 0.01)))  # fmt: skip
-        said.append((f"U-turns, {kind}: a slope of {expected[1 - i]:g} is rejected ({far / error[i]:.0f} standard errors)",
-                     bool(far > limit * error[i] + 0.01)))  # fmt: skip
-    return said
+        away = abs(theory[i] - right)
+        judged += [
+            Criterion(f"theory, {kind}: slope at the largest d, distance from {right:g}", f"{away:.4f}", "< 0.01", bool(away < 0.01)),
+            Criterion(
+                f"U-turns, {kind}: times against the closed form", f"{off.max():.1f} s.e.", f"< {many:.1f} s.e.", bool(off.max() < many)
+            ),
+            Criterion(
+                f"U-turns, {kind}: slope {seen[i]:.3f}, distance beyond 0.01 from {right:g}",
+                f"{flat:.1f} s.e.",
+                f"< {limit:.1f} s.e.",
+                bool(flat < limit),
+            ),
+            Criterion(f"the same from {wrong:g}", f"{steep:.0f} s.e.", f"> {limit:.1f} s.e.", bool(steep > limit)),
+        ]
+    return judged
 
 
 def table(data: xr.Dataset) -> str:

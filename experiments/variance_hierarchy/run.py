@@ -1,4 +1,4 @@
-"""At equal class fractions the class of higher variance generalises first; it is memorised first at t = 0.1 and last at t = 0.3 and 0.01.
+"""At equal fractions the class of higher variance generalises first; whether it is memorised first depends on t and on the definition.
 
 Two classes with σ²_0/σ²_1 = r at σ²_0 σ²_1 = 1, and three classes with variances √r, 1, 1/√r, all isotropic and centred. Memorised: half of
 the class's own final gap. By a gap of one size for all classes (τ_gap) the class of higher variance is memorised first at every t.
@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from experiments import harness
-from experiments.limits import Comparison, compare, points, variables, with_error
+from experiments.harness import Criterion
+from experiments.limits import Comparison, agreement, compare, points, rejection, same_order, variables, with_error
 from experiments.readings import GAP, GEN, LABELS, MEM, ROWS, isotropic, log_ratio, predicted, simulated
 from rfdiff.plots import class_colors
 
@@ -62,28 +63,34 @@ def _comparisons(data: xr.Dataset, name: str, row: int) -> tuple[Comparison, Com
     )
 
 
-def verdict(data: xr.Dataset) -> list[tuple[str, bool]]:
-    said = []
+def criteria(data: xr.Dataset) -> list[Criterion]:
     unequal = data["ratio"].values > 1
-    for name in _cases(data):
-        theory = data[f"{name}, theory"].values[unequal]
-        for row, what in ((GEN, "generalises"), (MEM, "is memorised")):
-            last = row == MEM and CASES[name][1] in LAST_AT
-            steps = np.diff(theory[:, row], axis=-1) * (-1 if last else 1)
-            place = "last" if last else "first"
-            said.append((f"theory, {name}: the class of higher variance {what} {place} at every ratio above 1", bool(np.all(steps > 0))))
-            each, lead = _comparisons(data, name, row)
-            symbol = "τ_gen" if row == GEN else "τ_mem"
-            said += each.verdict(f"{name}, {symbol} of every class", each.theory[:, ::-1], EXCHANGED)
-            said.append(lead.order(f"{name}, {symbol}"))
-        each, lead = _comparisons(data, name, GAP)
-        said += [each.verdict(f"{name}, τ_gap of every class", each.theory[:, ::-1], EXCHANGED)[0], lead.order(f"{name}, τ_gap")]
+    judged, by_time, leads, both = [], [], [], []
+    for row, what in ((GEN, "τ_gen"), (MEM, "τ_mem")):
+        for last in (False, True):
+            names = [name for name in _cases(data) if (row == MEM and CASES[name][1] in LAST_AT) == last]
+            if names:
+                sign = -1 if last else 1
+                leads_of = [sign * np.diff(data[f"{name}, theory"].values[unequal][:, row], axis=-1) for name in names]
+                steps = min(float(lead.min()) for lead in leads_of)
+                order = "last" if last else "first"
+                text = f"theory, {'; '.join(names)}: class of higher variance {order} by {what}, least difference of two times"
+                judged.append(Criterion(text, f"{steps:+.3f}", "> 0", steps > 0))
     for t in (t for t in data["t"].values if t in LAST_AT):
-        later = log_ratio(data["theory_t"].sel(t=t).values[unequal][:, MEM])
-        said.append((f"theory, K = 2, t = {t:g}: by τ_mem the class of higher variance comes last at every ratio", bool(np.all(later > 0))))
-    first = log_ratio(data["theory_t"].values[:, unequal, GAP])
-    said.append(("theory, K = 2, every t: by τ_gap the class of higher variance comes first at every ratio", bool(np.all(first < 0))))
-    return said
+        later = float(log_ratio(data["theory_t"].sel(t=t).values[unequal][:, MEM]).min())
+        judged.append(
+            Criterion(f"theory, K = 2, t = {t:g}: log(τ_0/τ_1) by τ_mem, higher variance last", f"{later:+.3f}", "> 0", later > 0)
+        )
+    first = float(log_ratio(data["theory_t"].values[:, unequal, GAP]).max())
+    judged.append(Criterion("theory, K = 2, every t: log(τ_0/τ_1) by τ_gap, higher variance first", f"{first:+.3f}", "< 0", first < 0))
+    for name in _cases(data):
+        for row in (GEN, MEM, GAP):
+            each, lead = _comparisons(data, name, row)
+            by_time.append(each)
+            leads.append(lead)
+            both += [(each, each.theory[:, ::-1])] * (row != GAP)
+    names = "τ_gen, τ_mem, τ_gap"
+    return [*judged, agreement(names, by_time), rejection("τ_gen, τ_mem", both), same_order(names, leads)]
 
 
 def table(data: xr.Dataset) -> str:

@@ -10,12 +10,11 @@ is χ with D - 1 degrees of freedom, independently. So (u, ρ, 0) and the noise 
 plane turned back after each step, have the law of the full process under any scheme that uses one noise vector a step.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Array, Float
 
 from rfdiff.noised_mixture import NoisedMixture
 from rfdiff.value_types import value_type
@@ -29,7 +28,7 @@ class Radial:
         transverse: number D ≥ 2 of dimensions across the span of the centroids.
     """
 
-    transverse: Any
+    transverse: Float[ArrayLike, ""]
 
     def lift(self, x: jax.Array) -> jax.Array:
         """(u, ρ, 0)."""
@@ -58,10 +57,10 @@ class ReducedMixture:
         dimension: full dimension d.
     """
 
-    weights: Any
-    coordinates: Any
-    variances: Any
-    dimension: Any
+    weights: Float[ArrayLike, " K"]
+    coordinates: Float[np.ndarray, "K r"]
+    variances: Float[ArrayLike, " K"]
+    dimension: Float[ArrayLike, ""]
 
     @property
     def num_classes(self) -> int:
@@ -88,7 +87,7 @@ class ReducedMixture:
         radial = jnp.sum(x[rank:] ** 2) * -excess / (1 + excess) + jnp.asarray(self.dimension, x.dtype) * jnp.log1p(excess)
         return jax.nn.log_softmax(jnp.log(jnp.asarray(self.weights, x.dtype)) - (square + radial) / 2)
 
-    def draw(self, key: jax.Array, label: ArrayLike, t: ArrayLike, dtype: Any = None) -> jax.Array:
+    def draw(self, key: jax.Array, label: ArrayLike, t: ArrayLike, dtype: DTypeLike | None = None) -> Float[Array, " r+1"]:
         """One state (r + 1,) of x_t given its class."""
         along, across = jax.random.split(key)
         normal = jax.random.normal(along, (np.shape(self.coordinates)[1],), dtype)
@@ -96,10 +95,10 @@ class ReducedMixture:
         square = jax.random.chisquare(across, jnp.asarray(self.space.transverse, normal.dtype), dtype=normal.dtype)
         return jnp.append(self._means(t, normal.dtype)[label] + std * normal, std * jnp.sqrt(square))
 
-    def _means(self, t: ArrayLike, dtype: Any) -> jax.Array:
+    def _means(self, t: ArrayLike, dtype: DTypeLike) -> jax.Array:
         return jnp.exp(-jnp.asarray(t, dtype)) * jnp.asarray(self.coordinates, dtype)
 
-    def _variances(self, t: ArrayLike, dtype: Any) -> jax.Array:
+    def _variances(self, t: ArrayLike, dtype: DTypeLike) -> jax.Array:
         """Γ_c², through its distance from 1."""
         return 1 + jnp.exp(-2 * jnp.asarray(t, dtype)) * (jnp.asarray(self.variances, dtype) - 1)
 

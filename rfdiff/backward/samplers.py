@@ -1,4 +1,4 @@
-"""Backward diffusion with any score: the reverse SDE and the probability-flow ODE on a decreasing grid of times.
+"""Integration of the backward process for any score: the reverse SDE and the probability-flow ODE on a decreasing grid of times.
 
 With s(x, t) the score of x_t, and h > 0 the step from t to t - h,
 
@@ -12,17 +12,23 @@ own noise has weak order 2 (Kloeden and Platen 1992, eq. 15.1.4); tests/backward
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int, PyTree
+from numpy.typing import ArrayLike
 
 from rfdiff.backward.time_grids import check_grid
 from rfdiff.errors import InputError
 from rfdiff.machine_memory import available_bytes
-from rfdiff.progress import SILENT, progress
+from rfdiff.progress import Progress
 from rfdiff.value_types import value_type
+
+Score = Callable[[jax.Array, jax.Array], jax.Array]  # s(x, t), (d,) and a time to (d,)
+Observe = Callable[[jax.Array, jax.Array], PyTree]  # of (x, t), small arrays
 
 METHODS = ("euler-maruyama", "heun-sde", "heun-ode")
 CHUNK_BYTES = 2**25  # larger chunks leave the cache of a CPU: at d = 16,384 they took half as long again
@@ -60,7 +66,9 @@ class Full:
         return x
 
 
-def step(score: Callable, method: str, x: jax.Array, noise: jax.Array, t: Any, t_next: Any) -> jax.Array:
+def step(
+    score: Score, method: str, x: Float[Array, " d"], noise: Float[Array, " d"], t: jax.Array, t_next: jax.Array
+) -> Float[Array, " d"]:
     """One step from x_t to x at t_next < t.
 
     Args:
@@ -83,11 +91,13 @@ def step(score: Callable, method: str, x: jax.Array, noise: jax.Array, t: Any, t
 
 
 @partial(jax.jit, static_argnames="method")
-def _run(score: Any, observe: Any, space: Any, x: jax.Array, keys: jax.Array, times: jax.Array, method: str) -> tuple[Any, Any, Any]:
-    """States (N, d) at the last time, what was observed at every time (N, T+1, ...), and the first step (N,) that is not finite."""
+def _run(
+    score: Score, observe: Observe, space: Space, x: Float[Array, "N d"], keys: jax.Array, times: Float[Array, " T"], method: str
+) -> tuple[Float[Array, "N d"], PyTree, Int[Array, " N"]]:
+    """States (N, d) at the last time, what was observed at every time (N, T, ...), and the first step (N,) that is not finite, or -1."""
 
-    def trajectory(x: jax.Array, key: jax.Array) -> tuple[Any, Any, Any]:
-        def body(carry: tuple[jax.Array, jax.Array], inputs: tuple[jax.Array, ...]) -> tuple[Any, Any]:
+    def trajectory(x: jax.Array, key: jax.Array) -> tuple[jax.Array, PyTree, jax.Array]:
+        def body(carry: tuple[jax.Array, jax.Array], inputs: tuple[jax.Array, ...]) -> tuple[tuple[jax.Array, jax.Array], PyTree]:
             x, bad = carry
             index, t, t_next = inputs
             start = space.lift(x)
@@ -104,41 +114,42 @@ def _run(score: Any, observe: Any, space: Any, x: jax.Array, keys: jax.Array, ti
     return jax.vmap(trajectory)(x, keys)
 
 
-def backward(
-    score: Callable,
-    x: Any,
-    times: Any,
+def integrate(
+    score: Score,
+    x: ArrayLike,
+    times: ArrayLike,
+    *,
     key: jax.Array,
     method: str = "heun-sde",
-    observe: Callable | None = None,
+    observe: Observe | None = None,
     space: Space | None = None,
-    label: str | None = None,
-) -> tuple[np.ndarray, Any]:
-    """Run trajectories of the backward process through a grid of times, each on its own and with its own random numbers.
+    progress: Progress | None = None,
+) -> tuple[Float[np.ndarray, "N d"], PyTree]:
+    """Integrate trajectories of the backward process through a grid of times, each on its own and with its own random numbers.
 
     Args:
         score: s(x, t), (d,) and a time to (d,). A function is compiled for itself; a `jax.tree_util.Partial` or another callable pytree
             may change its arrays without a new compilation.
         x: (N, d) states at times[0]; their floating type is that of the computation.
-        times: (T+1,) decreasing diffusion times > 0 (`log_snr_grid`).
+        times: (T,) decreasing diffusion times > 0 (`log_snr_grid`).
         key: JAX random key; trajectory i has the same noise whatever N is.
         method: "euler-maruyama" (weak order 1), "heun-sde" (2), or "heun-ode" (probability flow, order 2, no noise).
         observe: function of (x, t) whose small arrays are kept at every time, or None.
         space: where the states live, if not in all coordinates (`reduction.Radial`).
-        label: name of the work for a progress report, or None for none.
+        progress: called with (trajectories done, N) after each chunk, or None.
 
     Returns:
-        (N, d) states at times[-1], and what was observed, each array with leading shape (N, T+1); None without `observe`.
+        (N, d) states at times[-1], and what was observed, each array with leading shape (N, T); None without `observe`.
 
     Raises:
-        InputError: a bad grid or method, a score of the wrong shape, a trajectory that is not finite (with t and step), or a state that
-            does not fit in memory.
+        InputError: a bad grid or method, a score of the wrong shape, a trajectory that is not finite (with t and step), or states that
+            do not fit in memory.
 
     Reference: equations, section 8; tests/backward/test_samplers.py.
     """
     grid = check_grid(times)
     check_method(method)
-    where: Any = Full() if space is None else space
+    where: Space = Full() if space is None else space
     states = x if isinstance(x, jax.Array) else np.asarray(x)
     if states.ndim != 2 or states.size == 0 or not jnp.issubdtype(states.dtype, jnp.floating):
         raise InputError(f"x: shape {states.shape} of {states.dtype}; allowed: (N, d) floating numbers, one trajectory a row")
@@ -147,15 +158,15 @@ def backward(
     field, seen = _pytree_function(score), _pytree_function(_nothing if observe is None else observe)
     _check_score(field, where, states.shape[1], dtype)
     clock, last, observed = jnp.asarray(grid, dtype), [], []
-    with progress(label or "", count, unit="sample", stream=None if label else SILENT) as advance:
-        for start in range(0, count, chunk):
-            begin = min(start, count - chunk)  # the last chunk repeats some, rather than be compiled for another size
-            keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(begin, begin + chunk))
-            end, watched, bad = _run(field, seen, where, jnp.asarray(states[begin : begin + chunk]), keys, clock, method)
-            _check_finite(np.asarray(bad), grid, begin)
-            last.append(np.asarray(end)[start - begin :])
-            observed.append(jax.tree.map(lambda values, skip=start - begin: np.asarray(values)[skip:], watched))
-            advance(len(last[-1]))
+    for start in range(0, count, chunk):
+        begin = min(start, count - chunk)  # the last chunk repeats some, rather than be compiled for another size
+        keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(begin, begin + chunk))
+        end, watched, bad = _run(field, seen, where, jnp.asarray(states[begin : begin + chunk]), keys, clock, method)
+        _check_finite(np.asarray(bad), grid, begin)
+        last.append(np.asarray(end)[start - begin :])
+        observed.append(jax.tree.map(lambda values, skip=start - begin: np.asarray(values)[skip:], watched))
+        if progress is not None:
+            progress(min(start + chunk, count), count)
     together = jax.tree.map(lambda *parts: np.concatenate(parts), *observed)
     return np.concatenate(last), None if observe is None else together
 
@@ -175,7 +186,7 @@ def chunk_bytes() -> int:
     return CHUNK_BYTES if jax.default_backend() == "cpu" else ACCELERATOR_BYTES
 
 
-def chunk_of(dimension: int, count: int, dtype: Any) -> int:
+def chunk_of(dimension: int, count: int, dtype: DTypeLike) -> int:
     """Trajectories run at once: of bounded memory, all chunks of one size.
 
     Raises:
@@ -197,12 +208,12 @@ def _nothing(x: jax.Array, t: jax.Array) -> tuple[()]:
     return ()
 
 
-def _pytree_function(function: Callable) -> Any:
+def _pytree_function(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
     """A callable that is a pytree: itself if it is one, else with itself as static structure."""
     return jax.tree_util.Partial(function) if jax.tree_util.all_leaves([function]) else function
 
 
-def _check_score(score: Callable, space: Any, dimension: int, dtype: Any) -> None:
+def _check_score(score: Score, space: Space, dimension: int, dtype: DTypeLike) -> None:
     """Refuse a score whose value has another shape than its point, before anything runs."""
     point = jax.eval_shape(space.lift, jax.ShapeDtypeStruct((dimension,), dtype))
     value = jax.eval_shape(score, point, jax.ShapeDtypeStruct((), dtype))

@@ -11,33 +11,109 @@ R_c never rises with t: R_c = E[P(c|x_t)²]/π_c, and noise takes information aw
     E ℓ_a         = log(π_c/π_a) + (d/2)(r_a - 1 - log r_a) + ‖δ_a‖²/(2Γ_a²)
     cov(ℓ_a, ℓ_b) = (d/2)(r_a - 1)(r_b - 1) + Γ_c² δ_a·δ_b/(Γ_a² Γ_b²)
 
-Everything is a function of class fractions (K,), centroid Gram matrix Q = μ_a·μ_b/d (K, K), variances (K,) and d, differentiable and
-mappable in all of them; in float64 inside `jax.enable_x64(True)`. Two classes have one time: π_0 (1 - R_0) = π_1 (1 - R_1) at every t.
-"""
+Laws are dimension-free; `d` realises them. Values are float64 on the host. Inside `jax.jit`, `grad` or `vmap` over a law or d they are
+JAX arrays in the caller's precision (float64 inside `jax.enable_x64(True)`), differentiable by the implicit function theorem.
 
-from typing import Any
+For two classes π_0 (1 - R_0) = π_1 (1 - R_1) holds exactly for the true R at every t, so that both have one speciation time. The closed
+form keeps this identity where the variances are equal, for there the log-odds are Gaussian at every d. For other variances its two times
+differ by O(1/d), which is the error of the Gaussian approximation.
+"""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
+from numpy.typing import ArrayLike
 
 from rfdiff.backward.averages import posterior_average
+from rfdiff.backward.isotropic import IsotropicClasses, evaluated
 from rfdiff.errors import InputError
+from rfdiff.mixture import MixtureLaw
+from rfdiff.value_types import as_real_array, is_concrete
 
 EARLIEST, BISECTIONS = 1e-6, 60
 
 
-def log_odds_moments(weights: Any, gram: Any, variances: Any, d: Any, t: Any) -> tuple[jax.Array, jax.Array]:
+def return_probability(law: MixtureLaw, times: ArrayLike, *, d: ArrayLike = 256) -> Float[np.ndarray, "... K"]:
+    """Probability R_c(t) that a sample of class c, noised to t and denoised with the exact score, is of class c again.
+
+    `R_c(t) = E_{x_t | c}[P(c | x_t)]`, from 1 at t = 0 to π_c at t = ∞.
+
+    Args:
+        law: K ≥ 2 isotropic classes.
+        times: diffusion times t > 0, of any shape.
+        d: dimension.
+
+    Returns:
+        R_c at each time, the shape of `times` followed by K.
+
+    Raises:
+        InputError: one class, classes that are not isotropic, a dimension out of range, or a time that is not a number > 0.
+
+    Reference: equations, section 8; tests/backward/test_speciation.py (sampling at d = 400, published cloning threshold).
+    """
+    return evaluated(_return_probabilities, law, d, _checked_times(times))
+
+
+def clone_agreement(law: MixtureLaw, times: ArrayLike, *, d: ArrayLike = 256) -> Float[np.ndarray, "..."]:
+    """Probability Σ_c π_c R_c(t) that two copies of a trajectory which part at t end in one class.
+
+    Args:
+        law: K ≥ 2 isotropic classes.
+        times: diffusion times t > 0, of any shape.
+        d: dimension.
+
+    Raises:
+        InputError: as `return_probability`.
+
+    Reference: Biroli, Bonnaire, de Bortoli and Mézard 2024 (arXiv:2402.18491); tests/backward/test_speciation.py.
+    """
+    return evaluated(_clone_agreements, law, d, _checked_times(times))
+
+
+def speciation_times(law: MixtureLaw, *, d: ArrayLike = 256) -> Float[np.ndarray, " K"]:
+    """Speciation time t_s^c of every class: where R_c = (1 + π_c)/2; NaN where classes overlap so much that it is not reached.
+
+    Two classes of one variance have one time, exactly; for other variances the two numbers differ by O(1/d) (module docstring).
+
+    Args:
+        law: K ≥ 2 isotropic classes.
+        d: dimension.
+
+    Raises:
+        InputError: one class, classes that are not isotropic, or a dimension out of range.
+
+    Reference: equations, section 8; tests/backward/test_speciation.py.
+    """
+    return evaluated(_speciation_times, law, d)
+
+
+def classical_time(law: MixtureLaw, *, d: ArrayLike = 256) -> Float[np.ndarray, ""]:
+    """The classical estimate ½ log Λ of one speciation time, Λ the largest eigenvalue of the covariance of the data.
+
+    Up to a constant it is the balanced limit of both other readings: two classes of weight ½ at ±μ have Λ = ‖μ‖² + σ², and the potential
+    of unit variance splits at ½ log(2‖μ‖²).
+
+    Args:
+        law: K ≥ 2 isotropic classes.
+        d: dimension.
+
+    Raises:
+        InputError: as `speciation_times`.
+
+    Reference: equations, section 8; tests/backward/test_speciation.py.
+    """
+    return evaluated(_classical_time, law, d)
+
+
+def log_odds_moments(classes: IsotropicClasses, t: Float[Array, ""]) -> tuple[Float[Array, "K K"], Float[Array, "K K K"]]:
     """Means (K, K) of ℓ_a given class c, and covariances (K, K, K) of ℓ_a and ℓ_b given class c; zero where a or b is c.
 
     Args:
-        weights: (K,) class fractions.
-        gram: (K, K) centroid Gram matrix μ_a·μ_b/d.
-        variances: (K,) class variances σ_c².
-        d: dimension.
+        classes: the classes.
         t: diffusion time > 0.
     """
-    weights, gram, variances = as_floats(weights, gram, variances)
+    weights, gram, variances, d = classes
     signal = jnp.exp(-2 * t)
     excess = signal * (variances - 1)  # of Γ² over 1, from which small differences are exact
     gamma = 1 + excess
@@ -51,120 +127,86 @@ def log_odds_moments(weights: Any, gram: Any, variances: Any, d: Any, t: Any) ->
     return mean, d / 2 * shift[:, :, None] * shift[:, None, :] + by_centroids
 
 
-def return_probability(weights: Any, gram: Any, variances: Any, d: Any, t: Any) -> jax.Array:
-    """Probability R_c(t) (K,) that a sample of class c, noised to t and denoised, is of class c again.
-
-    Args:
-        weights, gram, variances, d, t: as in `log_odds_moments`.
-
-    Raises:
-        InputError: fewer than two classes.
-
-    Reference: equations, section 8; tests/backward/test_speciation.py (sampling at d = 400, published cloning threshold).
-    """
-    check_classes(weights)
-    mean, covariance = log_odds_moments(weights, gram, variances, d, t)
-    return jnp.stack([_of_class(mean[c], covariance[c], c) for c in range(mean.shape[0])])
+@jax.jit
+def _return_probabilities(classes: IsotropicClasses, times: jax.Array) -> Float[Array, "... K"]:
+    flat = jax.lax.map(lambda t: _return_probability(classes, t), jnp.ravel(times))
+    return flat.reshape(*jnp.shape(times), -1)
 
 
-def clone_agreement(weights: Any, gram: Any, variances: Any, d: Any, t: Any) -> jax.Array:
-    """Probability Σ_c π_c R_c(t) that two copies which part at t end in one class.
-
-    Raises:
-        InputError: fewer than two classes.
-    """
-    returned = return_probability(weights, gram, variances, d, t)
-    return jnp.sum(jnp.asarray(weights, returned.dtype) * returned)
+@jax.jit
+def _clone_agreements(classes: IsotropicClasses, times: jax.Array) -> Float[Array, "..."]:
+    return _return_probabilities(classes, times) @ classes.weights
 
 
-def speciation_times(weights: Any, gram: Any, variances: Any, d: Any) -> jax.Array:
-    """Speciation time t_s^c (K,) of every class: where R_c = (1 + π_c)/2; NaN where the classes overlap so much that it is not reached.
+@jax.jit
+def _speciation_times(classes: IsotropicClasses) -> Float[Array, " K"]:
+    """Roots by bisection; their derivatives are those of the implicit function."""
+    fixed, target = jax.lax.stop_gradient(classes), (1 + classes.weights) / 2
+    low, high = jax.lax.stop_gradient(_roots(fixed))
+    root = (low + high) / 2
 
-    Derivatives are those of the implicit function.
+    def deficit(t: jax.Array, classes: IsotropicClasses) -> jax.Array:
+        return jnp.stack([_of_class(classes, t[c], c) for c in range(target.shape[0])]) - target
 
-    Args:
-        weights, gram, variances, d: as in `log_odds_moments`.
-
-    Raises:
-        InputError: fewer than two classes.
-    """
-    check_classes(weights)
-    weights, gram, variances = as_floats(weights, gram, variances)
-    numbers, target = (weights, gram, variances, jnp.asarray(d, weights.dtype)), (1 + weights) / 2
-    low, high = _roots(*jax.lax.stop_gradient(numbers))
-    root = jax.lax.stop_gradient((low + high) / 2)
-    classes = range(target.shape[0])
-
-    def deficit(t: jax.Array, numbers: tuple) -> jax.Array:
-        return jnp.stack([_single(numbers, t[c], c) for c in classes]) - target
-
-    slope = jax.jvp(lambda t: deficit(t, jax.lax.stop_gradient(numbers)), (root,), (jnp.ones_like(root),))[1]
+    slope = jax.jvp(lambda t: deficit(t, fixed), (root,), (jnp.ones_like(root),))[1]
     slope = jax.lax.stop_gradient(jnp.where(slope < 0, slope, -1.0))
-    change = deficit(root, numbers)
+    change = deficit(root, classes)
     step = change - jax.lax.stop_gradient(change)  # zero, with the derivative of the deficit
     reached = high > 2 * EARLIEST
     return jnp.where(reached, root - step / slope, jnp.nan)
 
 
-def classical_time(weights: Any, gram: Any, variances: Any, d: Any) -> jax.Array:
-    """The classical estimate ½ log Λ of one speciation time, Λ the largest eigenvalue of the covariance of the data.
-
-    The balanced limit of the two readings up to a constant: two classes of weight ½ at ±μ have Λ = ‖μ‖² + σ², and the potential of
-    unit variance splits at ½ log(2‖μ‖²).
-
-    Args:
-        weights, gram, variances, d: as in `log_odds_moments`.
-
-    Raises:
-        InputError: fewer than two classes.
-    """
-    check_classes(weights)
-    weights, gram, variances = as_floats(weights, gram, variances)
+@jax.jit
+def _classical_time(classes: IsotropicClasses) -> Float[Array, ""]:
+    weights, gram, variances, d = classes
     roots = jnp.sqrt(weights)
     centred = jnp.eye(weights.shape[0], dtype=weights.dtype) - weights[None, :]
     between = d * roots[:, None] * (centred @ gram @ centred.T) * roots[None, :]
     return jnp.log(jnp.max(jnp.linalg.eigvalsh(between)) + jnp.sum(weights * variances)) / 2
 
 
-def check_classes(weights: Any) -> None:
-    """Refuse a mixture of one class.
-
-    Raises:
-        InputError: fewer than two classes.
-    """
-    if np.ndim(weights) != 1 or np.shape(weights)[0] < 2:
-        raise InputError(f"weights: shape {np.shape(weights)}; allowed: (K,) with K >= 2, a single class has no speciation")
+def _return_probability(classes: IsotropicClasses, t: jax.Array) -> Float[Array, " K"]:
+    """R_c of every class at one time."""
+    mean, covariance = log_odds_moments(classes, t)
+    return jnp.stack([_average_of(mean, covariance, c) for c in range(mean.shape[0])])
 
 
-def as_floats(*values: Any) -> tuple[jax.Array, ...]:
-    """Arrays of the widest floating type among them, at least the default one."""
-    dtype = jnp.result_type(float, *values)
-    return tuple(jnp.asarray(value, dtype) for value in values)
+def _of_class(classes: IsotropicClasses, t: jax.Array, c: int) -> Float[Array, ""]:
+    """R_c of one class at one time."""
+    return _average_of(*log_odds_moments(classes, t), c)
 
 
-def _of_class(mean: jax.Array, covariance: jax.Array, c: int) -> jax.Array:
+def _average_of(mean: Float[Array, "K K"], covariance: Float[Array, "K K K"], c: int) -> Float[Array, ""]:
+    """E[P(c | x_t)] given class c, from the moments of the log-odds."""
     others = np.delete(np.arange(mean.shape[0]), c)
-    return posterior_average(mean[others], covariance[np.ix_(others, others)])
+    return posterior_average(mean[c][others], covariance[c][np.ix_(others, others)])
 
 
-def _single(numbers: tuple, t: jax.Array, c: int) -> jax.Array:
-    """R_c at one time."""
-    weights, gram, variances, d = numbers
-    mean, covariance = log_odds_moments(weights, gram, variances, d, t)
-    return _of_class(mean[c], covariance[c], c)
-
-
-def _roots(weights: Any, gram: Any, variances: Any, d: Any) -> tuple[jax.Array, jax.Array]:
+def _roots(classes: IsotropicClasses) -> tuple[Float[Array, " K"], Float[Array, " K"]]:
     """Brackets (K,) of the times at which R_c falls through (1 + π_c)/2, by bisection of log t; both EARLIEST where it is below always."""
-    numbers = weights, gram, variances, d
+    weights, gram, variances, d = classes
     signal = 4 * d * jnp.max(jnp.diagonal(gram)) + jnp.ptp(variances) * jnp.sqrt(d) + 1
     target = (1 + weights) / 2
 
     def halve(_: int, bracket: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         low, high = bracket
         middle = jnp.sqrt(low * high)
-        above = jnp.stack([_single(numbers, middle[c], c) for c in range(target.shape[0])]) > target
+        above = jnp.stack([_of_class(classes, middle[c], c) for c in range(target.shape[0])]) > target
         return jnp.where(above, middle, low), jnp.where(above, high, middle)
 
     ends = jnp.full_like(target, EARLIEST), jnp.full_like(target, 1.0) * (jnp.log(signal) / 2 + 10)
     return jax.lax.fori_loop(0, BISECTIONS, halve, ends)
+
+
+def _checked_times(times: ArrayLike) -> ArrayLike:
+    """Diffusion times, traced ones as they are.
+
+    Raises:
+        InputError: one that is not a number > 0.
+    """
+    if not is_concrete(times):
+        return times
+    checked = as_real_array("times", times)
+    if not np.all(checked > 0):
+        raise InputError(f"times: {times!r}; allowed: diffusion times > 0")
+    return checked

@@ -3,25 +3,17 @@
 import math
 
 import numpy as np
+from jaxtyping import Float
 from numpy.typing import ArrayLike
 
+from rfdiff.diffusion import log_snr, time_at_log_snr
 from rfdiff.errors import InputError
 from rfdiff.value_types import as_number, as_real_array, vectorize_text
 
 MOST_STEPS = 1_000_000
 
 
-def log_snr(t: ArrayLike) -> np.ndarray:
-    """Log signal-to-noise ratio λ = log(e^{-2t}/Δ) of x_t: -log(2t) as t → 0, -2t as t → ∞."""
-    return -np.log(np.expm1(2 * np.asarray(t, np.float64)))
-
-
-def time_at_log_snr(value: ArrayLike) -> np.ndarray:
-    """Diffusion time at which the log signal-to-noise ratio is λ: t = log(1 + e^{-λ})/2."""
-    return np.logaddexp(0, -np.asarray(value, np.float64)) / 2
-
-
-def log_snr_grid(t_start: float, t_end: float, num_steps: int) -> np.ndarray:
+def log_snr_grid(t_start: float, t_end: float, num_steps: int) -> Float[np.ndarray, " T"]:
     """Decreasing times (num_steps + 1,) from `t_start` to `t_end`, uniform in λ.
 
     Steps are then proportional to t as t → 0, where the score stiffens as 1/Δ, and equal in t as t → ∞.
@@ -47,7 +39,7 @@ def log_snr_grid(t_start: float, t_end: float, num_steps: int) -> np.ndarray:
     return check_grid(times)
 
 
-def check_grid(times: ArrayLike) -> np.ndarray:
+def check_grid(times: ArrayLike) -> Float[np.ndarray, " T"]:
     """A grid of diffusion times of the backward process, in float64.
 
     Raises:

@@ -1,6 +1,7 @@
 """The command collect: the folder of a sweep as one dataset with figures."""
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Annotated
 
@@ -8,20 +9,24 @@ import tyro
 import xarray as xr
 
 from rfdiff import plots
-from rfdiff.cli.command import Command
-from rfdiff.cli.options import Flag, OptionalFile, Redrawing
-from rfdiff.cli.terminal import note, prepare_folder, redraw_folder, say, say_files
+from rfdiff.cli.command import AGREE, NOT_COMPUTED, Command
+from rfdiff.cli.folder import Files, check_drawing, drawn, redraw_folder, results_folder, write_figures
+from rfdiff.cli.options import Drawing, Flag, OptionalFile, Redrawing
+from rfdiff.cli.tables import Cell, Table, words
+from rfdiff.cli.terminal import note, report
 from rfdiff.files.dataset_file import load_dataset, save_dataset
+from rfdiff.plots.style import NotebookFigure
 from rfdiff.sweep import CONTENT, DONE, FAILED, MISSING, Folder, collect
 
 FILE = "sweep.nc"
 MOST_FAILURES = 20
+TIMES_PANELS = ("tau_gen", "tau_mem", "best_test_loss")
 
-__all__ = ["COMMAND", "CONTENT", "FILE", "Collect", "redraw", "run", "table"]
+__all__ = ["COMMAND", "CONTENT", "FILE", "Collect", "redraw", "run", "state_table"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Collect:
+class Collect(Drawing):
     """Collect the results of a sweep into one labelled dataset, with figures."""
 
     dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
@@ -38,72 +43,79 @@ def run(options: Collect) -> int:
     """Collect the folder of a sweep into one file, print what is in it, draw its figures.
 
     Returns:
-        Exit status 0, or 1 if a cell has failed, is missing or was skipped.
+        Exit status 0, or 3 if a cell has failed, is missing or was skipped.
 
     Raises:
         InputError: no sweep there, bad files, or results that stand there.
         OSError: the file cannot be written.
     """
-    axes = list(Folder(options.dir).read().sweep.axes)
+    manifest = Folder(options.dir).read()
     out = options.dir / FILE if options.out is None else options.out
-    prepare_folder(out.parent, (out.name, *_figures(out, axes)), options.overwrite)
-    dataset = collect(options.dir, options.skip_bad)
-    save_dataset(dataset, out, command="collect")
-    _show(dataset, out.parent, out)
-    return 0 if dataset.attrs[DONE] == dataset.attrs["cells"] else 1
+    files = _files(out, list(manifest.sweep.axes))
+    with results_folder(out.parent, files, options.overwrite):
+        dataset = collect(options.dir, options.skip_bad)
+        check_drawing(options, dataset.sizes["class"])
+        save_dataset(dataset, out, command="collect")
+        _show(dataset, out.parent, files, options, replace=True)
+    return AGREE if dataset.attrs[DONE] == dataset.attrs["cells"] else NOT_COMPUTED
 
 
 def redraw(options: Redrawing) -> int:
     """Print the table of a collected sweep and draw its figures again.
 
     Raises:
-        InputError: a damaged file, or figures that stand in another folder than its own.
+        InputError: a damaged file, or existing figures in another folder than that of the file.
         OSError: the folder cannot be written to.
     """
     dataset = load_dataset(options.file)
-    out = redraw_folder(options, _figures(options.file, str(dataset.attrs["axes"]).split(", ")))
-    _show(dataset, out, options.file)
-    return 0
+    files = _files(options.file, str(dataset.attrs["axes"]).split(", "))
+    check_drawing(options, dataset.sizes["class"])
+    _show(dataset, redraw_folder(options, files), files, options, replace=False)
+    return AGREE
 
 
-def _figures(file: Path, axes: list[str]) -> list[str]:
-    """Names of the figures: two for each axis."""
-    return [f"{file.stem}_{kind}_{axis}.png" for axis in axes for kind in ("times", "curves")]
+def _files(file: Path, axes: list[str]) -> Files:
+    """The file of a dataset and its figures: two for each axis."""
+    figures: dict[str, tuple[str, ...]] = {}
+    for axis in axes:
+        figures |= {f"{file.stem}_times_{axis}": TIMES_PANELS, f"{file.stem}_curves_{axis}": ()}
+    return Files(file.name, figures)
 
 
-def _show(dataset: xr.Dataset, out: Path, file: Path) -> None:
-    """Print the table of a collected sweep, draw its figures, and say where they are."""
-    say("\n".join(table(dataset)))
-    names = []
-    if dataset.sizes["time"]:
-        axes = str(dataset.attrs["axes"]).split(", ")
-        draw = {"times": plots.sweep_times, "curves": plots.sweep_curves}
-        names = _figures(file, axes)
-        figures = [function(dataset, axis) for axis in axes for function in draw.values()]
-        for name, figure in zip(names, figures, strict=True):
-            plots.save_figure(figure, out / name)
-    else:
+def _show(dataset: xr.Dataset, out: Path, files: Files, drawing: Drawing, replace: bool) -> None:
+    """Draw the figures of a collected sweep, print its table, and say where they are."""
+    figures: dict[str, NotebookFigure] = {}
+    for axis in str(dataset.attrs["axes"]).split(", ") if dataset.sizes["time"] else ():
+        stem = files.data.rsplit(".", 1)[0]
+        figures |= drawn(drawing, f"{stem}_times_{axis}", functools.partial(plots.sweep_times, dataset, axis), TIMES_PANELS)
+        figures |= drawn(drawing, f"{stem}_curves_{axis}", functools.partial(plots.sweep_curves, dataset, axis))
+    if not figures:
         note("collect: no cell is done, no figure is drawn")
-    say_files(out, file.name, names)
+    names = write_figures(out, files, figures, drawing, replace)
+    table, head, more = state_table(dataset)
+    if drawing.table == "text" and not table.rows:
+        report([], "text", [*head, f"in {out}: {', '.join(names)}"])
+    else:
+        report([table], drawing.table, [*more, f"in {out}: {', '.join(names)}"], head)
 
 
-def table(dataset: xr.Dataset) -> list[str]:
-    """Axes, cells by state, and the failures with their diagnoses."""
+def state_table(dataset: xr.Dataset) -> tuple[Table, list[str], list[str]]:
+    """The failures with their diagnoses; before them the axes and the cells by state; after them what is left out."""
     axes = "  x  ".join(f"{name} ({dataset.sizes[name]} values)" for name in str(dataset.attrs["axes"]).split(", "))
     counts = ", ".join(f"{dataset.attrs[state]} {state}" for state in (DONE, FAILED, MISSING))
     skipped = f", {dataset.attrs['skipped']} bad files skipped" if dataset.attrs["skipped"] else ""
-    lines = [f"sweep: {axes}", f"{dataset.attrs['cells']} cells: {counts}{skipped}"]
-    rows = []
+    rows: list[list[Cell]] = []
     for name in ("theory_diagnosis", "diagnosis"):
         told = dataset[name].stack(cell=dataset[name].dims) if name in dataset else []
         rows += [_failure(entry, name) for entry in told if str(entry.values)]
     more = [f"… and {len(rows) - MOST_FAILURES} more"] * (len(rows) > MOST_FAILURES)
-    return lines + rows[:MOST_FAILURES] + more
+    table = Table("failed cells", ["cell", "diagnosis"], rows[:MOST_FAILURES])
+    return table, [f"sweep: {axes}", f"{dataset.attrs['cells']} cells: {counts}{skipped}"], more
 
 
-def _failure(entry: xr.DataArray, name: str) -> str:
-    place = ", ".join(f"{key} = {entry[key].item()}" for key in entry.coords if key != "cell" and entry[key].ndim == 0)
-    return f"{'theory at ' * name.startswith('theory')}{place}: {entry.item()}"
+def _failure(entry: xr.DataArray, name: str) -> list[Cell]:
+    cell = ", ".join(f"{key} = {entry[key].item()}" for key in entry.coords if key != "cell" and entry[key].ndim == 0)
+    return [words(f"{'theory at ' * name.startswith('theory')}{cell}"), words(entry.item())]
 
 
 COMMAND = Command("collect", Collect, run)

@@ -8,9 +8,10 @@ import jax
 from rfdiff import theory
 from rfdiff.cli.command import Command
 from rfdiff.cli.curve_options import Closed, Curves, Networks, check_curves, check_networks, run_record, training_rule, training_times
-from rfdiff.cli.curve_results import FIGURES, FILE, show
+from rfdiff.cli.curve_results import FILES, show
+from rfdiff.cli.folder import check_drawing, read_problem, results_folder
 from rfdiff.cli.networks import ensembles, solvers_for
-from rfdiff.cli.terminal import note, prepare_folder, read_problem, say_cost
+from rfdiff.cli.terminal import note, say_cost
 from rfdiff.files import kept_parts, result_file
 from rfdiff.files.provenance import provenance
 
@@ -21,7 +22,7 @@ class Compare(Networks, Closed, Curves):
 
 
 def run(options: Compare) -> int:
-    """Compute both sides, write them, print times and verdict, draw them; a stopped run goes on from the finished networks.
+    """Compute both sides, write them, print times and verdict, draw them; an interrupted run resumes from the finished networks.
 
     Returns:
         0 if they agree, 1 if not.
@@ -38,22 +39,23 @@ def run(options: Compare) -> int:
     check_curves(options, problem, rule)
     half = options.d // 2
     solvers = solvers_for(problem, options, (options.d, half))
-    prepare_folder(options.out, (FILE, *FIGURES), options.overwrite)
-    taus = training_times(options, problem, rule)
-    note("closed form: learning curves and spectrum")
-    predicted = theory.learning_curves(problem, taus, rule=rule, tolerance=options.tolerance)
-    spectrum = theory.spectrum(problem)
-    networks = ensembles(problem, taus, rule, options, solvers)
-    large, small = jax.random.split(jax.random.key(options.seed))  # as `agreement.compare`, so that both give the same networks
-    smaller = networks.run(half, small)
-    simulated = networks.run(options.d, large)
-    record = provenance(**run_record("compare", options))
-    result = result_file.Result(problem, predicted, spectrum, simulated, smaller, record)
-    result_file.save(result, options.out / FILE)
-    for d, key in ((half, small), (options.d, large)):
-        kept_parts.remove(networks.folder(d, key))
-    status = show(result, options.out, options.q)
-    say_cost(time.monotonic() - start)
+    check_drawing(options, problem.num_classes)
+    with results_folder(options.out, FILES, options.overwrite):
+        taus = training_times(options, problem, rule)
+        note("closed form: learning curves and spectrum")
+        predicted = theory.learning_curves(problem, taus, rule=rule, tolerance=options.tolerance)
+        spectrum = theory.spectrum(problem)
+        networks = ensembles(problem, taus, rule, options, solvers)
+        large, small = jax.random.split(jax.random.key(options.seed))  # as `agreement.compare`, so that both give the same networks
+        smaller = networks.run(half, small)
+        simulated = networks.run(options.d, large)
+        record = provenance(**run_record("compare", options))
+        result = result_file.Result(problem, predicted, spectrum, simulated, smaller, record)
+        result_file.save(result, options.out / FILES.data)
+        for d, key in ((half, small), (options.d, large)):
+            kept_parts.remove(networks.folder(d, key))
+        status = show(result, options.out, options.q, options, replace=True)
+    say_cost(start, options.table)
     return status
 
 

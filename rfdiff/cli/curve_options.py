@@ -9,7 +9,6 @@ from rfdiff import theory
 from rfdiff.cli.options import (
     LARGEST_KEY,
     MOST_POINTS,
-    MOST_SEEDS,
     FloatingType,
     Number,
     Numbers,
@@ -23,6 +22,7 @@ from rfdiff.cli.options import (
 from rfdiff.errors import InputError
 from rfdiff.problem import Problem
 from rfdiff.rules import RULES, Ridge, Rule, RuleName, rule_of
+from rfdiff.simulation.seed_batches import MOST_SEEDS
 
 RULE_OPTIONS = {name: rule.arguments for name, rule in RULES.items()}
 
@@ -44,7 +44,7 @@ class Curves(Output):
     momentum: Number = None
     """Momentum of heavy-ball, at least 0 and below 1."""
     penalties: Numbers = None
-    """Penalties of ridge, each > 0; they take the place of the training times."""
+    """Penalties of ridge in any order, each > 0; they take the place of the training times."""
     q: float = 0.5
     """tau_opt(q) is when a class's test loss has gone this fraction of the way to that of the exact score."""
 
@@ -94,6 +94,8 @@ def training_rule(options: Curves) -> Rule:
     if options.rule == "ridge" and options.taus:
         raise InputError("--taus: not an option of --rule ridge, whose penalties take the place of training times")
     arguments = {name: getattr(options, name) for name in RULE_OPTIONS[options.rule]}
+    if "penalties" in arguments:
+        arguments["penalties"] = sorted(arguments["penalties"], reverse=True)  # smaller ones stand for later times
     return rule_of(options.rule, **arguments)
 
 
@@ -105,7 +107,7 @@ def check_curves(options: Curves, problem: Problem, rule: Rule) -> None:
     """
     check(options, points=between(options.points, 3, MOST_POINTS), q=fraction(options.q))
     if isinstance(options, Closed):
-        check(options, tolerance=(0 < options.tolerance < 1, "0 < tolerance < 1"))
+        check(options, tolerance=(1e-9 <= options.tolerance <= 0.1, "1e-9 <= tolerance <= 0.1"))
     name = "penalties" if options.rule == "ridge" else "taus"
     count = len(getattr(options, name) or ()) if options.rule == "ridge" or options.taus else options.points
     if count < 3:

@@ -1,43 +1,62 @@
 """A result.nc on the terminal and as figures: the table of times, the verdict, curves, spectrum and agreement."""
 
+import functools
 from pathlib import Path
+
+import numpy as np
 
 from rfdiff import plots
 from rfdiff.agreement import Agreement, assess
-from rfdiff.class_times import times
-from rfdiff.cli import tables
-from rfdiff.cli.options import Redrawing, check, fraction
-from rfdiff.cli.terminal import redraw_folder, say, say_files
+from rfdiff.class_times import TIME_NAMES, readings, times
+from rfdiff.cli.command import AGREE, DISAGREE, NOT_COMPUTED
+from rfdiff.cli.folder import Files, check_drawing, drawn, redraw_folder, write_figures
+from rfdiff.cli.options import Drawing, Redrawing, check, fraction
+from rfdiff.cli.tables import Cell, Table, measured, words
+from rfdiff.cli.terminal import report
+from rfdiff.curves import LearningCurves
 from rfdiff.errors import InputError
 from rfdiff.files import result_file
 
-FILE = "result.nc"
-FIGURES = ("curves.png", "spectrum.png", "agreement.png")
-AGREE, DISAGREE = 0, 1
+CURVE_PANELS, AGREEMENT_PANELS = ("losses", "score_error"), ("train_loss", "test_loss")
+FILES = Files("result.nc", {"curves": CURVE_PANELS, "spectrum": (), "agreement": AGREEMENT_PANELS})
 
 
-def show(result: result_file.Result, out: Path, q: float) -> int:
-    """Print the table and the verdict of a result, draw its figures, and say where they are.
+def show(result: result_file.Result, out: Path, q: float, drawing: Drawing, replace: bool) -> int:
+    """Draw the figures of a result, print its table and verdict, and say where the figures are.
+
+    Args:
+        result: what to show.
+        out: folder of the figures.
+        q: fraction that counts as learned in τ_opt(q).
+        drawing: how figures are drawn and tables printed.
+        replace: whether figures of an earlier result are removed from the folder.
 
     Returns:
-        The exit status that the verdict gives.
+        The exit status: 0, 1 if theory and simulation disagree, 3 if a loss could not be computed.
     """
-    say(tables.times_table(result.theory, result.simulation, q))
     agreement: Agreement | None = None
     if result.theory is not None and result.simulation is not None and result.smaller is not None:
         agreement = assess(result.theory, result.simulation, result.smaller)
-        say("\n".join(tables.verdict_lines(agreement)))
-    reference = result.theory if result.theory is not None else result.simulation
+    predicted = result.theory
+    reference = predicted if predicted is not None else result.simulation
     marked = None if reference is None else times(reference, q)
-    figures = {"curves.png": plots.curves(*(one for one in (result.theory, result.simulation) if one is not None), times=marked)}
-    empirical = None if result.simulation is None else result.simulation.spectrum
-    if result.spectrum is not None or empirical is not None:
-        figures["spectrum.png"] = plots.spectrum(*(one for one in (result.spectrum, empirical) if one is not None))
+    both = [curves for curves in (result.theory, result.simulation) if curves is not None]
+    figures = drawn(drawing, "curves", functools.partial(plots.curves, *both, times=marked), CURVE_PANELS)
+    spectra = [one for one in (result.spectrum, None if result.simulation is None else result.simulation.spectrum) if one is not None]
+    if spectra:
+        figures |= drawn(drawing, "spectrum", functools.partial(plots.spectrum, *spectra))
     if agreement is not None:
-        figures["agreement.png"] = plots.agreement(agreement)
-    for name, figure in figures.items():
-        plots.save_figure(figure, out / name)
-    say_files(out, FILE, list(figures))
+        figures |= drawn(drawing, "agreement", functools.partial(plots.agreement, agreement), AGREEMENT_PANELS)
+    names = write_figures(out, FILES, figures, drawing, replace)
+    table, notes = times_table(predicted, result.simulation, q, drawing.classes)
+    missing = [f"not computed: {reason}" for reason in map(missing_losses, both) if reason]
+    if result.theory is not None:
+        asked = result.metadata.get("tolerance")
+        notes += error_lines(result.theory, asked if isinstance(asked, float) else None)
+    verdict = verdict_lines(agreement) if agreement is not None else []
+    report([table], drawing.table, [*notes, *verdict, *missing, f"in {out}: {', '.join(names)}"])
+    if missing:
+        return NOT_COMPUTED
     return AGREE if agreement is None or agreement.agrees else DISAGREE
 
 
@@ -53,5 +72,88 @@ def redraw(options: Redrawing) -> int:
     result = result_file.load(options.file)
     if result.theory is None and result.simulation is None:
         raise InputError(f"{options.file}: holds neither theory nor simulation, nothing to draw curves of")
-    complete = result.theory is not None and result.simulation is not None and result.smaller is not None
-    return show(result, redraw_folder(options, FIGURES if complete else FIGURES[:2]), q)
+    check_drawing(options, result.problem.num_classes)
+    return show(result, redraw_folder(options, FILES), q, options, replace=False)
+
+
+def times_table(
+    theory: LearningCurves | None, simulation: LearningCurves | None, q: float, class_names: tuple[str, ...] | None = None
+) -> tuple[Table, list[str]]:
+    """Class-wise times and best test losses, theory beside simulation, one line a class and side.
+
+    The error bars of the simulation are standard errors over seeds of the same numbers read from the curves of each seed; where a
+    time does not exist in some seed there is none. Where the training times do not resolve a time, its bounds take its place.
+
+    Args:
+        theory: closed-form curves, or None.
+        simulation: simulated curves, or None.
+        q: fraction that counts as learned in τ_opt(q).
+        class_names: of the classes; their numbers if None.
+
+    Returns:
+        The table, and a sentence for each time that is not resolved.
+
+    Raises:
+        InputError: fewer than 3 training times, or q out of range.
+    """
+    headings = ["class", "weight", "source", *TIME_NAMES[:-1], f"tau_opt({q:g})", "best test loss"]
+    sides = [(name, curves, readings(curves, q)) for name, curves in (("theory", theory), ("simulation", simulation)) if curves is not None]
+    rows: list[list[Cell]] = []
+    notes: list[str] = []
+    for c in range(sides[0][1].num_classes if sides else 0):
+        label = str(c) if class_names is None else class_names[c]
+        for name, curves, (values, errors) in sides:
+            read, weight = times(curves, q), float(np.asarray(curves.weights)[c])
+            cells = [measured(value, error) for value, error in zip(values[:, c], errors[:, c], strict=True)]
+            for j, time in enumerate(TIME_NAMES):
+                if np.isnan(values[j, c]):
+                    cells[j] = measured(np.nan, text=read.text(time, c))
+                    notes.append(f"{time} of class {label}, {name}: {read.reason(time, c)}")
+            rows.append([words(label), Cell(weight, f"{weight:.3g}"), words(name), *cells])
+    return Table("times", headings, rows, grouped=2), notes
+
+
+def missing_losses(curves: LearningCurves) -> str:
+    """What of a set of curves is not a number although it has a value; "" if nothing is.
+
+    At p = n m the test loss has no limit τ → ∞, and NaN there is the answer.
+    """
+    taus, test, train = (np.asarray(values, np.float64) for values in (curves.taus, curves.test_loss, curves.train_loss))
+    limitless = np.isinf(taus) & np.isnan(test).all(axis=1) & (np.arange(taus.size) == taus.size - 1) & (taus.size > 1)
+    bad = (np.isnan(test) | np.isnan(train))[~limitless]
+    if not bad.any():
+        return ""
+    where = taus[~limitless][bad.any(axis=1)]
+    span = f"tau = {where[0]:.4g}" if where.size == 1 else f"{where.size} training times, tau = {where[0]:.4g} to {where[-1]:.4g}"
+    return f"the losses of {curves.source} at {span} are not numbers (numerical error {float(curves.error_estimate):.1e})"
+
+
+def error_lines(theory: LearningCurves, tolerance: float | None) -> list[str]:
+    """The numerical error that the closed form reached, with a warning where it is above the one that was asked for."""
+    reached = float(theory.error_estimate)
+    line = f"numerical error of the theory: {reached:.1e}"
+    if tolerance is None or reached <= tolerance:
+        return [line]
+    return [f"warning: {line}, above the tolerance {tolerance:.1e}"]
+
+
+def verdict_lines(agreement: Agreement) -> list[str]:
+    """The place where simulation and theory are furthest apart, for each kind of curve, the smallest error noticed, and the verdict."""
+    taus = np.asarray(agreement.simulation.taus)
+    lines = []
+    for name, standardised in agreement.standardised.items():
+        excess = np.abs(np.asarray(standardised))
+        i, c = np.unravel_index(int(np.argmax(np.where(np.isnan(excess), -1, excess))), excess.shape)
+        lines.append(
+            f"{name.replace('_', ' ')}: simulation - theory is furthest out for class {c} at tau = {taus[i]:.4g}: "
+            f"{agreement.deviation[name][i, c]:+.2e}, of which finite size {agreement.allowance[name][i, c]:+.1e} "
+            f"within {agreement.remainder[name][i, c]:.1e}, standard error {agreement.stderr[name][i, c]:.1e}: "
+            f"{excess[i, c]:.2f} standard errors out"
+        )
+    noticed = max(float(np.max(values)) for values in agreement.resolution.values())
+    sides = f"simulation at d = {agreement.simulation.dimension} and theory {'agree' if agreement.agrees else 'DISAGREE'}"
+    if not agreement.conclusive:
+        sides = f"INCONCLUSIVE, simulation at d = {agreement.simulation.dimension} leaves room for any theory; more seeds or a larger d"
+    power = f"an error of {noticed:.1e} of the theory would be noticed at half of the times"
+    lines.append(f"verdict: {sides} (allowed: {agreement.threshold:.3g} standard errors; {power})")
+    return lines

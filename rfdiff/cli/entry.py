@@ -1,17 +1,23 @@
-"""The command line as one function: it runs a command and turns what it raises into one line and an exit status."""
+"""The command line as one function: it runs a command and turns what it raises into one line and an exit status.
 
+Nothing heavy is imported before `main` runs: an interrupt in the seconds in which Python loads JAX must end the process at once.
+"""
+
+import _thread
+import contextlib
+import importlib
+import os
+import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from types import FrameType
+from typing import Any
 
-import jax
-
-from rfdiff.cli.parsing import parse
+from rfdiff.cli.command import BAD_INPUT, BUG, INTERRUPTED
 from rfdiff.errors import InputError
-from rfdiff.files.provenance import version_of
 
-AGREE, DISAGREE, BAD_INPUT, BUG, INTERRUPTED = 0, 1, 2, 70, 130
-OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # how the message of JAX's error begins when a device is out of memory
+OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # how JAX says in a RuntimeError that a device is out of memory
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,30 +27,102 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after `rfdiff`; those of this process if None.
 
     Returns:
-        0 done (and in agreement), 1 theory and simulation disagree or cells of a sweep are not done, 2 bad input, a file that cannot be
-        read or written, or too little memory (one line on standard error), 70 a bug (its traceback, and a request to report it),
+        0 done (and in agreement), 1 theory and simulation disagree, 2 bad input, a file that cannot be read or written, or too little
+        memory (one line on standard error), 3 something could not be computed, 70 a bug (its traceback, and a request to report it),
         130 interrupted.
     """
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    if list(arguments) == ["--version"]:
-        print(f"rfdiff {version_of('rfdiff')}")
-        return AGREE
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        command, options = parse(arguments)
-        return command.run(options)
-    except (InputError, OSError) as err:
+        with contextlib.nullcontext() if arguments is not None else _process():
+            return _run(words)
+    except InputError as err:
         return _refuse(str(err))
+    except OSError as err:
+        return _refuse(_system_error(err))
     except MemoryError as err:
         return _refuse(f"out of memory: {err}" if str(err) else "out of memory")
-    except jax.errors.JaxRuntimeError as err:
-        return _refuse(f"out of memory: {err}") if OUT_OF_MEMORY in str(err) else _report_bug()
     except KeyboardInterrupt as stop:
         print(f"rfdiff: interrupted{f'; {stop}' if str(stop) else ''}", file=sys.stderr)
         return INTERRUPTED
     except SystemExit as stop:  # after printing help
         return int(stop.code or 0)
+    except RuntimeError as err:
+        return _refuse(f"out of memory: {err}") if OUT_OF_MEMORY in str(err) else _report_bug()
     except Exception:  # noqa: BLE001 whatever else arises is a fault of the package, and keeps its traceback
         return _report_bug()
+
+
+def _run(words: list[str]) -> int:
+    if words == ["--version"]:
+        from_package: Any = importlib.import_module("rfdiff")
+        print(f"rfdiff {from_package.__version__}", flush=True)
+        return 0
+    parsing: Any = importlib.import_module("rfdiff.cli.parsing")
+    terminal: Any = importlib.import_module("rfdiff.cli.terminal")
+    if _loading():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    command, options = parsing.parse(words)
+    _check_platform()
+    terminal.output_failure()  # that of an earlier command of this process is not of this one
+    status = int(command.run(options))
+    if (failure := terminal.output_failure()) is not None:
+        return _refuse(f"standard output cannot be written ({failure.strerror or failure}); files are written all the same")
+    return status
+
+
+@contextlib.contextmanager
+def _process() -> Iterator[None]:
+    """What belongs to a process that runs one command and ends: how it takes Ctrl-C, and no backend of matplotlib.
+
+    While modules load, Ctrl-C ends the process: an exception in the middle of an import may be swallowed, or leave half a module. Later a
+    KeyboardInterrupt that Python drops, because it arose in a finaliser, is raised again.
+    """
+    os.environ.pop("MPLBACKEND", None)  # figures are drawn without one, and that of a notebook does not exist outside it
+    signal.signal(signal.SIGINT, _end)
+
+    def again(dropped: Any) -> None:
+        if isinstance(dropped.exc_value, KeyboardInterrupt):
+            _thread.interrupt_main()
+        else:
+            sys.__unraisablehook__(dropped)
+
+    sys.unraisablehook = again
+    yield
+
+
+def _loading() -> bool:
+    """Whether Ctrl-C ends this process at once, as it does until all modules are loaded."""
+    return signal.getsignal(signal.SIGINT) is _end
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    os.write(2, b"rfdiff: interrupted\n")
+    os._exit(INTERRUPTED)
+
+
+def _check_platform() -> None:
+    """Refuse platforms that this machine does not have, or without the CPU, on which the theory computes whatever else there is.
+
+    Raises:
+        InputError: naming JAX_PLATFORMS.
+    """
+    asked = os.environ.get("JAX_PLATFORMS", "")
+    if not asked or asked == "cpu":
+        return
+    jax: Any = importlib.import_module("jax")
+    try:
+        jax.devices()
+        jax.devices("cpu")
+    except Exception as err:  # an AssertionError or a RuntimeError, by the version of JAX and the platform
+        reason = (str(err).strip().splitlines() or ["no such device"])[0]
+        raise InputError(
+            f"JAX_PLATFORMS: {asked!r} ({reason}); allowed: platforms of this machine with cpu among them, as in cuda,cpu"
+        ) from err
+
+
+def _system_error(err: OSError) -> str:
+    """An error of the system in one line: the file that it names, and the reason."""
+    return f"{err.filename}: {err.strerror}" if err.filename and err.strerror else str(err)
 
 
 def _refuse(message: str) -> int:

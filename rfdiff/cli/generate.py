@@ -1,9 +1,11 @@
 """The command generate: what networks generate along their training, class by class, beside theory's times: table, figure, dataset."""
 
 import dataclasses
+import functools
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import numpy as np
@@ -12,24 +14,31 @@ import xarray as xr
 from rfdiff import generation, plots, theory
 from rfdiff.backward import log_snr_grid
 from rfdiff.class_times import times
-from rfdiff.cli import tables
 from rfdiff.cli.command import Command
-from rfdiff.cli.options import LARGEST_KEY, FloatingType, Numbers, Output, ProblemFile, Redrawing, between, check, dimension
-from rfdiff.cli.terminal import prepare_folder, read_problem, redraw_folder, say, say_cost, say_files
+from rfdiff.cli.folder import Files, check_drawing, drawn, read_problem, redraw_folder, results_folder, write_figures
+from rfdiff.cli.options import LARGEST_KEY, Drawing, FloatingType, Numbers, Output, ProblemFile, Redrawing, between, check, dimension
+from rfdiff.cli.tables import Cell, Table, measured, shown, words
+from rfdiff.cli.terminal import note, report, say_cost
 from rfdiff.errors import InputError
 from rfdiff.files import kept_parts
 from rfdiff.files.dataset_file import load_dataset, save_dataset
+from rfdiff.generation.results import CONTENT
 from rfdiff.problem import Problem
+from rfdiff.progress import reporting
 from rfdiff.rules import check_taus
 from rfdiff.simulation.features import floating_type, sizes_at
 from rfdiff.theory.neuron_types import is_odd
 
-CONTENT = "generation"
-FILE, FIGURE = "generation.nc", "generation.png"
+PANELS = ("fraction", "mean", "variance", "memorised", "score_error")
+FILES = Files("generation.nc", {"generation": PANELS})
 MOST = 10_000_000
 CURVE_POINTS = 80
-COUNTED = ("counts", "memorised", "mean_error", "variance_error", "score_error")
-REFERENCES = 2  # the last two sources
+ODD = (
+    "{name} is odd, so the score is odd too, whatever the data: it generates classes at x and -x equally often and cannot represent "
+    "a mean of all data other than 0; softplus, gelu or a shifted function can"
+)
+
+__all__ = ["COMMAND", "CONTENT", "redraw", "run", "sample_table", "show"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,13 +74,13 @@ class Generate(Output):
 
 
 def run(options: Generate) -> int:
-    """Generate samples with the networks of a problem; a stopped run goes on from the networks that are kept.
+    """Generate samples with the networks of a problem; an interrupted run resumes from the networks that are kept.
 
     Returns:
         Exit status 0.
 
     Raises:
-        InputError: bad input, results that stand in the folder, or networks that do not fit in memory.
+        InputError: bad input, existing results in the folder, or networks that do not fit in memory.
         OSError: the folder cannot be written to.
         KeyboardInterrupt: with a sentence on what is kept.
     """
@@ -94,25 +103,19 @@ def run(options: Generate) -> int:
     if sizes.n < 2:
         raise InputError(f"--d: {options.d} makes n = {sizes.n} samples; allowed: at least 2, for a second nearest")
     generation.check_memory(sizes, dtype, len(taus), len(grid))
-    prepare_folder(options.out, (FILE, FIGURE), options.overwrite)
-    folder = kept_parts.measurement_folder(
-        options.out,
-        problem,
-        options.d,
-        taus.tolist(),
-        grid.tolist(),
-        options.samples,
-        options.threshold,
-        options.method,
-        dtype,
-        options.seed,
-    )
-    runs = _networks(problem, taus, grid, options, dtype, kept_parts.KeptArrays(folder))
-    dataset = labelled(problem, taus, grid, runs, options)
-    save_dataset(dataset, options.out / FILE, command="generate", seconds=round(time.monotonic() - start, 1))
-    kept_parts.remove(folder)
-    show(dataset, options.out)
-    say_cost(time.monotonic() - start)
+    check_drawing(options, problem.num_classes)
+    with results_folder(options.out, FILES, options.overwrite):
+        if is_odd(problem.activation):
+            note(f"generate: {ODD.format(name=problem.activation.name)}")
+        depends_on = (options.d, taus.tolist(), grid.tolist(), options.samples, options.threshold, options.method, dtype, options.seed)
+        folder = kept_parts.measurement_folder(options.out, problem, "generation 2", *depends_on)
+        networks = _networks(problem, taus, grid, options, dtype, kept_parts.KeptArrays(folder))
+        dataset = _result(problem, taus, grid, networks, options).to_xarray()
+        record = {"problem": problem.to_toml(), "random_seed": options.seed, "odd_score": int(is_odd(problem.activation))}
+        save_dataset(dataset.assign_attrs(record), options.out / FILES.data, command="generate", seconds=round(time.monotonic() - start, 1))
+        kept_parts.remove(folder)
+        show(dataset.assign_attrs(record), options.out, options, replace=True)
+    say_cost(start, options.table)
     return 0
 
 
@@ -120,116 +123,100 @@ def redraw(options: Redrawing) -> int:
     """Print the table of a generation.nc and draw its figure again.
 
     Raises:
-        InputError: a damaged file, or a figure that stands in another folder than its own.
+        InputError: a damaged file, or an existing figure in another folder than that of the file.
         OSError: the folder cannot be written to.
     """
     dataset = load_dataset(options.file)
-    out = redraw_folder(options, (FIGURE,))
-    show(dataset, out)
+    check_drawing(options, dataset.sizes["class"])
+    show(dataset, redraw_folder(options, FILES), options, replace=False)
     return 0
 
 
-def labelled(problem: Problem, taus: np.ndarray, grid: np.ndarray, runs: list[dict[str, Any]], options: Generate) -> xr.Dataset:
-    """Measures of all networks at all sources, and theory's curves and times at the grid's time next to the problem's t, as a dataset."""
-    t = float(grid[_nearest(grid, float(problem.t))])
-    beside = dataclasses.replace(problem, t=t)
-    curves = theory.learning_curves(beside, theory.time_grid(beside, CURVE_POINTS))
-    read = times(curves)
-    weights = np.asarray(problem.mixture.weights)
-    found = {name: np.stack([run[name] for run in runs]) for name in COUNTED}
-    dims = ("network", "source", "class")
-    interval = np.array(
-        [
-            [generation.memorised_interval(found["counts"][:, i, c], found["memorised"][:, i, c]) for c in range(weights.size)]
-            for i in range(len(taus) + REFERENCES)
-        ]
-    )
-    variables = {
-        "counts": (dims, found["counts"], {"long_name": "generated samples of the class"}),
-        "memorised": (dims, found["memorised"], {"long_name": "those of them that are memorised"}),
-        "mean_error": (dims, found["mean_error"], {"long_name": "squared error of the class mean per coordinate"}),
-        "variance_error": (dims, found["variance_error"], {"long_name": "relative error of the class variance"}),
-        "score_error": (("network", "source", "time", "class"), found["score_error"], {"long_name": "score error per coordinate"}),
-        "memorised_interval": (("source", "class", "edge"), interval, {"long_name": "memorised fraction and its 95 % bootstrap interval"}),
-        "weight": ("class", weights, {"long_name": "class fraction"}),
-        "tau_gen": ("class", read.tau_gen, {"long_name": "theory's generalisation time at the attribute t"}),
-        "tau_mem": ("class", read.tau_mem, {"long_name": "theory's memorisation time at the attribute t"}),
-        "theory_score_error": (("theory_tau", "class"), curves.score_error, {"long_name": "score error in closed form at the attribute t"}),
-        "tau": ("source", np.append(taus, [np.nan] * REFERENCES), {"long_name": "training time; NaN for the two reference scores"}),
-    }
-    names = [*[f"tau = {tau:.4g}" for tau in taus], "empirical score", "exact score"]
-    coordinates = {"source": names, "time": grid, "theory_tau": curves.taus, "class": np.arange(weights.size)}
-    coordinates |= {"edge": ["fraction", "lower", "upper"]}
-    record = {"d": options.d, "samples": options.samples, "threshold": options.threshold, "random_seed": options.seed}
-    attributes = {"content": CONTENT, "problem": problem.to_toml(), "t": t, "method": options.method, **record}
-    attributes["odd_score"] = int(is_odd(problem.activation))
-    return xr.Dataset(variables, coordinates, attributes)
+def _result(
+    problem: Problem, taus: np.ndarray, grid: np.ndarray, networks: tuple[generation.SampleStatistics, ...], options: Generate
+) -> generation.Generation:
+    """All networks with theory's curves and times at the time of the grid nearest to the problem's t."""
+    beside = generation.at_nearest_time(problem, grid)
+    curves = theory.learning_curves(beside, theory.time_grid(beside, num=CURVE_POINTS))
+    numbers = (options.samples, options.threshold, options.method)
+    return generation.Generation(problem, options.d, taus, grid, networks, *numbers, theory=curves, theory_times=times(curves))
 
 
-def show(dataset: xr.Dataset, out: Path) -> None:
-    """Print the table of a dataset, draw its figure, and say where it is."""
-    say("\n".join(table(dataset)))
-    plots.save_figure(plots.generation(dataset), out / FIGURE)
-    say_files(out, FILE, (FIGURE,))
+def show(dataset: xr.Dataset, out: Path, drawing: Drawing, replace: bool) -> None:
+    """Draw the figure of a dataset, print its tables, and say where it is."""
+    figures = drawn(drawing, "generation", functools.partial(plots.generation, dataset), PANELS)
+    names = write_figures(out, FILES, figures, drawing, replace)
+    sizes, attributes = dataset.sizes, dataset.attrs
+    head = [
+        f"{sizes['network']} networks at d = {attributes['d']}, {attributes['samples']} samples of each at each training time",
+        f"theory and score error at t = {attributes['t']:.3g}, the time of the grid nearest to the problem's",
+        "mean error: squared, per coordinate; its floor is what as many samples of the right mean would show",
+        *[ODD.format(name="the activation")] * attributes["odd_score"],
+    ]
+    tables = [sample_table(dataset, drawing.classes), theory_table(dataset, drawing.classes)]
+    report(tables, drawing.table, [f"in {out}: {', '.join(names)}"], head)
 
 
-def table(dataset: xr.Dataset) -> list[str]:
+def sample_table(dataset: xr.Dataset, class_names: Sequence[str] | None = None) -> Table:
     """What each source generates, class by class: means over the networks, with standard errors."""
-    rows = [["source", "class", "fraction", "mean error", "variance error", "memorised (95 %)", "score error"]]
-    place = _nearest(dataset.time.values, dataset.attrs["t"])
+    errors = ["mean_error", *["mean_error_floor"] * ("mean_error_floor" in dataset), "variance_error"]
+    headings = ["source", "class", "fraction", *(name.replace("_", " ") for name in errors), "memorised", "95 % from", "to", "score error"]
+    rows: list[list[Cell]] = []
+    nearest = int(np.argmin(np.abs(np.log(dataset.time.values / dataset.attrs["t"]))))
     fraction = dataset.counts.values / dataset.attrs["samples"]
     for i, name in enumerate(dataset.source.values):
         for c in range(dataset.sizes["class"]):
-            share, low, high = dataset.memorised_interval.values[i, c]
-            cells = [_mean(dataset[key].values[:, i, c]) for key in ("mean_error", "variance_error")]
-            memorised = "-" if np.isnan(share) else f"{share:.3f} [{low:.3f}, {high:.3f}]"
-            score = _mean(dataset.score_error.values[:, i, place, c])
-            rows.append([str(name) if c == 0 else "", str(c), _mean(fraction[:, i, c]), *cells, memorised, score])
-    times_ = [["theory", "class", "weight", "tau_gen", "tau_mem"]]
+            label = words(c if class_names is None else class_names[c])
+            deviations = [_mean(dataset[key].values[:, i, c]) for key in errors]
+            memorised = [shown(float(value), ".3f") for value in dataset.memorised_interval.values[i, c]]
+            score = _mean(dataset.score_error.values[:, i, nearest, c])
+            rows.append([words(name), label, _mean(fraction[:, i, c]), *deviations, *memorised, score])
+    return Table("samples", headings, rows, grouped=1)
+
+
+def theory_table(dataset: xr.Dataset, class_names: Sequence[str] | None = None) -> Table:
+    """The closed-form times of each class."""
+    rows: list[list[Cell]] = []
     for c, weight in enumerate(dataset.weight.values):
-        numbers = (tables.number(float(dataset[key].values[c])) for key in ("tau_gen", "tau_mem"))
-        times_.append([f"t = {dataset.attrs['t']:.3g}" if c == 0 else "", str(c), f"{weight:.3g}", *numbers])
-    head = (
-        f"{dataset.sizes['network']} networks at d = {dataset.attrs['d']}, {dataset.attrs['samples']} samples of each at each training time"
-    )
-    score_at = f"theory and score error at t = {dataset.attrs['t']:.3g}, the time of the grid next to the problem's"
-    odd = "the activation is odd, and so is the score: classes at x and -x are generated equally often, whatever their weights"
-    return [head, score_at, *[odd] * dataset.attrs["odd_score"], "", *tables.columns(times_), "", *tables.columns(rows)]
+        read = (measured(float(dataset[key].values[c])) for key in ("tau_gen", "tau_mem"))
+        label = words(c if class_names is None else class_names[c])
+        rows.append([shown(float(dataset.attrs["t"]), ".3g"), label, shown(float(weight), ".3g"), *read])
+    return Table("theory", ["t", "class", "weight", "tau_gen", "tau_mem"], rows, grouped=1)
 
 
-def _nearest(times: np.ndarray, t: float) -> int:
-    """Place of the time next to t, in the logarithm."""
-    return int(np.argmin(np.abs(np.log(times / t))))
-
-
-def _mean(values: np.ndarray) -> str:
-    """Mean over networks with its standard error; over those that have a value."""
+def _mean(values: np.ndarray) -> Cell:
+    """Mean over the networks that have a value, with its standard error."""
     known = values[np.isfinite(values)]
     if not known.size:
-        return "-"
+        return measured(np.nan)
     error = float(known.std(ddof=1) / np.sqrt(known.size)) if known.size > 1 else 0.0
-    return tables.number(float(known.mean()), error or np.nan)
+    return measured(float(known.mean()), error or np.nan)
 
 
 def _networks(
-    problem: Problem, taus: np.ndarray, grid: np.ndarray, options: Generate, dtype: str, kept: kept_parts.KeptArrays
-) -> list[dict[str, Any]]:
-    """Measures of every network; each is kept as soon as it is done."""
+    problem: Problem, taus: np.ndarray, grid: np.ndarray, options: Generate, dtype: str, parts: kept_parts.KeptArrays
+) -> tuple[generation.SampleStatistics, ...]:
+    """Statistics of every network; each is kept as soon as it is done.
+
+    Raises:
+        KeyboardInterrupt: with a sentence on what is kept.
+    """
     key = jax.random.key(options.seed)
     names = [f"network-{r}" for r in range(options.seeds)]
+    fields = [field.name for field in dataclasses.fields(generation.SampleStatistics)]
     try:
         for r, name in enumerate(names):
-            if name not in kept:
-                label = f"network {r + 1} of {options.seeds}"
-                own = jax.random.fold_in(key, np.uint32(r))
-                found = generation.generate(
-                    problem, options.d, taus, grid, own, options.samples, options.threshold, options.method, dtype, label=label
-                )
-                kept[name] = {field: getattr(found, field) for field in COUNTED}
+            if name not in parts:
+                with reporting(f"network {r + 1} of {options.seeds}", "time or source") as told:
+                    network = generation.generate(
+                        problem, taus, d=options.d, times=grid, key=jax.random.fold_in(key, np.uint32(r)), num=options.samples,
+                        threshold=options.threshold, method=options.method, dtype=dtype, progress=told,
+                    )  # fmt: skip
+                parts[name] = {field: getattr(network, field) for field in fields}
     except KeyboardInterrupt as stop:
-        done = sum(name in kept for name in names)
-        raise KeyboardInterrupt(f"{done} of {options.seeds} networks are kept, the same command goes on from them") from stop
-    return [dict(kept[name]) for name in names]
+        done = sum(name in parts for name in names)
+        raise KeyboardInterrupt(f"{done} of {options.seeds} networks are kept, the same command resumes from them") from stop
+    return tuple(generation.SampleStatistics(**{field: parts[name][field] for field in fields}) for name in names)
 
 
 COMMAND = Command("generate", Generate, run)

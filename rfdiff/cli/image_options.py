@@ -6,115 +6,122 @@ from typing import Annotated, Literal, Union
 
 import tyro
 
-from rfdiff.cli.options import Directory, Flag, Integer, Integers, Number, Numbers, OptionalDirectory, OptionalFile
+from rfdiff.cli.options import Directory, Drawing, Flag, Integer, Integers, Number, Numbers, OptionalDirectory, OptionalFile, Printing
+from rfdiff.images.architecture import Architecture
+from rfdiff.images.protocol import Protocol
+from rfdiff.images.settings import Settings
 
 Classes = Annotated[tuple[int, ...], tyro.conf.arg(metavar="CLASS ...")]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageChoice:
+class ImageChoice(Printing):
     """Which images."""
 
     data: OptionalDirectory = None
-    """Folder of the four original Fashion-MNIST files; where RFDIFF_FASHION_MNIST says if not given."""
+    """Folder of the four original Fashion-MNIST files; if not given, the one that the variable RFDIFF_FASHION_MNIST names."""
+    download: Flag = False
+    """Fetch the files that the folder lacks, 30 MB in all, from the authors' server; the folder is created if it does not exist."""
     classes: Classes = (8, 7)
     """Classes 0 to 9: T-shirt, Trouser, Pullover, Dress, Coat, Sandal, Shirt, Sneaker, Bag, Ankle boot."""
     counts: Integers = None
-    """Training images of each class; 500 each if neither this nor --total is given."""
+    """Training images of each class; if neither this nor --total is given, 500 each."""
     total: Integer = None
-    """Training images in all, shared equally or by --imbalance; in place of --counts."""
+    """Training images of all classes together, instead of --counts; shared equally, or by --imbalance."""
     imbalance: Number = None
-    """Images of the first class over those of each other class; goes with --total."""
-    held_out: int = 250
-    """Images of each class that are never trained on, to measure losses on."""
-    side: int = 28
-    """Pixels a side: 28, or 14 or 7 by averaging over blocks."""
+    """With --total: how many times more images the first class has than each other class."""
+    held_out: int = Protocol.held_out
+    """Images of each class that are not trained on; the held-out losses are measured on them."""
+    side: Integer = None
+    """Pixels along a side: 28, or 14 or 7 (averages over blocks). If not given, 28 on an accelerator and 14 on a CPU."""
     rescale: Numbers = None
-    """Factors of the class variances, about the class means."""
-    split_seed: int = 0
-    """Random order of the images of a class."""
+    """One factor for each class, by which its variance about its mean is scaled."""
+    split_seed: int = Protocol.split_seed
+    """Random key of the order in which the images of a class are taken."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageData(ImageChoice):
-    """Variances, centroid norms and angles of the classes, as the theory takes them; nothing is trained or written."""
+    """Print variances, centroid norms and angles of the classes, as the theory takes them. Trains and writes nothing."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageTrain(ImageChoice):
-    """Train a U-Net, or go on with a run that was stopped: losses per class and t, and checkpoints, at log-spaced steps."""
+    """Train a U-Net, or resume a stopped run. Writes losses of each class at each t, and checkpoints, at log-spaced steps."""
 
     out: Directory = Path("rfdiff-images")
-    """Folder of the run; one that holds the same run is gone on with."""
-    width: int = 32
-    """Channels of the finest level of the U-Net."""
-    depth: int = 3
-    """Number of its levels."""
-    blocks: int = 1
-    """Residual blocks of a level."""
-    attention: int = 1
+    """Folder of the run; if it holds the same run, training continues from its last checkpoint."""
+    width: Integer = None
+    """Channels of the finest level of the U-Net. If not given, 32 on an accelerator and 16 on a CPU."""
+    depth: Integer = None
+    """Number of levels of the U-Net. If not given, 3 on an accelerator and 2 on a CPU."""
+    blocks: int = Architecture.blocks
+    """Residual blocks in each level."""
+    attention: int = Architecture.attention
     """Number of coarsest levels with self-attention."""
-    steps: int = 20_000
-    """Training steps."""
-    batch: int = 128
-    """Images of a step."""
+    steps: Integer = None
+    """Training steps; more of them continue a finished run. If not given, 20000 on an accelerator and 2000 on a CPU: minutes on either."""
+    batch: Integer = None
+    """Images in each step. If not given, 128 on an accelerator and 32 on a CPU."""
     optimizer: Literal["adam", "sgd"] = "adam"
     """Optimiser."""
-    learning_rate: float = 1e-3
+    learning_rate: float = Settings.learning_rate
     """Step size."""
-    momentum: float = 0.9
+    momentum: float = Settings.momentum
     """Momentum of sgd."""
     t: Number = None
-    """The one diffusion time to train at, as in the random-features theory; all t if not given."""
-    log_snr: tuple[float, float] = (-8.0, 7.0)
+    """Train at this diffusion time only, as in the random-features theory; if not given, at all t."""
+    log_snr: tuple[float, float] = Settings.log_snr
     """Range of the log-SNR of training at all t."""
-    levels: int = 8
+    levels: int = Settings.levels
     """Number of log-SNRs at which losses are measured."""
-    measured: int = 256
-    """Most images of a class on which train and held-out losses are measured."""
-    per_decade: int = 8
-    """Measured steps per decade."""
-    kept_per_decade: int = 4
+    measured: int = Settings.measured
+    """Train and held-out losses are measured on at most this many images of each class."""
+    per_decade: int = Settings.per_decade
+    """Steps per decade at which losses are measured."""
+    kept_per_decade: int = Settings.kept_per_decade
     """Checkpoints per decade."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Arithmetic of the network; bfloat16 is for accelerators."""
+    """Floating type of the network; bfloat16 is for accelerators."""
     seed: int = 0
-    """Random key of parameters, noise and order."""
+    """Random key of the parameters, the noise and the order of the images."""
     devices: Integer = None
-    """Number of devices that share a batch; all if not given."""
+    """Number of devices that share each batch; if not given, all."""
     overwrite: Flag = False
-    """Remove the run that stands in the folder, and start anew."""
+    """Delete the run in the folder and start anew."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageEvaluate:
-    """Samples of the checkpoints of a run: quality and memorised fraction per class; times, figures, evaluation.nc."""
+class ImageEvaluate(Drawing):
+    """Draw samples from the checkpoints of a run: their quality and memorised fraction for each class, and the class-wise times."""
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
     """Folder of the run."""
     data: OptionalDirectory = None
-    """Folder of the four original Fashion-MNIST files; where RFDIFF_FASHION_MNIST says if not given."""
+    """Folder of the four original Fashion-MNIST files; if not given, the one that the variable RFDIFF_FASHION_MNIST names."""
+    download: Flag = False
+    """Fetch the files that the folder lacks, 30 MB in all, from the authors' server; the folder is created if it does not exist."""
     samples: int = 1000
-    """Samples of a checkpoint."""
+    """Samples drawn from each checkpoint."""
     sampler_steps: int = 50
-    """Evaluations of the network for a sample."""
+    """Evaluations of the network for each sample."""
     seed: int = 0
-    """Random key of the noise that samples start from."""
+    """Random key of the noise that the samples start from."""
     from_step: int = 30
-    """Earlier checkpoints are not evaluated."""
+    """Evaluate checkpoints from this step on."""
     classifier: OptionalFile = None
-    """File of the classifier, made if absent; classifier.npz in the folder of the run if not given."""
+    """File of the classifier, trained if it does not exist; if not given, classifier.npz in the folder of the run."""
     classifier_epochs: int = 8
-    """Passes of the classifier's training."""
+    """Passes over the images in which the classifier is trained."""
     devices: Integer = None
-    """Number of devices that share the work; all if not given."""
+    """Number of devices that share the work; if not given, all."""
     overwrite: Flag = False
-    """Replace the evaluation that stands in the folder."""
+    """Replace an earlier evaluation in the folder."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """A U-Net on Fashion-MNIST: when does it learn each class, and when does it memorise it (needs the extra images)."""
+    """A U-Net on Fashion-MNIST: when it learns each class, and when it memorises it (needs the extra images)."""
 
     action: Annotated[
         Union[  # noqa: UP007

@@ -1,79 +1,88 @@
 """The table and the figures of an evaluated run of rfdiff images, and the table of its losses; needs no optional extra."""
 
+import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 import xarray as xr
 
 from rfdiff import plots
-from rfdiff.cli import tables
-from rfdiff.cli.options import Redrawing
-from rfdiff.cli.terminal import redraw_folder, say, say_files
+from rfdiff.class_times import ClassTimes
+from rfdiff.cli.folder import Files, check_drawing, drawn, redraw_folder, write_figures
+from rfdiff.cli.options import Drawing, Redrawing
+from rfdiff.cli.tables import Cell, Table, integer, measured, shown, words
+from rfdiff.cli.terminal import report
 from rfdiff.files.dataset_file import load_dataset
-from rfdiff.images.readout import CONTENT, CURVES, FILE, READINGS, SAMPLES, class_times, steps_of
+from rfdiff.images.readout import CONTENT, FILE, READINGS, class_times, steps_of, times_of
 
 GOOD = 0.9  # below this accuracy the table says that the classifier is weak
+PANELS = ("losses", "gap", "frechet", "memorised")
+FILES = Files(FILE, {"curves": PANELS, "samples": ()})
 
-__all__ = ["CONTENT", "loss_table", "redraw", "show", "table"]
+__all__ = ["CONTENT", "loss_table", "redraw", "run_table", "show"]
 
 
-def table(dataset: xr.Dataset) -> list[str]:
-    """Times of each class, and what its last checkpoint generates."""
-    heads = ["class", "images", *READINGS, "held-out loss", "gap"]
+def run_table(dataset: xr.Dataset, class_names: Sequence[str] | None = None) -> tuple[Table, list[str]]:
+    """Times of each class, and what its last checkpoint generates; and how well the classifier judges it."""
+    headings = ["class", "images", *READINGS, "held-out loss", "gap"]
     sampled = "frechet" in dataset
-    rows = [heads + ["samples", "memorised (95 %)", "Frechet (floor)"] * sampled]
-    for k, name in enumerate(dataset["class"].values):
+    if sampled:
+        headings += ["samples", "memorised", "95 % from", "to", "Frechet", "Frechet floor"]
+    rows: list[list[Cell]] = []
+    read = times_of(dataset)
+    for k, name in enumerate(dataset["class"].values if class_names is None else class_names):
         at = dataset.isel({"class": k})
         last = at.isel(step=-1)
-        line = [str(name), str(int(at["count"])), *(tables.number(float(value)) for value in at["time"].values)]
-        line += [f"{float(last['mean_loss'].sel(set='held_out')):.4f}", f"{float(last['gap']):.4f}"]
+        row = [words(name), integer(int(at["count"])), *_time_cells(read, k), measured(float(at["time"].sel(reading="tau_copy")))]
+        row += [shown(float(last["mean_loss"].sel(set="held_out")), ".4f"), shown(float(last["gap"]), ".4f")]
         if sampled:
             end = at.isel(checkpoint=-1)
-            line.append(f"{float(end['fraction']):.1%}")
-            line.append(f"{float(end['memorised']):.1%} ({float(end['low']):.1%} to {float(end['high']):.1%})")
-            line.append(f"{float(end['frechet']):.3g} ({float(end['floor']):.3g})")
-        rows.append(line)
-    lines = tables.columns(rows)
+            row += [shown(100 * float(end[key]), ".1f", " %") for key in ("fraction", "memorised", "low", "high")]
+            row += [shown(float(end[key]), ".3g") for key in ("frechet", "floor")]
+        rows.append(row)
+    notes = []
     if sampled:
         accuracy = float(dataset.attrs["accuracy"])
         low = f", below {GOOD:.0%}: more --classifier-epochs or pixels would make classes and distances surer" * (accuracy < GOOD)
-        lines.append(f"accuracy of the classifier on the test images: {accuracy:.2%}{low}; last checkpoint: step {steps_of(dataset)[-1]}")
-    return lines
+        notes.append(f"accuracy of the classifier on the test images: {accuracy:.2%}{low}; last checkpoint: step {steps_of(dataset)[-1]}")
+    return Table("classes", headings, rows), notes
 
 
-def loss_table(losses: xr.Dataset) -> str:
+def loss_table(losses: xr.Dataset) -> tuple[Table, list[str]]:
     """Losses of each class after the last step, and its times so far."""
-    found, last = class_times(losses)[0], losses["mean_loss"].isel(step=-1)
-    rows = [["class", "images", "train loss", "held-out loss", *READINGS[:3]]]
+    read, last = class_times(losses).mean, losses["mean_loss"].isel(step=-1)
+    rows: list[list[Cell]] = []
     for k, name in enumerate(losses["class"].values):
-        values = [f"{float(last.sel(set=one).values[k]):.4f}" for one in ("train", "held_out")]
-        rows.append([str(name), str(int(losses["count"].values[k])), *values, *(tables.number(float(value)) for value in found[:, k])])
-    return "\n".join([*tables.columns(rows), f"after step {int(losses['step'].values[-1])}"])
+        values = [shown(float(last.sel(set=one).values[k]), ".4f") for one in ("train", "held_out")]
+        rows.append([words(name), integer(int(losses["count"].values[k])), *values, *_time_cells(read, k)])
+    table = Table("classes", ["class", "images", "train loss", "held-out loss", *READINGS[:3]], rows)
+    return table, [f"after step {int(losses['step'].values[-1])}"]
 
 
-def show(dataset: xr.Dataset, out: Path) -> None:
-    """Print the table of an evaluated run, draw its figures, and say where they are."""
-    say("\n".join(table(dataset)))
-    figures = {CURVES: plots.image_run(dataset)}
+def _time_cells(read: ClassTimes, k: int) -> list[Cell]:
+    """The times of a class in steps, or their bounds where the run does not resolve them."""
+    return [measured(float(getattr(read, name)[k]), text=read.text(name, k)) for name in READINGS[:3]]
+
+
+def show(dataset: xr.Dataset, out: Path, drawing: Drawing, replace: bool) -> None:
+    """Draw the figures of an evaluated run, print its table, and say where they are."""
+    panels = PANELS if "frechet" in dataset else PANELS[:2]
+    figures = drawn(drawing, "curves", functools.partial(plots.image_run, dataset), panels)
     if "grid" in dataset:
-        figures[SAMPLES] = plots.image_samples(dataset)
-    for name, figure in figures.items():
-        plots.save_figure(figure, out / name)
-    say_files(out, FILE, list(figures))
+        figures |= drawn(drawing, "samples", functools.partial(plots.image_samples, dataset))
+    names = write_figures(out, FILES, figures, drawing, replace)
+    table, notes = run_table(dataset, drawing.classes)
+    report([table], drawing.table, [*notes, f"in {out}: {', '.join(names)}"])
 
 
 def redraw(options: Redrawing) -> int:
     """Print the table of an evaluation.nc and draw its figures again.
 
-    Args:
-        options: of `rfdiff plot`.
-
-    Returns:
-        Exit status 0.
-
     Raises:
-        InputError: a damaged file, or figures that stand in another folder than its own.
+        InputError: a damaged file, or figures in another folder than that of the file.
         OSError: the folder cannot be written to.
     """
     dataset = load_dataset(options.file)
-    show(dataset, redraw_folder(options, (CURVES, SAMPLES)))
+    check_drawing(options, dataset.sizes["class"])
+    show(dataset, redraw_folder(options, FILES), options, replace=False)
     return 0

@@ -1,11 +1,11 @@
 """The commands images data, train and evaluate: handed over to `images_actions`, which needs flax and orbax, when they are used."""
 
 from rfdiff.cli.command import Command
-from rfdiff.cli.image_options import Images
+from rfdiff.cli.image_options import ImageData, ImageEvaluate, Images, ImageTrain
 from rfdiff.errors import InputError
 
 
-def run(command: Images) -> int:
+def run(action: ImageData | ImageTrain | ImageEvaluate) -> int:
     """Do what a command on images asks for.
 
     Raises:
@@ -16,7 +16,7 @@ def run(command: Images) -> int:
         from rfdiff.cli import images_actions
     except ModuleNotFoundError as err:
         raise InputError(f"images: the module {err.name} is missing; allowed: an environment with the extra, rfdiff[images]") from err
-    return images_actions.run(command.action)
+    return images_actions.run(action)
 
 
-COMMAND = Command("images", Images, run)
+COMMAND = Command("images", Images, run, {"data": ImageData, "train": ImageTrain, "evaluate": ImageEvaluate})

@@ -14,6 +14,7 @@ from rfdiff.files import kept_parts
 from rfdiff.problem import Problem
 from rfdiff.progress import progress
 from rfdiff.rules import Rule
+from rfdiff.simulation import kept_seeds
 from rfdiff.simulation.features import floating_type
 
 
@@ -53,18 +54,18 @@ class Ensembles:
             KeyboardInterrupt: with a sentence on what is stored.
         """
         folder = self.folder(d, key)
-        batches = {r: batch for r in range(self.seeds) if (batch := kept_parts.load_seed(folder, r)) is not None}
+        batches = {r: batch for r in range(self.seeds) if (batch := kept_seeds.load_seed(folder, r)) is not None}
         options: dict[str, Any] = {"rule": self.rule, "dtype": self.dtype, "solver": self.solvers[d], "tolerance": self.tolerance}
         try:
             with progress(f"simulation at d = {d}", self.seeds, len(batches)) as advance:
                 for r in range(self.seeds):
                     if r not in batches:
-                        batches[r] = simulation.run_seeds(self.problem, self.taus, d, key, [r], **options)
-                        kept_parts.save_seed(folder, batches[r])
+                        batches[r] = simulation.run_seeds(self.problem, self.taus, d=d, key=key, seeds=[r], **options)
+                        kept_seeds.save_seed(folder, batches[r])
                         advance(1)
         except KeyboardInterrupt as stop:
-            count = sum(kept_parts.holds(folder, r) for r in range(self.seeds))  # what is on disk: the signal may fall anywhere
-            raise KeyboardInterrupt(f"{count} of {self.seeds} seeds at d = {d} are kept, the same command goes on from them") from stop
+            count = sum(kept_seeds.holds(folder, r) for r in range(self.seeds))  # what is on disk: the signal may fall anywhere
+            raise KeyboardInterrupt(f"{count} of {self.seeds} seeds at d = {d} are kept, the same command resumes from them") from stop
         return simulation.summarize([batches[r] for r in range(self.seeds)])
 
 
@@ -84,7 +85,10 @@ def solvers_for(problem: Problem, options: Any, dimensions: tuple[int, ...]) -> 
     num_times = len(curves.taus or curves.penalties or ()) or curves.points
     dtype = floating_type(networks.dtype)
     solver = None if networks.solver == "auto" else networks.solver
-    return {d: simulation.fitting_solver(problem, d, num_times, networks.seeds, dtype, solver=solver) for d in dimensions}
+    return {
+        d: simulation.fitting_solver(problem, d=d, num_times=num_times, num_seeds=networks.seeds, dtype=dtype, solver=solver)
+        for d in dimensions
+    }
 
 
 def ensembles(problem: Problem, taus: np.ndarray | None, rule: Rule, options: Any, solvers: dict[int, str]) -> Ensembles:

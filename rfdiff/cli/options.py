@@ -12,7 +12,6 @@ from rfdiff.errors import InputError
 from rfdiff.simulation.features import LARGEST_DIMENSION
 
 MOST_POINTS = 100_000
-MOST_SEEDS = 10**6
 LARGEST_KEY = 2**32 - 1
 
 
@@ -47,12 +46,23 @@ def _whole(word: str) -> int:
         raise ValueError(f"{word!r} is not a whole number") from None
 
 
-def _listed(convert: Callable[[str], Any], metavar: str) -> Any:
-    """Any number of values, separated by spaces or commas."""
+def _counted(convert: Callable[[str], Any], count: int, metavar: str) -> Any:
+    """So many values, which may be left out together."""
+    return PrimitiveConstructorSpec(
+        nargs=count,
+        metavar=metavar,
+        instance_from_str=lambda words: tuple(convert(word) for word in words),
+        is_instance=lambda value: value is None or isinstance(value, tuple),
+        str_from_instance=lambda value: [str(item) for item in value or ()],
+    )
+
+
+def _listed(convert: Callable[[str], Any], metavar: str, commas: bool = True) -> Any:
+    """Any number of values, separated by spaces, or by commas too."""
     return PrimitiveConstructorSpec(
         nargs="*",
         metavar=metavar,
-        instance_from_str=lambda words: tuple(convert(item) for word in words for item in word.split(",") if item),
+        instance_from_str=lambda words: tuple(convert(item) for word in words for item in (word.split(",") if commas else [word]) if item),
         is_instance=lambda value: value is None or isinstance(value, tuple),
         str_from_instance=lambda value: [str(item) for item in value or ()],
     )
@@ -63,10 +73,12 @@ Numbers = Annotated[tuple[float, ...] | None, _listed(_number, "NUMBER ..."), _h
 Integers = Annotated[tuple[int, ...] | None, _listed(_whole, "INTEGER ..."), _hint()]
 Number = Annotated[float | None, _optional(_number, "NUMBER"), _hint()]
 Integer = Annotated[int | None, _optional(_whole, "INTEGER"), _hint()]
+Size = Annotated[tuple[float, float] | None, _counted(_number, 2, "WIDTH HEIGHT"), _hint()]
+Names = Annotated[tuple[str, ...] | None, _listed(str, "NAME ...", commas=False), _hint()]
 Text = Annotated[str | None, _optional(str, "TEXT"), _hint()]
 FloatingType = Annotated[Literal["float32", "float64"] | None, _optional(str, "float32|float64", ("float32", "float64")), _hint()]
 Quantity = Literal["all", "tau_gen", "tau_stop", "tau_mem", "tau_opt"]
-ClassPair = Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="CLASS CLASS"), _hint("(default: 0 1)")]
+ClassPair = Annotated[tuple[int, int] | None, _counted(_whole, 2, "CLASS CLASS"), _hint("(default: 0 1)")]
 ProblemFile = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="PROBLEM.toml")]
 OptionalDirectory = Annotated[Path | None, _optional(Path, "DIR"), _hint()]
 OptionalFile = Annotated[Path | None, _optional(Path, "FILE"), _hint()]
@@ -74,7 +86,30 @@ Directory = Annotated[Path, tyro.conf.arg(metavar="DIR")]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Output:
+class Printing:
+    """How tables are printed."""
+
+    table: Literal["text", "csv", "json"] = "text"
+    """How tables are printed. csv (the main table) and json (all tables) leave standard output to the tables; the rest goes to standard
+    error."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Drawing(Printing):
+    """How figures are drawn, and tables printed."""
+
+    format: Literal["png", "pdf", "svg"] = "png"
+    """File format of the figures."""
+    size: Size = None
+    """Width and height of every figure in inches."""
+    classes: Names = None
+    """Names of the classes in figures and tables, in the order of the problem file."""
+    panels: Flag = False
+    """Write every panel of a figure to a file of its own."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Output(Drawing):
     """Where results go."""
 
     out: Directory = Path("rfdiff-out")
@@ -84,7 +119,7 @@ class Output:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Redrawing:
+class Redrawing(Drawing):
     """Options of `rfdiff plot`: which file is drawn again, and how."""
 
     file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
@@ -95,7 +130,7 @@ class Redrawing:
     """For a result.nc: a class counts as learned when its test loss has gone this fraction of the way to that of the exact score."""
     quantity: Quantity = "all"
     """For a phase_map.nc: the time whose map is drawn."""
-    classes: ClassPair = None
+    pair: ClassPair = None
     """For a phase_map.nc: the two classes that are compared."""
     overwrite: Flag = False
     """Replace figures in the folder given by --out."""

@@ -1,10 +1,14 @@
 """How a line of text becomes the options of a command, and what is said of a line that cannot be understood."""
 
 import contextlib
+import dataclasses
+import difflib
 import io
 import re
-from collections.abc import Sequence
-from typing import Annotated, Any, Union
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
 
 import tyro
 
@@ -13,11 +17,13 @@ from rfdiff.cli.registry import COMMANDS
 from rfdiff.errors import InputError
 
 DESCRIPTION = """\
-Per-class learning curves of random-features score learning on Gaussian mixtures, simulated and in closed form.
+Per-class learning curves of random-features score learning on Gaussian mixtures, in closed form and simulated.
 
-Exit status: 0 done (and theory and simulation agree), 1 they disagree or a cell of a sweep is not done, 2 bad input or too little memory,
-70 a bug in rfdiff, 130 interrupted.
+Exit status: 0 done (and theory and simulation agree), 1 theory and simulation disagree, 2 bad input or too little memory, 3 something
+could not be computed (NaN, or failed cells of a sweep), 70 a bug in rfdiff, 130 interrupted.
 rfdiff --version prints the version."""
+MOST_CHARACTERS = 4096  # of one word: beyond the longest path, and below the digits that Python refuses to read
+HELP = ("-h", "--help")
 
 
 class UsageError(InputError):
@@ -31,17 +37,93 @@ def parse(arguments: Sequence[str]) -> tuple[Command, Any]:
         UsageError: a line that cannot be understood.
         SystemExit: with status 0, after printing help.
     """
-    union: Any = Union[tuple(Annotated[command.options, tyro.conf.subcommand(command.name)] for command in COMMANDS)]  # noqa: UP007
+    by_name = {command.name: command for command in COMMANDS}
+    first = arguments[0] if arguments else None
+    if first is None or (first not in by_name and first not in HELP and not first.startswith("--tyro-")):
+        raise UsageError(f"{_unknown('command', first, list(by_name))} (see rfdiff --help)")
+    if first not in by_name:
+        _tyro(_union({name: command.options for name, command in by_name.items()}), "rfdiff", arguments, DESCRIPTION)
+    command, rest = by_name[str(first)], list(arguments[1:])
+    kinds, prog = command.options, f"rfdiff {command.name}"
+    if command.actions and not (rest and rest[0] in HELP):
+        if not rest or rest[0] not in command.actions:
+            raise UsageError(f"{_unknown('action', rest[0] if rest else None, list(command.actions))} (see {prog} --help)")
+        kinds, prog, rest = command.actions[rest[0]], f"{prog} {rest[0]}", rest[1:]
+    _check_words(rest, kinds, prog)
+    options = _tyro(kinds, prog, rest, None)
+    return command, _with_home_folders(options)
+
+
+def _tyro(kinds: Any, prog: str, arguments: Sequence[str], description: str | None) -> Any:
     told = io.StringIO()
     try:
         with contextlib.redirect_stderr(told):  # tyro draws boxes there; they are retold in one line
-            options = tyro.cli(union, prog="rfdiff", description=DESCRIPTION, args=list(arguments), config=(tyro.conf.FlagCreatePairsOff,))
+            return tyro.cli(kinds, prog=prog, description=description, args=list(arguments), config=(tyro.conf.FlagCreatePairsOff,))
     except SystemExit as stop:
         if stop.code in (None, 0):
             raise
-        raise UsageError(_one_line(told.getvalue())) from None
-    (command,) = [command for command in COMMANDS if command.options is type(options)]
-    return command, options
+        raise UsageError(f"{_one_line(told.getvalue())} (see {prog} --help)") from None
+
+
+def _union(kinds: Mapping[str, type]) -> Any:
+    return typing.Union[tuple(Annotated[kind, tyro.conf.subcommand(name)] for name, kind in kinds.items())]  # noqa: UP007
+
+
+def _unknown(what: str, word: str | None, allowed: list[str]) -> str:
+    """What is said of a first word that is no command: the one that was probably meant, and all there are."""
+    if word is None:
+        return f"{what} missing; allowed: {', '.join(allowed)}"
+    near = difflib.get_close_matches(word, allowed, 1)
+    return f"{word}: no such {what}{f', did you mean {near[0]}?' if near else ''}; allowed: {', '.join(allowed)}"
+
+
+def _check_words(words: Sequence[str], kinds: type, prog: str) -> None:
+    """Refuse options that the command does not have, and words that nothing could be made of.
+
+    Raises:
+        UsageError: naming the option.
+    """
+    names = {f"--{name.replace('_', '-')}" for name in _fields(kinds)} | {"--help", "--num-seeds"}
+    option = prog
+    for word in words:
+        if word.startswith("--") and len(word) > 2:
+            option = word.split("=")[0]
+            if option.replace("_", "-") not in names:
+                raise UsageError(f"{option}: no option of {prog}{_instead(option, sorted(names))} (see {prog} --help)")
+        if "\0" in word:
+            raise UsageError(f"{option}: holds a null character; allowed: text without one")
+        if len(word) > MOST_CHARACTERS:
+            raise UsageError(f"{option}: {len(word)} characters; allowed: at most {MOST_CHARACTERS}")
+
+
+def _instead(option: str, names: list[str]) -> str:
+    """What to say of an unknown option: the one that was probably meant, or the commands that have it."""
+    near = difflib.get_close_matches(option, names, 1) if len(option) > 3 else []
+    if near:
+        return f"; did you mean {near[0]}?"
+    holders = [command.name for command in COMMANDS if option[2:].replace("-", "_") in _fields(command.options)]
+    return f"; it belongs to {', '.join(holders)}" if holders else ""
+
+
+def _fields(kinds: type) -> list[str]:
+    return [field.name for field in dataclasses.fields(kinds)]
+
+
+def _with_home_folders(options: Any) -> Any:
+    """The options with ~ expanded in every path.
+
+    Raises:
+        UsageError: there is no such home folder.
+    """
+    changes: dict[str, Any] = {}
+    for name in _fields(type(options)):
+        value = getattr(options, name)
+        if isinstance(value, Path):
+            try:
+                changes[name] = value.expanduser()
+            except RuntimeError as err:
+                raise UsageError(f"{name}: {value}: {err}") from None
+    return dataclasses.replace(options, **changes)
 
 
 def _one_line(box: str) -> str:
@@ -59,4 +141,7 @@ def _one_line(box: str) -> str:
     body = blocks[0] if "╭" in box or len(blocks) == 1 else blocks[1]
     first = body[: body.index("")] if "" in body[1:] and body[0] else body  # what follows a blank line explains how tyro parses
     message = " ".join(" ".join(first).split()).rstrip(".")
-    return f"{message or 'cannot understand the command line'} (see rfdiff --help)"
+    if message.startswith("Missing from ") and (absent := message.split(": ", 1)[1].split("(required)")):
+        names = [" ".join(text.split()[: 2 if text.split()[0].startswith("-") else 1]) for text in absent if text.strip()]
+        return f"missing: {', '.join(names)}"
+    return message or "cannot understand the command line"

@@ -1,9 +1,10 @@
 """The command phase-map: which of two classes comes first over two numbers of a problem, as a dataset, figures and a table."""
 
 import dataclasses
+import functools
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,21 +14,23 @@ import xarray as xr
 
 from rfdiff import plots, theory
 from rfdiff.class_times import TIME_NAMES, ClassTimes
-from rfdiff.cli import tables
-from rfdiff.cli.command import Command
-from rfdiff.cli.options import ClassPair, Output, ProblemFile, Quantity, Redrawing, check, fraction
-from rfdiff.cli.terminal import prepare_folder, read_problem, redraw_folder, say, say_cost, say_files
+from rfdiff.cli.command import AGREE, NOT_COMPUTED, Command
+from rfdiff.cli.folder import Files, check_drawing, drawn, read_problem, redraw_folder, results_folder, write_figures
+from rfdiff.cli.options import ClassPair, Drawing, Output, ProblemFile, Quantity, Redrawing, check, fraction
+from rfdiff.cli.tables import Cell, Table, integer, measured, shown, words
+from rfdiff.cli.terminal import report, say_cost
 from rfdiff.errors import InputError
 from rfdiff.files import kept_parts
 from rfdiff.files.dataset_file import load_dataset, save_dataset
 from rfdiff.parameters import get_parameter
+from rfdiff.plots.style import NotebookFigure
 from rfdiff.problem import Problem
 from rfdiff.progress import progress
 from rfdiff.theory.maps import MOST_CELLS, cells_kept, problem_at
+from rfdiff.theory_results import TIE
 
 CONTENT = "phase map"
-FILE = "phase_map.nc"
-TIE = 1e-6  # of log10 of the ratio of two times, far below the error with which any time is known
+FILES = Files("phase_map.nc", {f"phase_map_{name}": () for name in TIME_NAMES})
 MOST_VALUES = 10_000
 
 Axis = Annotated[tuple[str, float, float, int], tyro.conf.arg(metavar="NAME LOW HIGH NUM")]
@@ -41,7 +44,8 @@ class PhaseMap(Output):
     problem: ProblemFile
     """Problem file; it holds everything that the axes do not vary."""
     x: Axis = ("variance_ratio", 0.25, 4.0, 33)
-    """Horizontal axis: t, psi_p, psi_n, weight_C, variance_C, variance_ratio (class 0 over 1) or centroid_norm_C, where C is a class."""
+    """Horizontal axis: t, psi_p, psi_n, weight_C (the other classes keep their proportions), variance_C, variance_ratio (of class 0 over
+    class 1, whose variance stays fixed) or centroid_norm_C (squared norm over d; directions stay fixed). C is the number of a class."""
     y: Axis = ("weight_0", 0.1, 0.9, 33)
     """Vertical axis, with the same names."""
     x_scale: Scale = "auto"
@@ -50,7 +54,7 @@ class PhaseMap(Output):
     """Spacing of the vertical axis."""
     quantity: Quantity = "all"
     """The time whose map is drawn. The file holds all four in any case."""
-    classes: ClassPair = None
+    pair: ClassPair = None
     """The two classes that are compared. The file holds all classes in any case."""
     q: float = 0.5
     """tau_opt(q) is when a class's test loss has gone this fraction of the way to that of the exact score."""
@@ -59,13 +63,13 @@ class PhaseMap(Output):
 
 
 def run(options: PhaseMap) -> int:
-    """Compute a map, write it, draw it, print its table; an interrupted one goes on from the chunks of cells that are kept.
+    """Compute a map, write it, draw it, print its table; an interrupted one resumes from the chunks of cells that are kept.
 
     Returns:
         Exit status 0; cells that failed are counted in the table, marked in the file and hatched in the figures.
 
     Raises:
-        InputError: bad input, or results that stand in the folder.
+        InputError: bad input, or existing results in the folder.
         OSError: the folder cannot be written to.
         KeyboardInterrupt: with a sentence on what is kept.
     """
@@ -73,34 +77,29 @@ def run(options: PhaseMap) -> int:
     check(options, q=fraction(options.q), tolerance=(1e-9 <= options.tolerance <= 0.1, "1e-9 <= tolerance <= 0.1"))
     problem = read_problem(options.problem)
     axes, scales = axes_of(problem, options)
-    pair = pair_of(options.classes, problem.num_classes)
-    prepare_folder(options.out, (FILE, *figure_names(options.quantity)), options.overwrite)
-    folder = kept_parts.map_folder(options.out, problem, axes, options.q, options.tolerance)
-    dataset = labelled(_computed(problem, axes, options, folder), problem, scales, options)
-    save_dataset(dataset, options.out / FILE, command="phase-map", seconds=round(time.monotonic() - start, 1))
-    kept_parts.remove(folder)
-    show(dataset, options.out, options.quantity, pair)
-    say_cost(time.monotonic() - start)
-    return 0
+    pair = pair_of(options.pair, problem.num_classes)
+    check_drawing(options, problem.num_classes)
+    with results_folder(options.out, FILES, options.overwrite):
+        folder = kept_parts.map_folder(options.out, problem, axes, options.q, options.tolerance)
+        dataset = labelled(_computed(problem, axes, options, folder), problem, scales, options)
+        save_dataset(dataset, options.out / FILES.data, command="phase-map", seconds=round(time.monotonic() - start, 1))
+        kept_parts.remove(folder)
+        status = show(dataset, options.out, options.quantity, pair, options, replace=True)
+    say_cost(start, options.table)
+    return status
 
 
 def redraw(options: Redrawing) -> int:
     """Print the table of a phase_map.nc and draw its figures again.
 
     Raises:
-        InputError: a damaged file, a class that is not there, or figures that stand in another folder than its own.
+        InputError: a damaged file, a class that is not there, or existing figures in another folder than that of the file.
         OSError: the folder cannot be written to.
     """
     dataset = load_dataset(options.file)
-    pair = pair_of(options.classes, dataset.sizes["class"])
-    out = redraw_folder(options, figure_names(options.quantity))
-    show(dataset, out, options.quantity, pair)
-    return 0
-
-
-def figure_names(quantity: str) -> list[str]:
-    """Files of the figures of one time, or of "all"."""
-    return [f"phase_map_{name}.png" for name in _shown(quantity)]
+    pair = pair_of(options.pair, dataset.sizes["class"])
+    check_drawing(options, dataset.sizes["class"])
+    return show(dataset, redraw_folder(options, FILES), options.quantity, pair, options, replace=False)
 
 
 def axes_of(problem: Problem, options: PhaseMap) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -147,9 +146,9 @@ def pair_of(classes: tuple[int, int] | None, num_classes: int) -> tuple[int, int
     if classes is None:
         return 0, 1
     if num_classes == 1:
-        raise InputError(f"--classes: {classes[0]} {classes[1]}; allowed: no --classes, since there is one class (its times are shown)")
+        raise InputError(f"--pair: {classes[0]} {classes[1]}; allowed: no --pair, since there is one class (its times are shown)")
     if classes[0] == classes[1] or not all(0 <= c < num_classes for c in classes):
-        raise InputError(f"--classes: {classes[0]} {classes[1]}; allowed: two different ones of 0 to {num_classes - 1}")
+        raise InputError(f"--pair: {classes[0]} {classes[1]}; allowed: two different ones of 0 to {num_classes - 1}")
     return classes
 
 
@@ -172,19 +171,27 @@ def labelled(found: theory.PhaseMap, problem: Problem, scales: Mapping[str, str]
     )
 
 
-def show(dataset: xr.Dataset, out: Path, quantity: str, pair: tuple[int, int]) -> None:
-    """Print the table of a map, draw its figures, and say where they are."""
-    say("\n".join(table(dataset, pair)))
+def show(dataset: xr.Dataset, out: Path, quantity: str, pair: tuple[int, int], drawing: Drawing, replace: bool) -> int:
+    """Draw the figures of a map, print its table, and say where they are.
+
+    Returns:
+        The exit status: 0, or 3 if no cell could be computed.
+    """
     result = map_of(dataset)
-    for name, file in zip(_shown(quantity), figure_names(quantity), strict=True):
-        plots.save_figure(plots.phase_map(result, name, classes=pair), out / file)
-    say_files(out, FILE, figure_names(quantity))
+    figures: dict[str, NotebookFigure] = {}
+    for name in _shown(quantity):
+        figures |= drawn(drawing, f"phase_map_{name}", functools.partial(plots.phase_map, result, name, classes=pair))
+    names = write_figures(out, FILES, figures, drawing, replace)
+    table, head = order_table(dataset, pair, drawing.classes)
+    report([table], drawing.table, [f"in {out}: {', '.join(names)}"], head)
+    return AGREE if converged_cells(dataset).any() else NOT_COMPUTED
 
 
 def map_of(dataset: xr.Dataset) -> theory.PhaseMap:
     """The map that a phase_map.nc holds."""
     x, y = (str(dataset.attrs[which]) for which in "xy")
-    times = ClassTimes(**{name: dataset["time"].sel(quantity=name).values for name in TIME_NAMES}, q=float(dataset.attrs["q"]))
+    gen, stop, mem, opt = (dataset["time"].sel(quantity=name).values for name in TIME_NAMES)
+    times = ClassTimes(gen, stop, mem, opt, q=float(dataset.attrs["q"]))
     error = dataset["error_estimate"].values
     return theory.PhaseMap(dataset[x].values, dataset[y].values, times, error, converged_cells(dataset), (x, y))
 
@@ -194,11 +201,11 @@ def converged_cells(dataset: xr.Dataset) -> np.ndarray:
     return ~dataset.failed.values.astype(bool) if "failed" in dataset else dataset.converged.values.astype(bool)
 
 
-def table(dataset: xr.Dataset, pair: tuple[int, int]) -> list[str]:
-    """How many cells there are and failed, and for each time the share of the decided cells in which each class is first.
+def order_table(dataset: xr.Dataset, pair: tuple[int, int], class_names: Sequence[str] | None = None) -> tuple[Table, list[str]]:
+    """For each time the share of the decided cells in which each class is first; and how many cells there are and failed.
 
-    A class that never gets there comes second; a cell in which neither does, or a time does not exist, is undecided. The last columns say
-    between which values of each number the order flips along it.
+    A class that never reaches the criterion comes second; a cell is undecided where neither does or a time does not exist. The last
+    columns say between which values of each number the order flips along it.
     """
     x, y = (str(dataset.attrs[which]) for which in "xy")
     axes = "  x  ".join(
@@ -207,45 +214,39 @@ def table(dataset: xr.Dataset, pair: tuple[int, int]) -> list[str]:
     )
     failed, error = ~converged_cells(dataset), dataset.error_estimate.values
     worst = f", numerical error of a loss at most {error[~failed].max():.1e}" if not failed.all() else ""
-    lines = [f"phase map: {axes}", f"{failed.size} cells, {failed.sum()} failed{worst}", ""]
+    head = [f"phase map: {axes}", f"{failed.size} cells, {failed.sum()} failed{worst}"]
     if dataset.sizes["class"] == 1:
-        rows = [["time", "lowest", "median", "highest", "never or none"]]
-        for name in TIME_NAMES:
-            values = dataset.time.sel(quantity=name).values[..., 0]
-            known = values[np.isfinite(values)]
-            numbers = [tables.number(float(f(known))) if known.size else "-" for f in (np.min, np.median, np.max)]
-            rows.append([name, *numbers, str(values.size - known.size - int(failed.sum()))])
-        return lines + tables.columns(rows)
-    a, b = pair
-    rows = [["time", f"class {a} first", f"class {b} first", "equal", "undecided", f"flips along {x}", f"flips along {y}"]]
+        return _time_table(dataset, int(failed.sum())), head
+    result = map_of(dataset)
+    a, b = (f"class {c}" if class_names is None else class_names[c] for c in pair)
+    headings = ["time", f"{a} first", f"{b} first", "equal", "undecided", f"flips along {x}", f"flips along {y}"]
+    rows: list[list[Cell]] = []
     for name in TIME_NAMES:
-        order = log_ratio(dataset.time.sel(quantity=name).values, pair)
+        order = result.log_ratio(name, pair)
         decided = ~np.isnan(order)
         counts = [np.sum(order < -TIE), np.sum(order > TIE), np.sum(abs(order) <= TIE)]
-        shares = [f"{100 * count / max(decided.sum(), 1):.1f} %" for count in counts]
-        undecided = int(order.size - decided.sum() - failed.sum())
-        rows.append([name, *shares, str(undecided), flips(order, dataset[x]), flips(order.T, dataset[y])])
-    return lines + tables.columns(rows)
+        shares = [shown(100 * float(count) / max(int(decided.sum()), 1), ".1f", " %") for count in counts]
+        undecided = integer(order.size - decided.sum() - failed.sum())
+        rows.append([words(name), *shares, undecided, *(words(flip_text(result.flips(name, axis, pair))) for axis in (0, 1))])
+    return Table("order of the classes", headings, rows), head
 
 
-def log_ratio(times: np.ndarray, pair: tuple[int, int]) -> np.ndarray:
-    """log10 of the ratio of the times (A, B, K) of two classes: negative where the first is first, NaN where neither is."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.log10(times[..., pair[0]]) - np.log10(times[..., pair[1]])
+def _time_table(dataset: xr.Dataset, failed: int) -> Table:
+    """Of a single class: least, median and greatest of each time over the map."""
+    rows: list[list[Cell]] = []
+    for name in TIME_NAMES:
+        values = dataset.time.sel(quantity=name).values[..., 0]
+        known = values[np.isfinite(values)]
+        numbers = [measured(float(f(known)) if known.size else np.nan) for f in (np.min, np.median, np.max)]
+        rows.append([words(name), *numbers, integer(values.size - known.size - failed)])
+    return Table("times", ["time", "lowest", "median", "highest", "never or none"], rows)
 
 
-def flips(order: np.ndarray, axis: xr.DataArray) -> str:
-    """Least and greatest value of the first axis at which the sign of `order` (A, B) changes along it, interpolated; "-" if nowhere."""
-    finite = np.isfinite(order)
-    signed = np.where(finite & (abs(order) > TIE), order, 0.0)
-    left, right = signed[:-1], signed[1:]
-    i, j = np.nonzero(finite[:-1] & finite[1:] & (left * right <= 0) & (left != right))
-    if not i.size:
+def flip_text(values: np.ndarray) -> str:
+    """Least and greatest value at which the order of two classes flips; "-" if it nowhere does."""
+    if not values.size:
         return "-"
-    to, back = (np.log, np.exp) if axis.attrs["spacing"] == "log" else (np.asarray, np.asarray)
-    scale = to(axis.values)
-    places = back(scale[i] + left[i, j] / (left[i, j] - right[i, j]) * (scale[i + 1] - scale[i]))
-    low, high = (f"{value:.3g}" for value in (places.min(), places.max()))
+    low, high = (f"{value:.3g}" for value in (values.min(), values.max()))
     return low if low == high else f"{low} to {high}"
 
 
@@ -266,7 +267,7 @@ def _computed(problem: Problem, axes: Mapping[str, np.ndarray], options: PhaseMa
             return theory.phase_map(problem, axes, options.q, options.tolerance, tell, kept)
         except KeyboardInterrupt as stop:
             count = cells_kept(kept)  # what is on disk: the signal may fall anywhere
-            raise KeyboardInterrupt(f"{count} of {total} cells are kept, the same command goes on from them") from stop
+            raise KeyboardInterrupt(f"{count} of {total} cells are kept, the same command resumes from them") from stop
 
 
 def _check_variable(problem: Problem, name: str) -> None:

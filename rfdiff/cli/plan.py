@@ -4,12 +4,15 @@ import dataclasses
 
 from rfdiff import simulation
 from rfdiff.cli.command import Command
-from rfdiff.cli.options import MOST_POINTS, MOST_SEEDS, FloatingType, ProblemFile, between, check, dimension
-from rfdiff.cli.terminal import read_problem, say
+from rfdiff.cli.folder import read_problem
+from rfdiff.cli.options import MOST_POINTS, FloatingType, Printing, ProblemFile, between, check, dimension
+from rfdiff.cli.tables import Table, shown, words
+from rfdiff.cli.terminal import report
+from rfdiff.simulation.seed_batches import MOST_SEEDS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Plan:
+class Plan(Printing):
     """Memory, work and time of every solver for the networks of a problem, and which solver is taken. Computes and writes nothing."""
 
     problem: ProblemFile
@@ -36,8 +39,25 @@ def run(options: Plan) -> int:
         seeds=between(options.seeds, 1, MOST_SEEDS),
         points=between(options.points, 3, MOST_POINTS),
     )
-    plan = simulation.plan(read_problem(options.problem), options.d, options.points, options.seeds, options.dtype)
-    say(str(plan) if plan.solver else f"{plan}\nnothing fits; allowed: a smaller d, psi_p or psi_n, or float32")
+    plan = simulation.plan(
+        read_problem(options.problem), d=options.d, num_times=options.points, num_seeds=options.seeds, dtype=options.dtype
+    )
+    memory = "unknown" if plan.available is None else f"{plan.available / 2**30:.3g} GiB"
+    head = (
+        f"p = {plan.sizes.p}, n = {plan.sizes.n}, d = {plan.sizes.d}, {plan.dtype}, {plan.num_seeds} networks; memory {memory}, "
+        f"matrix products at {plan.rate / 1e9:.3g} GFLOP/s"
+    )
+    rows = [
+        [
+            words(one.solver),
+            *(shown(value, ".3g") for value in (one.bytes / 2**30, one.flops / 1e12, one.seconds, one.seconds * plan.num_seeds)),
+            words("taken" if one.solver == plan.solver else "fits" if one.fits else "does not fit"),
+        ]
+        for one in plan.estimates
+    ]
+    headings = ["solver", "GiB", "TFLOP each", "s each", "s in all", "verdict"]
+    nothing = [] if plan.solver else ["nothing fits; allowed: a smaller d, psi_p or psi_n, or float32"]
+    report([Table("solvers", headings, rows)], options.table, nothing, [head])
     return 0
 
 

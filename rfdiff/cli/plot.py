@@ -33,8 +33,8 @@ def run(options: Plot) -> int:
     content = dataset_file.content_of(options.file)
     if options.q is not None and content in REDRAW:
         raise InputError(f"--q: {options.q!r}; {options.file} holds times read at its own q; compute it again with this one")
-    if content != phase_map.CONTENT and (options.classes is not None or options.quantity != "all"):
-        raise InputError(f"--{'quantity' if options.classes is None else 'classes'}: goes with a file of rfdiff phase-map alone")
+    if content != phase_map.CONTENT and (options.pair is not None or options.quantity != "all"):
+        raise InputError(f"--{'quantity' if options.pair is None else 'pair'}: goes with a file of rfdiff phase-map alone")
     return REDRAW.get(content or "", curve_results.redraw)(options)
 
 

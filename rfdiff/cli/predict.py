@@ -6,8 +6,9 @@ import time
 from rfdiff import theory
 from rfdiff.cli.command import Command
 from rfdiff.cli.curve_options import Closed, Curves, check_curves, run_record, training_rule, training_times
-from rfdiff.cli.curve_results import FIGURES, FILE, show
-from rfdiff.cli.terminal import note, prepare_folder, read_problem, say_cost
+from rfdiff.cli.curve_results import FILES, show
+from rfdiff.cli.folder import check_drawing, read_problem, results_folder
+from rfdiff.cli.terminal import note, say_cost
 from rfdiff.files import result_file
 from rfdiff.files.provenance import provenance
 
@@ -28,15 +29,16 @@ def run(options: Predict) -> int:
     rule = training_rule(options)
     problem = read_problem(options.problem)
     check_curves(options, problem, rule)
-    prepare_folder(options.out, (FILE, *FIGURES[:2]), options.overwrite)
-    taus = training_times(options, problem, rule)
-    note("closed form: learning curves and spectrum")
-    curves = theory.learning_curves(problem, taus, rule=rule, tolerance=options.tolerance)
-    record = provenance(**run_record("predict", options))
-    result = result_file.Result(problem, curves, theory.spectrum(problem), metadata=record)
-    result_file.save(result, options.out / FILE)
-    status = show(result, options.out, options.q)
-    say_cost(time.monotonic() - start)
+    check_drawing(options, problem.num_classes)
+    with results_folder(options.out, FILES, options.overwrite):
+        taus = training_times(options, problem, rule)
+        note("closed form: learning curves and spectrum")
+        curves = theory.learning_curves(problem, taus, rule=rule, tolerance=options.tolerance)
+        record = provenance(**run_record("predict", options))
+        result = result_file.Result(problem, curves, theory.spectrum(problem), metadata=record)
+        result_file.save(result, options.out / FILES.data)
+        status = show(result, options.out, options.q, options, replace=True)
+    say_cost(start, options.table)
     return status
 
 

@@ -7,9 +7,10 @@ import jax
 
 from rfdiff.cli.command import Command
 from rfdiff.cli.curve_options import Curves, Networks, check_curves, check_networks, run_record, training_rule, training_times
-from rfdiff.cli.curve_results import FIGURES, FILE, show
+from rfdiff.cli.curve_results import FILES, show
+from rfdiff.cli.folder import check_drawing, read_problem, results_folder
 from rfdiff.cli.networks import ensembles, solvers_for
-from rfdiff.cli.terminal import prepare_folder, read_problem, say_cost
+from rfdiff.cli.terminal import say_cost
 from rfdiff.files import kept_parts, result_file
 from rfdiff.files.provenance import provenance
 
@@ -20,7 +21,7 @@ class Simulate(Networks, Curves):
 
 
 def run(options: Simulate) -> int:
-    """Train the networks, write their curves, print their times and draw them; a stopped run goes on from the finished networks.
+    """Train the networks, write their curves, print their times and draw them; an interrupted run resumes from the finished networks.
 
     Raises:
         InputError: bad input, networks that do not fit in memory, or results in the folder.
@@ -33,15 +34,16 @@ def run(options: Simulate) -> int:
     problem = read_problem(options.problem)
     check_curves(options, problem, rule)
     solvers = solvers_for(problem, options, (options.d,))
-    prepare_folder(options.out, (FILE, *FIGURES[:2]), options.overwrite)
-    networks = ensembles(problem, training_times(options, problem, rule), rule, options, solvers)
-    key = jax.random.key(options.seed)
-    record = provenance(**run_record("simulate", options))
-    result = result_file.Result(problem, simulation=networks.run(options.d, key), metadata=record)
-    result_file.save(result, options.out / FILE)
-    kept_parts.remove(networks.folder(options.d, key))
-    status = show(result, options.out, options.q)
-    say_cost(time.monotonic() - start)
+    check_drawing(options, problem.num_classes)
+    with results_folder(options.out, FILES, options.overwrite):
+        networks = ensembles(problem, training_times(options, problem, rule), rule, options, solvers)
+        key = jax.random.key(options.seed)
+        record = provenance(**run_record("simulate", options))
+        result = result_file.Result(problem, simulation=networks.run(options.d, key), metadata=record)
+        result_file.save(result, options.out / FILES.data)
+        kept_parts.remove(networks.folder(options.d, key))
+        status = show(result, options.out, options.q, options, replace=True)
+    say_cost(start, options.table)
     return status
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from rfdiff.cli.command import Command
+from rfdiff.cli.command import AGREE, NOT_COMPUTED, Command
 from rfdiff.cli.options import Directory, Flag, Integer, Text
 from rfdiff.cli.terminal import say, say_cost
 from rfdiff.sweep import DONE, FAILED, on_dask, read_spec, run_sweep
@@ -33,7 +33,7 @@ def run(options: Sweep) -> int:
     """Run the cells of a sweep that are not in its folder yet.
 
     Returns:
-        Exit status 0, or 1 if a cell has failed, in this run or before.
+        Exit status 0, or 3 if a cell has failed, in this run or before.
 
     Raises:
         InputError: bad input, another sweep in the folder, another process at work in it.
@@ -47,10 +47,10 @@ def run(options: Sweep) -> int:
         execute = on_dask(options.scheduler, options.workers)
     states = list(run_sweep(sweep, options.out, options.retry, execute).values())
     failed = states.count(FAILED)
-    remedy = f"; --retry attempts them again, {options.out / 'failures'} has their diagnoses" if failed else ""
+    remedy = f"; --retry tries them again, {options.out / 'failures'} has their diagnoses" if failed else ""
     say(f"{len(states)} cells: {states.count(DONE)} done, {failed} failed{remedy}")
-    say_cost(time.monotonic() - start)
-    return 1 if failed else 0
+    say_cost(start)
+    return NOT_COMPUTED if failed else AGREE
 
 
 COMMAND = Command("sweep", Sweep, run)

@@ -1,36 +1,108 @@
-"""What the command line prints about a result: the table of class-wise times and the verdict."""
+"""Tables of results: aligned columns for people, CSV and JSON for programs."""
 
+import csv
+import dataclasses
+import io
+import json
+import math
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
-from rfdiff.agreement import Agreement
-from rfdiff.class_times import readings
-from rfdiff.curves import LearningCurves
+Form = Literal["text", "csv", "json"]
+Value = str | int | float | None
 
 
-def times_table(theory: LearningCurves | None, simulation: LearningCurves | None, q: float) -> str:
-    """Class-wise times and best test losses, theory beside simulation, one line a class and side.
-
-    The error bars of the simulation are standard errors over seeds of the same numbers read from the curves of each seed; where a
-    time does not exist in some seed there is none.
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One entry of a table.
 
     Args:
-        theory: closed-form curves, or None.
-        simulation: simulated curves, or None.
-        q: fraction that counts as learned in τ_opt(q).
-
-    Raises:
-        InputError: fewer than 3 training times, or q out of range.
+        value: what CSV and JSON hold.
+        text: how the terminal shows it.
+        error: standard error of the value; NaN without one.
     """
-    header = ["class", "weight", "", "tau_gen", "tau_stop", "tau_mem", f"tau_opt({q:g})", "best test loss"]
-    sides = [(name, curves, readings(curves, q)) for name, curves in (("theory", theory), ("simulation", simulation)) if curves is not None]
-    rows = [header]
-    for c in range(sides[0][1].num_classes if sides else 0):
-        for i, (name, curves, (values, errors)) in enumerate(sides):
-            first = [str(c), f"{np.asarray(curves.weights)[c]:.3g}"] if i == 0 else ["", ""]
-            rows.append([*first, name, *(number(values[j, c], errors[j, c]) for j in range(len(values)))])
-    return "\n".join(columns(rows))
+
+    value: Value
+    text: str
+    error: float = math.nan
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Rows under headings.
+
+    Args:
+        name: what the rows are, for JSON.
+        headings: one a column.
+        rows: one cell a column.
+        grouped: number of leading columns in which the terminal shows a repeated entry once.
+    """
+
+    name: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    grouped: int = 0
+
+    def lines(self) -> list[str]:
+        """Aligned columns."""
+        shown, before = [list(self.headings)], [""] * self.grouped
+        for row in self.rows:
+            texts = [cell.text for cell in row]
+            same = 0
+            while same < self.grouped and texts[same] == before[same]:
+                same += 1
+            before = texts[: self.grouped]
+            shown.append([""] * same + texts[same:])
+        return columns(shown)
+
+    def records(self) -> list[dict[str, Value]]:
+        """Rows as plain values by heading; a column with errors is followed by one of them. NaN is None."""
+        with_error = {j for row in self.rows for j, cell in enumerate(row) if not math.isnan(cell.error)}
+        records = []
+        for row in self.rows:
+            record: dict[str, Value] = {}
+            for j, (heading, cell) in enumerate(zip(self.headings, row, strict=True)):
+                record[heading] = _plain(cell.value)
+                if j in with_error:
+                    record[f"{heading} error"] = _plain(cell.error)
+            records.append(record)
+        return records
+
+
+def words(text: object) -> Cell:
+    """A cell of text."""
+    return Cell(str(text), str(text))
+
+
+def integer(value: int) -> Cell:
+    """A cell of a whole number."""
+    return Cell(int(value), str(int(value)))
+
+
+def shown(value: float, form: str, suffix: str = "") -> Cell:
+    """A cell of a number in a format of its own ("-" for NaN)."""
+    return Cell(float(value), "-" if math.isnan(value) else f"{value:{form}}{suffix}")
+
+
+def measured(value: float, error: float = math.nan, text: str | None = None) -> Cell:
+    """A cell of a number to the digits that its standard error leaves."""
+    return Cell(float(value), number(float(value), float(error)) if text is None else text, float(error))
+
+
+def render(tables: Sequence[Table], form: Form) -> str:
+    """Tables as text: all of them for people ("text") and in JSON, the first one in CSV."""
+    if form == "json":
+        return json.dumps({table.name: table.records() for table in tables}, indent=1)
+    if form == "csv":
+        records = tables[0].records()
+        told = io.StringIO()
+        writer = csv.DictWriter(told, list(records[0]) if records else list(tables[0].headings), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(records)
+        return told.getvalue().rstrip("\n")
+    return "\n\n".join("\n".join(table.lines()) for table in tables)
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -43,9 +115,7 @@ def number(value: float, error: float = np.nan) -> str:
     """A number to four digits, or to the digits that its standard error leaves (two digits of the error)."""
     if np.isnan(value):
         return "-"
-    if not np.isfinite(value) or not np.isfinite(error):
-        return f"{value:.4g}"
-    if error < 1e-6 * abs(value):
+    if not np.isfinite(value) or not np.isfinite(error) or error <= 1e-6 * abs(value):  # an error of 0 too, as of seeds that all agree
         return f"{value:.4g}"
     decimals = 1 - int(np.floor(np.log10(error)))
     if decimals < 0:
@@ -53,23 +123,8 @@ def number(value: float, error: float = np.nan) -> str:
     return f"{value:.{decimals}f} ± {error:.{decimals}f}"
 
 
-def verdict_lines(agreement: Agreement) -> list[str]:
-    """The place where simulation and theory are furthest apart, for each kind of curve, the smallest error noticed, and the verdict."""
-    taus = np.asarray(agreement.simulation.taus)
-    lines = []
-    for name, standardised in agreement.standardised.items():
-        excess = np.abs(np.asarray(standardised))
-        i, c = np.unravel_index(int(np.argmax(np.where(np.isnan(excess), -1, excess))), excess.shape)
-        lines.append(
-            f"{name.replace('_', ' ')}: simulation - theory is furthest out for class {c} at tau = {taus[i]:.4g}: "
-            f"{agreement.deviation[name][i, c]:+.2e}, of which finite size {agreement.allowance[name][i, c]:+.1e} "
-            f"within {agreement.remainder[name][i, c]:.1e}, standard error {agreement.stderr[name][i, c]:.1e}: "
-            f"{excess[i, c]:.2f} standard errors out"
-        )
-    noticed = max(float(np.max(values)) for values in agreement.resolution.values())
-    sides = f"simulation at d = {agreement.simulation.dimension} and theory {'agree' if agreement.agrees else 'DISAGREE'}"
-    if not agreement.conclusive:
-        sides = f"INCONCLUSIVE, simulation at d = {agreement.simulation.dimension} leaves room for any theory; more seeds or a larger d"
-    power = f"an error of {noticed:.1e} of the theory would be noticed at half of the times"
-    lines.append(f"verdict: {sides} (allowed: {agreement.threshold:.3g} standard errors; {power})")
-    return lines
+def _plain(value: Value) -> Value:
+    """The value as JSON can hold it: NaN is null, and infinity the word inf."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else ("inf" if value > 0 else "-inf")
+    return value

@@ -1,24 +1,43 @@
-"""Where a command's words and files go: standard output, and a folder that is checked before anything is computed."""
+"""What a command prints: on standard output, whatever becomes of it, and notes on standard error."""
 
 import os
-import resource
 import sys
+import time
 from collections.abc import Sequence
-from pathlib import Path
 
-from rfdiff.cli.options import Redrawing
-from rfdiff.errors import InputError
-from rfdiff.problem import Problem
+from rfdiff.cli.tables import Form, Table, render
+
+if sys.platform != "win32":
+    import resource
+
+_failed: list[OSError] = []  # of standard output in this command, the first alone
 
 
 def say(text: str) -> None:
-    """Print on standard output, whatever characters it can show."""
+    """Print on standard output, whatever characters it can show.
+
+    A reader that is gone (`| head -1`) is no reason to stop: what follows is not printed, and files are written. A full disk is none
+    either; `output_failure` tells it at the end.
+    """
+    if _failed:
+        return
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
-        text = text.replace("±", "+-").encode(encoding, "replace").decode(encoding)
-    print(text)
+        text = text.replace("±", "+-").replace("…", "...").encode(encoding, "replace").decode(encoding)
+    try:
+        print(text, flush=True)
+    except OSError as err:
+        _failed.append(err)
+        _discard_output()
+
+
+def output_failure() -> OSError | None:
+    """Why standard output could not be written since the last call; None if it could, or if its reader is gone."""
+    failed = _failed[:]
+    _failed.clear()
+    return None if not failed or isinstance(failed[0], BrokenPipeError) else failed[0]
 
 
 def note(text: str) -> None:
@@ -26,55 +45,43 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def say_files(out: Path, data: str, figures: Sequence[str]) -> None:
-    """Say which files of a command the folder holds now."""
-    say(f"in {out}: {', '.join([*[data] * (out / data).exists(), *figures])}")
+def report(tables: Sequence[Table], form: Form, notes: Sequence[str] = (), before: Sequence[str] = ()) -> None:
+    """Print the tables of a command, and sentences about them.
+
+    Args:
+        tables: what to print.
+        form: "text" for aligned columns, "csv" for the first table, "json" for all of them.
+        notes, before: sentences after and before the tables; on standard error where the form is not text, so that a program can read the
+            tables.
+    """
+    tell = say if form == "text" else note
+    for line in before:
+        tell(line)
+    if tables:
+        say(render(tables, form))
+    for line in notes:
+        tell(line)
 
 
-def say_cost(seconds: float) -> None:
-    """Print the wall time and the peak resident memory of this process."""
+def say_cost(start: float, form: Form = "text") -> None:
+    """Print wall time since `start` and peak memory; on standard error where standard output is for programs."""
+    (say if form == "text" else note)(cost_line(time.monotonic() - start))
+
+
+def cost_line(seconds: float) -> str:
+    """Wall time, and where the system tells it the peak resident memory of this process."""
+    if sys.platform == "win32":
+        return f"{seconds:.1f} s wall time"
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform != "darwin" else 2**30)
-    say(f"{seconds:.1f} s wall time, {peak:.2f} GiB peak memory")
+    return f"{seconds:.1f} s wall time, {peak:.2f} GiB peak memory"
 
 
-def prepare_folder(out: Path, files: Sequence[str], overwrite: bool) -> None:
-    """Make the folder of the results, and refuse one that holds some already or cannot be written to.
-
-    Raises:
-        InputError: it holds results, or it is no folder that can be written to.
-    """
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out: {out} is not a folder")
-    standing = [name for name in files if (out / name).exists()]
-    if standing and not overwrite:
-        raise InputError(f"--out: {out} already holds {', '.join(standing)}; choose another folder or add --overwrite")
+def _discard_output() -> None:
+    """Let what is left in the buffer of standard output go nowhere: Python would try to write it at exit, and complain."""
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / f".probe.{os.getpid()}.partial"
-        probe.touch()
-        probe.unlink()
-    except OSError as err:
-        raise InputError(f"--out: cannot write to {out} ({err.strerror or err})") from err
-
-
-def redraw_folder(options: Redrawing, figures: Sequence[str]) -> Path:
-    """The folder in which the figures of a file are drawn again: that of the file, or another, made if need be.
-
-    Raises:
-        InputError: another folder than that of the file holds such figures.
-    """
-    out = options.file.parent if options.out is None else options.out
-    prepare_folder(out, figures, options.overwrite or options.out is None)
-    return out
-
-
-def read_problem(path: Path) -> Problem:
-    """The problem in a file.
-
-    Raises:
-        InputError: no such file, unreadable, or not a valid problem.
-    """
-    try:
-        return Problem.from_toml(path)
-    except OSError as err:
-        raise InputError(f"{path}: cannot be read ({err.strerror or err})") from err
+        descriptor = sys.stdout.fileno()
+    except (OSError, ValueError, AttributeError):
+        return
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, descriptor)
+    os.close(null)

@@ -1,7 +1,10 @@
 """The command times: class-wise times read from the curves and from the class-resolved spectrum, side by side, and their sensitivities."""
 
 import dataclasses
+import functools
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,18 +12,22 @@ import xarray as xr
 
 from rfdiff import plots, theory
 from rfdiff.class_times import TIME_NAMES, ClassTimes, times
-from rfdiff.cli import tables
-from rfdiff.cli.command import Command
-from rfdiff.cli.options import MOST_POINTS, Flag, Output, ProblemFile, Redrawing, check, fraction
-from rfdiff.cli.terminal import note, prepare_folder, read_problem, redraw_folder, say, say_cost, say_files
+from rfdiff.cli.command import AGREE, NOT_COMPUTED, Command
+from rfdiff.cli.curve_results import error_lines, missing_losses
+from rfdiff.cli.folder import Files, check_drawing, drawn, read_problem, redraw_folder, results_folder, write_figures
+from rfdiff.cli.options import MOST_POINTS, Drawing, Flag, Output, ProblemFile, Redrawing, check, fraction
+from rfdiff.cli.tables import Cell, Table, measured, shown, words
+from rfdiff.cli.terminal import note, report, say_cost
 from rfdiff.curves import LearningCurves, Spectrum
 from rfdiff.errors import InputError
 from rfdiff.files.dataset_file import load_dataset, save_dataset
 from rfdiff.problem import Problem
 
 CONTENT = "class-wise times"
-FILE, FIGURE = "times.nc", "times.png"
+PANELS = ("curves", "spectrum")
+FILES = Files("times.nc", {"times": PANELS})
 BULKS = ("generalisation", "memorisation")
+NOT_SEPARATED = "the bulks of the spectrum are not separated: no gap leaves the part 1/psi_p of the modes above it, so it gives no times"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,7 +53,7 @@ def run(options: Times) -> int:
         Exit status 0.
 
     Raises:
-        InputError: bad input, results that stand in the folder; --sensitivity where the curves have no limit (p = n m).
+        InputError: bad input, existing results in the folder; --sensitivity where the curves have no limit (p = n m).
         OSError: the folder cannot be written to.
     """
     start = time.monotonic()
@@ -59,29 +66,30 @@ def run(options: Times) -> int:
     problem = read_problem(options.problem)
     if options.sensitivity and problem.psi_p == problem.psi_n * problem.noise_draws:
         raise InputError(f"--sensitivity: psi_p = {problem.psi_p:g} = psi_n m, where the curves have no limit; allowed: psi_p != psi_n m")
-    prepare_folder(options.out, (FILE, FIGURE), options.overwrite)
-    note(f"closed form: curves, spectrum{', derivatives' if options.sensitivity else ''}")
-    curves = theory.learning_curves(problem, theory.time_grid(problem, num=options.points), tolerance=options.tolerance)
-    spectrum = theory.spectrum(problem)
-    sensitivity = theory.sensitivity(problem, options.q) if options.sensitivity else None
-    dataset = labelled(problem, curves, spectrum, options.q, sensitivity)
-    save_dataset(dataset, options.out / FILE, command="times", seconds=round(time.monotonic() - start, 1))
-    show(dataset, options.out)
-    say_cost(time.monotonic() - start)
-    return 0
+    check_drawing(options, problem.num_classes)
+    with results_folder(options.out, FILES, options.overwrite):
+        note(f"closed form: curves, spectrum{', derivatives' if options.sensitivity else ''}")
+        curves = theory.learning_curves(problem, theory.time_grid(problem, num=options.points), tolerance=options.tolerance)
+        spectrum = theory.spectrum(problem)
+        sensitivity = theory.sensitivity(problem, options.q) if options.sensitivity else None
+        dataset = labelled(problem, curves, spectrum, options.q, sensitivity)
+        dataset = dataset.assign_attrs(command="times", tolerance=options.tolerance, seconds=round(time.monotonic() - start, 1))
+        save_dataset(dataset, options.out / FILES.data)
+        status = show(dataset, options.out, options, replace=True)
+    say_cost(start, options.table)
+    return status
 
 
 def redraw(options: Redrawing) -> int:
     """Print the table of a times.nc and draw its figure again.
 
     Raises:
-        InputError: a damaged file, or a figure that stands in another folder than its own.
+        InputError: a damaged file, or an existing figure in another folder than that of the file.
         OSError: the folder cannot be written to.
     """
     dataset = load_dataset(options.file)
-    out = redraw_folder(options, (FIGURE,))
-    show(dataset, out)
-    return 0
+    check_drawing(options, dataset.sizes["class"])
+    return show(dataset, redraw_folder(options, FILES), options, replace=False)
 
 
 def labelled(
@@ -114,11 +122,23 @@ def labelled(
     return xr.Dataset(variables, coordinates, attributes)
 
 
-def show(dataset: xr.Dataset, out: Any) -> None:
-    """Print the tables of a dataset of times, draw its figure, and say where it is."""
-    say("\n".join(table(dataset)))
-    plots.save_figure(plots.times(*results_of(dataset)), out / FIGURE)
-    say_files(out, FILE, (FIGURE,))
+def show(dataset: xr.Dataset, out: Path, drawing: Drawing, replace: bool) -> int:
+    """Draw the figure of a dataset of times, print its tables, and say where the figure is.
+
+    Returns:
+        The exit status: 0, or 3 if a loss could not be computed.
+    """
+    results = results_of(dataset)
+    names = write_figures(out, FILES, drawn(drawing, "times", functools.partial(plots.times, *results), PANELS), drawing, replace)
+    notes = [] if dataset.separated else [NOT_SEPARATED]
+    notes += error_lines(results[0], dataset.attrs.get("tolerance"))
+    missing = missing_losses(results[0])
+    report(
+        time_tables(dataset, drawing.classes),
+        drawing.table,
+        [*notes, *[f"not computed: {missing}"] * bool(missing), f"in {out}: {', '.join(names)}"],
+    )
+    return NOT_COMPUTED if missing else AGREE
 
 
 def results_of(dataset: xr.Dataset) -> tuple[LearningCurves, Spectrum, ClassTimes, theory.BulkTimes]:
@@ -130,51 +150,54 @@ def results_of(dataset: xr.Dataset) -> tuple[LearningCurves, Spectrum, ClassTime
     grid, intervals, density = dataset["eigenvalue"].values, dataset["interval"].values, dataset["class_density"].values
     support = np.array([[grid[intervals == i].min(), grid[intervals == i].max()] for i in np.unique(intervals)])
     spectrum = Spectrum(support, grid, density.sum(axis=1), density, intervals, np.zeros(0), np.zeros(0), np.nan)
-    read = ClassTimes(**{name: dataset["time"].sel(quantity=name).values for name in TIME_NAMES}, q=float(dataset.attrs["q"]))
+    gen, stop, mem, opt = (dataset["time"].sel(quantity=name).values for name in TIME_NAMES)
+    read = ClassTimes(gen, stop, mem, opt, q=float(dataset.attrs["q"]))
     edges, fastest, slowest = (dataset[name].values for name in ("bulk_edges", "bulk_fastest", "bulk_slowest"))
     gap = np.array([edges[1, 1], edges[0, 0]])
     shares, separated = dataset["bulk_share"].values, bool(dataset["separated"])
-    gen, mem = dataset["bulk_time"].values
-    bulks = theory.BulkTimes(gen, mem, fastest, slowest, shares, edges, gap, separated)
+    bulk_gen, bulk_mem = dataset["bulk_time"].values
+    bulks = theory.BulkTimes(bulk_gen, bulk_mem, fastest, slowest, shares, edges, gap, separated)
     return curves, spectrum, read, bulks
 
 
-def table(dataset: xr.Dataset) -> list[str]:
-    """Both readings of each class's times and their ratio; the bulks; the elasticities, if there are any."""
-    header = ["class", "weight", "read from", "tau_gen", "tau_stop", "tau_mem", f"tau_opt({dataset.attrs['q']:g})", "tau_mem/tau_gen"]
-    rows = [header]
-    for c in range(dataset.sizes["class"]):
+def time_tables(dataset: xr.Dataset, class_names: Sequence[str] | None = None) -> list[Table]:
+    """Both readings of each class's times and their ratio; the bulks, if a gap separates them; the elasticities, if there are any."""
+    labels = [str(c) for c in range(dataset.sizes["class"])] if class_names is None else list(class_names)
+    headings = ["class", "weight", "read from", *TIME_NAMES[:-1], f"tau_opt({dataset.attrs['q']:g})", "tau_mem/tau_gen"]
+    rows: list[list[Cell]] = []
+    for c, label in enumerate(labels):
         gen, stop, mem, opt = dataset.time.values[:, c]
         spectral_gen, spectral_mem = dataset.bulk_time.values[:, c]
-        lines = [
-            [str(c), f"{dataset.weight.values[c]:.3g}", "curves", gen, stop, mem, opt, mem / gen],
-            ["", "", "spectrum", spectral_gen, np.nan, spectral_mem, np.nan, spectral_mem / spectral_gen],
-            ["", "", "spectrum/curves", spectral_gen / gen, np.nan, spectral_mem / mem, np.nan, np.nan],
-        ]
-        rows += [[*line[:3], *(tables.number(float(value)) for value in line[3:])] for line in lines]
-    return [*tables.columns(rows), "", *_bulk_lines(dataset), *_sensitivity_lines(dataset)]
+        for source, values in (
+            ("curves", (gen, stop, mem, opt, mem / gen)),
+            ("spectrum", (spectral_gen, np.nan, spectral_mem, np.nan, spectral_mem / spectral_gen)),
+            ("spectrum/curves", (spectral_gen / gen, np.nan, spectral_mem / mem, np.nan, np.nan)),
+        ):
+            rows.append([words(label), shown(dataset.weight.values[c], ".3g"), words(source), *(measured(value) for value in values)])
+    tables = [Table("times", headings, rows, grouped=2)]
+    if dataset.separated:
+        tables.append(_bulk_table(dataset, labels))
+    if "elasticity" in dataset:
+        tables.append(_elasticity_table(dataset, labels))
+    return tables
 
 
-def _bulk_lines(dataset: xr.Dataset) -> list[str]:
-    if not dataset.separated:
-        return ["the bulks of the spectrum are not separated: no gap leaves the part 1/psi_p of the modes above it, so it gives no times"]
-    rows = [["bulk", "eigenvalues", "times 1/(kappa lambda)", "part of each class"]]
+def _bulk_table(dataset: xr.Dataset, labels: Sequence[str]) -> Table:
+    """Edges and relaxation times of each bulk, and the part of its modes that belongs to each class."""
+    edges = ["lowest eigenvalue", "highest eigenvalue", "shortest 1/(kappa lambda)", "longest 1/(kappa lambda)"]
+    rows = []
     for b, name in enumerate(BULKS):
-        low, high = dataset.bulk_edges.values[b]
-        span = f"{dataset.bulk_fastest.values[b]:.4g} to {dataset.bulk_slowest.values[b]:.4g}"
-        rows.append([name, f"{low:.4g} to {high:.4g}", span, ", ".join(f"{share:.3f}" for share in dataset.bulk_share.values[b])])
-    return tables.columns(rows)
+        ends = (*dataset.bulk_edges.values[b], dataset.bulk_fastest.values[b], dataset.bulk_slowest.values[b])
+        shares = (shown(float(share), ".3f") for share in dataset.bulk_share.values[b])
+        rows.append([words(name), *(measured(float(end)) for end in ends), *shares])
+    return Table("bulks", ["bulk", *edges, *(f"share of {label}" for label in labels)], rows)
 
 
-def _sensitivity_lines(dataset: xr.Dataset) -> list[str]:
+def _elasticity_table(dataset: xr.Dataset, labels: Sequence[str]) -> Table:
     """One row a parameter, one column a time and class."""
-    if "elasticity" not in dataset:
-        return []
-    classes = range(dataset.sizes["class"])
-    rows = [["d log time / d log", *(f"{name}, {c}" for name in TIME_NAMES for c in classes)]]
-    for name, slopes in zip(dataset.parameter.values, dataset.elasticity.values, strict=True):
-        rows.append([str(name), *("-" if np.isnan(slope) else f"{slope:+.3f}" for slope in slopes.ravel())])
-    return ["", *tables.columns(rows)]
+    headings = ["d log time / d log", *(f"{name}, {label}" for name in TIME_NAMES for label in labels)]
+    slopes = zip(dataset.parameter.values, dataset.elasticity.values, strict=True)
+    return Table("elasticities", headings, [[words(name), *(shown(float(value), "+.3f") for value in row.ravel())] for name, row in slopes])
 
 
 def _stacked(found: Any) -> np.ndarray:

@@ -1,65 +1,25 @@
 """Labelled arrays on disk (maps, times, experiments): one checksummed NetCDF file, written whole or not at all, readable with xarray alone.
 
 A result of theory and simulation has a format of its own in `result_file`; this one takes any `xarray.Dataset` of numbers, truth values
-and text. Its attribute `content` says what it holds, and with it which variables and attributes it must have (`Schema`).
+and text. Its attribute `content` says what it holds.
 """
 
-import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from rfdiff.errors import InputError
 from rfdiff.files import netcdf
 from rfdiff.files.provenance import Entry, provenance
+from rfdiff.files.seal import SEAL, check_content, check_layout
 
 FORMAT = "rfdiff dataset"
 FORMAT_VERSION = 1
-RESERVED = ("format", "format_version")
-STORABLE = "biufUO"  # kinds of numpy arrays: truth values, integers, floating numbers, text
-TEXT = "UO"
-
-
-@dataclasses.dataclass(frozen=True)
-class Schema:
-    """What a file of some content must hold.
-
-    Args:
-        content: its attribute content.
-        variables: {name: dims} of the variables it must have, of numbers unless named in `text`; dims None where they vary.
-        attributes: {name: type} of the attributes it must have, `str`, `int` or `float` (which takes integers too).
-        text: names of the variables that hold text.
-    """
-
-    content: str
-    variables: Mapping[str, tuple[str, ...] | None]
-    attributes: Mapping[str, type] = dataclasses.field(default_factory=dict)
-    text: tuple[str, ...] = ()
-
-    def check(self, data: xr.Dataset) -> None:
-        """Refuse a dataset that is not of this content.
-
-        Raises:
-            InputError: naming the variable or attribute that is missing or of another kind.
-        """
-        if data.attrs.get("content") != self.content:
-            raise InputError(f"holds {data.attrs.get('content')!r}, not {self.content!r}")
-        for name, dims in self.variables.items():
-            if name not in data.variables:
-                raise InputError(f"has no variable {name!r}")
-            found = data.variables[name]
-            if dims is not None and found.dims != dims:
-                raise InputError(f"variable {name} has dimensions {found.dims}, expected {dims}")
-            if (found.dtype.kind in TEXT) != (name in self.text):
-                raise InputError(f"variable {name} is of type {found.dtype}; allowed: {'text' if name in self.text else 'numbers'}")
-        for name, kind in self.attributes.items():
-            if name not in data.attrs:
-                raise InputError(f"has no attribute {name!r}")
-            if not isinstance(data.attrs[name], int | float if kind is float else kind):
-                expected = "text" if kind is str else "a number"
-                raise InputError(f"attribute {name} is {data.attrs[name]!r}; allowed: {expected}")
+RESERVED = ("format", "format_version", *SEAL)
+STORABLE = "biufcUO"  # kinds of numpy arrays: truth values, integers, floating and complex numbers, text
+COMPLEX_AXIS = "complex_part"  # NetCDF has no complex numbers: real and imaginary part along a last axis of this name
 
 
 def save_dataset(dataset: xr.Dataset, path: str | Path, **metadata: Entry) -> Path:
@@ -90,31 +50,31 @@ def save_dataset(dataset: xr.Dataset, path: str | Path, **metadata: Entry) -> Pa
             raise InputError(f"dataset: variable {name!r} is of type {variable.dtype}; allowed: numbers, truth values and text")
     attributes = netcdf.check_metadata({**provenance(), **dataset.attrs, **metadata}, RESERVED)
     whole = xr.Dataset(dataset.variables, attrs={"format": FORMAT, "format_version": FORMAT_VERSION, **attributes})
-    return netcdf.write({"/": whole.set_coords(list(dataset.coords))}, path)
+    return netcdf.write({"/": _with_real_numbers(whole.set_coords(list(dataset.coords)))}, path)
 
 
-def load_dataset(path: str | Path, schema: Schema | None = None) -> xr.Dataset:
+def load_dataset(path: str | Path) -> xr.Dataset:
     """Read a dataset back, every number as it was; its attributes hold the provenance and the metadata.
 
     Args:
         path: a file that `save_dataset` wrote; ~ stands for the home folder.
-        schema: what it must hold, or None for anything.
 
     Raises:
-        InputError: missing, unreadable, truncated or foreign file, one of a newer format, or one without what it must hold; the message
-            names the file and the fault.
+        InputError: missing, unreadable, truncated, damaged or foreign file, one of a newer format, or one that lacks something it was
+            written with; the message names the file and the fault.
 
     Reference: tests/files/test_dataset_file.py.
     """
-    data = netcdf.read(path)["/"]
+    groups = netcdf.read(path)
+    data = groups["/"]
     try:
         netcdf.check_format(data.attrs, FORMAT, FORMAT_VERSION)
-        if schema is not None:
-            schema.check(data)
+        check_layout(groups)
+        check_content(groups)
     except InputError as err:
         raise InputError(f"{path}: {err}") from err
     data.attrs = {name: value for name, value in data.attrs.items() if name not in RESERVED}
-    return data
+    return _with_complex_numbers(data)
 
 
 def content_of(path: str | Path) -> str | None:
@@ -126,3 +86,21 @@ def content_of(path: str | Path) -> str | None:
         return None
     content: Any = netcdf.attribute_of(path, "content")
     return "" if content is None else str(content)
+
+
+def _with_real_numbers(data: xr.Dataset) -> xr.Dataset:
+    parts = {
+        name: ((*variable.dims, COMPLEX_AXIS), np.stack([variable.values.real, variable.values.imag], axis=-1), variable.attrs)
+        for name, variable in data.variables.items()
+        if variable.dtype.kind == "c"
+    }
+    return data.assign(parts) if parts else data
+
+
+def _with_complex_numbers(data: xr.Dataset) -> xr.Dataset:
+    whole = {
+        name: (variable.dims[:-1], variable.values[..., 0] + 1j * variable.values[..., 1], variable.attrs)
+        for name, variable in data.variables.items()
+        if variable.dims[-1:] == (COMPLEX_AXIS,)
+    }
+    return data.assign(whole) if whole else data

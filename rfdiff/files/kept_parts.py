@@ -15,14 +15,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from rfdiff.errors import InputError
 from rfdiff.files.atomic import read_arrays, write_arrays
 from rfdiff.files.provenance import computing_versions
 from rfdiff.problem import Problem
-from rfdiff.simulation import SeedBatch
 
 LAYOUT = 4
-OPTIONAL = {"eigenvalues", "class_weights", "probe_stderr"}  # what not every solver finds
 
 
 def folder_for(
@@ -106,42 +103,6 @@ class KeptArrays(MutableMapping[str, Mapping[str, np.ndarray]]):
         return self.folder / f"{name}.npz"
 
 
-def save_seed(folder: Path, batch: SeedBatch) -> None:
-    """Keep the result of one seed, whole or not at all.
-
-    Raises:
-        OSError: the folder cannot be written to.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    fields = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
-    write_arrays(_file(folder, int(batch.seeds[0])), {name: value for name, value in fields.items() if value is not None})
-
-
-def holds(folder: Path, seed: int) -> bool:
-    """Whether the result of a seed is kept."""
-    return _file(folder, seed).is_file()
-
-
-def load_seed(folder: Path, seed: int) -> SeedBatch | None:
-    """The kept result of one seed, None if there is none.
-
-    Raises:
-        InputError: a damaged file; the message names it.
-    """
-    path = _file(folder, seed)
-    if not holds(folder, seed):
-        return None
-    fields: dict[str, Any] = dict(read_arrays(path, "delete it to compute this seed again"))
-    try:
-        plain = {name: fields.pop(name).item() for name in ("kappa", "dimension", "dtype")}
-        missing = {field.name for field in dataclasses.fields(SeedBatch)} - set(fields) - set(plain) - OPTIONAL
-        if missing:
-            raise KeyError(min(missing))
-        return SeedBatch(**{**dict.fromkeys(OPTIONAL), **fields}, **plain)
-    except (ValueError, KeyError, TypeError) as err:
-        raise InputError(f"{path}: damaged checkpoint ({err}); delete it to compute this seed again") from err
-
-
 def remove(folder: Path) -> None:
     """Forget the kept parts, once the result that holds them is written.
 
@@ -150,10 +111,6 @@ def remove(folder: Path) -> None:
     """
     if folder.exists():
         shutil.rmtree(folder)
-
-
-def _file(folder: Path, seed: int) -> Path:
-    return folder / f"seed-{seed}.npz"
 
 
 def _digest(parts: tuple[Any, ...]) -> str:

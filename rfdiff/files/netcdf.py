@@ -17,6 +17,7 @@ import xarray as xr
 from rfdiff.errors import InputError
 from rfdiff.files.atomic import expanded, write_bytes
 from rfdiff.files.provenance import Entry
+from rfdiff.files.seal import sealed
 
 NUMERIC = "biuf"
 READING_FAULTS = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError, OverflowError, MemoryError)
@@ -31,10 +32,10 @@ class _File(h5netcdf.File):
 
 
 def write(groups: Mapping[str, xr.Dataset], path: str | Path) -> Path:
-    """Write groups of labelled arrays as one file, whole or not at all, a checksum with every array.
+    """Write groups of labelled arrays as one file, whole or not at all, sealed, and with a checksum of every chunk.
 
     Args:
-        groups: datasets by name, "/" for the root of the file.
+        groups: datasets by name, "/" for the root of the file, which must be there.
         path: the file; ~ stands for the home folder.
 
     Returns:
@@ -43,6 +44,7 @@ def write(groups: Mapping[str, xr.Dataset], path: str | Path) -> Path:
     Raises:
         OSError: the file cannot be written; nothing of it is left.
     """
+    groups = sealed(groups)
     encoding = {name: {str(key): _encoding(variable) for key, variable in data.variables.items()} for name, data in groups.items()}
     tree = xr.DataTree.from_dict({name if name == "/" else f"/{name}": data for name, data in groups.items()})
     content = tree.to_netcdf(engine="h5netcdf", encoding={name if name == "/" else f"/{name}": code for name, code in encoding.items()})

@@ -10,12 +10,14 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from rfdiff.curves import LearningCurves, Spectrum
 from rfdiff.errors import InputError
 from rfdiff.files import netcdf
 from rfdiff.files.provenance import Entry
+from rfdiff.files.seal import SEAL, check_content, check_layout
 from rfdiff.labels import Label, dataset_of, values_of
 from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
@@ -24,7 +26,7 @@ from rfdiff.value_types import same_value
 FORMAT = "rfdiff result"
 FORMAT_VERSION = 2  # of files with a group /mixture; the others are written as version 1, which older readers know
 CURVE_GROUPS = ("theory", "simulation", "smaller")
-RESERVED = ("format", "format_version", "problem")
+RESERVED = ("format", "format_version", "problem", *SEAL)
 MIXTURE_LABELS = {
     "weights": Label(("class",), "class fraction"),
     "covariances": Label(("class", "row", "column"), "covariance of the class"),
@@ -77,7 +79,10 @@ def save(result: Result, path: str | Path) -> Path:
         if value is not None:
             groups[name] = value.to_xarray()
     if result.problem.mixture.covariances is not None:
-        groups["mixture"] = dataset_of(result.problem.mixture, MIXTURE_LABELS)
+        law = result.problem.mixture
+        groups["mixture"] = dataset_of(law, MIXTURE_LABELS)
+        if law.class_names:
+            groups["mixture"]["class_name"] = ("class", np.array(law.class_names), {"long_name": "name of the class", "units": "1"})
     return netcdf.write(groups, path)
 
 
@@ -92,18 +97,23 @@ def load(path: str | Path) -> Result:
     """
     groups = netcdf.read(path)
     try:
-        return _result_from(groups, groups["/"].attrs)
+        netcdf.check_format(groups["/"].attrs, FORMAT, FORMAT_VERSION)
+        check_layout(groups)
+        result = _result_from(groups, groups["/"].attrs)  # what it says of a field is clearer than that something has changed
+        check_content(groups)
+        return result
     except InputError as err:
         raise InputError(f"{path}: {err}") from err
 
 
 def _result_from(groups: dict[str, xr.Dataset], root: dict[str, Any]) -> Result:
-    netcdf.check_format(root, FORMAT, FORMAT_VERSION)
     if "problem" not in root:
         raise InputError("has no attribute 'problem'")
     problem = Problem.from_text(str(root["problem"]))
     if "mixture" in groups:
-        problem = problem.with_mixture(MixtureLaw.from_covariances(**values_of(groups["mixture"], MIXTURE_LABELS, "mixture")))
+        fields, stored = values_of(groups["mixture"], MIXTURE_LABELS, "mixture"), groups["mixture"].get("class_name", ())
+        names = tuple(map(str, np.asarray(stored).tolist()))
+        problem = problem.with_mixture(MixtureLaw.from_covariances(**fields, class_names=names))
     curves = {name: LearningCurves.from_xarray(groups[name], name) for name in CURVE_GROUPS if name in groups}
     spectrum = Spectrum.from_xarray(groups["spectrum"], "spectrum") if "spectrum" in groups else None
     classes = {name: value.num_classes for name, value in curves.items()}

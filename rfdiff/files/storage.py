@@ -1,6 +1,7 @@
 """One `save` and one `load` for every kind of file that rfdiff writes."""
 
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import xarray as xr
 
@@ -11,7 +12,15 @@ from rfdiff.files.result_file import Result
 from rfdiff.labels import TYPES, Labelled
 
 
-def save(value: Result | Labelled | xr.Dataset, path: str | Path, **metadata: Entry) -> Path:
+@runtime_checkable
+class HasDataset(Protocol):
+    """A result that a labelled dataset holds."""
+
+    def to_xarray(self) -> xr.Dataset:
+        """The dataset."""
+
+
+def save(value: Result | Labelled | HasDataset | xr.Dataset, path: str | Path, **metadata: Entry) -> Path:
     """Write a result of any kind as one NetCDF file, whole or not at all, with versions, kind of machine and date.
 
     Args:
@@ -33,6 +42,8 @@ def save(value: Result | Labelled | xr.Dataset, path: str | Path, **metadata: En
         return dataset_file.save_dataset(value.to_xarray().assign_attrs(content=type(value).__name__), path, **metadata)
     if isinstance(value, xr.Dataset):
         return dataset_file.save_dataset(value, path, **metadata)
+    if isinstance(value, HasDataset):  # a speciation, a generation: read back as the dataset
+        return dataset_file.save_dataset(value.to_xarray(), path, **metadata)
     raise InputError(f"value: got {type(value).__name__}; allowed: a Result, a type with to_xarray, or an xarray.Dataset")
 
 

@@ -1,75 +1,80 @@
 """One network from training to generated samples: at every training time, and with the two scores that bound what training can do."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
 
-from rfdiff.backward import backward
-from rfdiff.backward.decisions import check_count
-from rfdiff.backward.samplers import check_method
+from rfdiff.backward.process import check_count
+from rfdiff.backward.samplers import Score, check_method, integrate
 from rfdiff.backward.time_grids import check_grid
-from rfdiff.generation.measures import THRESHOLD, check_nearest, draw_classes, generated_moments, near_training, score_errors
+from rfdiff.generation.measures import draw_classes, generated_moments, score_errors
 from rfdiff.generation.trained_scores import EmpiricalScore, TrainedNetwork, train
+from rfdiff.memorisation import THRESHOLD, check_nearest, near_training
 from rfdiff.problem import Problem
-from rfdiff.progress import SILENT, progress
+from rfdiff.progress import Progress, within
 from rfdiff.simulation.features import sizes_at
 
-REFERENCES = ("empirical", "exact")
+REFERENCES = ("empirical score", "exact score")
 
 
 @dataclass(frozen=True)
-class GeneratedNetwork:
-    """Samples of one network, class by class: the T training times, then the empirical and the exact score (T + 2 sources, K classes).
+class SampleStatistics:
+    """What the samples of one network show, class by class, for T + 2 sources: its T training times, the empirical and the exact score.
 
     Args:
         counts: (T + 2, K) generated samples of each class.
         memorised: (T + 2, K) those of them that are memorised.
-        mean_error: (T + 2, K) ‖mean - exact‖²/d, as `generated_moments`.
+        mean_error: (T + 2, K) ‖mean - exact‖²/d.
+        mean_error_floor: (T + 2, K) what as many samples of the right mean would show, as `ClassMoments`.
         variance_error: (T + 2, K) relative error of the variance.
         score_error: (T + 2, G, K) E_c‖s - s*‖²/d at each diffusion time of the grid.
     """
 
-    counts: np.ndarray
-    memorised: np.ndarray
-    mean_error: np.ndarray
-    variance_error: np.ndarray
-    score_error: np.ndarray
+    counts: Int[np.ndarray, "T+2 K"]
+    memorised: Int[np.ndarray, "T+2 K"]
+    mean_error: Float[np.ndarray, "T+2 K"]
+    mean_error_floor: Float[np.ndarray, "T+2 K"]
+    variance_error: Float[np.ndarray, "T+2 K"]
+    score_error: Float[np.ndarray, "T+2 G K"]
 
 
 def generate(
     problem: Problem,
+    taus: ArrayLike,
+    *,
     d: int,
-    taus: Any,
-    times: Any,
+    times: ArrayLike,
     key: jax.Array,
     num: int = 1000,
     threshold: float = THRESHOLD,
     method: str = "heun-sde",
-    dtype: Any = None,
+    dtype: DTypeLike | None = None,
     probes: int = 200,
-    label: str | None = None,
-) -> GeneratedNetwork:
+    progress: Progress | None = None,
+) -> SampleStatistics:
     """Train a network at each diffusion time, run the backward process from noise with it at each training time, and read the samples.
 
     Every source starts from the same noise and meets the same noise on its way.
 
     Args:
         problem: mixture and network; its own t is not used.
-        d: dimension.
         taus: (T,) increasing training times.
+        d: dimension.
         times: (G,) decreasing diffusion times, from noise to almost data (`backward.log_snr_grid`).
         key: JAX random key of the network, its data and the samples.
         num: generated samples of each source.
         threshold: of the distance ratio below which a sample is memorised.
-        method: scheme of `backward.backward`.
+        method: scheme of `backward.integrate`.
         dtype: float64 or float32; None for the default of the device.
         probes: samples of each class and time for the score error.
-        label: name of the work for a progress report, or None.
+        progress: called with (done, total), one unit for each diffusion time trained at and for each source sampled; or None.
 
     Raises:
-        InputError: as `train`, `backward.backward` and `near_training`, before anything is trained.
+        InputError: as `train`, `backward.integrate` and `near_training`, before anything is trained.
 
     Reference: equations, sections 1 and 8; tests/generation/test_runs.py.
     """
@@ -77,30 +82,32 @@ def generate(
     check_method(method)
     check_nearest(threshold, sizes_at(problem, d).n)
     check_count("num", num)
-    network = train(problem, d, taus, times, key, dtype, label and f"{label}, training")
+    sources = np.size(taus) + len(REFERENCES)
+    total = len(times) + sources
+    network = train(problem, taus, d=d, times=times, key=key, dtype=dtype, progress=within(progress, 0, total))
     law, t_end = network.mixture.noised, float(network.times[-1])
+    training = np.exp(-t_end) * network.samples.astype(np.float64)  # as they stand at the last time
     start, path, ends, points = (jax.random.fold_in(key, part) for part in range(10, 14))  # beyond the streams of the network
-    found = []
-    total = len(network.taus) + len(REFERENCES)
-    told = progress(f"{label}, samples" if label else "", total, unit="score", stream=None if label else SILENT)
-    with jax.enable_x64(network.dtype == "float64"), told as advance:
+    rows = []
+    with jax.enable_x64(network.dtype == "float64"):
         x = np.asarray(jax.random.normal(start, (num, d), network.dtype))
-        for index in range(total):
+        for index in range(sources):
             score = _source(network, index)
-            last, _ = backward(score, x, network.times, path, method)
-            classes = draw_classes(law, last, t_end, ends)
-            near = near_training(last, network.samples, t_end, threshold)
-            counts, memorised = (np.bincount(own, minlength=law.num_classes) for own in (classes, classes[near]))
-            errors = score_errors(law, score, network.times, points, probes, network.dtype)
-            found.append((counts, memorised, *generated_moments(law, last, classes, t_end), errors))
-            advance(1)
-    return GeneratedNetwork(*(np.stack(values) for values in zip(*found, strict=True)))
+            last, _ = integrate(score, x, network.times, key=path, method=method)
+            classes = draw_classes(law, last, t_end, key=ends)
+            near = near_training(last, training, threshold=threshold).memorised
+            counts, memorised = (np.bincount(labels, minlength=law.num_classes) for labels in (classes, classes[near]))
+            errors = score_errors(law, score, network.times, key=points, num=probes, dtype=network.dtype)
+            rows.append((counts, memorised, *generated_moments(law, last, classes, t_end), errors))
+            if progress is not None:
+                progress(len(times) + index + 1, total)
+    return SampleStatistics(*(np.stack(values) for values in zip(*rows, strict=True)))
 
 
-def _source(network: TrainedNetwork, index: int) -> Any:
+def _source(network: TrainedNetwork, index: int) -> Score:
     """Score of a source."""
     if index < len(network.taus):
         return network.score(index)
     law = network.mixture.noised
     name = REFERENCES[index - len(network.taus)]
-    return EmpiricalScore(network.samples) if name == "empirical" else jax.tree_util.Partial(type(law).score, law)
+    return EmpiricalScore(network.samples) if name == "empirical score" else jax.tree_util.Partial(type(law).score, law)

@@ -11,11 +11,13 @@ With an odd activation (tanh, erf, sin) the score is odd in x, whatever the data
 import dataclasses
 import functools
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
+from numpy.typing import ArrayLike
 
 from rfdiff.activation import Activation
 from rfdiff.diffusion import noise_variance, signal_scale
@@ -23,7 +25,7 @@ from rfdiff.errors import InputError
 from rfdiff.machine_memory import available_bytes
 from rfdiff.mixture import GaussianMixture
 from rfdiff.problem import Problem
-from rfdiff.progress import SILENT, progress
+from rfdiff.progress import Progress
 from rfdiff.rules import GradientFlow, check_taus
 from rfdiff.simulation.features import Sizes, clean_samples, feature_map, first_layer, floating_type, sizes_at
 from rfdiff.simulation.gradient_flow import mixed, zero_rounding
@@ -31,7 +33,7 @@ from rfdiff.simulation.mehler import product
 from rfdiff.simulation.moments import drawn_moments, noise_averaged_moments
 from rfdiff.simulation.replica import check_truncation, replica_mixture
 from rfdiff.simulation.replica_memory import Layout, layout_for, replica_bytes
-from rfdiff.value_types import static, value_type
+from rfdiff.value_types import as_real_array, static, value_type
 
 CHUNK = 8  # times of the grid in one call: between calls there is progress, and Ctrl-C is heard
 
@@ -47,15 +49,15 @@ class GridScore:
         activation: σ.
     """
 
-    first_layer: Any
-    readouts: Any
-    times: Any
+    first_layer: Float[ArrayLike, "p d"]
+    readouts: Float[ArrayLike, "G d p"]
+    times: Float[ArrayLike, " G"]
     activation: Activation = static()
 
-    def __call__(self, x: jax.Array, t: Any) -> jax.Array:
+    def __call__(self, x: Float[Array, " d"], t: ArrayLike) -> Float[Array, " d"]:
         """Score (d,) at a point x (d,)."""
-        place = jnp.argmin(jnp.abs(jnp.log(jnp.asarray(self.times)) - jnp.log(t)))
-        readout = jnp.asarray(self.readouts)[place]
+        nearest = jnp.argmin(jnp.abs(jnp.log(jnp.asarray(self.times)) - jnp.log(jnp.asarray(t))))
+        readout = jnp.asarray(self.readouts)[nearest]
         return product(readout, feature_map(self.activation, jnp.asarray(self.first_layer), x))
 
 
@@ -67,9 +69,9 @@ class EmpiricalScore:
         samples: (n, d) training samples.
     """
 
-    samples: Any
+    samples: Float[ArrayLike, "n d"]
 
-    def __call__(self, x: jax.Array, t: Any) -> jax.Array:
+    def __call__(self, x: Float[Array, " d"], t: ArrayLike) -> Float[Array, " d"]:
         """Score (d,) at a point x (d,)."""
         samples = jnp.asarray(self.samples, x.dtype)
         delta, scale = noise_variance(jnp.asarray(t, x.dtype)), signal_scale(jnp.asarray(t, x.dtype))
@@ -94,12 +96,12 @@ class TrainedNetwork:
     """
 
     mixture: GaussianMixture
-    samples: np.ndarray
-    labels: np.ndarray
-    first_layer: np.ndarray
-    readouts: np.ndarray
-    taus: np.ndarray
-    times: np.ndarray
+    samples: Float[np.ndarray, "n d"]
+    labels: Int[np.ndarray, " n"]
+    first_layer: Float[np.ndarray, "p d"]
+    readouts: Float[np.ndarray, "T G d p"]
+    taus: Float[np.ndarray, " T"]
+    times: Float[np.ndarray, " G"]
     activation: Activation
     dtype: str
 
@@ -108,24 +110,33 @@ class TrainedNetwork:
         return GridScore(self.first_layer, self.readouts[index], self.times.astype(self.dtype), self.activation)
 
 
-def train(problem: Problem, d: int, taus: Any, times: Any, key: jax.Array, dtype: Any = None, label: str | None = None) -> TrainedNetwork:
+def train(
+    problem: Problem,
+    taus: ArrayLike,
+    *,
+    d: int,
+    times: ArrayLike,
+    key: jax.Array,
+    dtype: DTypeLike | None = None,
+    progress: Progress | None = None,
+) -> TrainedNetwork:
     """Train a network at each time of a grid by the exact gradient flow.
 
     Args:
         problem: mixture, activation, ψ_p, ψ_n, noise draws; its own t is not used.
-        d: dimension.
         taus: (T,) increasing training times; inf is convergence.
+        d: dimension.
         times: (G,) diffusion times.
         key: JAX random key; the network and its data are those of `simulation.run_seeds` with seed r if it is fold_in(their key, r).
         dtype: float64 or float32; None for the default of the device.
-        label: name of the work for a progress report, or None.
+        progress: called with (diffusion times done, G) after each chunk, or None.
 
     Raises:
         InputError: naming what is wrong; d too large for memory, with an estimate; exact averages that d leaves too uncertain.
 
     Reference: equations, sections 1 and 6; tests/generation/test_trained_scores.py.
     """
-    taus, grid, name = check_taus(taus), np.asarray(times, np.float64), floating_type(dtype)
+    taus, grid, name = check_taus(taus), as_real_array("times", times), floating_type(dtype)
     sizes = sizes_at(problem, d)
     check_memory(sizes, name, len(taus), len(grid))
     layout = layout_for(problem, sizes, name)
@@ -134,14 +145,14 @@ def train(problem: Problem, d: int, taus: Any, times: Any, key: jax.Array, dtype
         W, x = first_layer(keys[0], sizes, name), clean_samples(keys[1], mixture, sizes, name)
         readouts = np.empty((len(taus), len(grid), d, sizes.p), name)
         chunk = math.ceil(len(grid) / math.ceil(len(grid) / CHUNK))
-        with progress(label or "", len(grid), unit="time", stream=None if label else SILENT) as advance:
-            for start in range(0, len(grid), chunk):
-                begin = min(start, len(grid) - chunk)  # the last chunk repeats some, rather than be compiled for another size
-                part = jnp.asarray(grid[begin : begin + chunk], name)
-                found, truncation = _readouts(W, x, part, jnp.asarray(taus, name), problem.psi_p, keys[2], problem.activation, layout)
-                check_truncation(np.asarray(truncation), layout)
-                readouts[:, begin : begin + chunk] = np.swapaxes(np.asarray(found), 0, 1)
-                advance(min(chunk, len(grid) - start))
+        for start in range(0, len(grid), chunk):
+            begin = min(start, len(grid) - chunk)  # the last chunk repeats some, rather than be compiled for another size
+            part = jnp.asarray(grid[begin : begin + chunk], name)
+            trained, truncation = _readouts(W, x, part, jnp.asarray(taus, name), problem.psi_p, keys[2], problem.activation, layout)
+            check_truncation(np.asarray(truncation), layout)
+            readouts[:, begin : begin + chunk] = np.swapaxes(np.asarray(trained), 0, 1)
+            if progress is not None:
+                progress(min(start + chunk, len(grid)), len(grid))
         labels = np.repeat(np.arange(len(sizes.counts)), sizes.counts)
         return TrainedNetwork(mixture, np.asarray(x), labels, np.asarray(W), readouts, taus, grid, problem.activation, name)
 
@@ -164,8 +175,15 @@ def check_memory(sizes: Sizes, dtype: str, num_taus: int, num_times: int) -> Non
 
 @functools.partial(jax.jit, static_argnames=("activation", "layout"))
 def _readouts(
-    W: jax.Array, x: jax.Array, times: jax.Array, taus: jax.Array, psi_p: Any, key: Any, activation: Activation, layout: Layout
-) -> tuple[jax.Array, jax.Array]:
+    W: Float[Array, "p d"],
+    x: Float[Array, "n d"],
+    times: Float[Array, " G"],
+    taus: Float[Array, " T"],
+    psi_p: jax.Array,
+    key: jax.Array,
+    activation: Activation,
+    layout: Layout,
+) -> tuple[Float[Array, "G T d p"], Float[Array, " G"]]:
     """A(τ; t)/√p (G, T, d, p) and the truncation (G,) of the averages, one t after another: one U is held at a time."""
     sizes, dtype = layout.sizes, W.dtype
     shares = [np.asarray(count / sizes.n, dtype) for count in sizes.counts]

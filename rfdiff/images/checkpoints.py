@@ -8,7 +8,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -29,7 +29,7 @@ def save(folder: Path, step: int, arrays: Mapping[str, np.ndarray]) -> Path:
     Raises:
         OSError: it cannot be written; what was kept before stays, and the message says what that is.
     """
-    target = _place(folder, step)
+    target = _path(folder, step)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _check_space(target.parent, 2 * sum(np.asarray(array).nbytes for array in arrays.values()))
@@ -41,7 +41,7 @@ def save(folder: Path, step: int, arrays: Mapping[str, np.ndarray]) -> Path:
     except (OSError, ValueError, RuntimeError) as err:  # tensorstore tells of a full disk by a ValueError
         good = next((earlier for earlier in reversed(kept(folder)) if earlier != step), None)
         rest = (
-            "no earlier one is kept" if good is None else f"the last one kept is that of step {good}, and the same command goes on from it"
+            "no earlier one is kept" if good is None else f"the last one kept is that of step {good}, and the same command resumes from it"
         )
         raise OSError(f"{target}: the checkpoint cannot be written ({_first_line(err)}); {rest}") from err
     return target
@@ -53,7 +53,7 @@ def load(folder: Path, step: int, remedy: str = "") -> dict[str, np.ndarray]:
     Raises:
         InputError: missing, or damaged (its files do not fit their checksum, or cannot be read); the message names it.
     """
-    path = _place(folder, step)
+    path = _path(folder, step)
     if step not in kept(folder):
         raise InputError(f"{path}: no such checkpoint; allowed: steps {kept(folder)}")
     try:
@@ -77,7 +77,7 @@ def newest(folder: Path) -> tuple[int, dict[str, np.ndarray]] | None:
     for step in reversed(kept(folder)):
         try:
             arrays = load(folder, step)
-        except ValueError as err:
+        except InputError as err:
             faults.append(str(err))
             continue
         for fault in faults:
@@ -96,13 +96,25 @@ def kept(folder: Path) -> list[int]:
 
 def clear_unfinished(folder: Path) -> None:
     """Remove what a killed process left half-written."""
-    standing = {_place(folder, step) for step in kept(folder)}
+    standing = {_path(folder, step) for step in kept(folder)}
     for path in (folder / FOLDER).glob("step-*"):
         if path.is_dir() and path not in standing:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def describe(folder: Path, settings: Settings, data_digest: str, extra: Mapping[str, Any]) -> None:
+class Description(NamedTuple):
+    """What the folder of a run says it is.
+
+    Args:
+        settings: of the run.
+        images_digest: hash of the images that it is trained and measured on.
+    """
+
+    settings: Settings
+    images_digest: str
+
+
+def describe(folder: Path, settings: Settings, data_digest: str, extra: Mapping[str, object]) -> None:
     """Write what a run is: settings, hash of its images, versions, and what else is given.
 
     Raises:
@@ -114,8 +126,8 @@ def describe(folder: Path, settings: Settings, data_digest: str, extra: Mapping[
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def described(folder: Path) -> dict[str, Any]:
-    """What a run's folder says it is; "settings" as `Settings`.
+def described(folder: Path) -> Description:
+    """What a run's folder says it is.
 
     Raises:
         InputError: no run, or a damaged description.
@@ -127,7 +139,7 @@ def described(folder: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
             raise InputError(f"format is {content['format']!r}, expected {FORMAT!r}")
-        return {**content, "settings": Settings.of_record(content["settings"])}
+        return Description(Settings.of_record(content["settings"]), str(content["images_sha256"]))
     except (OSError, ValueError, KeyError, TypeError) as err:
         raise InputError(f"{path}: cannot be read as a run ({_first_line(err)})") from err
 
@@ -139,15 +151,15 @@ def refuse_another(folder: Path, settings: Settings, data_digest: str) -> None:
         InputError: naming what differs.
     """
     theirs = described(folder)
-    own, there = _flat(dataclasses.asdict(settings)), _flat(dataclasses.asdict(theirs["settings"]))
-    differing = [f"{name} is {there[name]!r} there, {own[name]!r} here" for name in own if name != "steps" and own[name] != there[name]]
-    if theirs.get("images_sha256") != data_digest:
+    here, there = _flat(dataclasses.asdict(settings)), _flat(dataclasses.asdict(theirs.settings))
+    differing = [f"{name} is {there[name]!r} there, {here[name]!r} here" for name in here if name != "steps" and here[name] != there[name]]
+    if theirs.images_digest != data_digest:
         differing.append("its images are others")
     if differing:
         raise InputError(f"--out: {folder} holds another run ({'; '.join(differing)}); allowed: another folder, or --overwrite")
 
 
-def _place(folder: Path, step: int) -> Path:
+def _path(folder: Path, step: int) -> Path:
     return folder / FOLDER / f"step-{step:09d}"
 
 
@@ -172,11 +184,12 @@ def _checksum(path: Path) -> str:
     return total.hexdigest()
 
 
-def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _flat(record: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """A record of records with names joined by points."""
+    flat: dict[str, object] = {}
     for name, value in record.items():
-        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return found
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
 
 
 def _first_line(err: BaseException) -> str:

@@ -7,13 +7,14 @@ that on the test file.
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax  # type: ignore[import-untyped]
+from jaxtyping import Array, Int, PyTree
 
 from rfdiff.errors import InputError
 from rfdiff.files.atomic import read_arrays, write_arrays
@@ -43,9 +44,9 @@ class Network(nn.Module):
 
 
 class _State(NamedTuple):
-    step: Any
-    parameters: Any
-    optimizer: Any
+    step: Int[Array, ""] | np.int32
+    parameters: PyTree
+    optimizer: PyTree
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +59,7 @@ class Classifier:
         identity: hash of all it was trained on and with.
     """
 
-    parameters: Any
+    parameters: PyTree
     accuracy: float
     identity: str
 
@@ -113,7 +114,7 @@ def _all_images(data: FashionMNIST, images: ImageSet, part: str) -> tuple[np.nda
     return x, np.asarray(marks, np.int32)
 
 
-def _train(x: np.ndarray, labels: np.ndarray, epochs: int, devices: Devices) -> Any:
+def _train(x: np.ndarray, labels: np.ndarray, epochs: int, devices: Devices) -> PyTree:
     network, batch = Network(), min(BATCH, len(x)) // devices.count * devices.count
     count = len(x) // batch
     optimizer = optax.adam(optax.cosine_decay_schedule(RATE, epochs * count))
@@ -121,10 +122,10 @@ def _train(x: np.ndarray, labels: np.ndarray, epochs: int, devices: Devices) -> 
 
     def step(state: _State, images: jax.Array, labels: jax.Array, order: jax.Array) -> _State:
         rows = jax.lax.dynamic_slice(order, (state.step % count * batch,), (batch,))
-        own, marks = devices.split(images[rows]), labels[rows]
+        batch_images, marks = devices.split(images[rows]), labels[rows]
 
-        def loss(parameters: Any) -> jax.Array:
-            return optax.softmax_cross_entropy_with_integer_labels(network.apply(parameters, own)[1], marks).mean()
+        def loss(parameters: PyTree) -> jax.Array:
+            return optax.softmax_cross_entropy_with_integer_labels(network.apply(parameters, batch_images)[1], marks).mean()
 
         updates, inner = optimizer.update(jax.grad(loss)(state.parameters), state.optimizer)
         return _State(state.step + 1, optax.apply_updates(state.parameters, updates), inner)
@@ -145,7 +146,7 @@ def _train(x: np.ndarray, labels: np.ndarray, epochs: int, devices: Devices) -> 
 _apply = jax.jit(Network().apply)
 
 
-def _read(parameters: Any, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _read(parameters: PyTree, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Features and classes, in blocks of one shape."""
     block = min(BLOCK, max(len(x), 1))
     padded = np.zeros((-(-len(x) // block) * block, *x.shape[1:]), np.float32)

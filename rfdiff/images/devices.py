@@ -6,14 +6,16 @@ program: XLA runs convolutions inside a loop on one core by a slow path there (m
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
 
 from rfdiff.errors import InputError
 
+T = TypeVar("T")
 AXIS = "batch"
 
 
@@ -42,7 +44,7 @@ class Devices:
     def __hash__(self) -> int:
         return hash(self.count)
 
-    def everywhere(self, tree: Any) -> Any:
+    def everywhere(self, tree: PyTree) -> PyTree:
         """A copy of every array on every device, in buffers of its own (they may be donated)."""
         return jax.tree.map(lambda leaf: jax.device_put(np.array(leaf), self._whole), tree)
 
@@ -59,12 +61,12 @@ class Devices:
         if size % self.count:
             raise InputError(f"{name}: {size}; allowed: a multiple of {self.count}, the number of devices")
 
-    def repeated(self, step: Callable[..., Any]) -> Callable[..., Any]:
+    def repeated(self, step: Callable[..., T]) -> Callable[..., T]:
         """`run(state, n, *arrays)`: `state = step(state, *arrays)`, n times; the state's buffers are taken over (donated)."""
         if self.platform == "cpu":
             once = jax.jit(step, donate_argnums=0)
 
-            def run(state: Any, n: int, *arrays: Any) -> Any:
+            def run(state: T, n: int, *arrays: PyTree) -> T:
                 for _ in range(n):
                     state = once(state, *arrays)
                 return state
@@ -72,7 +74,7 @@ class Devices:
             return run
 
         @partial(jax.jit, donate_argnums=0)
-        def loop(state: Any, n: Any, *arrays: Any) -> Any:
+        def loop(state: T, n: jax.Array, *arrays: PyTree) -> T:
             return jax.lax.fori_loop(0, n, lambda _, state: step(state, *arrays), state)
 
         return lambda state, n, *arrays: loop(state, np.int32(n), *arrays)

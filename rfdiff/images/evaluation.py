@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import scipy.linalg
+from jaxtyping import Float, PyTree
 
 from rfdiff.errors import InputError
 from rfdiff.files.atomic import read_arrays, write_arrays
@@ -17,10 +17,10 @@ from rfdiff.images.protocol import ImageSet
 from rfdiff.images.sampling import draw_samples
 from rfdiff.images.settings import Settings
 from rfdiff.images.training import parameters_at
+from rfdiff.memorisation import memorised_fraction, near_training
 from rfdiff.progress import progress
+from rfdiff.value_types import as_integer
 
-RATIO = 1 / 3  # a sample counts as memorised if its nearest training image is nearer than this part of the second-nearest's distance
-BOOTSTRAPS = 1000
 FEWEST = 40  # samples below which the covariance of 32 features is not estimated
 SHOWN = 8  # samples of a class that a grid shows
 KEPT = "evaluations"
@@ -45,39 +45,10 @@ class Sampling:
 
     def __post_init__(self) -> None:
         for name, least, most in (("samples", 2, 10**6), ("sampler_steps", 2, 10_000), ("seed", 0, 2**32 - 1)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-                raise InputError(f"{name}: {value!r}; allowed: an integer, {least} to {most}")
+            object.__setattr__(self, name, as_integer(name, getattr(self, name), least, most))
 
 
-def memorised(samples: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Whether each sample is a copy: nearest over second-nearest Euclidean distance to the training images below 1/3.
-
-    Args:
-        samples: (N, ...) samples.
-        train: (n, ...) at least two training images.
-
-    Returns:
-        (N,) truth values, and (N,) indices of the nearest images.
-    """
-    a, b = (np.asarray(x, np.float64).reshape(len(x), -1) for x in (samples, train))
-    squared = np.concatenate([(part**2).sum(1)[:, None] - 2 * part @ b.T + (b**2).sum(1) for part in np.array_split(a, -(-len(a) // 500))])
-    nearest = np.argpartition(squared, 1, axis=1)[:, :2]
-    first = np.linalg.norm(a[:, None] - b[nearest], axis=2)  # exactly: the expanded square loses digits near a copy
-    order = np.argsort(first, axis=1)
-    first, nearest = np.take_along_axis(first, order, 1), np.take_along_axis(nearest, order, 1)
-    return first[:, 0] < RATIO * first[:, 1], nearest[:, 0]
-
-
-def bootstrap_interval(hits: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
-    """95 % percentile interval of the mean of truth values over bootstraps (resampling them is a binomial draw); NaN of none."""
-    if not len(hits):
-        return np.nan, np.nan
-    low, high = np.quantile(rng.binomial(len(hits), np.mean(hits), BOOTSTRAPS) / len(hits), [0.025, 0.975])
-    return float(low), float(high)
-
-
-def frechet(a: np.ndarray, b: np.ndarray) -> float:
+def frechet(a: Float[np.ndarray, "n f"], b: Float[np.ndarray, "m f"]) -> float:
     """Squared Fréchet distance of the normal laws with the moments of two sets of features (n, f); NaN below `FEWEST` of either.
 
     ‖m_a - m_b‖² + tr(C_a + C_b - 2 (C_a C_b)^{1/2}). In this classifier's features: not the Inception distance of the literature.
@@ -129,40 +100,38 @@ class Evaluator:
             OSError: an evaluation cannot be written.
             KeyboardInterrupt: with a sentence on what is kept.
         """
-        found = {step: kept for step in steps if (kept := self._kept(step)) is not None}
+        evaluated = {step: known for step in steps if (known := self._kept(step)) is not None}
         try:
-            with progress("samples of checkpoints", len(steps), len(found), unit="checkpoint") as advance:
+            with progress("samples of checkpoints", len(steps), len(evaluated), unit="checkpoint") as advance:
                 for step in steps:
-                    if step not in found:
-                        own = self.evaluate(parameters_at(self.folder, step, self.settings))
+                    if step not in evaluated:
+                        evaluated[step] = self.evaluate(parameters_at(self.folder, step, self.settings))
                         self._path(step).parent.mkdir(parents=True, exist_ok=True)
-                        write_arrays(self._path(step), {**own, "identity": np.array(self._identity())})
-                        found[step] = own
+                        write_arrays(self._path(step), {**evaluated[step], "identity": np.array(self._identity())})
                         advance(1)
         except KeyboardInterrupt as stop:
-            text = f"{len(found)} of {len(steps)} checkpoints are evaluated, the same command goes on from them"
+            text = f"{len(evaluated)} of {len(steps)} checkpoints are evaluated, the same command resumes from them"
             raise KeyboardInterrupt(text) from stop
-        return [found[step] for step in steps]
+        return [evaluated[step] for step in steps]
 
-    def evaluate(self, parameters: Any) -> dict[str, np.ndarray]:
+    def evaluate(self, parameters: PyTree) -> dict[str, np.ndarray]:
         """Per class of samples (as classified): number, share, memorised fraction (interval), Fréchet distance (floor); grids."""
         how = self.sampling
         samples = draw_samples(parameters, self.settings, self.devices, how.samples, how.sampler_steps, how.seed)
         finite = np.isfinite(samples).all((1, 2))
         features, marks = self.classifier.read(np.where(finite[:, None, None], samples, 0))
         marks = np.where(finite, marks, -1)
-        copies, nearest = memorised(np.where(finite[:, None, None], samples, 0), self.images.train)
-        rng = np.random.default_rng(how.seed)
-        rows: dict[str, list[Any]] = {name: [] for name in ("number", "fraction", "memorised", "low", "high", "frechet", "floor")}
+        copies, nearest = near_training(np.where(finite[:, None, None], samples, 0), self.images.train)
+        rows: dict[str, list[float]] = {name: [] for name in ("number", "fraction", "memorised", "low", "high", "frechet", "floor")}
         grids = []
         for k, c in enumerate(self.settings.protocol.classes):
-            own = marks == c
-            one, other = self._halves[k]
-            low, high = bootstrap_interval(copies[own], rng)
-            values = (own.sum(), own.mean(), copies[own].mean() if own.any() else np.nan, low, high, frechet(features[own], one))
-            for name, value in zip(rows, (*values, frechet(other[: max(int(own.sum()), 1)], one)), strict=True):
+            of_class = marks == c
+            number, (one, other) = int(of_class.sum()), self._halves[k]
+            share = memorised_fraction(number, copies[of_class].sum(), seed=how.seed)
+            values = (number, of_class.mean(), *share, frechet(features[of_class], one), frechet(other[: max(number, 1)], one))
+            for name, value in zip(rows, values, strict=True):
                 rows[name].append(value)
-            grids.append(self._grid(samples, nearest, np.flatnonzero(own)[:SHOWN]))
+            grids.append(self._grid(samples, nearest, np.flatnonzero(of_class)[:SHOWN]))
         everyone = copies[finite].mean() if finite.any() else np.nan
         return {
             **{name: np.asarray(values, np.float64) for name, values in rows.items()},

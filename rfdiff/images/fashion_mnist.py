@@ -32,6 +32,7 @@ VARIABLE = "RFDIFF_FASHION_MNIST"
 ADDRESS = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"  # the authors' bucket, which answers to plain http only
 TIMEOUT = 30.0  # seconds without an answer
 WHITE = 255  # the highest grey level
+FETCH = "download=True (--download on the command line) fetches what is missing, 30 MB, from the authors' server"
 
 _GZIP = b"\x1f\x8b"
 _IDX_TYPES = {8: "unsigned bytes", 9: "signed bytes", 11: "16-bit integers", 12: "32-bit integers", 13: "floats", 14: "doubles"}
@@ -135,20 +136,20 @@ def _folder(directory: str | Path | None, download: bool) -> Path:
         source, directory = VARIABLE, os.environ.get(VARIABLE)
         if not directory:
             raise InputError(
-                f"directory: None, and the environment variable {VARIABLE} is not set; "
-                "allowed: the directory of the four gz files, as the argument or in that variable"
+                f"directory: None, and the environment variable {VARIABLE} is not set; allowed: the directory of the four gz files, as the "
+                f"argument (--data DIR) or in that variable; {FETCH}"
             )
     folder = Path(directory)
     if not os.path.isdir(folder) and (os.path.lexists(folder) or not download):
         fault = "is not a directory" if os.path.lexists(folder) else "no such directory"
-        raise InputError(f"{source}: {folder}: {fault}; allowed: a directory with the four gz files (download=True makes and fills one)")
+        raise InputError(f"{source}: {folder}: {fault}; allowed: a directory with the four gz files; {FETCH}")
     return folder
 
 
 def _missing_text(folder: Path, names: list[str]) -> str:
     unpacked = [stem for stem in (Path(name).stem for name in names) if os.path.lexists(folder / stem)]
     hint = f"; {', '.join(unpacked)} is there, but unpacked: the published checksums are those of the gz files" if unpacked else ""
-    return f"{folder / names[0]}: no such file (missing: {', '.join(names)}){hint}; download=True would fetch what is missing"
+    return f"{folder / names[0]}: no such file (missing: {', '.join(names)}){hint}; {FETCH}"
 
 
 def _read(original: _Original, path: Path) -> np.ndarray:
@@ -160,7 +161,7 @@ def _read(original: _Original, path: Path) -> np.ndarray:
     except OSError as err:
         raise InputError(f"{path}: cannot be read ({_one_line(err)})") from err
     except ValueError as err:
-        remedy = "no existing file is ever overwritten: remove this one and load with download=True to replace it"
+        remedy = "no existing file is ever overwritten: remove this one and load with download=True (--download) to replace it"
         raise InputError(f"{path}: {err}; allowed: the original of {original.size:,} bytes ({remedy})") from err
 
 

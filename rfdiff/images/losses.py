@@ -5,17 +5,18 @@ The i-th image of every class and set has the same noise, which so drops out of 
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from rfdiff.errors import InputError
+from rfdiff.images.architecture import Architecture
 from rfdiff.images.devices import Devices
 from rfdiff.images.protocol import ImageSet
 from rfdiff.images.settings import Settings
-from rfdiff.images.unet import Architecture, UNet, noise_estimate, noised
+from rfdiff.images.unet import UNet, noise_estimate, noised
 
 SETS = ("train", "held_out")
 BLOCK = 256  # images of one call
@@ -44,7 +45,7 @@ class Losses:
         self._program = _program(settings.architecture, settings.dtype, devices)
         self._seed = np.uint32(settings.seed)
 
-    def measure(self, parameters: Any) -> dict[str, np.ndarray]:
+    def measure(self, parameters: PyTree) -> dict[str, np.ndarray]:
         """Losses per coordinate and their standard errors over images.
 
         Returns:
@@ -80,7 +81,7 @@ def _program(architecture: Architecture, dtype: str, devices: Devices) -> Callab
     """Loss of each image of a block at one log-SNR, with the noise of its place in its group and of the level."""
     network = UNet(architecture, jnp.dtype(dtype))
 
-    def per_image(parameters: Any, x0: jax.Array, place: jax.Array, log_snr: jax.Array, seed: jax.Array, level: jax.Array) -> jax.Array:
+    def per_image(parameters: PyTree, x0: jax.Array, place: jax.Array, log_snr: jax.Array, seed: jax.Array, level: jax.Array) -> jax.Array:
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 2**31), level)
         noise = jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key, i), x0.shape[1:]))(place)
         x0, levels = devices.split(x0), jnp.full(len(x0), log_snr)

@@ -8,13 +8,14 @@ comes last: an image x of class c becomes m_c + √r_c (x - m_c), m_c the mean o
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from rfdiff.errors import InputError
 from rfdiff.images.fashion_mnist import CLASS_NAMES, WHITE, FashionMNIST, class_pixels
 from rfdiff.mixture import MixtureLaw
+from rfdiff.value_types import whole_number
 
 WHOLE = 28
 SIDES = (28, 14, 7)  # pixels a side; the original is averaged over whole blocks
@@ -87,12 +88,12 @@ class ImageSet:
         protocol: what chose them.
     """
 
-    train: np.ndarray
-    labels: np.ndarray
-    held_out: np.ndarray
+    train: Float[np.ndarray, "n s s"]
+    labels: Int[np.ndarray, " n"]
+    held_out: Float[np.ndarray, "K h s s"]
     shift: float
     scale: float
-    means: np.ndarray
+    means: Float[np.ndarray, "K s s"]
     protocol: Protocol
 
     def normalized(self, images: np.ndarray, label: int | None) -> np.ndarray:
@@ -166,7 +167,7 @@ def fitted_law(images: ImageSet) -> MixtureLaw:
     return MixtureLaw.fit(images.train, images.labels)
 
 
-def law_numbers(law: MixtureLaw) -> dict[str, Any]:
+def law_numbers(law: MixtureLaw) -> dict[str, Float[np.ndarray, "..."]]:
     """What matters in theory: weights, variances tr Σ_c/d, squared centroid norms ‖μ_c‖²/d (K,), angles (K, K) in degrees."""
     gram = np.asarray(law.centroid_gram)
     norms = np.sqrt(np.diagonal(gram))
@@ -177,5 +178,6 @@ def law_numbers(law: MixtureLaw) -> dict[str, Any]:
     return {"weight": np.asarray(law.weights), "variance": np.asarray(law.variances), "centroid_norm": np.diagonal(gram), "angle": angles}
 
 
-def _whole(value: Any, least: int, most: float = np.inf) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(least <= value <= most)
+def _whole(value: object, least: int, most: float = np.inf) -> bool:
+    number = whole_number(value)
+    return number is not None and least <= number <= most

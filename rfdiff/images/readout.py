@@ -1,12 +1,14 @@
 """Class-wise times of a U-Net in training steps, and the dataset of an evaluated run; needs no optional extra."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Bool, Float
 
-from rfdiff.class_times import times
+from rfdiff.class_times import TIME_NAMES, ClassTimes, times
 from rfdiff.curves import LearningCurves
 
 CONTENT = "U-Net on images"
@@ -24,50 +26,79 @@ VARIABLES = {
 }
 
 
-def class_times(losses: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """τ_gen, τ_stop and τ_mem in steps, read by `curves.times` from the loss as a fraction of that before the first step.
+class ImageTimes(NamedTuple):
+    """Class-wise times in training steps, with what is known of those that the run does not resolve.
 
-    The held-out loss takes the place of the test loss. τ_mem is NaN where the last gap is within 3 standard errors of 0. The time that
-    needs the exact score's loss is not read.
+    Args:
+        mean: of the mean loss over the log-SNRs.
+        at: of the loss at each log-SNR.
+    """
+
+    mean: ClassTimes
+    at: tuple[ClassTimes, ...]
+
+
+def class_times(losses: xr.Dataset) -> ImageTimes:
+    """τ_gen, τ_stop and τ_mem in steps, read by `class_times.times` from the loss as a fraction of that before the first step.
+
+    The held-out loss takes the place of the test loss. A time that the run is too short for is NaN, with a bound where one is known: τ_mem
+    is at least half-way of the gap so far while the gap still grows. It is NaN without a bound where the last gap is within 3 standard
+    errors of 0. τ_opt, which needs the loss of the exact score, is not known.
 
     Args:
         losses: of `training.train`, R steps from 0, T log-SNRs, K classes.
-
-    Returns:
-        (3, K) of the mean loss over the log-SNRs, and (3, T, K) of the loss at each.
     """
     mean = _times(losses, losses["mean_loss"].values, losses["mean_loss_stderr"].values)
-    each = [_times(losses, losses["loss"].values[:, :, j], losses["loss_stderr"].values[:, :, j]) for j in range(losses.sizes["log_snr"])]
-    return mean, np.stack(each, axis=1)
+    at = (_times(losses, losses["loss"].values[:, :, j], losses["loss_stderr"].values[:, :, j]) for j in range(losses.sizes["log_snr"]))
+    return ImageTimes(mean, tuple(at))
 
 
-def _times(losses: xr.Dataset, loss: np.ndarray, error: np.ndarray) -> np.ndarray:
-    """(3, K) times of losses (R, 2, K), train and held-out."""
+def _times(losses: xr.Dataset, loss: Float[np.ndarray, "R 2 K"], error: Float[np.ndarray, "R 2 K"]) -> ClassTimes:
+    """Times of losses, train and held-out."""
     weights = losses["count"].values / losses["count"].values.sum()
     train, test = np.moveaxis(loss / loss[:1], 1, 0)
+    unknown = np.full(len(weights), np.nan)
     if len(loss) < 3:
-        return np.full((3, len(weights)), np.nan)
-    none, unknown = np.zeros_like(test), np.full(len(weights), np.nan)
-    curves = LearningCurves(
-        losses["step"].values.astype(np.float64),
-        train,
-        test,
-        none * np.nan,
-        unknown,
-        weights,
-        1.0,
-        np.nan,
-        none,
-        none,
-        none,
-        source="simulation",
-    )
-    found = times(curves)
+        reasons = (("fewer than 3 measured steps",) * len(weights),) * len(TIME_NAMES)
+        return ClassTimes(unknown, unknown, unknown, unknown, reasons=reasons)
+    none, steps = np.zeros_like(test), losses["step"].values.astype(np.float64)
+    curves = LearningCurves(steps, train, test, none * np.nan, unknown, weights, 1.0, np.nan, none, none, none, source="simulation")
+    read = times(curves)
     gap, spread = loss[-1, 1] - loss[-1, 0], np.hypot(error[-1, 0], error[-1, 1])
-    return np.stack([found.tau_gen, found.tau_stop, np.where(gap > RESOLVED * spread, found.tau_mem, np.nan)])
+    return _without_noise(read, gap <= RESOLVED * spread)
 
 
-def read_out(losses: xr.Dataset, steps: Sequence[int], evaluations: Sequence[Mapping[str, Any]], **attributes: Any) -> xr.Dataset:
+def _without_noise(read: ClassTimes, noise: Bool[np.ndarray, " K"]) -> ClassTimes:
+    """The times without τ_mem of the classes whose last gap is noise."""
+    place, text = TIME_NAMES.index("tau_mem"), f"the last gap is within {RESOLVED:g} standard errors of 0"
+    reasons = tuple(text if is_noise else reason for is_noise, reason in zip(noise, read.reasons[place], strict=True))
+    bounds = {**(read.bounds or {})}
+    bounds["tau_mem"] = np.where(noise[:, None], np.nan, bounds["tau_mem"])
+    return dataclasses.replace(
+        read,
+        tau_mem=np.where(noise, np.nan, read.tau_mem),
+        bounds=bounds,
+        reasons=(*read.reasons[:place], reasons, *read.reasons[place + 1 :]),
+    )
+
+
+def _stacked(read: ClassTimes) -> Float[np.ndarray, "3 K"]:
+    return np.stack([getattr(read, name) for name in READINGS[:3]])
+
+
+def times_of(dataset: xr.Dataset) -> ClassTimes:
+    """The times of the mean loss in an evaluated run, with their bounds, for a table."""
+    values = {name: dataset["time"].sel(reading=name).values for name in READINGS[:3]}
+    unknown = np.full(dataset.sizes["class"], np.nan)
+    bounds = None
+    if "time_bounds" in dataset:
+        bounds = {name: dataset["time_bounds"].sel(curve_reading=name).values for name in READINGS[:3]}
+    return ClassTimes(values["tau_gen"], values["tau_stop"], values["tau_mem"], unknown, bounds=bounds)
+
+
+def read_out(
+    losses: xr.Dataset, steps: Sequence[int], evaluations: Sequence[Mapping[str, np.ndarray]], **attributes: str | float
+) -> xr.Dataset:
     """Losses, evaluations and times of a run as one dataset.
 
     τ_copy is the first checkpoint at which half of a class's samples are memorised, inf if none is.
@@ -78,7 +109,7 @@ def read_out(losses: xr.Dataset, steps: Sequence[int], evaluations: Sequence[Map
         evaluations: of `Evaluator.run`, one a checkpoint; none of a network that cannot be sampled.
         attributes: text and numbers to record.
     """
-    mean, each = class_times(losses)
+    read = class_times(losses)
     copy = np.full(losses.sizes["class"], np.nan)
     dataset = losses.copy()
     relative = losses["mean_loss"] / losses["mean_loss"].isel(step=0, drop=True)
@@ -87,18 +118,22 @@ def read_out(losses: xr.Dataset, steps: Sequence[int], evaluations: Sequence[Map
         long_name="held-out minus train loss, mean over the log-SNRs, in units of the loss before the first step"
     )
     if evaluations:
-        found = {name: np.stack([row[name] for row in evaluations]) for name in (*VARIABLES, "all_memorised", "grid")}
+        rows = {name: np.stack([row[name] for row in evaluations]) for name in (*VARIABLES, "all_memorised", "grid")}
         for name, text in VARIABLES.items():
-            dataset[name] = (("checkpoint", "class"), found[name], {"long_name": text})
-        dataset["all_memorised"] = ("checkpoint", found["all_memorised"], {"long_name": "memorised part of all samples"})
+            dataset[name] = (("checkpoint", "class"), rows[name], {"long_name": text})
+        dataset["all_memorised"] = ("checkpoint", rows["all_memorised"], {"long_name": "memorised part of all samples"})
         axes = ("checkpoint", "class", "kind", "place", "row", "column")
-        dataset["grid"] = (axes, found["grid"], {"long_name": "grey levels 0..255 of samples and of the training images nearest to them"})
+        dataset["grid"] = (axes, rows["grid"], {"long_name": "grey levels 0..255 of samples and of the training images nearest to them"})
         dataset = dataset.assign_coords(checkpoint=list(steps), kind=["sample", "nearest"])
         for k in range(len(copy)):
-            half = np.flatnonzero(found["memorised"][:, k] >= 0.5)
+            half = np.flatnonzero(rows["memorised"][:, k] >= 0.5)
             copy[k] = steps[half[0]] if len(half) else np.inf
-    dataset["time"] = (("reading", "class"), np.vstack([mean, copy]), {"long_name": "class-wise time in training steps"})
-    dataset["time_at"] = (("curve_reading", "log_snr", "class"), each, {"long_name": "the same from the loss at one log-SNR"})
+    dataset["time"] = (("reading", "class"), np.vstack([_stacked(read.mean), copy]), {"long_name": "class-wise time in training steps"})
+    bounds = np.stack([(read.mean.bounds or {}).get(name, np.full((len(copy), 2), np.nan)) for name in READINGS[:3]])
+    text = "lower and upper bound of a time that the run does not resolve"
+    dataset["time_bounds"] = (("curve_reading", "class", "bound"), bounds, {"long_name": text})
+    each = np.stack([_stacked(one) for one in read.at], axis=1)
+    dataset["time_at"] = (("curve_reading", "log_snr", "class"), each, {"long_name": "the time from the loss at one log-SNR"})
     dataset = dataset.assign_coords(reading=list(READINGS), curve_reading=list(READINGS[:3]))
     return dataset.assign_attrs(content=CONTENT, **attributes)
 

@@ -7,26 +7,28 @@ Reference: Song, Meng and Ermon 2021, arXiv:2010.02502.
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int, PyTree
 
 from rfdiff.errors import InputError
+from rfdiff.images.architecture import Architecture
 from rfdiff.images.devices import Devices
 from rfdiff.images.settings import Settings
-from rfdiff.images.unet import Architecture, UNet, noise_estimate
+from rfdiff.images.unet import UNet, noise_estimate
 
 BLOCK = 512  # samples drawn together
 
 
 class _Position(NamedTuple):
-    index: Any
-    x: Any
+    level: Int[Array, ""] | np.int32
+    x: Float[Array, "n s s"] | np.ndarray
 
 
-def draw_samples(parameters: Any, settings: Settings, devices: Devices, number: int, steps: int, seed: int) -> np.ndarray:
+def draw_samples(parameters: PyTree, settings: Settings, devices: Devices, number: int, steps: int, seed: int) -> np.ndarray:
     """Samples (number, s, s); the same seed starts from the same noise, whatever the parameters.
 
     Args:
@@ -54,20 +56,20 @@ def draw_samples(parameters: Any, settings: Settings, devices: Devices, number: 
     return np.concatenate(found)[:number]
 
 
-def moved(x: jax.Array, noise: jax.Array, here: Any, there: Any, last: Any) -> jax.Array:
+def moved(x: jax.Array, noise: jax.Array, here: jax.Array, there: jax.Array, last: jax.Array) -> jax.Array:
     """A DDIM step of x from log-SNR `here` to `there` by the noise estimate; the clean image where it is the last."""
     clean = (x - jnp.sqrt(jax.nn.sigmoid(-here)) * noise) / jnp.sqrt(jax.nn.sigmoid(here))
     return jnp.where(last, clean, jnp.sqrt(jax.nn.sigmoid(there)) * clean + jnp.sqrt(jax.nn.sigmoid(-there)) * noise)
 
 
 @functools.lru_cache(maxsize=4)
-def _program(architecture: Architecture, dtype: str, devices: Devices) -> Callable[..., Any]:
+def _program(architecture: Architecture, dtype: str, devices: Devices) -> Callable[..., _Position]:
     network = UNet(architecture, jnp.dtype(dtype))
 
-    def step(at: _Position, parameters: Any, levels: jax.Array) -> _Position:
-        here, there = levels[at.index], levels[jnp.minimum(at.index + 1, len(levels) - 1)]
-        x = devices.split(at.x)
+    def step(at: _Position, parameters: PyTree, levels: jax.Array) -> _Position:
+        here, there = levels[at.level], levels[jnp.minimum(at.level + 1, len(levels) - 1)]
+        x = devices.split(jnp.asarray(at.x))
         noise = noise_estimate(network, parameters, x, jnp.full(len(x), here))
-        return _Position(at.index + 1, moved(x, noise, here, there, at.index == len(levels) - 1))
+        return _Position(at.level + 1, moved(x, noise, here, there, at.level == len(levels) - 1))
 
     return devices.repeated(step)

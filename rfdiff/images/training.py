@@ -12,37 +12,44 @@ import hashlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import FrameType
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax  # type: ignore[import-untyped]
 import xarray as xr
+from jaxtyping import Array, Int, PyTree
 
+from rfdiff.diffusion import log_snr, time_at_log_snr
 from rfdiff.errors import InputError
 from rfdiff.files.dataset_file import save_dataset
 from rfdiff.images import checkpoints
+from rfdiff.images.architecture import Architecture
 from rfdiff.images.devices import Devices
 from rfdiff.images.losses import SETS, Losses
 from rfdiff.images.protocol import ImageSet, fitted_law, law_numbers
 from rfdiff.images.settings import Settings
-from rfdiff.images.unet import Architecture, UNet, initial_parameters, log_snr_of, noise_estimate, noised
+from rfdiff.images.unet import UNet, initial_parameters, noise_estimate, noised
 from rfdiff.progress import progress
 
 CHUNK_SECONDS = 2.0  # about how long the host waits for the devices before it looks for an interruption
 CONTENT = "losses of a U-Net"
 
+Measured = Mapping[str, np.ndarray]  # the step and the losses there
+History = list[Measured]
+
 
 class State(NamedTuple):
     """What a step takes and leaves: number of steps done, parameters, optimiser, order of the images."""
 
-    step: Any
-    parameters: Any
-    optimizer: Any
-    order: Any
+    step: Int[Array, ""] | np.int32
+    parameters: PyTree
+    optimizer: PyTree
+    order: Int[Array, " n"] | np.ndarray
 
 
 class Recipe(NamedTuple):
@@ -97,13 +104,13 @@ def training_step(recipe: Recipe, devices: Devices) -> Callable[[State, jax.Arra
         x0 = devices.split(images[jax.lax.dynamic_slice(order, (place * batch,), (batch,))])
         if recipe.t is None:  # stratified over the range: one number in each of `batch` equal parts
             parts = (jnp.arange(batch) + jax.random.uniform(level_key, (batch,))) / batch
-            log_snr = low + (high - low) * parts
+            levels = low + (high - low) * parts
         else:
-            log_snr = jnp.full(batch, log_snr_of(recipe.t))
+            levels = jnp.full(batch, log_snr(recipe.t), jnp.float32)
         noise = jax.random.normal(noise_key, x0.shape)
 
-        def loss(parameters: Any) -> jax.Array:
-            return jnp.mean((noise_estimate(network, parameters, noised(x0, log_snr, noise), log_snr) - noise) ** 2)
+        def loss(parameters: PyTree) -> jax.Array:
+            return jnp.mean((noise_estimate(network, parameters, noised(x0, levels, noise), levels) - noise) ** 2)
 
         updates, own = optimizer.update(jax.grad(loss)(state.parameters), state.optimizer, state.parameters)
         return State(state.step + 1, optax.apply_updates(state.parameters, updates), own, order)
@@ -140,12 +147,12 @@ def train(settings: Settings, images: ImageSet, folder: Path, devices: Devices |
     with progress("training", settings.steps, done, unit="step") as advance, _deferred_interrupt() as interrupted:
         while True:
             if done in measured and (not history or history[-1]["step"] < done):
-                history.append({"step": np.int64(done), **losses.measure(state.parameters)})
+                history.append({"step": np.asarray(done), **losses.measure(state.parameters)})
             if done > kept and (done in kept_at or interrupted()):
                 _keep(folder, state, history, settings)
                 kept = done
             if interrupted() and done < settings.steps:
-                raise KeyboardInterrupt(f"step {kept} of {settings.steps} is kept in {folder}, and the same command goes on from it")
+                raise KeyboardInterrupt(f"step {kept} of {settings.steps} is kept in {folder}, and the same command resumes from it")
             if done >= settings.steps:
                 break
             count = min(min(stop for stop in measured | kept_at if stop > done) - done, chunk)
@@ -160,7 +167,7 @@ def train(settings: Settings, images: ImageSet, folder: Path, devices: Devices |
     return dataset
 
 
-def parameters_at(folder: Path, step: int, settings: Settings) -> Any:
+def parameters_at(folder: Path, step: int, settings: Settings) -> PyTree:
     """Parameters of the network at a checkpoint.
 
     Raises:
@@ -170,7 +177,7 @@ def parameters_at(folder: Path, step: int, settings: Settings) -> Any:
     return _restored(found, settings, f"{folder / checkpoints.FOLDER} at step {step}").parameters
 
 
-def as_dataset(history: list[dict[str, Any]], settings: Settings) -> xr.Dataset:
+def as_dataset(history: History, settings: Settings) -> xr.Dataset:
     """Losses per coordinate by step, set (train, held-out), log-SNR and class, with standard errors over images."""
     stacked = {name: np.stack([row[name] for row in history]) for name in history[0]}
     axes = ("step", "set", "log_snr", "class")
@@ -180,7 +187,7 @@ def as_dataset(history: list[dict[str, Any]], settings: Settings) -> xr.Dataset:
         "loss_stderr": (axes, stacked["loss_stderr"], {"long_name": "its standard error over images"}),
         "mean_loss": (("step", "set", "class"), stacked["mean_loss"], {"long_name": "loss per coordinate, mean over the log-SNRs"}),
         "mean_loss_stderr": (("step", "set", "class"), stacked["mean_loss_stderr"], {"long_name": "its standard error over images"}),
-        "t": ("log_snr", 0.5 * np.log1p(np.exp(-log_snrs.astype(np.float64))), {"long_name": "diffusion time"}),
+        "t": ("log_snr", time_at_log_snr(log_snrs), {"long_name": "diffusion time"}),
         "count": ("class", np.asarray(settings.protocol.counts), {"long_name": "training images"}),
     }
     coordinates = {"step": stacked["step"], "set": list(SETS), "log_snr": log_snrs, "class": list(settings.protocol.names)}
@@ -192,7 +199,7 @@ def data_digest(images: ImageSet) -> str:
     return hashlib.sha256(images.train.tobytes() + images.held_out.tobytes()).hexdigest()
 
 
-def _begun(settings: Settings, images: ImageSet, folder: Path) -> tuple[State, list[dict[str, Any]]]:
+def _begun(settings: Settings, images: ImageSet, folder: Path) -> tuple[State, History]:
     """State and history that a run starts from."""
     digest = data_digest(images)
     if (folder / checkpoints.RUN).exists():
@@ -212,7 +219,7 @@ def _begun(settings: Settings, images: ImageSet, folder: Path) -> tuple[State, l
     return _restored(found[1], settings, str(folder)), [row for row in history if int(row["step"]) in planned or row["step"] < found[0]]
 
 
-def _keep(folder: Path, state: State, history: list[dict[str, Any]], settings: Settings) -> None:
+def _keep(folder: Path, state: State, history: History, settings: Settings) -> None:
     arrays = {f"leaf_{i:04d}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
     arrays |= {f"history_{name}": np.stack([row[name] for row in history]) for name in history[0]}
     checkpoints.save(folder, int(state.step), arrays)
@@ -229,14 +236,14 @@ def _restored(arrays: dict[str, np.ndarray], settings: Settings, place: str) -> 
 
 @contextlib.contextmanager
 def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C is noted, to be seen to between chunks; a second one interrupts at once. Outside the main thread it is left alone."""
+    """The first Ctrl-C takes effect at the next chunk boundary, a second one at once. Outside the main thread signals are left alone."""
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
     noted: list[int] = []
     before = signal.getsignal(signal.SIGINT)
 
-    def note(number: int, frame: Any) -> None:
+    def note(number: int, frame: FrameType | None) -> None:
         if noted:
             raise KeyboardInterrupt
         noted.append(number)

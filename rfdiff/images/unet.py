@@ -5,54 +5,19 @@ It estimates the noise: ε̂(x_t, λ) with λ = log(e^{-2t}/Δ), so the score is
 """
 
 import math
-from dataclasses import dataclass
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, PyTree
 
-from rfdiff.errors import InputError
-from rfdiff.value_types import as_number
+from rfdiff.images.architecture import Architecture
 
-WIDEST = 4  # most channels of a level, in units of the first
 LAST = "noise"  # name of the layer that starts at zero
 HEAD = 64  # channels of an attention head
 FREQUENCIES = 16  # of the embedding, in each of sine and cosine
-
-
-@dataclass(frozen=True, kw_only=True)
-class Architecture:
-    """Size of a U-Net.
-
-    Args:
-        width: channels of the finest level, a multiple of 4; level l has width · min(2^l, 4).
-        depth: number of levels; each halves the side of the one before (rounding up).
-        blocks: residual blocks of a level on the way down; one more on the way up.
-        attention: number of coarsest levels with self-attention, 0 to depth.
-
-    Raises:
-        InputError: naming the field, its value and the allowed range.
-    """
-
-    width: int = 32
-    depth: int = 3
-    blocks: int = 1
-    attention: int = 1
-
-    def __post_init__(self) -> None:
-        limits = (("width", 4, 1024), ("depth", 1, 4), ("blocks", 1, 16), ("attention", 0, self.depth))
-        for name, least, most in limits:
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-                raise InputError(f"{name}: {value!r}; allowed: an integer, {least} to {most}")
-        if self.width % 4:
-            raise InputError(f"width: {self.width}; allowed: a multiple of 4")
-
-    def channels(self, level: int) -> int:
-        """Channels of a level."""
-        return self.width * min(2**level, WIDEST)
 
 
 class UNet(nn.Module):
@@ -64,10 +29,10 @@ class UNet(nn.Module):
     """
 
     architecture: Architecture
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, log_snr: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "n s s"], log_snr: Float[Array, " n"]) -> Float[Array, "n s s"]:
         """Noise estimates (n, s, s), float32, of images x (n, s, s) at log-SNRs (n,)."""
         size, dtype = self.architecture, self.dtype
         levels = range(size.depth)
@@ -103,7 +68,7 @@ class _Embedding(nn.Module):
     """Features of the log-SNR: sines and cosines of geometric frequencies, then two dense layers."""
 
     features: int
-    dtype: Any
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, log_snr: jax.Array) -> jax.Array:
@@ -117,7 +82,7 @@ class _Residual(nn.Module):
     """Norm, convolution, shift and scale by the embedding, norm, convolution, plus the input."""
 
     channels: int
-    dtype: Any
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: jax.Array, embedding: jax.Array) -> jax.Array:
@@ -133,7 +98,7 @@ class _Residual(nn.Module):
 class _Attention(nn.Module):
     """Self-attention among the pixels, plus the input."""
 
-    dtype: Any
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -146,15 +111,15 @@ class _Attention(nn.Module):
         return (x + h.reshape(x.shape)) / math.sqrt(2)
 
 
-def _conv(channels: int, dtype: Any) -> nn.Conv:
+def _conv(channels: int, dtype: DTypeLike) -> nn.Conv:
     return nn.Conv(channels, (3, 3), dtype=dtype)
 
 
-def _norm(channels: int, dtype: Any) -> nn.GroupNorm:
+def _norm(channels: int, dtype: DTypeLike) -> nn.GroupNorm:
     return nn.GroupNorm(math.gcd(channels, 8), dtype=dtype)
 
 
-def initial_parameters(network: nn.Module, seed: int, *example: Any) -> Any:
+def initial_parameters(network: nn.Module, seed: int, *example: jax.ShapeDtypeStruct | jax.Array) -> PyTree:
     """Parameters of a network: kernels normal of variance 1/(inputs of a unit), the last layer's and biases 0, scales of norms 1.
 
     Drawn by numpy into the shapes of the network, since JAX would compile a program for each shape.
@@ -166,7 +131,7 @@ def initial_parameters(network: nn.Module, seed: int, *example: Any) -> Any:
     """
     rng = np.random.default_rng(seed)
 
-    def drawn(path: Any, like: Any) -> np.ndarray:
+    def drawn(path: tuple[jax.tree_util.DictKey, ...], like: jax.ShapeDtypeStruct) -> np.ndarray:
         names = [str(part.key) for part in path]
         if names[-1] != "kernel" or LAST in names:
             return np.full(like.shape, float(names[-1] == "scale"), np.float32)
@@ -176,33 +141,13 @@ def initial_parameters(network: nn.Module, seed: int, *example: Any) -> Any:
     return jax.tree_util.tree_map_with_path(drawn, shapes)
 
 
-def noise_estimate(network: UNet, parameters: Any, x: jax.Array, log_snr: jax.Array) -> jax.Array:
+def noise_estimate(network: UNet, parameters: PyTree, x: Float[Array, "n s s"], log_snr: Float[Array, " n"]) -> Float[Array, "n s s"]:
     """ε̂ (n, s, s) of images x (n, s, s) at log-SNRs (n,)."""
-    estimate: Any = network.apply(parameters, x, log_snr)
+    estimate: PyTree = network.apply(parameters, x, log_snr)
     return estimate
 
 
-def noised(x0: jax.Array, log_snr: jax.Array, noise: jax.Array) -> jax.Array:
+def noised(x0: Float[Array, "n s s"], log_snr: Float[Array, " n"], noise: Float[Array, "n s s"]) -> Float[Array, "n s s"]:
     """x_t = e^{-t} x_0 + √Δ ξ at log-SNRs (n,): e^{-2t} is the logistic function of λ, and Δ that of -λ."""
     signal_part, noise_part = (jnp.sqrt(jax.nn.sigmoid(sign * log_snr))[:, None, None] for sign in (1, -1))
     return signal_part * x0 + noise_part * noise
-
-
-def log_snr_of(t: Any) -> jax.Array:
-    """log(e^{-2t}/Δ) = -log(e^{2t} - 1) at diffusion time t > 0."""
-    return -jnp.log(jnp.expm1(2 * jnp.asarray(t, jnp.float32)))
-
-
-def time_of(log_snr: Any) -> jax.Array:
-    """Diffusion time t = ½ log(1 + e^{-λ}) at log-SNR λ."""
-    return 0.5 * jax.nn.softplus(-jnp.asarray(log_snr, jnp.float32))
-
-
-def check_time(name: str, t: Any) -> None:
-    """Refuse a diffusion time that is not a finite number > 0.
-
-    Raises:
-        InputError: naming it.
-    """
-    if not 1e-4 <= as_number(t) <= 10:
-        raise InputError(f"{name}: {t!r}; allowed: a diffusion time, 0.0001 to 10")

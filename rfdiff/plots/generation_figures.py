@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from rfdiff.plots.style import (
     TIME_SYMBOLS,
     Color,
+    LabelledResult,
     NotebookFigure,
     chosen_panels,
     class_colors,
@@ -19,6 +20,7 @@ from rfdiff.plots.style import (
     labels_of,
     legend_below,
     new_figure,
+    plain_log_ticks,
     require_variables,
 )
 
@@ -33,7 +35,7 @@ COLUMNS = 3
 
 
 def generation(
-    result: Any,
+    result: LabelledResult,
     *,
     class_names: Sequence[str] | None = None,
     panels: str | Sequence[str] | None = None,
@@ -83,7 +85,9 @@ def generation(
             _draw_class(panel, dataset, x, estimate, c, color, scale)
             if name == "score_error":
                 _draw_theory(panel, dataset, x, c, color)
-        panel.set(xscale="log", yscale=scale)
+        panel.set(xscale="log")
+        if scale == "log":
+            plain_log_ticks(panel.yaxis)
         panel.set_title(titles[name], fontsize=10)
     lowest = axes[max(0, len(shown) - columns) : len(shown)]
     for panel in lowest:

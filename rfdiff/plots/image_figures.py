@@ -1,7 +1,6 @@
 """Figures of a U-Net's run: curves of each class against training steps, and samples beside the training images nearest to them."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -14,6 +13,7 @@ from rfdiff.plots.style import (
     LINE_STYLES,
     TIME_MARKERS,
     Color,
+    LabelledResult,
     NotebookFigure,
     chosen_panels,
     class_colors,
@@ -22,6 +22,7 @@ from rfdiff.plots.style import (
     labels_of,
     legend_below,
     new_figure,
+    plain_log_ticks,
     require_variables,
     time_handles,
 )
@@ -32,7 +33,7 @@ CELL = 0.9  # inches of an image in the table of samples
 
 
 def image_run(
-    result: Any,
+    result: LabelledResult,
     *,
     class_names: Sequence[str] | None = None,
     panels: str | Sequence[str] | None = None,
@@ -78,7 +79,7 @@ def image_run(
 
 
 def image_samples(
-    result: Any, *, checkpoint: int = -1, class_names: Sequence[str] | None = None, size: tuple[float, float] | None = None
+    result: LabelledResult, *, checkpoint: int = -1, class_names: Sequence[str] | None = None, size: tuple[float, float] | None = None
 ) -> NotebookFigure:
     """Samples of a checkpoint, one row a class, each above the training image nearest to it.
 
@@ -115,13 +116,15 @@ def _dress(panel: Axes, name: str, dataset: xr.Dataset) -> None:
     panel.set(xscale="log", xlabel="training step")
     panel.tick_params(labelbottom=True)
     if name == "losses":
-        panel.set(yscale="log", ylabel="loss per coordinate")
+        plain_log_ticks(panel.yaxis)
+        panel.set(ylabel="loss per coordinate")
     elif name == "gap":
         panel.set(ylabel="held-out − train loss")
         panel.axhline(0, color="0.6", linewidth=0.8)
     elif name == "frechet":
-        positive = bool((dataset["frechet"] > 0).any())
-        panel.set(yscale="log" if positive else "linear", ylabel="Fréchet distance in classifier features")
+        if bool((dataset["frechet"] > 0).any()):
+            plain_log_ticks(panel.yaxis)
+        panel.set(ylabel="Fréchet distance in classifier features")
         if not np.isfinite(dataset["frechet"]).any():
             panel.text(0.5, 0.5, "too few samples of a class", transform=panel.transAxes, ha="center")
     else:

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from rfdiff.plots.style import (
+    LabelledResult,
     NotebookFigure,
     class_colors,
     class_handles,
@@ -24,7 +25,9 @@ TICKS = (1, 2, 4, 10, 20, 40, 100, 200, 400, 1000)
 GREY: dict[str, Any] = {"color": "0.4"}
 
 
-def return_probability(result: Any, *, class_names: Sequence[str] | None = None, size: tuple[float, float] | None = None) -> NotebookFigure:
+def return_probability(
+    result: LabelledResult, *, class_names: Sequence[str] | None = None, size: tuple[float, float] | None = None
+) -> NotebookFigure:
     """Probability R_c(t) that a sample of class c, noised to t and denoised, is of class c again: closed form, U-turns and clones.
 
     Args:
@@ -66,7 +69,9 @@ def return_probability(result: Any, *, class_names: Sequence[str] | None = None,
     return figure
 
 
-def trajectories(result: Any, *, class_names: Sequence[str] | None = None, size: tuple[float, float] | None = None) -> NotebookFigure:
+def trajectories(
+    result: LabelledResult, *, class_names: Sequence[str] | None = None, size: tuple[float, float] | None = None
+) -> NotebookFigure:
     """Trajectories of the backward process, from noise (left) to data (right), in the colour of the class in which they end.
 
     Args:

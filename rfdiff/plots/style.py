@@ -1,9 +1,9 @@
 """What all figures share: colours and names of the classes, marks of the times, sizes, and how a figure is shown and written."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol, TypeAlias
 
 import matplotlib as mpl
 import numpy as np
@@ -26,11 +26,23 @@ LINE_STYLES: dict[str, Any] = {"train_loss": "--", "test_loss": "-"}
 TIME_SYMBOLS = {"tau_gen": r"\tau_{\rm gen}", "tau_stop": r"\tau_{\rm stop}", "tau_mem": r"\tau_{\rm mem}", "tau_opt": r"\tau_{\rm opt}"}
 TIME_MARKERS = {"tau_gen": "^", "tau_mem": "D"}
 FORMATS = ("png", "pdf", "svg")
+MOST_TICKED = 100.0  # ratio of the ends of a logarithmic axis up to which ticks within a decade are labelled
 SIZES = (1.0, 60.0)  # inches, least and most of a side
 RESOLUTIONS = (10, 2400)
 # Text stays text in PDF, and no drawing holds the time at which it was written: the same figure gives the same file.
-FILE_SETTINGS: Any = {"pdf.fonttype": 42, "svg.hashsalt": "rfdiff"}
+FILE_SETTINGS: Mapping[Any, Any] = {"pdf.fonttype": 42, "svg.hashsalt": "rfdiff"}
 UNDATED: dict[str, dict[str, None]] = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
+
+
+class HasDataset(Protocol):
+    """A result that can be written as labelled arrays."""
+
+    def to_xarray(self) -> xr.Dataset:
+        """Its arrays with named axes."""
+        ...
+
+
+LabelledResult: TypeAlias = HasDataset | xr.Dataset
 
 
 class NotebookFigure(Figure):
@@ -125,14 +137,15 @@ def chosen_panels(panels: str | Sequence[str] | None, available: Sequence[str]) 
     return [name for name in available if name in asked]
 
 
-def class_handles(labels: Sequence[str], **style: Any) -> list[Line2D]:
+def class_handles(labels: Sequence[str], *, linewidth: float = 1.5, marker: str = "") -> list[Line2D]:
     """Legend entries of the classes: a line of each one's colour."""
-    return [Line2D([], [], color=color, label=label, **style) for color, label in zip(class_colors(len(labels)), labels, strict=True)]
+    colors = class_colors(len(labels))
+    return [Line2D([], [], color=c, label=label, linewidth=linewidth, marker=marker) for c, label in zip(colors, labels, strict=True)]
 
 
-def time_handles(**style: Any) -> list[Line2D]:
+def time_handles(*, markersize: float = 7, linestyle: Literal["", ":"] = "") -> list[Line2D]:
     """Legend entries of the marks of τ_gen and τ_mem."""
-    options: dict[str, Any] = {"color": "0.6", "linestyle": "", "markeredgecolor": "black", "markersize": 7, **style}
+    options: dict[str, Any] = {"color": "0.6", "linestyle": linestyle, "markeredgecolor": "black", "markersize": markersize}
     return [Line2D([], [], marker=marker, label=f"${TIME_SYMBOLS[time]}$", **options) for time, marker in TIME_MARKERS.items()]
 
 
@@ -148,17 +161,22 @@ def legend_below(figure: NotebookFigure, handles: Sequence[Any], columns: int = 
 
 
 def plain_log_ticks(axis: Axis) -> None:
-    """Ticks 1, 2, 3, 5 of each decade of a logarithmic axis, written as plain numbers."""
+    """Ticks of a logarithmic axis as plain numbers: 1, 2, 3, 5 of each decade, the decades alone where there are more than two."""
     panel = axis.axes
     (panel.set_xscale if axis is panel.xaxis else panel.set_yscale)("log", subs=(2, 3, 5))
-    for set_formatter in (axis.set_major_formatter, axis.set_minor_formatter):
-        set_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+    def minor(value: float, _: int | None = None) -> str:
+        low, high = axis.get_view_interval()
+        return f"{value:g}" if high < MOST_TICKED * low else ""
+
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(FuncFormatter(minor))
 
 
 def _drawn(figure: Figure, suffix: str, dpi: float) -> bytes:
     """The figure as the content of a file."""
     content = io.BytesIO()
-    with mpl.rc_context(FILE_SETTINGS):
+    with mpl.rc_context(dict(FILE_SETTINGS)):
         figure.savefig(content, format=suffix, dpi=dpi, metadata=UNDATED[suffix])
     return content.getvalue()
 
@@ -176,13 +194,13 @@ def parameter_label(name: str) -> str:
     return labels.get(name, f"{symbols[kind]}$ of class {c}" if kind in symbols else name)
 
 
-def dataset_of(result: Any) -> xr.Dataset:
+def dataset_of(result: LabelledResult) -> xr.Dataset:
     """The labelled arrays of a result, or of its file.
 
     Raises:
         InputError: neither a dataset nor a result with `to_xarray`.
     """
-    dataset = result.to_xarray() if hasattr(result, "to_xarray") else result
+    dataset = result if isinstance(result, xr.Dataset) or not hasattr(result, "to_xarray") else result.to_xarray()
     if not isinstance(dataset, xr.Dataset):
         raise InputError(f"result: a {type(result).__name__}; allowed: a result of rfdiff, or the dataset that its file holds")
     return dataset

@@ -14,6 +14,7 @@ from rfdiff.plots.style import (
     LINE_STYLES,
     MARKERS,
     TIME_SYMBOLS,
+    LabelledResult,
     NotebookFigure,
     chosen_panels,
     class_colors,
@@ -35,7 +36,7 @@ MOST_MARKS = 30  # of a curve
 
 
 def sweep_times(
-    result: Any,
+    result: LabelledResult,
     axis: str,
     *,
     class_names: Sequence[str] | None = None,
@@ -78,7 +79,7 @@ def sweep_times(
 
 
 def sweep_curves(
-    result: Any, axis: str, *, class_names: Sequence[str] | None = None, size: tuple[float, float] | None = None
+    result: LabelledResult, axis: str, *, class_names: Sequence[str] | None = None, size: tuple[float, float] | None = None
 ) -> NotebookFigure:
     """Train and test loss of each class against training time, at up to six values of one axis of a sweep.
 
@@ -115,7 +116,7 @@ def sweep_curves(
     return figure
 
 
-def _swept(result: Any, axis: str) -> tuple[xr.Dataset, list[str]]:
+def _swept(result: LabelledResult, axis: str) -> tuple[xr.Dataset, list[str]]:
     """The dataset of a sweep, and its axes other than the one that is drawn along."""
     dataset = dataset_of(result)
     require_variables(dataset, ("axes",), "a collected sweep")
@@ -230,6 +231,6 @@ def _loss_handles(dataset: xr.Dataset) -> list[Line2D]:
     handles = []
     for name, face in (("test_loss", "0.3"), ("train_loss", "white")):
         marks: dict[str, Any] = {"marker": MARKERS[name], "markerfacecolor": face} if largest else {}
-        line: Any = LINE_STYLES[name] if f"theory_{name}" in dataset else ""
-        handles.append(Line2D([], [], color="0.3", linestyle=line, label=name.replace("_", " "), markersize=4, **marks))
+        marks["linestyle"] = LINE_STYLES[name] if f"theory_{name}" in dataset else ""
+        handles.append(Line2D([], [], color="0.3", label=name.replace("_", " "), markersize=4, **marks))
     return handles + [Line2D([], [], linestyle="", label=f"(points: {solver}, d = {d})") for solver, d in largest]

@@ -1,9 +1,8 @@
 """Training set and held-out set of a replica, drawn from a data set: disjoint, class by class, without replacement."""
 
-from typing import Any
-
 import jax
 import numpy as np
+from jaxtyping import Array, Float, Key
 
 from rfdiff.errors import InputError
 from rfdiff.problem import Problem
@@ -21,8 +20,8 @@ class Split:
         test: (h, d) clean held-out samples, h_c of class c; none of them is among the training samples.
     """
 
-    train: Any
-    test: Any
+    train: Float[np.ndarray, "n d"]
+    test: Float[np.ndarray, "h d"]
 
 
 def held_out_counts(data: Samples, problem: Problem, sizes: Sizes) -> tuple[int, ...]:
@@ -48,7 +47,7 @@ def held_out_counts(data: Samples, problem: Problem, sizes: Sizes) -> tuple[int,
     return tuple(min(pool - count, data.held_out) for pool, count in zip(data.counts, sizes.counts, strict=True))
 
 
-def draw_split(data: Samples, sizes: Sizes, held_out: tuple[int, ...], key: jax.Array) -> Split:
+def draw_split(data: Samples, sizes: Sizes, held_out: tuple[int, ...], key: Key[Array, ""]) -> Split:
     """A random split of each class into n_c training samples, h_c held-out ones and the rest, which is not used (on the host).
 
     Args:

@@ -5,10 +5,7 @@ Every process runs the same program. `initialize` comes first, then `device_mesh
 `process_allgather` brings them together. Without a mesh each process works for itself. Who writes files is `is_writer`.
 """
 
-import dataclasses
-import numbers
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -16,8 +13,9 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from rfdiff.errors import InputError
-from rfdiff.simulation.mesh import local_part
+from rfdiff.simulation.mesh import local_rows
 from rfdiff.simulation.seed_batches import SeedBatch
+from rfdiff.value_types import as_integer
 
 SEED_AXIS = {
     "seeds": 0, "train_loss": 0, "test_loss": 0, "score_error": 0, "eigenvalues": 0, "class_weights": 0, "truncation": 0,
@@ -25,7 +23,7 @@ SEED_AXIS = {
 }  # fmt: skip
 
 
-def initialize(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
+def initialize(*, coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
     """Join the processes of one run (`jax.distributed`), before anything is computed in this one.
 
     Args:
@@ -52,10 +50,8 @@ def initialize(coordinator: str | None = None, num_processes: int | None = None,
     host, _, port = str(coordinator).rpartition(":")
     if not isinstance(coordinator, str) or not host or not port.isdigit() or not 0 < int(port) < 2**16:
         raise InputError(f"coordinator: {coordinator!r}; allowed: 'HOST:PORT'")
-    for name, value, low, high in (("num_processes", num_processes, 1, np.inf), ("process_id", process_id, 0, (num_processes or 1) - 1)):
-        if not isinstance(value, numbers.Integral) or isinstance(value, bool) or not low <= value <= high:
-            raise InputError(f"{name}: {value!r}; allowed: an integer >= {low}{'' if high == np.inf else f' and <= {high}'}")
-    jax.distributed.initialize(coordinator, num_processes, process_id)
+    count = as_integer("num_processes", num_processes, 1)
+    jax.distributed.initialize(coordinator, count, as_integer("process_id", process_id, 0, count - 1))
 
 
 def is_writer() -> bool:
@@ -90,7 +86,7 @@ def over_processes(run: Callable[[Sequence[int], Mesh | None], SeedBatch], seeds
     outcome: SeedBatch | Exception
     try:
         # with fewer seeds than rows, a process that has none runs one of the others', whose copy is dropped
-        outcome = run(shared[jax.process_index()] or seeds[:1], local_part(mesh))
+        outcome = run(shared[jax.process_index()] or seeds[:1], local_rows(mesh))
     except Exception as err:  # noqa: BLE001  the others wait for this process, and must learn of it before it ends
         outcome = err
     failed = np.flatnonzero(np.asarray(multihost_utils.process_allgather(np.int32(isinstance(outcome, Exception)))).reshape(-1))
@@ -98,13 +94,13 @@ def over_processes(run: Callable[[Sequence[int], Mesh | None], SeedBatch], seeds
         raise outcome
     if len(failed):
         raise RuntimeError(f"process {failed[0]} of {jax.process_count()} failed; its own message says why")
-    return _gathered(outcome, [len(own) for own in shared.values()])
+    return _gathered(outcome, [len(numbers) for numbers in shared.values()])
 
 
 def _gathered(batch: SeedBatch, counts: Sequence[int]) -> SeedBatch:
-    """The batches of all processes as one; each is filled up to the longest, since gathered arrays have one shape."""
+    """The batches of all processes as one; each is padded to the longest, since gathered arrays have one shape."""
     most = max(counts)
-    parts: dict[str, Any] = {}
+    gathered: dict[str, np.ndarray] = {}
     for name, axis in SEED_AXIS.items():
         value = getattr(batch, name)
         if value is not None:
@@ -112,8 +108,8 @@ def _gathered(batch: SeedBatch, counts: Sequence[int]) -> SeedBatch:
             padded = np.concatenate([rows, np.repeat(rows[-1:], most, axis=0)])[:most]
             with jax.enable_x64(True):
                 everyones = np.asarray(multihost_utils.process_allgather(padded))
-            kept = np.concatenate([part[:count] for part, count in zip(everyones, counts, strict=True)])
-            parts[name] = np.moveaxis(kept, 0, axis)
-    order = np.argsort(parts["seeds"])
-    changes: dict[str, Any] = {name: np.take(value, order, axis=SEED_AXIS[name]) for name, value in parts.items()}
-    return dataclasses.replace(batch, **changes)
+            real = np.concatenate([share[:count] for share, count in zip(everyones, counts, strict=True)])
+            gathered[name] = np.moveaxis(real, 0, axis)
+    order = np.argsort(gathered["seeds"])
+    arrays = {name: np.take(value, order, axis=SEED_AXIS[name]) for name, value in gathered.items()}
+    return SeedBatch.from_arrays({**batch.to_arrays(), **arrays})

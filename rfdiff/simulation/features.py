@@ -1,17 +1,18 @@
 """The network at finite size: frozen first layer W (p, d), features φ(x) = σ(W x/√d), and the integers behind ψ_p and ψ_n."""
 
-import numbers
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
 from rfdiff.activation import Activation
 from rfdiff.errors import InputError
 from rfdiff.mixture import GaussianMixture, largest_remainder
 from rfdiff.problem import Problem
+from rfdiff.value_types import as_integer
 
 DTYPES = ("float32", "float64")
 LARGEST_DIMENSION = 2**31
@@ -53,9 +54,7 @@ def sizes_at(problem: Problem, d: int) -> Sizes:
         InputError: d not an integer from 1 to 2^31, too small for one feature and one sample of each class, or so large that there are
             more than 10^10 noisy samples n m.
     """
-    if not isinstance(d, numbers.Integral) or isinstance(d, bool) or not 1 <= d <= LARGEST_DIMENSION:
-        raise InputError(f"d: {d!r}; allowed: an integer >= 1 and <= {LARGEST_DIMENSION}")
-    d, k = int(d), problem.num_classes
+    d, k = as_integer("d", d, 1, LARGEST_DIMENSION), problem.num_classes
     p, n = round(float(problem.psi_p) * d), round(float(problem.psi_n) * d)
     if p < 1 or n < k:
         smallest = max(0.5 / float(problem.psi_p), (k - 0.5) / float(problem.psi_n))
@@ -74,7 +73,7 @@ def sizes_at(problem: Problem, d: int) -> Sizes:
     return Sizes(d, p, counts, draws)
 
 
-def floating_type(dtype: Any) -> str:
+def floating_type(dtype: DTypeLike | None) -> str:
     """Name of the floating type of a simulation: None is float64 on a CPU and float32 on an accelerator.
 
     Raises:
@@ -91,7 +90,7 @@ def floating_type(dtype: Any) -> str:
     return name
 
 
-def first_layer(key: jax.Array, sizes: Sizes, dtype: Any) -> jax.Array:
+def first_layer(key: jax.Array, sizes: Sizes, dtype: DTypeLike) -> Float[Array, "p d"]:
     """Frozen first layer W (p, d), i.i.d. N(0, 1), rows not normalised.
 
     Drawn in float32 whatever the dtype, so that a replica is the same network in both precisions.
@@ -99,12 +98,12 @@ def first_layer(key: jax.Array, sizes: Sizes, dtype: Any) -> jax.Array:
     return jax.random.normal(key, (sizes.p, sizes.d), jnp.float32).astype(dtype)
 
 
-def clean_samples(key: jax.Array, mixture: GaussianMixture, sizes: Sizes, dtype: Any) -> jax.Array:
+def clean_samples(key: jax.Array, mixture: GaussianMixture, sizes: Sizes, dtype: DTypeLike) -> Float[Array, "n d"]:
     """Clean training samples x (n, d) in class order; standard normals drawn in float32, then scaled and shifted in the dtype."""
     return mixture.place(jax.random.normal(key, (sizes.n, sizes.d), jnp.float32).astype(dtype), sizes.counts)
 
 
-def feature_map(activation: Activation, W: jax.Array, x: jax.Array) -> jax.Array:
+def feature_map(activation: Activation, W: Float[Array, "p d"], x: Float[Array, "*batch d"]) -> Float[Array, "*batch p"]:
     """Features φ(x) = σ(W x/√d) of samples x (..., d): (..., p)."""
     projection = jnp.matmul(x, W.T, precision=jax.lax.Precision.HIGHEST)
     return activation(projection / np.sqrt(W.shape[1]).astype(W.dtype))

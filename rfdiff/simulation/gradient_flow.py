@@ -2,7 +2,7 @@
 
 With U = O Λ Oᵀ, Ṽ = OᵀV and the filter f of the rule, for each class c and each of train and test
 
-    L_c(τ) = leading_c - (2/d) Σ_i f_i (Ṽ_c Ṽᵀ)_ii + (1/d) Σ_ij f_i f_j (Ṽ Ṽᵀ)_ij (Oᵀ U_c O)_ij,
+    L_c(τ) = (1/d) E_c‖ξ‖² - (2/d) Σ_i f_i (Ṽ_c Ṽᵀ)_ii + (1/d) Σ_ij f_i f_j (Ṽ Ṽᵀ)_ij (Oᵀ U_c O)_ij,
 
 a matrix product (T, p) × (p, p) per curve once U_c is rotated. The rotated matrix is symmetric and enters only here, so its lower
 half is formed in panels that are used and dropped. The class averages of the training U_c add up to U, so one class needs no
@@ -11,17 +11,18 @@ rotation: its share of every form is what the others leave of Λ.
 
 import functools
 import itertools
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
-from rfdiff.rules import Rule
+from rfdiff.rules import Clock, Rule
 from rfdiff.simulation.features import Sizes
 from rfdiff.simulation.mehler import product
 from rfdiff.simulation.moments import Moments
-from rfdiff.value_types import value_type
+from rfdiff.value_types import Scalar, value_type
 
 PANELS = 8
 MIN_PANELLED = 512
@@ -37,13 +38,26 @@ class FlowResult:
         class_weights: (p, K) weights π_c (oᵀU_c o)/(p λ) in the class-resolved density, 0 on zero modes.
     """
 
-    train_loss: Any
-    test_loss: Any
-    eigenvalues: Any
-    class_weights: Any
+    train_loss: Float[Array, "T K"]
+    test_loss: Float[Array, "T K"]
+    eigenvalues: Float[Array, " p"]
+    class_weights: Float[Array, "p K"]
 
 
-def flow_losses(train: Moments, test: Moments, sizes: Sizes, rule: Rule, clock: Any, kappa: Any) -> FlowResult:
+@value_type
+class QuadraticForm:
+    """A moment S = Oᵀ U_c O in the eigenbasis of U, as far as the curves need it.
+
+    Args:
+        values: (T,) Σ_ij f_i f_j (Ṽ Ṽᵀ)_ij S_ij at each training time.
+        diagonal: (p,) S_ii.
+    """
+
+    values: Float[Array, " T"]
+    diagonal: Float[Array, " p"]
+
+
+def flow_losses(train: Moments, test: Moments, sizes: Sizes, rule: Rule, clock: Clock, kappa: Scalar) -> FlowResult:
     """Losses of every class along training from A = 0, all times at once.
 
     Args:
@@ -67,53 +81,59 @@ def flow_losses(train: Moments, test: Moments, sizes: Sizes, rule: Rule, clock: 
     gram = product(V, V.T)
     f = rule.filter(eigenvalues, clock, kappa)
     largest = int(np.argmax(shares))
-    forms: list[Any] = [None if c == largest else _rotated_forms(u, rows, gram, f) for c, u in enumerate(train.U)]
-    forms[largest] = _remaining_form(forms, shares, raw, gram, f)
+    others = {c: _rotated_form(U_c, rows, gram, f) for c, U_c in enumerate(train.U) if c != largest}
+    remaining = _remaining_form(others, shares, largest, raw, gram, f)
+    train_forms = [others.get(c, remaining) for c in range(len(shares))]
+    test_forms = [_rotated_form(U_c, rows, gram, f) for U_c in test.U]
 
-    def loss(leading: jax.Array, own_V: jax.Array, quadratic: jax.Array) -> jax.Array:
-        overlap = jnp.sum(product(rows, own_V) * V, axis=1)
-        return leading - (2 * product(f, overlap) - quadratic) / d
+    def class_losses(moments: Moments, forms: Sequence[QuadraticForm]) -> list[jax.Array]:
+        overlaps = [jnp.sum(product(rows, V_c) * V, axis=1) for V_c in moments.V]
+        terms = zip(moments.untrained_loss, overlaps, forms, strict=True)
+        return [untrained - (2 * product(f, overlap) - form.values) / d for untrained, overlap, form in terms]
 
-    train_loss = [loss(lead, v, form[0]) for lead, v, form in zip(train.leading, train.V, forms, strict=True)]
-    test_forms = [_rotated_forms(u, rows, gram, f) for u in test.U]
-    test_loss = [loss(lead, v, form[0]) for lead, v, form in zip(test.leading, test.V, test_forms, strict=True)]
-    content = jnp.stack([share * form[1] for share, form in zip(shares, forms, strict=True)], axis=1)
+    train_loss, test_loss = class_losses(train, train_forms), class_losses(test, test_forms)
+    content = jnp.stack([share * form.diagonal for share, form in zip(shares, train_forms, strict=True)], axis=1)
     class_weights = jnp.where(alive[:, None], content / (sizes.p * jnp.where(alive, eigenvalues, 1))[:, None], 0)
     return FlowResult(jnp.stack(train_loss, axis=1), jnp.stack(test_loss, axis=1), eigenvalues, class_weights)
 
 
-def zero_rounding(eigenvalues: jax.Array, rank: int) -> jax.Array:
+def zero_rounding(eigenvalues: Float[Array, " p"], rank: int) -> Float[Array, " p"]:
     """Ascending eigenvalues (p,) with those at rounding level set to 0: all but the last `rank`, and any below √p ε λ_max."""
     p = len(eigenvalues)
     floor = np.sqrt(p).astype(eigenvalues.dtype) * jnp.finfo(eigenvalues.dtype).eps * eigenvalues[-1]
     return jnp.where((jnp.arange(p) < p - rank) | (eigenvalues <= floor), 0, eigenvalues)
 
 
-def mixed(shares: list[Any], parts: tuple[jax.Array, ...]) -> jax.Array:
-    """Σ_c π_c of the class averages."""
-    return functools.reduce(jnp.add, [share * part for share, part in zip(shares, parts, strict=True)])
+def mixed(shares: Sequence[np.ndarray], moments: tuple[jax.Array, ...]) -> jax.Array:
+    """Average Σ_c π_c over the classes of one of their moments."""
+    return functools.reduce(jnp.add, [moment * share for share, moment in zip(shares, moments, strict=True)])
 
 
-def _rotated_forms(U: jax.Array, rows: jax.Array, gram: jax.Array, f: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Quadratic forms Σ_ij f_i f_j gram_ij S_ij (T,) and diagonal (p,) of S = Oᵀ U O (rows = Oᵀ), from its lower half in panels."""
+def _rotated_form(U: Float[Array, "p p"], rows: Float[Array, "p p"], gram: Float[Array, "p p"], f: Float[Array, "T p"]) -> QuadraticForm:
+    """The form of S = Oᵀ U O (rows = Oᵀ, gram = Ṽ Ṽᵀ), from its lower half in panels."""
     p = len(rows)
     half = product(rows, U)
     edges = np.linspace(0, p, PANELS + 1).astype(int) if p >= MIN_PANELLED else np.array([0, p])
-    form, diagonal = jnp.zeros(len(f), f.dtype), []
+    values, diagonal = jnp.zeros(len(f), f.dtype), []
     for start, stop in itertools.pairwise(edges):
         rotated = product(half[start:stop], rows[:stop].T)
         diagonal.append(jnp.diagonal(rotated, start))
         left = product(f[:, start:stop], gram[start:stop, :stop] * rotated)
         # entries left of the diagonal block stand for their mirror images too
-        form = form + 2 * jnp.sum(left * f[:, :stop], axis=1) - jnp.sum(left[:, start:] * f[:, start:stop], axis=1)
-    return form, jnp.concatenate(diagonal)
+        values = values + 2 * jnp.sum(left * f[:, :stop], axis=1) - jnp.sum(left[:, start:] * f[:, start:stop], axis=1)
+    return QuadraticForm(values, jnp.concatenate(diagonal))
 
 
-def _remaining_form(forms: list[Any], shares: list[Any], eigenvalues: jax.Array, gram: jax.Array, f: jax.Array) -> Any:
-    """Forms of the one class left out (None), from Σ_c π_c Oᵀ U_c O = Λ; the largest, where rounding is amplified least."""
-    form, diagonal = product(f * f, jnp.diagonal(gram) * eigenvalues), eigenvalues
-    for share, other in zip(shares, forms, strict=True):
-        if other is not None:
-            form, diagonal = form - share * other[0], diagonal - share * other[1]
-    share = shares[forms.index(None)]
-    return form / share, diagonal / share
+def _remaining_form(
+    others: dict[int, QuadraticForm],
+    shares: Sequence[np.ndarray],
+    remaining: int,
+    eigenvalues: Float[Array, " p"],
+    gram: Float[Array, "p p"],
+    f: Float[Array, "T p"],
+) -> QuadraticForm:
+    """Form of the remaining class, from Σ_c π_c Oᵀ U_c O = Λ; it is the largest class, where rounding is amplified least."""
+    values, diagonal = product(f * f, jnp.diagonal(gram) * eigenvalues), eigenvalues
+    for c, form in others.items():
+        values, diagonal = values - shares[c] * form.values, diagonal - shares[c] * form.diagonal
+    return QuadraticForm(values / shares[remaining], diagonal / shares[remaining])

@@ -1,43 +1,79 @@
 """Curves from a Krylov space: the class averages on its basis, and the filters at its Ritz values."""
 
 import math
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
-from rfdiff.rules import Rule
+from rfdiff.rules import Clock, Rule
+from rfdiff.simulation.moment_operators import Moment
 
 PROBED_TIMES = 8
 
 
+class Averages(NamedTuple):
+    """Operators of one network: of the whole training set, of each of its classes, of the tested classes; and (1/d) E_c‖ξ‖² (K,)."""
+
+    mixture: Moment
+    train: tuple[Moment, ...]
+    test: tuple[Moment, ...]
+    untrained_loss: Float[np.ndarray, " K"] | Float[Array, " K"]
+
+
 class Space(Protocol):
-    """An orthonormal basis Q grown in blocks of `width` columns, with T = QᵀUQ (M, M) on its part that is known."""
+    """An orthonormal basis Q grown in blocks of `width` columns, with T = QᵀUQ (M, M) of its leading M columns."""
 
     T: np.ndarray
     width: int
 
-    def coordinates(self, X: jax.Array) -> np.ndarray:
+    def coordinates(self, X: Float[Array, "p b"]) -> Float[np.ndarray, "M b"]:
         """QᵀX."""
 
-    def basis(self) -> jax.Array:
+    def basis(self) -> Float[Array, "p M"]:
         """Q."""
 
 
-class _Ritz(NamedTuple):
-    """Ritz vectors S (M, M) in the basis, 0 where U has no rank; their values Θ (M,); f (T, M) at these; YᵀV (M, s)."""
+class RitzLosses(NamedTuple):
+    """Losses on a Krylov space, and what they may be off by (T times, K classes).
 
-    S: np.ndarray
-    values: np.ndarray
-    f: np.ndarray
-    slope: np.ndarray
+    Args:
+        train_loss, test_loss: (T, K) losses.
+        train_stderr, test_stderr: (T, K) standard errors over random probes; 0 without probes.
+        change: largest change of a loss by the last step.
+        rounding: largest change of a loss by a rounding of U, to which small eigenvalues at late times are sensitive.
+    """
+
+    train_loss: Float[np.ndarray, "T K"]
+    test_loss: Float[np.ndarray, "T K"]
+    train_stderr: Float[np.ndarray, "T K"]
+    test_stderr: Float[np.ndarray, "T K"]
+    change: float
+    rounding: float
 
 
-_half = jax.jit(lambda moment, X: moment.half_times(X))
+class _RitzPairs(NamedTuple):
+    """Ritz vectors S (M, M) in the basis, 0 where U has no rank; their values Θ (M,); f (T, M) at these; YᵀV (M, s), Y = QS."""
+
+    S: Float[np.ndarray, "M M"]
+    values: Float[np.ndarray, " M"]
+    f: Float[np.ndarray, "T M"]
+    V: Float[np.ndarray, "M s"]
 
 
-class Measured:
+class _ClassMoments(NamedTuple):
+    """Moments of the train classes, then the test classes, in one basis: matrices (M, M) of U_c and columns (M, s) of V_c."""
+
+    U: list[Float[np.ndarray, "M M"]]
+    V: list[Float[np.ndarray, "M s"]]
+
+
+_half_times = jax.jit(lambda moment, X: moment.half_times(X))
+
+
+class RitzCurves:
     """Curves of a space that grows.
 
     Args:
@@ -45,99 +81,88 @@ class Measured:
         V: (p, s) columns of V, or random combinations of them.
         rule, clock, kappa: training rule, its clock, κ.
         d: dimension, over which a trace is divided.
-        probed: whether V holds random combinations, each of which gives the trace in the mean.
+        probed: whether V holds random combinations, each of which estimates the trace without bias.
         rank: largest rank that U can have.
     """
 
-    def __init__(self, space: Space, V: jax.Array, rule: Rule, clock: Any, kappa: float, d: int, probed: bool, rank: int) -> None:
+    def __init__(
+        self, space: Space, V: Float[Array, "p s"], rule: Rule, clock: Clock, kappa: float, d: int, probed: bool, rank: int
+    ) -> None:
         self.space, self.V, self.rule, self.clock, self.kappa = space, V, rule, clock, kappa
-        self.d, self.probed, self.rank, self._last = d, probed, rank, _Ritz(*(np.zeros((0, 0)),) * 4)
+        self.d, self.probed, self.rank, self._latest = d, probed, rank, _RitzPairs(*(np.zeros((0, 0)),) * 4)
 
     @property
-    def ritz_values(self) -> np.ndarray:
-        """(M,) values of the newest look, ascending."""
-        return self._last.values
+    def ritz_values(self) -> Float[np.ndarray, " M"]:
+        """(M,) Ritz values of the newest space looked at, ascending."""
+        return self._latest.values
 
-    def newest(self) -> float:
-        """(2/d) ‖X_new‖ ‖V‖ at a few times, X_new the part of X in the newest block: about what X changed by in the last step."""
-        found = self._ritz(len(self.space.T))
-        chosen = np.unique(np.linspace(0, len(found.f) - 1, PROBED_TIMES).astype(int))
-        parts = [found.S[-self.space.width :] @ (found.f[i][:, None] * found.slope) for i in chosen]
-        scale = 2 / (self.d * (found.slope.shape[1] if self.probed else 1)) * float(np.linalg.norm(found.slope))
-        return scale * max(float(np.linalg.norm(part)) for part in parts)
+    def last_step_change(self) -> float:
+        """(2/d) ‖X_new‖ ‖V‖ at a few times, X_new the rows of X = f(U) V in the newest block: about the change of X by the last step."""
+        ritz = self._ritz_pairs(len(self.space.T))
+        times = np.unique(np.linspace(0, len(ritz.f) - 1, PROBED_TIMES).astype(int))
+        rows = [ritz.S[-self.space.width :] @ (ritz.f[i][:, None] * ritz.V) for i in times]
+        scale = 2 / (self.d * (ritz.V.shape[1] if self.probed else 1)) * float(np.linalg.norm(ritz.V))
+        return scale * max(float(np.linalg.norm(block)) for block in rows)
 
-    def losses(
-        self, averages: Any, own: list[jax.Array], shares: np.ndarray, exhausted: bool
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, float, float]:
-        """Train and test losses (T, K), their standard errors over probes; the largest change of a loss by the last step, and by
-        a rounding of U, to which small eigenvalues at late times are sensitive.
+    def losses(self, averages: Averages, class_V: list[jax.Array], shares: Float[np.ndarray, " K"], exhausted: bool) -> RitzLosses:
+        """Train and test losses with their errors.
 
         Args:
-            averages: operators of the classes, and the leading terms of their train losses.
-            own: V_c of the train and the test classes, or the same combinations of their columns as V's.
+            averages: operators of the classes, and the untrained train losses.
+            class_V: V_c of the train and the test classes, or the same combinations of their columns as V's.
             shares: (K,) class fractions of the training set.
-            exhausted: whether the space is invariant, so that nothing is left out but rounding.
+            exhausted: whether the space is invariant, so that the only error is rounding.
         """
-        size, space = len(self.space.T), self.space
+        space, k = self.space, len(shares)
         Q = space.basis()
-        forms = []
-        for operator in (*averages.train[1:], *averages.test):
-            form = space.coordinates(_half(operator, Q))
-            forms.append(form + form.T)
-        slopes = [space.coordinates(v) for v in own]
-        leading = np.concatenate([np.asarray(averages.leading, np.float64), np.ones(len(shares))])
-        ritz = self._ritz(size)
-        turned = self._turned(ritz, forms, slopes, shares)
-        found = self._on(ritz, *turned, leading)
+        halves = [space.coordinates(_half_times(operator, Q)) for operator in (*averages.train[1:], *averages.test)]
+        on_basis = _ClassMoments([half + half.T for half in halves], [space.coordinates(V_c) for V_c in class_V])
+        untrained = np.concatenate([np.asarray(averages.untrained_loss, np.float64), np.ones(k)])
+
+        def losses_on(ritz: _RitzPairs, moments: _ClassMoments) -> tuple[np.ndarray, np.ndarray]:
+            values, errors = zip(*(self._loss(ritz, V_c, U_c) for V_c, U_c in zip(moments.V, moments.U, strict=True)), strict=True)
+            return np.stack(values, 1) + untrained, np.stack(errors, 1)
+
+        ritz = self._ritz_pairs(len(space.T))
+        rotated = _rotated(ritz, on_basis, shares)
+        losses, stderr = losses_on(ritz, rotated)
         change = 0.0
         if not exhausted:
-            smaller = self._ritz(size - space.width)
-            before = self._on(smaller, *self._turned(smaller, forms, slopes, shares), leading)
-            change = float(np.max(abs(found[0] - before[0])))
-        moved = ritz._replace(f=self._filter(np.where(ritz.values > 0, ritz.values + self._rounding(ritz.values[-1]), 0)))
-        shifted = self._on(moved, *turned, leading)
-        rounding = float(np.max(abs(found[0] - shifted[0]))) + size * float(np.finfo(self.V.dtype).eps * np.max(abs(found[0])))
-        k = len(shares)
-        return found[0][:, :k], found[0][:, k:], found[1][:, :k], found[1][:, k:], change, rounding
+            smaller = self._ritz_pairs(len(space.T) - space.width)
+            before, _ = losses_on(smaller, _rotated(smaller, on_basis, shares))
+            change = float(np.max(abs(losses - before)))
+        shift = np.where(ritz.values > 0, ritz.values + self._rounding(ritz.values[-1]), 0)
+        shifted, _ = losses_on(ritz._replace(f=self._filter(shift)), rotated)
+        eps = float(np.finfo(self.V.dtype).eps * np.max(abs(losses)))
+        rounding = float(np.max(abs(losses - shifted))) + len(space.T) * eps
+        return RitzLosses(losses[:, :k], losses[:, k:], stderr[:, :k], stderr[:, k:], change, rounding)
 
-    def _turned(
-        self, ritz: _Ritz, forms: list[np.ndarray], slopes: list[np.ndarray], shares: np.ndarray
-    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """YᵀU_cY of every train and test class, and YᵀV_c."""
-        size, k = len(ritz.values), len(shares)
-        rotated = [ritz.S.T @ form[:size, :size] @ ritz.S for form in forms]
-        first = np.diag(ritz.values) - sum(share * form for share, form in zip(shares[1:], rotated[: k - 1], strict=True))
-        return [first / shares[0], *rotated], [ritz.S.T @ slope[:size] for slope in slopes]
-
-    def _on(self, ritz: _Ritz, forms: list[np.ndarray], slopes: list[np.ndarray], leading: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Losses (T, 2K) of train and test classes on Ritz vectors, and their standard errors."""
-        values, errors = zip(*(self._loss(ritz, slope, form) for slope, form in zip(slopes, forms, strict=True)), strict=True)
-        return np.stack(values, 1) + leading, np.stack(errors, 1)
-
-    def _loss(self, found: _Ritz, slope: np.ndarray, form: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _loss(
+        self, ritz: _RitzPairs, V_c: Float[np.ndarray, "M s"], U_c: Float[np.ndarray, "M M"]
+    ) -> tuple[Float[np.ndarray, " T"], Float[np.ndarray, " T"]]:
         """-(2/d) tr Vᵀ f V_c + (1/d) tr Vᵀ f U_c f V (T,): in one sum, or as a mean over probes with its standard error."""
-        f, start = found.f, found.slope
+        f, V = ritz.f, ritz.V
         if not self.probed:
-            overlap = np.einsum("ib,ib->i", slope, start)
-            quadratic = np.einsum("ti,ti->t", f @ (form * (start @ start.T)), f)
+            overlap = np.einsum("ib,ib->i", V_c, V)
+            quadratic = np.einsum("ti,ti->t", f @ (U_c * (V @ V.T)), f)
             return (quadratic - 2 * f @ overlap) / self.d, np.zeros(len(f))
-        solved = f[:, :, None] * start
-        each = (np.einsum("tib,ij,tjb->tb", solved, form, solved, optimize=True) - 2 * np.einsum("tib,ib->tb", solved, slope)) / self.d
+        X = f[:, :, None] * V
+        each = (np.einsum("tib,ij,tjb->tb", X, U_c, X, optimize=True) - 2 * np.einsum("tib,ib->tb", X, V_c)) / self.d
         return each.mean(1), each.std(1, ddof=1) / np.sqrt(each.shape[1])
 
-    def _ritz(self, size: int) -> _Ritz:
-        """The Ritz pairs of the leading part of the space; values at rounding level are 0, as in `gradient_flow`."""
-        if self._last.S.shape[0] == size:
-            return self._last
+    def _ritz_pairs(self, size: int) -> _RitzPairs:
+        """The Ritz pairs of the leading `size` columns; values at rounding level are 0, as in `gradient_flow`."""
+        if self._latest.S.shape[0] == size:
+            return self._latest
         values, S = np.linalg.eigh(self.space.T[:size, :size])
         dead = (values <= np.sqrt(self.V.shape[0]) * self._rounding(values[-1])) | (np.arange(size) < size - self.rank)
         values, S = np.where(dead, 0, values), S * ~dead
-        found = _Ritz(S, values, self._filter(values), S.T @ self.space.coordinates(self.V)[:size])
+        ritz = _RitzPairs(S, values, self._filter(values), S.T @ self.space.coordinates(self.V)[:size])
         if size == len(self.space.T):
-            self._last = found
-        return found
+            self._latest = ritz
+        return ritz
 
-    def _filter(self, values: np.ndarray) -> np.ndarray:
+    def _filter(self, values: Float[np.ndarray, " M"]) -> Float[np.ndarray, "T M"]:
         """f (T, M) at some values."""
         padded = np.pad(values, (0, 2 ** math.ceil(math.log2(len(values))) - len(values)))  # few shapes, since each is compiled
         with jax.enable_x64(True):
@@ -146,3 +171,11 @@ class Measured:
     def _rounding(self, largest: float) -> float:
         """Of the eigenvalues, ε times the largest."""
         return float(np.finfo(self.V.dtype).eps * largest)
+
+
+def _rotated(ritz: _RitzPairs, moments: _ClassMoments, shares: Float[np.ndarray, " K"]) -> _ClassMoments:
+    """YᵀU_cY of every train and test class, and YᵀV_c; U of the first train class is what the others leave of Θ."""
+    size, k = len(ritz.values), len(shares)
+    U = [ritz.S.T @ U_c[:size, :size] @ ritz.S for U_c in moments.U]
+    first = np.diag(ritz.values) - sum(share * U_c for share, U_c in zip(shares[1:], U[: k - 1], strict=True))
+    return _ClassMoments([first / shares[0], *U], [ritz.S.T @ V_c[:size] for V_c in moments.V])

@@ -8,14 +8,16 @@ with no derivative of σ. Over the noise alone (training sample x): mean = e^{-t
 (population): mean = e^{-t} w·μ_c/√d and covariance wᵀ(e^{-2t}Σ_c + ΔI)w/d. Off the diagonal r = O(1/√d), so a few orders do; on it
 r = 1 and E[φ_i²] is taken directly. Stein's lemma gives `E[φ_i ξ] = √(Δ/d) w_i a_1(i)/std_i` exactly.
 
-What is left out beyond order k is bounded entry by entry: |rest_ij| ≤ |r_ij|^{k+1} √(e_i e_j), e_i = E[φ_i²] - Σ_{j≤k} a_j(i)².
+The terms beyond order k are bounded entry by entry: |rest_ij| ≤ |r_ij|^{k+1} √(e_i e_j), e_i = E[φ_i²] - Σ_{j≤k} a_j(i)².
 """
 
-from typing import Any
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float
 
 from rfdiff.activation import Activation
 from rfdiff.diffusion import noise_variance, signal_scale
@@ -25,7 +27,7 @@ from rfdiff.simulation.quadrature import Quadrature, hermite_moments
 from rfdiff.value_types import value_type
 
 
-def product(a: jax.Array, b: jax.Array) -> jax.Array:
+def product(a: Float[Array, "m k"], b: Float[Array, "k n"]) -> Float[Array, "m n"]:
     """Matrix product in full precision: reduced-precision matrix units would ruin the small eigenvalues of U."""
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
@@ -34,7 +36,7 @@ def product(a: jax.Array, b: jax.Array) -> jax.Array:
 class MehlerTerms:
     """A second moment of the features as Mehler's series, U_ij = Σ_k (z_i·z_j)^k Σ_s a_k(i, s) a_k(j, s) off the diagonal.
 
-    Rows of U can be formed from the same rows of these parts alone, so that it need not be held whole.
+    A block of rows of U needs only the same rows of these arrays on its left, so that U need not be held whole.
 
     Args:
         unit: (p, D) unit vectors z_i, whose products are the correlations r_ij of the preactivations.
@@ -42,19 +44,25 @@ class MehlerTerms:
         energy: (p,) E φ_i², the diagonal.
     """
 
-    unit: Any
-    coefficients: Any
-    energy: Any
+    unit: Float[Array, "p D"]
+    coefficients: tuple[Float[Array, "p S"], ...]
+    energy: Float[Array, " p"]
 
     @property
-    def kept(self) -> jax.Array:
-        """(p,) part of E φ_i² that the series reaches."""
-        total: jax.Array = sum(jnp.sum(a * a, axis=1) for a in self.coefficients)  # type: ignore[assignment]
-        return total
+    def captured_energy(self) -> Float[Array, " p"]:
+        """(p,) the part Σ_k Σ_s a_k(i, s)² of E φ_i² that the series captures up to its order."""
+        return functools.reduce(jnp.add, [jnp.sum(a * a, axis=1) for a in self.coefficients])
 
 
 def train_terms(
-    W: jax.Array, x: jax.Array, share: Any, t: Any, activation: Activation, quadrature: Quadrature, order: int, rows: Rows = ALL
+    W: Float[Array, "p d"],
+    x: Float[Array, "S d"],
+    share: ArrayLike,
+    t: ArrayLike,
+    activation: Activation,
+    quadrature: Quadrature,
+    order: int,
+    rows: Rows = ALL,
 ) -> MehlerTerms:
     """Terms of the noise average over clean samples x (S, d), each of weight `share` (a number, or (S,)), for the features of W."""
     dtype, d = W.dtype, W.shape[1]
@@ -68,39 +76,50 @@ def train_terms(
 
 
 def population_terms(
-    W: jax.Array, mixture: GaussianMixture, c: int, t: Any, activation: Activation, quadrature: Quadrature, order: int, held: Rows = ALL
-) -> tuple[MehlerTerms, jax.Array]:
+    W: Float[Array, "p d"],
+    mixture: GaussianMixture,
+    c: int,
+    t: ArrayLike,
+    activation: Activation,
+    quadrature: Quadrature,
+    order: int,
+    rows: Rows = ALL,
+) -> tuple[MehlerTerms, Float[Array, " p"]]:
     """Terms of the average over the whole class c, and the factor (p,) of V_c = factor_i w_i (Stein's lemma), for the features of W."""
     dtype, d = W.dtype, W.shape[1]
     delta, scale = noise_variance(t).astype(dtype), signal_scale(t).astype(dtype)
     if mixture.factors is None:
-        rows = W * jnp.sqrt(scale * scale * jnp.asarray(mixture.variances, dtype)[c] + delta)
+        preactivation = W * jnp.sqrt(scale * scale * jnp.asarray(mixture.variances, dtype)[c] + delta)
     else:  # data and noise side by side: their covariances add up
-        rows = jnp.concatenate([scale * product(W, jnp.asarray(mixture.factors, dtype)[c]), jnp.sqrt(delta) * W], axis=1)
-    norms = jnp.sqrt(jnp.sum(rows * rows, axis=1))
+        preactivation = jnp.concatenate([scale * product(W, jnp.asarray(mixture.factors, dtype)[c]), jnp.sqrt(delta) * W], axis=1)
+    norms = jnp.sqrt(jnp.sum(preactivation * preactivation, axis=1))
     root = np.sqrt(d).astype(dtype)
     mean = scale / root * product(W, jnp.asarray(mixture.means, dtype)[c])
     coefficients, energy = hermite_moments(activation, quadrature, mean[:, None], norms / root, order)
-    terms = MehlerTerms(rows / norms[:, None], tuple(coefficients), energy[:, 0])
-    terms = jax.tree.map(held.masked, terms)
+    terms = MehlerTerms(preactivation / norms[:, None], tuple(coefficients), energy[:, 0])
+    terms = jax.tree.map(rows.masked, terms)
     return terms, jnp.sqrt(delta) * terms.coefficients[1][:, 0] / norms
 
 
-def mehler_rows(rows: MehlerTerms, terms: MehlerTerms, correlation: jax.Array, off_diagonal: jax.Array) -> jax.Array:
+def mehler_rows(
+    rows: MehlerTerms, terms: MehlerTerms, correlation: Float[Array, "b p"], off_diagonal: Bool[Array, "b p"]
+) -> Float[Array, "b p"]:
     """Rows (b, p) of a second moment, from the terms of these rows and of all; `off_diagonal` (b, p) is False on its diagonal."""
-    grams = [product(own, a.T) for own, a in zip(rows.coefficients, terms.coefficients, strict=True)]
+    grams = [product(a_rows, a.T) for a_rows, a in zip(rows.coefficients, terms.coefficients, strict=True)]
     return jnp.where(off_diagonal, _horner(correlation, grams), rows.energy[:, None])
 
 
-def truncation_rows(rows: MehlerTerms, terms: MehlerTerms, correlation: jax.Array, off_diagonal: jax.Array) -> jax.Array:
-    """Part from some rows of the squared bound on the terms beyond the order, off the diagonal; over ‖energy‖² it is relative."""
+def truncation_rows(
+    rows: MehlerTerms, terms: MehlerTerms, correlation: Float[Array, "b p"], off_diagonal: Bool[Array, "b p"]
+) -> Float[Array, ""]:
+    """Contribution of some rows to the squared bound on the terms beyond the order, off the diagonal; over ‖energy‖² it is relative."""
     order = len(terms.coefficients) - 1
     squares = jnp.where(off_diagonal, jax.lax.integer_pow(correlation, 2 * (order + 1)), 0)
-    left, right = (jnp.maximum(part.energy - part.kept, 0) for part in (rows, terms))
+    left, right = (jnp.maximum(moment.energy - moment.captured_energy, 0) for moment in (rows, terms))
     return jnp.vdot(left, product(squares, right))
 
 
-def _horner(correlation: jax.Array, terms: list[jax.Array]) -> jax.Array:
+def _horner(correlation: Float[Array, "b p"], terms: list[jax.Array]) -> Float[Array, "b p"]:
     """Σ_k r^k ∘ terms_k."""
     total = terms[-1]
     for term in terms[-2::-1]:

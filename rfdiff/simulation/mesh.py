@@ -6,24 +6,26 @@ each device of a row then holds the whole U and solves it. All communication is 
 partitioning of the orthogonalisation).
 """
 
-import numbers
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float
 
 from rfdiff.errors import InputError
 from rfdiff.simulation.feature_shards import FEATURES, SEEDS, Rows
-from rfdiff.simulation.moment_operators import Formed
-from rfdiff.value_types import static, value_type
+from rfdiff.simulation.moment_operators import Formed, Moment
+from rfdiff.value_types import as_integer, static, value_type
 
 BY_ROWS, SAME = PartitionSpec(FEATURES), PartitionSpec()
 HAS_ROWS = {"W", "U", "V"}  # fields of a moment that have a row for each feature
 
+T = TypeVar("T")
 
-def device_mesh(seeds: int | None = None, features: int | None = None, devices: Sequence[Any] | None = None) -> Mesh:
+
+def device_mesh(*, seeds: int | None = None, features: int | None = None, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A mesh for the argument `mesh` of `run_seeds` and `learning_curves`.
 
     Args:
@@ -36,9 +38,10 @@ def device_mesh(seeds: int | None = None, features: int | None = None, devices: 
     """
     chosen = list(jax.devices() if devices is None else devices)
     count = len(chosen)
-    for name, value in (("seeds", seeds), ("features", features)):
-        if value is not None and (not isinstance(value, numbers.Integral) or isinstance(value, bool) or not 1 <= value <= count):
-            raise InputError(f"{name}: {value!r}; allowed: an integer from 1 to the number of devices, {count}")
+    seeds, features = (
+        None if value is None else as_integer(name, value, 1, count, "the number of devices")
+        for name, value in (("seeds", seeds), ("features", features))
+    )
     if features is None:
         features = 1 if seeds is None else count // seeds
     rows = count // features if seeds is None else seeds
@@ -51,8 +54,8 @@ def device_mesh(seeds: int | None = None, features: int | None = None, devices: 
     return mesh
 
 
-def check_mesh(mesh: Any) -> None:
-    """Refuse what is no mesh of the axes (seeds, features), or spreads one network over several processes.
+def check_mesh(mesh: object) -> None:
+    """Refuse anything but a mesh of the axes (seeds, features) that keeps each network within one process.
 
     Raises:
         InputError: naming what is allowed.
@@ -66,7 +69,7 @@ def check_mesh(mesh: Any) -> None:
         )
 
 
-def local_part(mesh: Mesh) -> Mesh | None:
+def local_rows(mesh: Mesh) -> Mesh | None:
     """The rows of a mesh that this process has the devices of; None if it has none."""
     mine = [row for row in mesh.devices if row[0].process_index == jax.process_index()]
     return Mesh(np.stack(mine), mesh.axis_names) if mine else None
@@ -77,76 +80,75 @@ def single_rows(mesh: Mesh) -> list[Mesh]:
     return [Mesh(row[None], mesh.axis_names) for row in mesh.devices]
 
 
-def spread(mesh: Mesh, tree: Any, spec: PartitionSpec = SAME) -> Any:
+def spread(mesh: Mesh, tree: T, spec: PartitionSpec = SAME) -> T:
     """A tree with all its leaves on the devices of a mesh: the same everywhere, or by rows."""
     return jax.device_put(tree, NamedSharding(mesh, spec))
 
 
 @value_type
 class Spread:
-    """A moment of `operators` over the devices of one row of a mesh; U X and V are spread by rows, as X is.
+    """A moment of `moment_operators` over the devices of one row of a mesh; U X and V are spread by rows, as X is.
 
     Args:
-        moment: its arrays W, U and V spread by rows, `rows` naming as many parts as the row of the mesh has devices.
+        moment: its arrays W, U and V spread by rows; its `rows` has one shard for each device of the row.
         mesh: of one row.
     """
 
-    moment: Any
+    moment: Moment
     mesh: Mesh = static()
 
-    def times(self, X: jax.Array) -> jax.Array:
+    def times(self, X: Float[Array, "p b"]) -> Float[Array, "p b"]:
         """U X."""
         return self._mapped(lambda moment, X: moment.times(X), X, out=BY_ROWS)
 
-    def half_times(self, X: jax.Array) -> jax.Array:
+    def half_times(self, X: Float[Array, "p b"]) -> Float[Array, "p b"]:
         """L X with L + Lᵀ = U."""
         return self._mapped(lambda moment, X: moment.half_times(X), X, out=BY_ROWS)
 
-    def slope(self) -> jax.Array:
+    def feature_noise_moment(self) -> Float[Array, "p d"]:
         """V."""
-        return self._mapped(lambda moment: moment.slope(), out=BY_ROWS)
+        return self._mapped(lambda moment: moment.feature_noise_moment(), out=BY_ROWS)
 
-    def truncation(self) -> jax.Array:
-        """Relative bound on what the series leaves out."""
+    def truncation(self) -> Float[Array, ""]:
+        """Relative bound on the truncation error of the series."""
         return self._mapped(lambda moment: moment.truncation(), out=SAME)
 
-    def leading(self) -> jax.Array:
+    def untrained_loss(self) -> Float[Array, ""]:
         """Mean of ‖ξ‖²/d over stored draws."""
-        return self._mapped(lambda moment: moment.leading(), out=SAME)
+        return self._mapped(lambda moment: moment.untrained_loss(), out=SAME)
 
-    def matrix(self) -> jax.Array:
+    def matrix(self) -> Float[Array, "p p"]:
         """U, spread by rows."""
         return self._mapped(lambda moment: moment.matrix(), out=BY_ROWS)
 
-    def _mapped(self, function: Any, *arguments: jax.Array, out: PartitionSpec) -> Any:
+    def _mapped(self, function: Callable[..., jax.Array], *arguments: jax.Array, out: PartitionSpec) -> jax.Array:
         specs = (placement(self.moment), *(BY_ROWS for _ in arguments))
         return jax.shard_map(function, mesh=self.mesh, in_specs=specs, out_specs=out, check_vma=False)(self.moment, *arguments)
 
 
-def placement(moment: Any) -> Any:
-    """Where the arrays of a moment lie: by rows of the features, or on every device."""
+def placement(moment: Moment) -> Any:
+    """Partition of each array of a moment: by rows of the features, or the same on every device."""
     return jax.tree_util.tree_map_with_path(lambda path, _: BY_ROWS if path[0].name in HAS_ROWS else SAME, moment)
 
 
-def on_mesh(moment: Any, mesh: Mesh | None) -> Any:
-    """A moment as it is, or with its arrays on a mesh."""
+def on_mesh(moment: Moment, mesh: Mesh | None) -> Moment:
+    """The moment itself without a mesh, else with its arrays on it."""
     if mesh is None:
         return moment
     shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), placement(moment), is_leaf=lambda x: isinstance(x, PartitionSpec))
     return Spread(jax.device_put(moment, shardings), mesh)
 
 
-def rows_of(W: jax.Array, mesh: Mesh | None) -> tuple[jax.Array, Rows]:
-    """W (p, d) by rows on a mesh, filled up to equal parts, and how they are shared."""
+def rows_of(W: Float[Array, "p d"], mesh: Mesh | None) -> tuple[Float[Array, "padded d"], Rows]:
+    """W (p, d) by rows on a mesh, padded to equal shards, and how they are shared."""
     rows = Rows(len(W), 1 if mesh is None else mesh.shape[FEATURES])
-    return (W if mesh is None else spread(mesh, rows.filled(W), BY_ROWS)), rows
+    return (W if mesh is None else spread(mesh, rows.padded(W), BY_ROWS)), rows
 
 
 _matrix = jax.jit(lambda moment: moment.matrix())
-_slope = jax.jit(lambda moment: moment.slope())
+_feature_noise_moment = jax.jit(lambda moment: moment.feature_noise_moment())
 
 
-def with_matrix(moment: Any, mesh: Mesh | None) -> Any:
+def with_matrix(moment: Moment, rows: Rows, mesh: Mesh | None) -> Moment:
     """A moment that holds its U, formed once."""
-    rows = moment.rows if mesh is None else moment.moment.rows
-    return on_mesh(Formed(_matrix(moment), _slope(moment), rows), mesh)
+    return on_mesh(Formed(_matrix(moment), _feature_noise_moment(moment), rows), mesh)

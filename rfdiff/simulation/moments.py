@@ -1,10 +1,10 @@
 """Moments U_c = E_c[φ φᵀ] and V_c = E_c[φ ξᵀ] of each class at finite size (`equations`, section 6)."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Key
 
 from rfdiff.activation import Activation
 from rfdiff.diffusion import noise_variance, signal_scale
@@ -24,18 +24,25 @@ class Moments:
     Args:
         U: K matrices (p, p), E_c[φ φᵀ].
         V: K matrices (p, d), E_c[φ ξᵀ].
-        leading: (K,) E_c‖ξ‖²/d, the loss of A = 0: 1 for an exact average, the class's own mean for stored draws.
+        untrained_loss: (K,) E_c‖ξ‖²/d, the loss at A = 0: 1 for an exact average, the class's sample mean for stored draws.
         truncation: bound on ‖error of U_c‖_F/‖diag U_c‖_F of Mehler's expansion, the largest over classes; 0 for stored draws.
     """
 
-    U: tuple[jax.Array, ...]
-    V: tuple[jax.Array, ...]
-    leading: jax.Array
-    truncation: jax.Array
+    U: tuple[Float[Array, "p p"], ...]
+    V: tuple[Float[Array, "p d"], ...]
+    untrained_loss: Float[Array, " K"]
+    truncation: Float[Array, ""]
 
 
 def noise_averaged_moments(
-    W: jax.Array, x: jax.Array, t: Any, sizes: Sizes, activation: Activation, quadrature: Quadrature, order: int, rows: Rows = ALL
+    W: Float[Array, "p d"],
+    x: Float[Array, "n d"],
+    t: ArrayLike,
+    sizes: Sizes,
+    activation: Activation,
+    quadrature: Quadrature,
+    order: int,
+    rows: Rows = ALL,
 ) -> Moments:
     """Training moments with the noise averaged exactly (m = ∞).
 
@@ -47,21 +54,29 @@ def noise_averaged_moments(
         activation: σ.
         quadrature: rule of the one-dimensional averages, good for std up to max ‖w‖/√d.
         order: highest power of r.
-        rows: which features these are; the moments then have their rows alone, (p/parts, p) and (p/parts, d).
+        rows: which features these are; the moments then have their rows alone, (p/shards, p) and (p/shards, d).
     """
     stops, dtype = np.cumsum(sizes.counts), W.dtype
     U, V, bounds = [], [], []
     for count, stop in zip(sizes.counts, stops, strict=True):
         share = np.asarray(1 / count, dtype)
-        own = train_terms(W, x[stop - count : stop], share, t, activation, quadrature, order, rows)
-        moment, bound = _whole(own, rows)
+        terms = train_terms(W, x[stop - count : stop], share, t, activation, quadrature, order, rows)
+        moment, bound = _assembled(terms, rows)
         U.append(moment)
-        V.append((np.sqrt(share) * jnp.sum(own.coefficients[1], axis=1))[:, None] * own.unit)
+        V.append((np.sqrt(share) * jnp.sum(terms.coefficients[1], axis=1))[:, None] * terms.unit)
         bounds.append(bound)
     return Moments(tuple(U), tuple(V), jnp.ones(len(sizes.counts), dtype), jnp.max(jnp.stack(bounds)))
 
 
-def drawn_moments(W: jax.Array, x: jax.Array, t: Any, sizes: Sizes, activation: Activation, key: jax.Array, rows: Rows = ALL) -> Moments:
+def drawn_moments(
+    W: Float[Array, "p d"],
+    x: Float[Array, "n d"],
+    t: ArrayLike,
+    sizes: Sizes,
+    activation: Activation,
+    key: Key[Array, ""],
+    rows: Rows = ALL,
+) -> Moments:
     """Training moments over m stored noise draws per sample: plain averages over the n_c m noised samples of a class.
 
     Draw by draw, so that no array is larger than (p, n) or (p, p).
@@ -79,21 +94,21 @@ def drawn_moments(W: jax.Array, x: jax.Array, t: Any, sizes: Sizes, activation: 
     signal = signal_scale(t).astype(dtype) * x
     noise_std = jnp.sqrt(noise_variance(t)).astype(dtype)
     stops = np.cumsum(sizes.counts)
+    ranges = [slice(stop - count, stop) for count, stop in zip(sizes.counts, stops, strict=True)]
 
-    def add(draw: Any, sums: Any) -> Any:
+    def add(draw: jax.Array, sums: tuple[tuple[jax.Array, ...], tuple[jax.Array, ...], jax.Array]) -> tuple:
         noise = jax.random.normal(jax.random.fold_in(key, draw), x.shape, jnp.float32).astype(dtype)
-        own = rows.masked(feature_map(activation, W, signal + noise_std * noise), axis=1)
-        phi = rows.everywhere(own, axis=1)
+        local = rows.masked(feature_map(activation, W, signal + noise_std * noise), axis=1)
+        phi = rows.gathered(local, axis=1)
         U, V, squares = sums
-        parts = [(own[a:b], phi[a:b], noise[a:b]) for a, b in zip(stops - sizes.counts, stops, strict=True)]
         return (
-            tuple(total + product(f.T, g) for total, (f, g, _) in zip(U, parts, strict=True)),
-            tuple(total + product(f.T, e) for total, (f, _, e) in zip(V, parts, strict=True)),
-            squares + jnp.stack([jnp.sum(e * e) for *_, e in parts]),
+            tuple(total + product(local[c].T, phi[c]) for total, c in zip(U, ranges, strict=True)),
+            tuple(total + product(local[c].T, noise[c]) for total, c in zip(V, ranges, strict=True)),
+            squares + jnp.stack([jnp.sum(noise[c] * noise[c]) for c in ranges]),
         )
 
     p, d = W.shape
-    zeros = ((jnp.zeros((p, p * rows.parts), dtype),) * k, (jnp.zeros((p, d), dtype),) * k, jnp.zeros(k, dtype))
+    zeros = ((jnp.zeros((p, p * rows.shards), dtype),) * k, (jnp.zeros((p, d), dtype),) * k, jnp.zeros(k, dtype))
     U, V, squares = jax.lax.fori_loop(0, draws, add, zeros)
     terms = [np.asarray(count * draws, dtype) for count in sizes.counts]
     U = tuple(total / m for total, m in zip(U, terms, strict=True))
@@ -102,7 +117,13 @@ def drawn_moments(W: jax.Array, x: jax.Array, t: Any, sizes: Sizes, activation: 
 
 
 def population_moments(
-    W: jax.Array, mixture: GaussianMixture, t: Any, activation: Activation, quadrature: Quadrature, order: int, rows: Rows = ALL
+    W: Float[Array, "p d"],
+    mixture: GaussianMixture,
+    t: ArrayLike,
+    activation: Activation,
+    quadrature: Quadrature,
+    order: int,
+    rows: Rows = ALL,
 ) -> Moments:
     """Population moments of each class, exact: the test loss needs no test set.
 
@@ -117,23 +138,24 @@ def population_moments(
     """
     U, V, bounds = [], [], []
     for c in range(mixture.num_classes):
-        own, factor = population_terms(W, mixture, c, t, activation, quadrature, order, rows)
-        moment, bound = _whole(own, rows)
+        terms, factor = population_terms(W, mixture, c, t, activation, quadrature, order, rows)
+        moment, bound = _assembled(terms, rows)
         U.append(moment)
         V.append(factor[:, None] * W)
         bounds.append(bound)
     return Moments(tuple(U), tuple(V), jnp.ones(mixture.num_classes, W.dtype), jnp.max(jnp.stack(bounds)))
 
 
-def _whole(own: MehlerTerms, rows: Rows) -> tuple[jax.Array, jax.Array]:
-    """Own rows (p, p) of a second moment, and the relative bound on what the series of the whole leaves out."""
-    order = len(own.coefficients) - 1
-    return moment_assembly.matrix(own, rows), moment_assembly.left_out(own.unit, own.energy, own.kept, order, rows)
+def _assembled(terms: MehlerTerms, rows: Rows) -> tuple[Float[Array, "local p"], Float[Array, ""]]:
+    """This device's rows of a second moment, and the relative bound on the truncation error of the whole."""
+    order = len(terms.coefficients) - 1
+    bound = moment_assembly.truncation_bound(terms.unit, terms.energy, terms.captured_energy, order, rows)
+    return moment_assembly.matrix(terms, rows), bound
 
 
-def together(own: Moments, rows: Rows) -> Moments:
+def gathered_moments(moments: Moments, rows: Rows) -> Moments:
     """Whole moments on every device, from the rows that each holds."""
-    if rows.parts == 1:
-        return own
-    U, V = (tuple(rows.everywhere(part)[: rows.p] for part in parts) for parts in (own.U, own.V))
-    return Moments(tuple(part[:, : rows.p] for part in U), V, own.leading, own.truncation)
+    if rows.shards == 1:
+        return moments
+    U, V = (tuple(rows.gathered(matrix)[: rows.p] for matrix in matrices) for matrices in (moments.U, moments.V))
+    return Moments(tuple(matrix[:, : rows.p] for matrix in U), V, moments.untrained_loss, moments.truncation)

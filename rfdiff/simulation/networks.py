@@ -1,81 +1,86 @@
-"""Curves of networks by the solver asked for or picked, and the refusal of what does not fit in memory (`planning` has the estimates)."""
+"""Curves of networks by the solver asked for or picked, and the refusal of networks too large for memory (`solver_costs` estimates)."""
 
-import numbers
+import functools
 from collections.abc import Sequence
-from typing import Any
 
-import jax
 from jax.sharding import Mesh
+from jax.typing import DTypeLike
+from jaxtyping import Array, Key
 
 from rfdiff.curves import LearningCurves
 from rfdiff.errors import InputError
 from rfdiff.problem import Problem
-from rfdiff.rules import GradientFlow, Rule
+from rfdiff.rules import GradientFlow, Rule, Taus
 from rfdiff.samples import Samples
 from rfdiff.simulation.data_split import held_out_counts
 from rfdiff.simulation.distributed import agreed, over_processes
+from rfdiff.simulation.exact_ensemble import exact_seeds
 from rfdiff.simulation.features import floating_type, sizes_at
 from rfdiff.simulation.krylov_ensemble import krylov_seeds
 from rfdiff.simulation.mesh import check_mesh
-from rfdiff.simulation.replica import exact_seeds
 from rfdiff.simulation.replica_memory import chunk_size
-from rfdiff.simulation.seed_batches import Progress, SeedBatch, check_seeds, summarize
-from rfdiff.simulation.solver_costs import CALIBRATION, PROBES, SOLVERS, holds_matrix, plan
+from rfdiff.simulation.seed_batches import MOST_SEEDS, Progress, SeedBatch, check_progress, check_seeds, summarize
+from rfdiff.simulation.solver_costs import CALIBRATION, PROBES, SOLVERS, SolverPlan, holds_matrix, plan
+from rfdiff.value_types import as_integer
 
 
 def run_seeds(
     problem: Problem,
-    taus: Any,
+    taus: Taus,
+    *,
     d: int,
-    key: jax.Array,
+    key: Key[Array, ""],
     seeds: Sequence[int],
-    rule: Rule | None = None,
-    dtype: Any = None,
-    progress: Progress | None = None,
-    data: Samples | None = None,
+    rule: Rule = GradientFlow(),
+    dtype: DTypeLike | None = None,
     solver: str | None = None,
     tolerance: float | None = None,
     mesh: Mesh | None = None,
+    progress: Progress | None = None,
+    data: Samples | None = None,
 ) -> SeedBatch:
     """Curves of chosen replicas, for callers that checkpoint between batches; `summarize` puts batches together.
 
     Args:
         seeds: distinct replica numbers in [0, 2^32).
-        problem, taus, d, key, rule, dtype, progress, data, solver, tolerance, mesh: as in `learning_curves`.
+        problem, taus, d, key, rule, dtype, solver, tolerance, mesh, progress, data: as in `learning_curves`.
 
     Raises:
         InputError: as `learning_curves`; or seeds that repeat or are not such integers.
     """
-    numbers_ = check_seeds(seeds)
-    if progress is not None and not callable(progress):
-        raise InputError(f"progress: {progress!r}; allowed: a function of (done, total), or None")
+    replicas = check_seeds(seeds)
+    check_progress(progress)
     if mesh is not None:
         check_mesh(mesh)
-    rule = GradientFlow() if rule is None else rule
     schedule, _ = rule.schedule(taus, problem.kappa)
-    chosen = fitting_solver(problem, d, len(schedule), len(numbers_), dtype, data, solver, mesh)
+    chosen = fitting_solver(
+        problem, d=d, num_times=len(schedule), num_seeds=len(replicas), dtype=dtype, solver=solver, mesh=mesh, data=data
+    )
     if chosen == "exact":
-        return over_processes(lambda own, part: exact_seeds(problem, taus, d, key, own, rule, dtype, progress, data, part), numbers_, mesh)
-    probes = min(d, PROBES) if chosen == "krylov-probes" else None
-    free = chosen == "krylov-matrix-free" or (probes is not None and not holds_matrix(sizes_at(problem, d).p, floating_type(dtype)))
-    settings = (rule, dtype, progress, data, free, probes, tolerance)
-    return over_processes(lambda own, part: krylov_seeds(problem, taus, d, key, own, *settings, part), numbers_, mesh)
+        run = functools.partial(exact_seeds, problem, taus)
+    else:
+        probes = min(d, PROBES) if chosen == "krylov-probes" else None
+        free = chosen == "krylov-matrix-free" or (probes is not None and not holds_matrix(sizes_at(problem, d).p, floating_type(dtype)))
+        run = functools.partial(krylov_seeds, problem, taus, tolerance=tolerance, matrix_free=free, probes=probes)
+    run = functools.partial(run, d=d, key=key, rule=rule, dtype=dtype, progress=progress, data=data)
+    return over_processes(lambda share, local: run(seeds=share, mesh=local), replicas, mesh)
 
 
 def fitting_solver(
     problem: Problem,
+    *,
     d: int,
-    num_times: int,
-    num_seeds: int,
-    dtype: Any = None,
-    data: Samples | None = None,
+    num_times: int = 80,
+    num_seeds: int = 1,
+    dtype: DTypeLike | None = None,
     solver: str | None = None,
     mesh: Mesh | None = None,
+    data: Samples | None = None,
 ) -> str:
     """The solver asked for, if it fits in memory; for None the plan's choice. Small networks are not worth a measurement of the device.
 
     Args:
-        problem, d, num_times, num_seeds, dtype, data, mesh: as in `plan`; with a mesh every process gets the same answer.
+        problem, d, num_times, num_seeds, dtype, mesh, data: as in `plan`; with a mesh every process gets the same answer.
         solver: as in `learning_curves`.
 
     Raises:
@@ -87,46 +92,51 @@ def fitting_solver(
     if sizes.p <= CALIBRATION and solver in (None, "exact"):
         chunk_size(sizes, floating_type(dtype), num_times, 1, () if data is None else held_out_counts(data, problem, sizes))
         return "exact"
-    found = plan(problem, d, num_times, num_seeds, dtype, data, mesh)
-    chosen = solver or found.solver
+    costs = plan(problem, d=d, num_times=num_times, num_seeds=num_seeds, dtype=dtype, mesh=mesh, data=data)
+    chosen = solver or costs.solver
     if mesh is not None and solver is None:
         chosen = SOLVERS[agreed(SOLVERS.index(chosen or "exact"))]
-    fitting = [e.solver for e in found.estimates if e.fits]
-    if chosen in fitting:
+    if chosen in costs.fitting:
         return chosen
-    least = next(e for e in found.estimates if e.solver == (solver or "krylov-probes"))
-    available = (found.available or 0) / 2**30
-    rest = f"{', '.join(fitting)}, or " if fitting else ""
-    raise InputError(
-        f"d: {d} makes p = {found.sizes.p} features and needs about {least.bytes / 2**30:.3g} GiB in {found.dtype}, "
-        f"of {available:.3g} GiB of memory, by solver {least.solver}; allowed: {rest}a smaller d, psi_p or psi_n, or float32"
+    raise InputError(_too_large(costs, solver or "krylov-probes"))
+
+
+def _too_large(costs: SolverPlan, solver: str) -> str:
+    """Refusal of networks that do not fit by a solver: what it needs, and what would fit."""
+    need = next(estimate for estimate in costs.estimates if estimate.solver == solver)
+    others = f"{', '.join(costs.fitting)}, or " if costs.fitting else ""
+    return (
+        f"d: {costs.sizes.d} makes p = {costs.sizes.p} features and needs about {need.bytes / 2**30:.3g} GiB in {costs.dtype}, "
+        f"of {(costs.available or 0) / 2**30:.3g} GiB of memory, by solver {solver}; "
+        f"allowed: {others}a smaller d, psi_p or psi_n, or float32"
     )
 
 
 def learning_curves(
     problem: Problem,
-    taus: Any,
+    taus: Taus,
+    *,
     d: int,
-    key: jax.Array,
+    key: Key[Array, ""],
     num_seeds: int,
-    rule: Rule | None = None,
-    dtype: Any = None,
-    progress: Progress | None = None,
-    data: Samples | None = None,
+    rule: Rule = GradientFlow(),
+    dtype: DTypeLike | None = None,
     solver: str | None = None,
     tolerance: float | None = None,
     mesh: Mesh | None = None,
+    progress: Progress | None = None,
+    data: Samples | None = None,
 ) -> LearningCurves:
     """Per-class learning curves of real networks in dimension d: mean and standard error over independent replicas.
 
-    Each replica draws centroid directions, W, samples (and noise, for finite m) of its own. Nothing is assumed Gaussian: features are
+    Each replica draws its own centroid directions, W, samples (and noise, for finite m). Nothing is assumed Gaussian: features are
     σ(W x/√d), and the noise average (m = ∞) and the test loss are exact up to the `truncation` that `run_seeds` bounds.
 
     With `data`, each replica draws n_c training samples of class c from the data set in place of the mixture, without replacement,
     and its test loss is that on other samples of the class, averaged over their noise exactly. The problem's mixture then gives the
     class fractions, and the loss of *its* exact score as `optimal_loss`: the score of real data is not known, so that
     `score_error` is the excess over the best loss on the mixture, and negative where the network does better than that. Replicas share
-    the data set, and the standard errors leave out that another data set would give other samples.
+    the data set, so the standard errors do not include the variation between data sets.
 
     Args:
         problem: mixture, activation, t, ψ_p, ψ_n, m.
@@ -134,25 +144,28 @@ def learning_curves(
         d: dimension.
         key: JAX random key; replica r uses fold_in(key, r), so more seeds never change the old ones.
         num_seeds: replicas S ≥ 1; with one the standard errors are NaN.
-        rule: training rule; None is GradientFlow().
+        rule: training rule.
         dtype: float64 or float32; None is float64 on a CPU, float32 on an accelerator. The same seed is the same network in both.
             Losses in float32 stay within 1e-4 of float64 but for late times (κτλ > 1 of the smallest λ) with λ_min below about
             5e-5 λ_max: p near n m, or t of 0.01 and less.
-        progress: called on the host with (replicas done, replicas in all) after each chunk.
-        data: labelled samples of dimension d, classes in the order of the mixture's; None for draws of the mixture.
         solver: "exact", "krylov", "krylov-matrix-free" or "krylov-probes"; None for the choice of `plan`.
         tolerance: numerical error of the losses at which a Krylov space is large enough; None for 1e-8 (1e-4 in float32).
         mesh: from `device_mesh`; None for one device. Numbers do not depend on it, to rounding. With a mesh of several processes
-            every one calls this with the same arguments and gets the same result; each tells `progress` of its own seeds.
+            every one calls this with the same arguments and gets the same result; each reports `progress` of its own seeds.
+        progress: called on the host with (replicas done, replicas in all) after each chunk; or None.
+        data: labelled samples of dimension d, classes in the order of the mixture's; None for draws of the mixture.
 
     Returns:
-        `LearningCurves` with `per_seed`, source "simulation" and, from the exact flow alone, `spectrum`; `error_estimate` is that of a
-        Krylov space, NaN from the exact flow.
+        `LearningCurves` with `per_seed`, source "simulation" and, from the exact flow alone, `spectrum`; `error_estimate` as in
+        `summarize`.
 
     Raises:
         InputError: malformed arguments; d too small; a network that does not fit in memory; a step size that diverges; data of another
             dimension or other classes than the problem's, or with too few samples of a class.
     """
-    if not isinstance(num_seeds, numbers.Integral) or isinstance(num_seeds, bool) or num_seeds < 1:
-        raise InputError(f"num_seeds: {num_seeds!r}; allowed: an integer >= 1")
-    return summarize([run_seeds(problem, taus, d, key, range(int(num_seeds)), rule, dtype, progress, data, solver, tolerance, mesh)])
+    seeds = range(as_integer("num_seeds", num_seeds, 1, MOST_SEEDS))
+    batch = run_seeds(
+        problem, taus, d=d, key=key, seeds=seeds, rule=rule, dtype=dtype, solver=solver, tolerance=tolerance, mesh=mesh,
+        progress=progress, data=data,
+    )  # fmt: skip
+    return summarize([batch])

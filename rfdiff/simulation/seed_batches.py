@@ -1,17 +1,21 @@
 """Curves of some replicas, and their mean and standard error: what every solver returns, and how the seeds of a run are put together."""
 
+import dataclasses
 import math
-import numbers
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Float, Int
 
-from rfdiff.curves import EmpiricalSpectrum, LearningCurves
+from rfdiff.curves import CURVE_NAMES, EmpiricalSpectrum, LearningCurves
 from rfdiff.errors import InputError
-from rfdiff.value_types import static, value_type
+from rfdiff.value_types import static, value_type, whole_number
 
-Progress = Callable[[int, int], None]
+MOST_SEEDS = 10**6  # of one run: standard errors fall as 1/√S, and nobody waits for more
+OPTIONAL = ("eigenvalues", "class_weights", "error_estimate", "probe_stderr")  # not every solver has them
+PLAIN = ("kappa", "dimension", "dtype")  # fields that are no arrays
+
+Progress = Callable[[int, int], object]  # called with (units done, units in all)
 
 
 @value_type
@@ -28,30 +32,53 @@ class SeedBatch:
         optimal_loss: (K,) loss of the exact score of the problem's mixture at the realised d.
         weights: (K,) class fractions of the problem.
         kappa: κ = 2Δ/ψ_p.
-        error_estimate: (S,) numerical error of the losses; NaN from the exact flow, which leaves rounding alone.
+        error_estimate: (S,) numerical error of the solver in the losses; 0 from the exact flow, which solves U to rounding.
         probe_stderr: (3, S, T, K) standard errors over random probes of the train loss, test loss and score error; None without probes.
         dimension, dtype: as in `LearningCurves`.
     """
 
-    seeds: Any
-    taus: Any
-    train_loss: Any
-    test_loss: Any
-    score_error: Any
-    eigenvalues: Any
-    class_weights: Any
-    truncation: Any
-    optimal_loss: Any
-    weights: Any
-    kappa: Any
-    error_estimate: Any = None
-    probe_stderr: Any = None
+    seeds: Int[np.ndarray, " S"]
+    taus: Float[np.ndarray, " T"]
+    train_loss: Float[np.ndarray, "S T K"]
+    test_loss: Float[np.ndarray, "S T K"]
+    score_error: Float[np.ndarray, "S T K"]
+    eigenvalues: Float[np.ndarray, "S p"] | None
+    class_weights: Float[np.ndarray, "S p K"] | None
+    truncation: Float[np.ndarray, " S"]
+    optimal_loss: Float[np.ndarray, " K"]
+    weights: Float[np.ndarray, " K"]
+    kappa: float
+    error_estimate: Float[np.ndarray, " S"] | None = None
+    probe_stderr: Float[np.ndarray, "3 S T K"] | None = None
     dimension: int = static(default=0)
     dtype: str = static(default="float64")
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Every field as a named array, without those that are None: what a file of kept seeds holds."""
+        values = ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))
+        return {name: np.asarray(value) for name, value in values if value is not None}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "SeedBatch":
+        """The batch of `to_arrays`.
+
+        Raises:
+            InputError: an array that is missing, or one that is no field of a batch.
+        """
+        names = {field.name for field in dataclasses.fields(cls)}
+        missing, foreign = sorted(names - {*arrays, *OPTIONAL}), sorted({*arrays} - names)
+        if missing or foreign:
+            problem = f"{missing[0]} is missing" if missing else f"{foreign[0]} is no field of it"
+            raise InputError(f"batch: {problem}; allowed: the arrays of one SeedBatch")
+        plain = {name: np.asarray(arrays[name]).item() for name in PLAIN}
+        return cls(**{**dict.fromkeys(OPTIONAL), **arrays, **plain})
 
 
 def summarize(batches: Sequence[SeedBatch]) -> LearningCurves:
     """Mean and standard error over all replicas of some batches, in the order of their seeds.
+
+    Its `error_estimate` is the largest numerical error of any replica: that of its solver, and the truncation of its exact averages, which
+    changes the losses by less than its own size unless λ_min is smaller than that share of λ_max (then late times may change more).
 
     Raises:
         InputError: no batch; batches of different runs; a seed that occurs twice.
@@ -59,35 +86,27 @@ def summarize(batches: Sequence[SeedBatch]) -> LearningCurves:
     if len(batches) == 0:
         raise InputError("batches: none given; allowed: at least one SeedBatch")
     first = batches[0]
-    for batch in batches[1:]:
-        same = all(np.array_equal(getattr(batch, f), getattr(first, f)) for f in ("taus", "weights", "kappa", "optimal_loss"))
-        if not same or (batch.dimension, batch.dtype) != (first.dimension, first.dtype):
-            raise InputError(
-                f"batches: one of d = {batch.dimension} in {batch.dtype} beside one of d = {first.dimension} in {first.dtype}, or of "
-                "another problem or time grid; allowed: batches of one run"
-            )
+    _check_one_run(batches)
     seeds = np.concatenate([batch.seeds for batch in batches])
-    if len(np.unique(seeds)) != len(seeds):
-        raise InputError(f"batches: seeds {sorted(seeds.tolist())} occur more than once; allowed: each replica once")
     order = np.argsort(seeds)
 
     def gather(name: str) -> np.ndarray:
         return np.concatenate([getattr(batch, name) for batch in batches])[order]
 
-    per_seed = {name: gather(name) for name in ("train_loss", "test_loss", "score_error")}
+    per_seed = {name: gather(name) for name in CURVE_NAMES}
     means = {name: value.mean(axis=0) for name, value in per_seed.items()}
     errors = {f"{name}_stderr": _standard_error(value) for name, value in per_seed.items()}
     if len(seeds) == 1 and first.probe_stderr is not None:  # with more seeds their spread holds that of the probes
         errors = {f"{name}_stderr": value[0] for name, value in zip(per_seed, first.probe_stderr, strict=True)}
     whole = all(batch.eigenvalues is not None for batch in batches)
-    estimates = [np.nan if batch.error_estimate is None else float(np.max(batch.error_estimate)) for batch in batches]
+    solved = [0.0 if batch.error_estimate is None else np.nan_to_num(batch.error_estimate) for batch in batches]
     return LearningCurves(
         taus=first.taus,
         **means,
         optimal_loss=first.optimal_loss,
         weights=first.weights,
         kappa=first.kappa,
-        error_estimate=max(estimates) if not np.isnan(estimates).any() else math.nan,
+        error_estimate=max(float(np.max(batch.truncation + error)) for batch, error in zip(batches, solved, strict=True)),
         **errors,
         per_seed=per_seed,
         spectrum=EmpiricalSpectrum(gather("eigenvalues"), gather("class_weights")) if whole else None,
@@ -97,7 +116,22 @@ def summarize(batches: Sequence[SeedBatch]) -> LearningCurves:
     )
 
 
-def _standard_error(values: np.ndarray) -> np.ndarray:
+def _check_one_run(batches: Sequence[SeedBatch]) -> None:
+    """Refuse batches of different runs, and seeds that occur twice."""
+    first = batches[0]
+    for batch in batches[1:]:
+        same = all(np.array_equal(getattr(batch, f), getattr(first, f)) for f in ("taus", "weights", "kappa", "optimal_loss"))
+        if not same or (batch.dimension, batch.dtype) != (first.dimension, first.dtype):
+            raise InputError(
+                f"batches: one of d = {batch.dimension} in {batch.dtype} beside one of d = {first.dimension} in {first.dtype}, or of "
+                "another problem or time grid; allowed: batches of one run"
+            )
+    numbers, counts = np.unique(np.concatenate([batch.seeds for batch in batches]), return_counts=True)
+    if np.any(counts > 1):
+        raise InputError(f"batches: seed {numbers[counts > 1][0]} occurs more than once; allowed: each replica once")
+
+
+def _standard_error(values: Float[np.ndarray, "S T K"]) -> Float[np.ndarray, "T K"]:
     if len(values) == 1:
         return np.full(values.shape[1:], np.nan)
     return values.std(axis=0, ddof=1) / math.sqrt(len(values))
@@ -107,10 +141,27 @@ def check_seeds(seeds: Sequence[int]) -> list[int]:
     """Replica numbers as integers.
 
     Raises:
-        InputError: none given, repeated ones, or numbers that are not integers in [0, 2^32).
+        InputError: none given, more than `MOST_SEEDS`, repeated ones, or numbers that are not integers in [0, 2^32).
     """
-    values = list(seeds)
-    good = all(isinstance(r, numbers.Integral) and not isinstance(r, bool) and 0 <= r < 2**32 for r in values)
-    if not values or not good or len(set(values)) != len(values):
-        raise InputError(f"seeds: {values!r}; allowed: one or more distinct integers in [0, 2^32)")
-    return [int(r) for r in values]
+    try:
+        count = len(seeds)
+    except TypeError:  # no collection at all
+        count = 0
+    if not 1 <= count <= MOST_SEEDS:
+        shown = repr(seeds) if count == 0 else f"{count} of them"
+        raise InputError(f"seeds: {shown}; allowed: one or more distinct integers in [0, 2^32), at most {MOST_SEEDS:g} of them")
+    numbers = [whole_number(seed) for seed in seeds]
+    replicas = [r for r in numbers if r is not None and 0 <= r < 2**32]
+    if len(set(replicas)) != count:
+        raise InputError(f"seeds: {list(seeds)!r:.200}; allowed: one or more distinct integers in [0, 2^32)")
+    return replicas
+
+
+def check_progress(progress: object) -> None:
+    """Refuse a progress report that cannot be called.
+
+    Raises:
+        InputError: neither a callable nor None.
+    """
+    if progress is not None and not callable(progress):
+        raise InputError(f"progress: {progress!r}; allowed: a function of (done, total), or None")

@@ -8,12 +8,13 @@ import dataclasses
 import functools
 import math
 import time
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jax.typing import DTypeLike
 
 from rfdiff.machine_memory import available_bytes
 from rfdiff.problem import Problem
@@ -24,12 +25,14 @@ from rfdiff.simulation.features import Sizes, floating_type, sizes_at
 from rfdiff.simulation.moment_assembly import PANEL_VALUES
 from rfdiff.simulation.moment_operators import block_values
 from rfdiff.simulation.pieces import piece
-from rfdiff.simulation.replica_memory import layout_for, replica_bytes
+from rfdiff.simulation.replica_memory import Layout, layout_for, replica_bytes
+from rfdiff.simulation.seed_batches import MOST_SEEDS
+from rfdiff.value_types import as_integer
 
 SOLVERS = ("exact", "krylov", "krylov-matrix-free", "krylov-probes")
 PROBES = 16
-# Measured on two cores: eigh works at this part of the rate of large products, counting 9 p³ operations; elementwise work of Mehler's
-# series and filters at this part of it.
+# Measured on two cores: eigh works at this fraction of the rate of large products, counting 9 p³ operations; elementwise work of Mehler's
+# series and filters at this fraction of it.
 EIGH_SHARE, ELEMENTWISE_SHARE = 0.85, 0.05
 STEPS = 18  # blocks until every training time is resolved to 1e-8, seen at ψ_p from 8 to 64; at most p/d, where the space is the whole
 CALIBRATION = 1024
@@ -77,6 +80,11 @@ class SolverPlan:
     estimates: tuple[Estimate, ...]
     solver: str | None
 
+    @property
+    def fitting(self) -> list[str]:
+        """The solvers whose memory is there."""
+        return [estimate.solver for estimate in self.estimates if estimate.fits]
+
     def __str__(self) -> str:
         """A table, one line a solver."""
         memory = "unknown" if self.available is None else f"{self.available / 2**30:.3g} GiB"
@@ -95,12 +103,13 @@ class SolverPlan:
 
 def plan(
     problem: Problem,
+    *,
     d: int,
     num_times: int = 80,
     num_seeds: int = 1,
-    dtype: Any = None,
-    data: Samples | None = None,
+    dtype: DTypeLike | None = None,
     mesh: Mesh | None = None,
+    data: Samples | None = None,
 ) -> SolverPlan:
     """Memory, work and time of every solver for networks of a problem in dimension d, and the one that `solver=None` takes.
 
@@ -111,78 +120,98 @@ def plan(
     Args:
         problem: the problem.
         d: dimension.
-        num_times: training times.
-        num_seeds: networks.
+        num_times: training times T ≥ 1.
+        num_seeds: networks S ≥ 1.
         dtype: floating type; None for the device's own.
-        data: a data set in place of the mixture, or None.
         mesh: of devices, or None for one. The devices of a row share the memory of a Krylov space, not that of the exact flow; those of a
             CPU have one memory for the networks of all rows.
+        data: a data set in place of the mixture, or None.
 
     Raises:
-        InputError: as `sizes_at`; an unknown dtype; data that do not fit the problem.
+        InputError: as `sizes_at`; an unknown dtype; numbers out of range; data that do not fit the problem.
     """
     name, sizes = floating_type(dtype), sizes_at(problem, d)
+    num_times, num_seeds = as_integer("num_times", num_times, 1), as_integer("num_seeds", num_seeds, 1, MOST_SEEDS)
     held_out = () if data is None else held_out_counts(data, problem, sizes)
     layout = layout_for(problem, sizes, name, held_out)
     available, rate = available_bytes(), product_rate(name)
-    costs = {solver: _cost(solver, sizes, name, num_times, layout.train_order, layout.test_order, held_out, rate) for solver in SOLVERS}
-    if mesh is not None:
-        costs = {solver: _shared(solver, cost, mesh) for solver, cost in costs.items()}
-    estimates = tuple(
-        Estimate(solver, size, flops, seconds, available is None or size <= available) for solver, (size, flops, seconds) in costs.items()
-    )
-    fitting = [e for e in estimates if e.fits]
-    whole = [e for e in fitting if e.solver != "krylov-probes"]
-    best = estimates[0] if estimates[0].fits else min(whole or fitting, key=lambda e: e.seconds, default=None)
-    return SolverPlan(sizes, name, num_seeds, available, rate, estimates, None if best is None else best.solver)
+    estimates = []
+    for solver in SOLVERS:
+        cost = _exact_cost(layout, num_times) if solver == "exact" else _krylov_cost(solver, layout)
+        if mesh is not None:
+            cost = _shared(solver, cost, mesh)
+        fits = available is None or cost.bytes <= available
+        estimates.append(Estimate(solver, cost.bytes, cost.flops, cost.work / rate, fits))
+    fitting = [estimate for estimate in estimates if estimate.fits]
+    without_probes = [estimate for estimate in fitting if estimate.solver != "krylov-probes"]
+    best = estimates[0] if estimates[0].fits else min(without_probes or fitting, key=lambda e: e.seconds, default=None)
+    return SolverPlan(sizes, name, num_seeds, available, rate, tuple(estimates), None if best is None else best.solver)
 
 
-def _shared(solver: str, cost: tuple[float, float, float], mesh: Mesh) -> tuple[float, float, float]:
-    """Bytes of a device's memory, operations in all and seconds of one network whose features are spread over a row of a mesh.
+class _Cost(NamedTuple):
+    """Bytes of memory and operations of one network, and `work`: operations weighed by how slow they are beside large products."""
+
+    bytes: float
+    flops: float
+    work: float
+
+
+def _shared(solver: str, cost: _Cost, mesh: Mesh) -> _Cost:
+    """Bytes of a device's memory, operations in all and work of one network whose features are spread over a row of a mesh.
 
     The devices of a CPU share one memory, in which each row of this process has a network (exact flow: each device), and one processor.
     """
-    (size, flops, seconds), parts = cost, mesh.shape[FEATURES]
+    devices = mesh.shape[FEATURES]
     if mesh.devices.flat[0].platform == "cpu":
         rows = sum(row[0].process_index == jax.process_index() for row in mesh.devices)
-        return size * rows * (parts if solver == "exact" else 1), flops, seconds
-    return cost if solver == "exact" else (size / parts, flops, seconds / parts)
+        return cost._replace(bytes=cost.bytes * rows * (devices if solver == "exact" else 1))
+    return cost if solver == "exact" else cost._replace(bytes=cost.bytes / devices, work=cost.work / devices)
 
 
-def _cost(
-    solver: str, sizes: Sizes, dtype: str, num_times: int, train_order: int, test_order: int, held_out: tuple[int, ...], rate: float
-) -> tuple[float, float, float]:
-    """Bytes, operations and seconds of one network."""
-    p, n, d, k, item = sizes.p, sizes.n, sizes.d, len(sizes.counts), np.dtype(dtype).itemsize
+def _moment_work(layout: Layout) -> tuple[float, float, float]:
+    """Operations that form the training U once, those of all tested U_c, and the elementwise ones of the series of all of them."""
+    sizes = layout.sizes
+    p, k, averaged = sizes.p, len(sizes.counts), sizes.draws is None
     # half of what is symmetric is formed, and applied in quadratic forms
-    assembly = p * p * n * (train_order + 1.0 if sizes.draws is None else 2.0 * sizes.draws)
-    tested = p * p * (d + sum(held_out) * (train_order + 1.0))
-    elementwise = p * p / 2 * (2.0 * train_order * (sizes.draws is None) + 2.0 * k * (test_order if not held_out else train_order))
-    if solver == "exact":
-        rotations = 2.0 * p**3 * (2 * k - 1) * 1.5
-        flops = assembly + k * tested + 9.0 * p**3 + rotations
-        seconds = (assembly + k * tested + rotations + 9.0 * p**3 / EIGH_SHARE + elementwise / ELEMENTWISE_SHARE) / rate
-        return replica_bytes(sizes, dtype, num_times, train_order, held_out), flops, seconds
+    training = p * p * sizes.n * (layout.train_order + 1.0 if sizes.draws is None else 2.0 * sizes.draws)
+    tested = k * p * p * (sizes.d + sum(layout.held_out) * (layout.train_order + 1.0))
+    test_order = layout.train_order if layout.held_out else layout.test_order
+    return training, tested, p * p / 2 * (2.0 * layout.train_order * averaged + 2.0 * k * test_order)
+
+
+def _exact_cost(layout: Layout, num_times: int) -> _Cost:
+    """One network by the exact flow."""
+    sizes, k = layout.sizes, len(layout.sizes.counts)
+    training, tested, elementwise = _moment_work(layout)
+    decomposition, rotations = 9.0 * sizes.p**3, 2.0 * sizes.p**3 * (2 * k - 1) * 1.5
+    work = training + tested + rotations + decomposition / EIGH_SHARE + elementwise / ELEMENTWISE_SHARE
+    size = replica_bytes(sizes, layout.dtype, num_times, layout.train_order, layout.held_out)
+    return _Cost(size, training + tested + decomposition + rotations, work)
+
+
+def _krylov_cost(solver: str, layout: Layout) -> _Cost:
+    """One network by a Krylov space."""
+    sizes, item = layout.sizes, np.dtype(layout.dtype).itemsize
+    p, n, d, k = sizes.p, sizes.n, sizes.d, len(sizes.counts)
+    training, tested, elementwise = _moment_work(layout)
     width = min(d, PROBES) if solver == "krylov-probes" else d
     steps = min(math.ceil(p / width), STEPS * (1 if width == d else 4))
     basis = min(p, steps * width)
+    free = solver == "krylov-matrix-free" or (solver == "krylov-probes" and not holds_matrix(p, layout.dtype))
+    passes = steps if free else 1
     applied = 2.0 * p * p * width * steps
     growth = 12.0 * p * width**2 * steps**2 / 2
-    forms = (p * p * basis + 2.0 * p * basis**2) * (2 * k - 1) + k * tested + assembly
-    small = 9.0 * basis**3 / EIGH_SHARE * 3
-    free = solver == "krylov-matrix-free" or (solver == "krylov-probes" and not holds_matrix(p, dtype))
-    assembled = assembly * (steps if free else 1)
-    passes = (steps if free else 1) + 1
-    flops = assembled + applied + growth + forms
-    seconds = (flops + small + elementwise * passes / ELEMENTWISE_SHARE) / rate
-    held = (
+    forms = (p * p * basis + 2.0 * p * basis**2) * (2 * k - 1) + tested + training
+    flops = training * passes + applied + growth + forms
+    decompositions = 9.0 * basis**3 / EIGH_SHARE * 3
+    entries = (
         (2 * k + 4) * p * d
         + (4 * basis + 3 * width) * p
-        + 2 * min(block_values(), p * n * (train_order + 1))
-        + (train_order + 4) * PANEL_VALUES
+        + 2 * min(block_values(), p * n * (layout.train_order + 1))
+        + (layout.train_order + 4) * PANEL_VALUES
     )
-    size = item * (held + (0 if free else 3 * p * p)) + 8 * (2 * k + 4) * basis**2
-    return size, flops, seconds
+    size = item * (entries + (0 if free else 3 * p * p)) + 8 * (2 * k + 4) * basis**2
+    return _Cost(size, flops, flops + decompositions + elementwise * (passes + 1) / ELEMENTWISE_SHARE)
 
 
 def holds_matrix(p: int, dtype: str) -> bool:

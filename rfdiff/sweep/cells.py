@@ -5,7 +5,6 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import numpy as np
@@ -47,7 +46,7 @@ class Task:
     taus: tuple[float, ...] | None
     points: int | None
     rule: str
-    rule_numbers: tuple[tuple[str, Any], ...]
+    rule_numbers: tuple[tuple[str, float | list[float]], ...]
     dtype: str | None
     tolerance: float | None
     random_seed: int | None
@@ -88,21 +87,29 @@ def cells_of(sweep: Sweep, of: Mapping[str, str]) -> list[Cell]:
         of: versions that the hashes are made with, `versions()` or those of a manifest.
     """
     groups = [tuple(range(s, min(s + sweep.seeds_per_cell, sweep.seeds))) for s in range(0, sweep.seeds, sweep.seeds_per_cell)]
-    numbers = tuple(rule_numbers(sweep.rule).items())
-    common: dict[str, Any] = {"taus": sweep.taus, "rule": sweep.rule_name, "rule_numbers": numbers}
-    common["points"] = sweep.points if sweep.taus is None and sweep.rule_name != "ridge" else None
     texts = [problem.to_toml() for problem in sweep.problems]
+    closed = Task(
+        problem="",
+        solver=THEORY,
+        d=None,
+        seeds=(),
+        taus=sweep.taus,
+        points=sweep.points if sweep.taus is None and sweep.rule_name != "ridge" else None,
+        rule=sweep.rule_name,
+        rule_numbers=tuple(rule_numbers(sweep.rule).items()),
+        dtype=None,
+        tolerance=THEORY_TOLERANCE if sweep.tolerance is None else sweep.tolerance,
+        random_seed=None,
+    )
     tasks: list[tuple[int, Task]] = []
     if THEORY in sweep.solvers:
-        closed: dict[str, Any] = {"d": None, "seeds": (), "dtype": None, "random_seed": None}
-        closed["tolerance"] = THEORY_TOLERANCE if sweep.tolerance is None else sweep.tolerance
-        tasks += [(i, Task(problem=text, solver=THEORY, **closed, **common)) for i, text in enumerate(texts)]
-    drawn: dict[str, Any] = {"dtype": sweep.dtype, "random_seed": sweep.random_seed, **common}
+        tasks += [(i, dataclasses.replace(closed, problem=text)) for i, text in enumerate(texts)]
     for solver in sweep.networks:
         tolerance = None if solver == "exact" else sweep.tolerance
+        drawn = dataclasses.replace(closed, solver=solver, dtype=sweep.dtype, tolerance=tolerance, random_seed=sweep.random_seed)
         for d in sweep.dimensions:
             for i, text in enumerate(texts):
-                tasks += [(i, Task(problem=text, solver=solver, d=d, seeds=g, tolerance=tolerance, **drawn)) for g in groups]
+                tasks += [(i, dataclasses.replace(drawn, problem=text, d=d, seeds=group)) for group in groups]
     return [Cell(cell_name(task, of), i, task) for i, task in tasks]
 
 
@@ -134,7 +141,7 @@ def compute(task: Task) -> LearningCurves:
     else:
         key = jax.random.fold_in(jax.random.key(task.random_seed), task.d)
         batch = simulation.run_seeds(
-            problem, taus, task.d, key, task.seeds, rule=rule, dtype=task.dtype, solver=task.solver, tolerance=task.tolerance
+            problem, taus, d=task.d, key=key, seeds=task.seeds, rule=rule, dtype=task.dtype, solver=task.solver, tolerance=task.tolerance
         )
         curves = simulation.summarize([batch])
     check_finite(curves, problem)

@@ -12,13 +12,16 @@ import logging
 import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rfdiff.errors import InputError
 from rfdiff.sweep.cells import Cell, compute
 from rfdiff.sweep.outcome import Compute, Outcome, attempt
 from rfdiff.sweep.running import Execute, Outcomes
 from rfdiff.sweep.workers import supervised
+
+if TYPE_CHECKING:
+    import distributed
 
 RESUBMISSIONS = 2  # of a cell that the scheduler gave up; it does so when `distributed.scheduler.allowed-failures` (3) is exceeded
 WINDOW = 1000  # cells submitted at once, and four a thread where there are more: curves wait in the workers until they are written
@@ -53,7 +56,7 @@ def on_dask(address: str | None = None, workers: int | None = None, function: Co
     return execute
 
 
-def _connected(address: str | None, workers: int | None, stack: contextlib.ExitStack) -> Any:
+def _connected(address: str | None, workers: int | None, stack: contextlib.ExitStack) -> "distributed.Client":
     """A client of the cluster, closed with the stack."""
     import distributed
 
@@ -79,7 +82,7 @@ def _connected(address: str | None, workers: int | None, stack: contextlib.ExitS
     return client
 
 
-def _computed(client: Any, cells: Sequence[Cell], expected: Mapping[str, str], function: Compute) -> Outcomes:
+def _computed(client: "distributed.Client", cells: Sequence[Cell], expected: Mapping[str, str], function: Compute) -> Outcomes:
     """Outcomes in the order in which they come; at most a window of cells is submitted at a time."""
     import distributed
 
@@ -102,9 +105,9 @@ def _computed(client: Any, cells: Sequence[Cell], expected: Mapping[str, str], f
     fill()
     try:
         while flying:
-            cell, future = flying.pop(next(stream).key)
+            cell, future = flying.pop(str(next(stream).key))
             if future.status == "lost":  # its worker died before the curves were fetched; the scheduler computes them again
-                flying[future.key] = (cell, future)
+                flying[str(future.key)] = (cell, future)
                 stream.add(future)
                 continue
             outcome = _outcome(future)
@@ -117,13 +120,13 @@ def _computed(client: Any, cells: Sequence[Cell], expected: Mapping[str, str], f
                 fill()
     except (OSError, asyncio.CancelledError, concurrent.futures.CancelledError) as err:  # the last two: futures that nobody will answer
         flying.clear()  # nobody is there to cancel them
-        raise ConnectionError("the Dask scheduler is gone; finished cells are kept, the same command goes on from them") from err
+        raise ConnectionError("the Dask scheduler is gone; finished cells are kept, the same command resumes from them") from err
     finally:
         if flying:
             client.cancel([future for _, future in flying.values()])
 
 
-def _outcome(future: Any) -> Outcome | None:
+def _outcome(future: "distributed.Future") -> Outcome | None:
     """Outcome of a future that is done; None if the workers that had it died.
 
     Raises:

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tomli_w
@@ -17,6 +16,8 @@ from rfdiff.sweep.cells import Cell
 from rfdiff.sweep.folder import DONE, FAILED, MISSING, Folder, Manifest
 from rfdiff.sweep.specification import THEORY
 
+Values = tuple[tuple[str, ...], np.ndarray]  # axes beside those of the sweep, values
+Variable = tuple[tuple[str, ...], np.ndarray, dict[str, str]]  # axes, values and attributes
 CONTENT = "sweep"
 SKIPPED = "skipped"  # state of a cell whose file is bad, in a collection that skips those
 MOST_NAMED = 20
@@ -53,7 +54,7 @@ def collect(out: str | Path, skip_bad: bool = False) -> xr.Dataset:
                 found[cell.name] = _load(folder, cell, manifest.versions)
             elif states[cell.name] == FAILED:
                 diagnoses[cell.name] = folder.diagnosis(cell.name)
-        except ValueError as err:
+        except InputError as err:
             bad.append(str(err))
             states[cell.name], diagnoses[cell.name] = SKIPPED, str(err).rsplit("/", 1)[-1]
     if bad and not skip_bad:
@@ -109,7 +110,7 @@ class _Arrays:
         for cell in self.cells:
             if cell.name in found:
                 tau[cell.index, : np.size(found[cell.name].taus)] = found[cell.name].taus
-        variables: dict[str, Any] = {"tau": ((*self.axes, "time"), tau.reshape(*self.shape, length), {"long_name": "training time"})}
+        variables: dict[str, Variable] = {"tau": ((*self.axes, "time"), tau.reshape(*self.shape, length), {"long_name": "training time"})}
         if self.with_theory:
             cells = [cell for cell in self.cells if cell.task.solver == THEORY]
             variables |= self._theory(cells, found, length) | self._states(cells, states, diagnoses, "theory_", ())
@@ -119,37 +120,39 @@ class _Arrays:
         dataset = xr.Dataset(variables, self._coordinates(), self._attributes(states.values()))
         return dataset.set_coords("tau")
 
-    def _coordinates(self) -> dict[str, Any]:
+    def _coordinates(self) -> dict[str, object]:
         sweep = self.sweep
-        named: dict[str, Any] = {name: (name, values, {"spacing": sweep.scales[name]}) for name, values in sweep.axes.items()}
+        named: dict[str, object] = {name: (name, values, {"spacing": sweep.scales[name]}) for name, values in sweep.axes.items()}
         if self.with_networks:
             named |= {"solver": list(sweep.networks), "d": list(sweep.dimensions), "seed": np.arange(sweep.seeds)}
         return {**named, "class": np.arange(self.k), "quantity": list(QUANTITIES)}
 
-    def _attributes(self, states: Iterable[str]) -> dict[str, Any]:
+    def _attributes(self, states: Iterable[str]) -> dict[str, str | float]:
         counts = list(states)
         text = tomli_w.dumps(self.sweep.document)
         named = {state: counts.count(state) for state in (DONE, FAILED, MISSING)}
         return {"content": CONTENT, "specification": text, "axes": ", ".join(self.axes), "q": Q, "cells": len(counts), **named}
 
-    def _states(self, cells: list[Cell], states: dict[str, str], diagnoses: dict[str, str], prefix: str, dims: tuple[str, ...]) -> Any:
+    def _states(
+        self, cells: list[Cell], states: dict[str, str], diagnoses: dict[str, str], prefix: str, dims: tuple[str, ...]
+    ) -> dict[str, Variable]:
         """State and diagnosis at every place; a cell of several seeds says it for each."""
         shape = (len(self.sweep.problems), *((*self.networks, self.sweep.seeds) if dims else ()))
         state, why = np.full(shape, MISSING, object), np.full(shape, "", object)
         for cell in cells:
-            place = self._place(cell) if dims else (cell.index,)
+            place = self._index(cell) if dims else (cell.index,)
             state[place], why[place] = states[cell.name], diagnoses.get(cell.name, "")
         label = {"long_name": "state of the cell"}, {"long_name": "why it failed"}
         names, full = (f"{prefix}status", f"{prefix}diagnosis"), (*self.axes, *dims)
         pairs = zip(names, (state, why), label, strict=True)
         return {name: (full, values.reshape(*self.shape, *shape[1:]).astype(str), text) for name, values, text in pairs}
 
-    def _place(self, cell: Cell) -> tuple[Any, ...]:
+    def _index(self, cell: Cell) -> tuple[int, int, int, list[int]]:
         """Index of a cell of networks in arrays (problem, solver, d, seed)."""
         task = cell.task
         return cell.index, self.sweep.networks.index(task.solver), self.sweep.dimensions.index(task.d or 0), list(task.seeds)
 
-    def _theory(self, cells: list[Cell], found: dict[str, LearningCurves], length: int) -> dict[str, Any]:
+    def _theory(self, cells: list[Cell], found: dict[str, LearningCurves], length: int) -> dict[str, Variable]:
         count = len(self.sweep.problems)
         curves = {name: np.full((count, length, self.k), np.nan) for name in CURVE_NAMES}
         times, errors, optimal = (np.full((count, *rest), np.nan) for rest in ((len(QUANTITIES), self.k), (), (self.k,)))
@@ -162,40 +165,44 @@ class _Arrays:
                     one.error_estimate,
                     one.optimal_loss,
                 )
-        named: dict[str, Any] = {f"theory_{name}": (("time", "class"), values) for name, values in curves.items()}
+        named: dict[str, Values] = {f"theory_{name}": (("time", "class"), values) for name, values in curves.items()}
         named |= {"theory_class_time": (("quantity", "class"), times), "theory_error_estimate": ((), errors)}
         named["theory_optimal_loss"] = (("class",), optimal)
-        return {name: ((*self.axes, *dims), values.reshape(*self.shape, *values.shape[1:])) for name, (dims, values) in named.items()}
+        return self._over_axes(named)
 
-    def _simulated(self, cells: list[Cell], found: dict[str, LearningCurves], length: int) -> dict[str, Any]:
+    def _simulated(self, cells: list[Cell], found: dict[str, LearningCurves], length: int) -> dict[str, Variable]:
         """Curves of every seed, their mean and standard error over the seeds that are there, and the times read from the mean."""
         lead = (len(self.sweep.problems), *self.networks)
         seeds = {name: np.full((*lead, self.sweep.seeds, length, self.k), np.nan) for name in CURVE_NAMES}
         errors = np.full((*lead, self.sweep.seeds), np.nan)
-        first: dict[tuple[Any, ...], LearningCurves] = {}
+        first: dict[tuple[int, int, int], LearningCurves] = {}
         for cell in cells:
             if (one := found.get(cell.name)) is not None:
-                *before, replicas = self._place(cell)
-                first.setdefault(tuple(before), one)
-                errors[(*before, replicas)] = one.error_estimate
+                problem, solver, d, replicas = self._index(cell)
+                first.setdefault((problem, solver, d), one)
+                errors[problem, solver, d, replicas] = one.error_estimate
                 for name in CURVE_NAMES:
                     for r, values in zip(replicas, (one.per_seed or {})[name], strict=True):
-                        seeds[name][(*before, r, slice(len(values)))] = values
+                        seeds[name][problem, solver, d, r, : len(values)] = values
         means = {name: np.full((*lead, length, self.k), np.nan) for name in CURVE_NAMES}
         stderrs, times = {name: values.copy() for name, values in means.items()}, np.full((2, *lead, len(QUANTITIES), self.k), np.nan)
-        for place, one in first.items():
-            pooled = _pooled(one, {name: values[place][:, : np.size(one.taus)] for name, values in seeds.items()})
-            times[(slice(None), *place)] = readings(pooled, Q)
+        for index, one in first.items():
+            count = np.size(one.taus)
+            pooled = _pooled(one, {name: values[index][:, :count] for name, values in seeds.items()})
+            times[0][index], times[1][index] = readings(pooled, Q)
             for name in CURVE_NAMES:
-                part: Any = (*place, slice(np.size(one.taus)))
-                means[name][part], stderrs[name][part] = getattr(pooled, name), getattr(pooled, f"{name}_stderr")
-        named: dict[str, Any] = {"error_estimate": (("solver", "d", "seed"), errors)}
+                means[name][index][:count], stderrs[name][index][:count] = getattr(pooled, name), getattr(pooled, f"{name}_stderr")
+        named: dict[str, Values] = {"error_estimate": (("solver", "d", "seed"), errors)}
         named |= {f"{name}_per_seed": (("solver", "d", "seed", "time", "class"), values) for name, values in seeds.items()}
         named |= {name: (("solver", "d", "time", "class"), values) for name, values in means.items()}
         named |= {f"{name}_stderr": (("solver", "d", "time", "class"), values) for name, values in stderrs.items()}
         dims = ("solver", "d", "quantity", "class")
         named |= {"class_time": (dims, times[0]), "class_time_stderr": (dims, times[1])}
-        return {name: ((*self.axes, *dims), values.reshape(*self.shape, *values.shape[1:])) for name, (dims, values) in named.items()}
+        return self._over_axes(named)
+
+    def _over_axes(self, named: dict[str, Values]) -> dict[str, Variable]:
+        """Arrays (problem, ...) as variables over the axes of the sweep."""
+        return {name: ((*self.axes, *dims), values.reshape(*self.shape, *values.shape[1:]), {}) for name, (dims, values) in named.items()}
 
 
 def _pooled(one: LearningCurves, seeds: dict[str, np.ndarray]) -> LearningCurves:

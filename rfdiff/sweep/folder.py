@@ -24,7 +24,7 @@ from rfdiff.errors import InputError
 from rfdiff.files import result_file
 from rfdiff.files.atomic import replacing
 from rfdiff.files.lock import locked
-from rfdiff.files.provenance import version_of
+from rfdiff.files.provenance import Entry, version_of
 from rfdiff.sweep.cells import Cell, cells_of, problem_of
 from rfdiff.sweep.specification import THEORY, Sweep, point_of, sweep_from_dict
 
@@ -150,20 +150,21 @@ class Folder:
             raise InputError(f"{self.manifest}: damaged manifest, or one of another version ({err})") from err
         return Manifest(sweep, document["versions"], cells)
 
-    def keep(self, cell: Cell, curves: LearningCurves, metadata: Mapping[str, Any]) -> None:
+    def keep(self, cell: Cell, curves: LearningCurves, metadata: Mapping[str, Entry]) -> None:
         """Write the result of a cell, whole or not at all, and drop an earlier failure of it.
 
         Raises:
             OSError: the folder cannot be written to.
         """
-        sides: dict[str, Any] = {"theory" if cell.task.solver == THEORY else "simulation": curves}
-        record = {"command": "sweep", "cell": cell.name, "solver": cell.task.solver, "rule": cell.task.rule, **metadata}
-        if cell.task.seeds:
-            record |= {"random_seed": cell.task.random_seed, "seeds": ", ".join(map(str, cell.task.seeds))}
-        result_file.save(result_file.Result(problem_of(cell.task), metadata=record, **sides), self.result(cell.name))
+        task, problem = cell.task, problem_of(cell.task)
+        record: dict[str, Entry] = {"command": "sweep", "cell": cell.name, "solver": task.solver, "rule": task.rule, **metadata}
+        if task.random_seed is not None:
+            record |= {"random_seed": task.random_seed, "seeds": ", ".join(map(str, task.seeds))}
+        closed, drawn = (curves, None) if task.solver == THEORY else (None, curves)
+        result_file.save(result_file.Result(problem, theory=closed, simulation=drawn, metadata=record), self.result(cell.name))
         self.failure(cell.name).unlink(missing_ok=True)
 
-    def record_failure(self, cell: Cell, place: Mapping[str, Any], diagnosis: Mapping[str, str]) -> None:
+    def record_failure(self, cell: Cell, place: Mapping[str, object], diagnosis: Mapping[str, str]) -> None:
         """Write the diagnosis of a cell.
 
         Raises:
@@ -184,12 +185,12 @@ class Folder:
         return f"{record['type']}: {record['message']}"
 
 
-def coordinates(sweep: Sweep, cell: Cell) -> dict[str, Any]:
+def coordinates(sweep: Sweep, cell: Cell) -> dict[str, object]:
     """Place of a cell in the sweep, as it stands in the manifest."""
     return {"point": point_of(sweep, cell.index), "solver": cell.task.solver, "d": cell.task.d, "seeds": list(cell.task.seeds)}
 
 
-def _write_json(path: Path, document: Mapping[str, Any]) -> None:
+def _write_json(path: Path, document: Mapping[str, object]) -> None:
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 

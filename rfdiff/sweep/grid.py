@@ -51,7 +51,7 @@ def problems_of(document: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[s
     return axes, {name: scale for name, (_, scale) in read.items()}, found
 
 
-def _listed(tables: Any) -> tuple[dict[str, np.ndarray], dict[str, str], tuple[Problem, ...]]:
+def _listed(tables: object) -> tuple[dict[str, np.ndarray], dict[str, str], tuple[Problem, ...]]:
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise InputError(f"problems: {tables!r}; allowed: a list of tables [[problems]]")
     found = tuple(named(f"problems: {i}", Problem.from_dict, table) for i, table in enumerate(tables))
@@ -60,7 +60,7 @@ def _listed(tables: Any) -> tuple[dict[str, np.ndarray], dict[str, str], tuple[P
     return {LIST_AXIS: np.arange(len(found))}, {LIST_AXIS: "linear"}, found
 
 
-def _axis(name: str, given: Any) -> tuple[np.ndarray, str]:
+def _axis(name: str, given: object) -> tuple[np.ndarray, str]:
     """Values of an axis, from a list or from a range, and how it is drawn."""
     if isinstance(given, dict):
         if "values" in given:

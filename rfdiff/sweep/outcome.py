@@ -4,10 +4,9 @@ import dataclasses
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from rfdiff.curves import LearningCurves
-from rfdiff.files.provenance import provenance
+from rfdiff.files.provenance import Entry, provenance
 from rfdiff.sweep.cells import Task, versions
 
 Compute = Callable[[Task], LearningCurves]
@@ -27,7 +26,7 @@ class Outcome:
     curves: LearningCurves | None
     diagnosis: dict[str, str] | None
     seconds: float
-    metadata: dict[str, Any]
+    metadata: dict[str, Entry]
 
 
 def attempt(compute: Compute, task: Task, expected: Mapping[str, str]) -> Outcome:
@@ -55,7 +54,7 @@ def attempt(compute: Compute, task: Task, expected: Mapping[str, str]) -> Outcom
 
 def _refused(differing: str) -> dict[str, str]:
     message = f"worker: has {differing}; allowed: the versions of the sweep"
-    return {"type": "ValueError", "message": message, "where": f"{__name__} in attempt"}
+    return {"type": "InputError", "message": message, "where": f"{__name__} in attempt"}
 
 
 def describe(err: BaseException) -> dict[str, str]:

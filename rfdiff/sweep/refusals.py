@@ -1,41 +1,47 @@
 """Checks of a sweep's keys and values: each refuses by name, with the value and what is allowed."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ParamSpec, TypeVar
 
 from rfdiff.errors import InputError
+from rfdiff.value_types import whole_number
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-def named(where: str, function: Callable[..., Any], *arguments: Any) -> Any:
+def named(where: str, function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
     """The function's value; a refusal is told with where it arose.
 
     Raises:
         InputError: as the function.
     """
     try:
-        return function(*arguments)
-    except ValueError as err:
+        return function(*arguments, **options)
+    except InputError as err:
         raise InputError(f"{where}: {err}") from err
 
 
-def is_integer(value: Any, low: int, high: int) -> bool:
+def is_integer(value: object, low: int, high: int) -> bool:
     """Whether a value is a whole number (no truth value) from `low` to `high`."""
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+    number = whole_number(value)
+    return number is not None and low <= number <= high
 
 
-def counted(document: dict[str, Any], name: str, default: int, low: int, high: int) -> int:
+def counted(document: Mapping[str, object], name: str, default: int, low: int, high: int) -> int:
     """The whole number under a key, from `low` to `high`.
 
     Raises:
         InputError: naming the key.
     """
     value = document.get(name, default)
-    if not is_integer(value, low, high):
+    number = whole_number(value)
+    if number is None or not low <= number <= high:
         raise InputError(f"{name}: {value!r}; allowed: an integer from {low} to {high}")
-    return int(value)
+    return number
 
 
-def one_of(name: str, value: Any, allowed: Sequence[str]) -> str:
+def one_of(name: str, value: object, allowed: Sequence[str]) -> str:
     """A word out of some.
 
     Raises:
@@ -46,7 +52,7 @@ def one_of(name: str, value: Any, allowed: Sequence[str]) -> str:
     return value
 
 
-def distinct(name: str, values: Any, good: Callable[[Any], bool], allowed: str) -> tuple[Any, ...]:
+def distinct(name: str, values: object, good: Callable[[str | int], bool], allowed: str) -> tuple[Any, ...]:
     """A list of good words or whole numbers, none of them twice.
 
     Raises:

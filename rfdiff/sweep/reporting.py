@@ -4,7 +4,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TextIO
+from typing import TextIO
 
 from tqdm import tqdm
 
@@ -69,7 +69,7 @@ def live_table(cells: Sequence[Cell], states: Mapping[str, str], stream: TextIO 
 
 
 def _bars(counts: _Counts, out: TextIO, stack: contextlib.ExitStack) -> Tell:
-    bars: dict[str, Any] = {}
+    bars: dict[str, tqdm] = {}
     for solver, n in counts.by_solver.items():
         options = {"total": sum(n.values()), "initial": n[DONE] + n[FAILED], "desc": solver, "unit": "cell", "dynamic_ncols": True}
         bars[solver] = stack.enter_context(tqdm(file=out, position=len(bars), postfix=_postfix(n), **options))

@@ -74,7 +74,7 @@ def run_sweep(
                     tell(cell, outcome)
         except KeyboardInterrupt as stop:
             count = sum(state == DONE for state in folder.states(cells).values())  # what is on disk: the signal may fall anywhere
-            raise KeyboardInterrupt(f"{count} of {len(cells)} cells are kept, the same command goes on from them") from stop
+            raise KeyboardInterrupt(f"{count} of {len(cells)} cells are kept, the same command resumes from them") from stop
         return folder.states(cells)
 
 

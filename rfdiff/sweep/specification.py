@@ -136,7 +136,7 @@ def _written_out(document: dict[str, Any], axes: dict[str, np.ndarray], scales: 
     return {**document, "axes": {name: {"values": values.tolist(), "scale": scales[name]} for name, values in axes.items()}}
 
 
-def _rule(table: Any) -> tuple[str, Rule]:
+def _rule(table: object) -> tuple[str, Rule]:
     if not isinstance(table, dict) or "name" not in table:
         raise InputError(f"rule: {table!r}; allowed: a table [rule] with a name")
     name = one_of("rule: name", table["name"], tuple(RULES))
@@ -161,10 +161,10 @@ def _taus(document: dict[str, Any], rule_name: str) -> tuple[float, ...] | None:
     return tuple(taus.tolist())
 
 
-def _tolerance(value: Any) -> float | None:
+def _tolerance(value: object) -> float | None:
     if value is not None and not 1e-9 <= as_number(value) <= 0.1:
         raise InputError(f"tolerance: {value!r}; allowed: 1e-9 <= tolerance <= 0.1")
-    return None if value is None else float(value)
+    return None if value is None else as_number(value)
 
 
 def _check_cells(sweep: Sweep) -> None:

@@ -7,6 +7,9 @@ On a contour with upper-half nodes z_i and weights w_i, and F_i(τ) = w_i f_τ(z
 so the expensive part (t1, A, B: `CurveKernel`) is made once and any number of training times costs a few small products. A is symmetric
 and B Hermitian, which halves the pairs to solve. All of it is traceable: jit, vmap and derivatives of any order with respect to every
 number of the problem, in the memory of one evaluation (`implicit`).
+
+Two numbers say how good a contour is. Half the nodes give another value: the trapezoid error is e^{-cN}, so the difference is about its
+square root. With f = 1 the integrals are the known traces of V (`overlaps`), class by class, unless a part of the spectrum lies outside.
 """
 
 from typing import Any
@@ -14,14 +17,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from rfdiff.rules import GradientFlow, Rule
+from rfdiff.symmetric import multiplicity, upper_indices
 from rfdiff.theory import implicit, resolvent
-from rfdiff.theory.contour import Contour
+from rfdiff.theory.contour import Contour, integrate
 from rfdiff.theory.equivalent import Equivalent
 from rfdiff.theory.resolvent import Point
-from rfdiff.theory.traces import one_trace, two_trace_of_pairs
+from rfdiff.theory.traces import one_trace, overlaps, two_trace_of_pairs
 from rfdiff.value_types import is_concrete, value_type
+
+BLOCK_BYTES = 2**27  # of the largest arrays of the pairs that are worked on at once
 
 
 @value_type
@@ -37,7 +44,7 @@ class CurveKernel:
         kappa: rate κ = 2Δ/ψ_p of the flow.
         noise_variance: Δ.
         latest: largest finite τ for which the contour is laid; inf where it does not pass left of 0.
-        missing: share of V that the contour does not enclose: 0 up to the numerical error.
+        missing: largest share of any class's V, train or test, that the contour does not enclose: 0 up to the numerical error.
         residual: largest relative residual of the fixed point.
     """
 
@@ -68,9 +75,8 @@ class CurveKernel:
         return train, test
 
     def error(self, taus: Any, rule: Rule = GradientFlow()) -> jax.Array:
-        """Estimated numerical error of any of those losses: the difference to half the nodes, squared, and the missing share."""
-        half = jnp.max(abs(self.evaluate(self._filter(taus, rule))[1]))
-        return jnp.minimum(half, 10 * half**2) + self.missing
+        """Estimated numerical error of any of those losses: that of the nodes, and the share of V outside the contour."""
+        return trapezoid_error(self.evaluate(self._filter(taus, rule))[1]) + self.missing
 
     def _filter(self, taus: Any, rule: Rule) -> jax.Array:
         if is_concrete(taus):
@@ -80,39 +86,77 @@ class CurveKernel:
     def evaluate(self, f: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Losses (2, T, K) for filter values f (T, Z), and what changes with half the nodes."""
         F = self.weights * f
-        signs = jnp.where(jnp.arange(F.shape[-1]) % 2 == 0, 1.0, -1.0)
-        inner = jnp.einsum("skij,tj->skti", self.same, F)
-        inner = inner + jnp.einsum("skij,tj->skti", self.conjugate, F.conj())
-        terms = jnp.swapaxes(F * (2 * self.linear[:, :, None] + inner), 1, 2)
-        return 1 + 2 * jnp.real(terms.sum(-1)), 2 * jnp.imag((signs * terms).sum(-1))
+        inner = jnp.einsum("skij,tj->skti", self.same, F) + jnp.einsum("skij,tj->skti", self.conjugate, F.conj())
+        first, first_change = integrate(jnp.swapaxes(2 * F * self.linear[:, :, None], 1, 2))
+        second, second_change = integrate(jnp.swapaxes(F * inner, 1, 2))
+        return 1 + first + second, first_change + 2 * second_change  # both integrals of the second change, by as much
 
 
-def kernel_on(eq: Equivalent, point: Point, nodes: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """t1 (2, K, Z), t2(z_i, z_j) and t2(z_i, z̄_j) (2, K, Z, Z), and the share of V outside, from the solution on a contour."""
-    linear = jnp.swapaxes(jnp.stack(one_trace(eq, point)), 1, 2)
-    size = nodes.shape[0]
-    rows, cols = np.triu_indices(size)
-    whole = jax.tree.map(lambda leaf: jnp.concatenate([leaf[cols], leaf[cols].conj()]), point)
-    twice = jax.tree.map(lambda leaf: jnp.concatenate([leaf[rows], leaf[rows]]), point)
-    C = resolvent.feature_averages(eq, twice.r * whole.r)
-    pairs = jnp.stack(two_trace_of_pairs(eq, twice, whole, C))
-    index = np.zeros((size, size), int)
-    index[rows, cols] = np.arange(rows.size)
-    index = np.maximum(index, index.T)
-    same, conjugate = pairs[..., : rows.size][..., index], pairs[..., rows.size :][..., index]
-    lower = np.tril(np.ones((size, size), bool), -1)
-    conjugate = jnp.where(lower, conjugate.conj(), conjugate)
-    # f = 1 gives (1/d) tr[Vᵀ V_c], which is known: what the contour leaves out shows here
-    overlap = eq.noise_variance * eq.psi_p * jnp.einsum("j,ja,a,jc->c", eq.type_weights, eq.linear, eq.class_weights, eq.linear)
-    missing = jnp.max(abs(-2 * jnp.real((weights * linear[1]).sum(-1)) / overlap - 1))
-    return linear, same, conjugate, missing
+def trapezoid_error(half_change: jax.Array) -> jax.Array:
+    """Error of the whole rule from what half the nodes change: its square, up to a factor taken as 10."""
+    half = jnp.max(abs(half_change))
+    return jnp.minimum(half, 10 * half**2)
 
 
-def solve_kernel(eq: Equivalent, contour: Contour, start: jax.Array, optimal: Any, kappa: Any, latest: Any) -> CurveKernel:
-    """The kernel of an equivalent on a contour, from a start for the fixed point."""
+def second_traces(eq: Equivalent, point: Point) -> tuple[jax.Array, jax.Array]:
+    """t2(z_i, z_j) and t2(z_i, z̄_j) for train and test, each (2, K, Z, Z), from the solution at Z points of the upper half-plane.
+
+    Only pairs i ≤ j are solved, in blocks that keep the products of the neuron types and the response systems below `BLOCK_BYTES`.
+    """
+    size, types = point.r.shape
+    rows, cols = upper_indices(size)
+    pairs = rows.size
+    rows, cols, conjugated = np.tile(rows, 2), np.tile(cols, 2), np.arange(2 * pairs) >= pairs
+    unknowns, features = point.delta[0].size + multiplicity(eq.linear.shape[1]).size, resolvent.type_features(eq).shape[1]
+    block = min(max(16, BLOCK_BYTES // (16 * (types + 10 * max(features, unknowns) ** 2))), 2 * pairs)
+    blocks = -(-2 * pairs // block)
+    index = (np.resize(array, blocks * block).reshape(blocks, block) for array in (rows, cols, conjugated))
+
+    def traces(chosen: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        row, col, conjugate = chosen
+        first = jax.tree.map(lambda leaf: leaf[row], point)
+        second = jax.tree.map(lambda leaf: _conjugate_where(conjugate, leaf[col]), point)
+        C = resolvent.feature_averages(eq, first.r * second.r)
+        return jnp.stack(two_trace_of_pairs(eq, first, second, C))
+
+    values = jax.lax.map(traces, tuple(jnp.asarray(array) for array in index))
+    values = jnp.moveaxis(values, 0, 2).reshape(2, eq.linear.shape[1], -1)
+    place = np.zeros((size, size), int)
+    place[rows[:pairs], cols[:pairs]] = np.arange(pairs)
+    place = np.maximum(place, place.T)
+    same, conjugate = values[..., :pairs][..., place], values[..., pairs : 2 * pairs][..., place]
+    return same, jnp.where(np.tri(size, k=-1, dtype=bool), conjugate.conj(), conjugate)
+
+
+def _conjugate_where(which: jax.Array, leaf: jax.Array) -> jax.Array:
+    return jnp.where(which.reshape(-1, *(1,) * (leaf.ndim - 1)), leaf.conj(), leaf)
+
+
+def kernel_from(
+    eq: Equivalent,
+    contour: Contour,
+    point: Point,
+    residual: jax.Array,
+    second: tuple[jax.Array, jax.Array],
+    optimal: ArrayLike,
+    kappa: ArrayLike,
+    latest: ArrayLike,
+) -> CurveKernel:
+    """The kernel of an equivalent, from the solution on a contour (with its residuals) and its second traces."""
     nodes, weights = jnp.asarray(contour.nodes), jnp.asarray(contour.weights)
-    u, residual = implicit.unknowns(eq, nodes, start)
-    linear, same, conjugate, missing = kernel_on(eq, implicit.expand(eq, nodes, u), nodes, weights)
+    linear = jnp.swapaxes(jnp.stack(one_trace(eq, point)), 1, 2)
+    whole, scale = overlaps(eq)
+    missing = jnp.max(abs(integrate(-weights * linear)[0] - whole) / jnp.where(scale > 0, scale, 1))
     return CurveKernel(
-        nodes, weights, linear, same, conjugate, optimal, eq.class_weights, kappa, eq.noise_variance, latest, missing, jnp.max(residual)
+        nodes, weights, linear, *second, optimal, eq.class_weights, kappa, eq.noise_variance, latest, missing, jnp.max(residual)
     )  # fmt: skip
+
+
+def solve_kernel(
+    eq: Equivalent, contour: Contour, start: jax.Array, optimal: ArrayLike, kappa: ArrayLike, latest: ArrayLike
+) -> CurveKernel:
+    """The kernel of an equivalent on a contour, from a start for the fixed point; traceable and differentiable."""
+    nodes = jnp.asarray(contour.nodes)
+    u, residual = implicit.unknowns(eq, nodes, start)
+    point = implicit.expand(eq, nodes, u)
+    return kernel_from(eq, contour, point, residual, second_traces(eq, point), optimal, kappa, latest)

@@ -60,10 +60,14 @@ def outer_bounds(eq: Equivalent) -> tuple[jax.Array, jax.Array]:
 def _scan(eq: Equivalent, masses: Masses, points: int) -> tuple[np.ndarray, Axis, bool]:
     """Log grid that brackets the support, the solutions on it, and whether the support reaches 0 (to 1e-12 of its upper bound)."""
     low, high = bounds(eq)
-    lam = np.geomspace(low, high, points)
-    axis = approach(eq, lam)
-    seen = np.flatnonzero(_inside(axis, lam, masses))
-    hard = seen.size > 0 and seen[0] == 0 and low <= 1.001 * FLOOR * high
+    while True:
+        lam = np.geomspace(low, high, points)
+        axis = approach(eq, lam)
+        seen = np.flatnonzero(_inside(axis, lam, masses))
+        if not (seen.size and seen[0] == 0 and low > 1.001 * FLOOR * high):
+            break
+        low = max(low / 100, FLOOR * high)  # the lower bound is a bound of the parts of U, not of their sum
+    hard = seen.size > 0 and seen[0] == 0
     if seen.size and seen[-1] - seen[0] < points // 2:
         lam = np.geomspace(lam[max(seen[0] - 1, 0)], lam[min(seen[-1] + 1, points - 1)], points)
         axis = approach(eq, lam)
@@ -94,13 +98,14 @@ def _insert(eq: Equivalent, lam: np.ndarray, axis: Axis, more: np.ndarray) -> tu
 
 
 def extent(eq: Equivalent) -> tuple[float, float]:
-    """Numbers just below and above the part of the support that carries mass; 0 below for a hard edge.
+    """Numbers just below and above the whole support, bands of single neuron types included; 0 below for a hard edge.
 
-    With many classes, where every point is dear, a coarser scan finds numbers that are a little farther out.
+    Between its ends neuron types lie on both sides of a λ, however narrow the bands are: none of them is overlooked. With many classes,
+    where every point is dear, a coarser scan finds numbers that are a little farther out.
     """
     lam, axis, hard = _scan(eq, NO_ATOMS, CHUNK if eq.linear.shape[1] <= FEW_CLASSES else FEW)
-    seen = np.flatnonzero(lam * axis.density > INSIDE)
-    if not seen.size:  # bulks narrower than the spacing
+    seen = np.flatnonzero(_inside(axis, lam, NO_ATOMS))
+    if not seen.size:  # one bulk, narrower than the spacing
         return bounds(eq)
     return 0.0 if hard else float(lam[max(seen[0] - 1, 0)]), float(lam[min(seen[-1] + 1, lam.size - 1)])
 

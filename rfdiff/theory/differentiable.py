@@ -15,13 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import chi2
 
 from rfdiff.errors import InputError
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow, Rule
 from rfdiff.theory import dynamics, real_axis, resolvent
-from rfdiff.theory.contour import Contour
+from rfdiff.theory.contour import SIZES, Contour, Span, lay
 from rfdiff.theory.contour_forms import CurveKernel, solve_kernel
 from rfdiff.theory.implicit import expand, unknowns
 from rfdiff.theory.neuron_types import gram_root, levels, refined_error
@@ -54,19 +53,18 @@ def plan_curves(
     kappa = float(problem.kappa)
     wanted = np.array([0.0, np.inf]) if taus is None else rule.schedule(taus, kappa)[0]
     rank = gram_root(problem.mixture.centroid_gram).shape[1]
-    tail = tolerance / 40 if rank else 0.0
-    radius = float(np.sqrt(chi2.isf(tail, rank))) if rank else 0.0
     with jax.enable_x64(True):
-        span = dynamics._span(problem, rule, kappa, radius)
+        radius, tail = dynamics.types_radius(problem, tolerance)
+        span = dynamics.spectrum_span(problem, rule, kappa, radius)
         if span[0] == 0 and np.isinf(wanted).any():
             raise InputError("taus: inf, where the test loss diverges (p = n m); allowed: finite training times")
-        shown = dynamics.time_grid(problem, 40) if taus is None and isinstance(rule, GradientFlow) else wanted
+        shown = dynamics.time_grid(problem, num=40) if taus is None and isinstance(rule, GradientFlow) else wanted
         before, error = None, np.inf
         plan: Any = None
         for level in levels(problem, 1, radius):
             parts = type_parts(problem, level, radius, dynamics.LEAST if rank else 1, gram_derivatives)
             plan, losses, error = _refine_contour(problem, parts, span, rule, kappa, shown, tolerance / 4)
-            error += 5 * tail
+            error += dynamics.TAIL_EFFECT * tail
             error += refined_error(problem, float(np.max(abs(losses - before)))) if before is not None else np.inf if rank else 0.0
             if error <= tolerance:
                 break
@@ -75,20 +73,20 @@ def plan_curves(
 
 
 def _refine_contour(
-    problem: Problem, parts: dict[str, Any], span: tuple[float, float], rule: Rule, kappa: float, taus: np.ndarray, tolerance: float
+    problem: Problem, parts: dict[str, Any], span: Span, rule: Rule, kappa: float, taus: np.ndarray, tolerance: float
 ) -> tuple[Plan, np.ndarray, float]:
     """A plan on a contour with so many nodes that the losses at `taus` are accurate to `tolerance`; with them and their error."""
     size = None
     while True:
-        contour, size = dynamics._lay(*span, rule, kappa, taus, size, tolerance)
+        contour, size, _ = lay(span, rule, kappa, taus, tolerance, size)
         finite = taus[np.isfinite(taus)]
         latest = float(finite.max()) if contour.nodes.real.min() < 0 and finite.size else np.inf
         plan = Plan(contour.nodes, contour.weights, None, **parts, latest=latest, error_estimate=np.inf)
         plan = _with_start(problem, plan)
         kernel = _compiled_kernel(problem, plan)
         losses, error = np.stack(kernel.losses(taus, rule)), float(kernel.error(taus, rule))
-        failed = float(kernel.residual) > dynamics.RESIDUAL or not np.isfinite(error)
-        if error <= tolerance or size == len(dynamics.SIZES) - 1:
+        failed = float(kernel.residual) > resolvent.RESIDUAL or not np.isfinite(error)
+        if error <= tolerance or size == len(SIZES) - 1:
             return plan, losses, np.inf if failed else error
         size += 1
 
@@ -96,11 +94,8 @@ def _refine_contour(
 def _with_start(problem: Problem, plan: Plan) -> Plan:
     """The plan with the fixed point's solution of its own problem as the start, found along rays from far out where it is hard to reach."""
     eq = equivalent_on(problem, plan)
-    solution = resolvent.solve_jit(eq, plan.nodes)
-    start = resolvent.pack(solution.point.delta, solution.point.H)
-    if np.max(np.asarray(solution.residual)) > dynamics.RESIDUAL:
-        start = jax.jit(resolvent.approach_along_rays)(eq, plan.nodes)
-    return dataclasses.replace(plan, start=start)
+    point = resolvent.solve_anywhere(eq, plan.nodes).point
+    return dataclasses.replace(plan, start=resolvent.pack(point.delta, point.H))
 
 
 def plan_points(problem: Problem, z: ArrayLike, gram_derivatives: bool = True, level: int = 3) -> Plan:

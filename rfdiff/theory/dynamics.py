@@ -2,24 +2,29 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, PyTree
+from numpy.typing import ArrayLike
 from scipy.stats import chi2
 
 from rfdiff.curves import LearningCurves
 from rfdiff.errors import InputError
 from rfdiff.mixture import optimal_loss
 from rfdiff.problem import Problem, noise_variance_of
-from rfdiff.rules import GradientFlow, Ridge, Rule, check_stability
+from rfdiff.rules import GradientFlow, HeavyBall, Ridge, Rule, check_stability
 from rfdiff.theory import resolvent
-from rfdiff.theory.contour import Contour, ellipse, integrate
-from rfdiff.theory.density import FEW_CLASSES, atoms, bounds, extent, support
+from rfdiff.theory.contour import SIZES, Contour, Laid, Span, lay
+from rfdiff.theory.contour_forms import kernel_from, second_traces, trapezoid_error
+from rfdiff.theory.density import FEW_CLASSES, FLOOR, atoms, bounds, extent, support
 from rfdiff.theory.equivalent import Equivalent, equivalent
 from rfdiff.theory.neuron_types import (
+    FAR,
     LATTICE_RANK,
     SCRAMBLES,
     SOBOL_LEVELS,
@@ -31,196 +36,114 @@ from rfdiff.theory.neuron_types import (
     refined_error,
 )
 from rfdiff.theory.noncommuting import dense
-from rfdiff.theory.resolvent import Point
-from rfdiff.theory.traces import one_trace, two_trace, two_trace_of_pairs
+from rfdiff.theory.resolvent import RESIDUAL, Point
+from rfdiff.theory.traces import ridge_losses
+from rfdiff.value_types import as_integer, as_number
 
 LEAST = 256  # neuron types: enough for the first two levels of two classes, which then share one program
-BLOCK_BYTES = 2**28
-PAIR_BLOCK = 256
-RESIDUAL = 1e-9  # of the fixed point, relative, above which a node has failed
-SIZES = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
-HALF_HEIGHTS = (np.pi / 4, 0.5, 0.3, 0.15)
+PATIENCE = 1  # refinements of a contour without gain before it is given up
+PROBES = 10  # penalties at which the losses of ridge regression by contour are compared with those that need none
+TAIL_SHARE = 1 / 40  # of the tolerance: share of the neurons beyond the radius; a loss feels up to 5 times that
+TAIL_EFFECT = 5.0
 
 
-class _Values(NamedTuple):
-    """Train and test losses (T, K), the error of half the contour, the share of V it does not enclose, the fixed point's residual."""
+@dataclass(frozen=True)
+class _Question:
+    """What is asked of every equivalent: losses at T training times with a limit, and how accurate the contour must be."""
 
-    train: Any
-    test: Any
-    error: Any
-    missing: Any
-    residual: Any
+    rule: Rule
+    kappa: float
+    taus: np.ndarray
+    clock: PyTree
+    tolerance: float
+    widening: float = np.inf  # factor by which a contour that cuts the spectrum is widened at once
 
-
-class _Nodes(NamedTuple):
-    """Solutions on the upper half of a contour, w f (T, Z) there, first integrals T1 (2, T, K) with errors, missing share, residual."""
-
-    point: Point
-    weighted: Any
-    first: Any
-    error: Any
-    missing: Any
-    residual: Any
+    def lay(self, span: Span, size: int | None) -> Laid:
+        return lay(span, self.rule, self.kappa, self.taus, self.tolerance, size)
 
 
-@jax.jit
-def _at_nodes(eq: Equivalent, contour: Contour, clock: Any, kappa: Any, rule: Rule, initial: Any = None) -> _Nodes:
-    solution = resolvent.solve(eq, jnp.asarray(contour.nodes), initial)
-    return _first_integrals(eq, contour, solution.point, solution.residual, clock, kappa, rule)
+class _Answer(NamedTuple):
+    """Train and test losses (2, T, K), the errors of the contour and of the neuron types, and what the contour goes around."""
+
+    losses: np.ndarray
+    contour_error: float
+    types_error: float
+    span: Span
+    eq: Equivalent
 
 
-@jax.jit
-def _first_integrals(eq: Equivalent, contour: Contour, point: Point, residual: Any, clock: Any, kappa: Any, rule: Rule) -> _Nodes:
-    nodes, weights = jnp.asarray(contour.nodes), jnp.asarray(contour.weights)
-    weighted = rule.filter(nodes, clock, kappa) * weights
-    traces = jnp.stack(one_trace(eq, point))
-    first, error = integrate(-weighted[:, None] * jnp.swapaxes(traces, 1, 2)[:, None])
-    # f = 1 gives (1/d) tr[Vᵀ V_c], which is known: what the contour leaves out shows here
-    overlap = eq.noise_variance * eq.psi_p * jnp.einsum("j,ja,a,jc->c", eq.type_weights, eq.linear, eq.class_weights, eq.linear)
-    missing = jnp.max(abs(integrate(-weights * traces[1].T)[0] / overlap - 1))
-    return _Nodes(point, weighted, first, jnp.max(abs(error)), missing, jnp.max(residual))
+class _Evaluated(NamedTuple):
+    """Losses (2, T, K) on one contour, the error of its nodes, what it leaves out, and the residual of the fixed point."""
+
+    losses: np.ndarray
+    error: float
+    missing: float
+    residual: float
+
+
+Evaluate = Callable[[_Question, Laid], _Evaluated]
 
 
 @jax.jit
-def _over_pairs(eq: Equivalent, rows: Point, upper: Point, weighted_rows: jax.Array, weighted: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Second integrals T2 (2, T, K) over some rows z1 and all z2, with the (signed) errors of half the rows."""
-    whole = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf.conj()]), upper)
-    return _second_integrals(jnp.stack(two_trace(eq, rows, whole)), weighted_rows, weighted)
+def _on_contour(
+    eq: Equivalent, contour: Contour, point: Point, residual: jax.Array, clock: PyTree, kappa: float, rule: Rule, penalties: jax.Array
+) -> tuple[jax.Array, ...]:
+    """Losses (2, T, K), error of the nodes, gap of ridge losses and residual, from the solution on a contour and, after it, at z = -ρ."""
+    size = contour.nodes.shape[0]
+    inside, probes = (jax.tree.map(lambda leaf, part=part: leaf[part], point) for part in (slice(size), slice(size, None)))
+    kernel = kernel_from(eq, contour, inside, residual, second_traces(eq, inside), 0.0, kappa, np.inf)
+    losses, change = kernel.evaluate(rule.filter(kernel.nodes, clock, kappa))
+    gap = jnp.max(abs(kernel.evaluate(1 / (kernel.nodes + penalties[:, None]))[0] - ridge_losses(eq, probes)))
+    return losses, trapezoid_error(change), gap, kernel.residual
 
 
-def _second_integrals(traces: jax.Array, weighted_rows: jax.Array, weighted: jax.Array) -> tuple[jax.Array, jax.Array]:
-    double = jnp.concatenate([weighted, weighted.conj()], 1)
-    return integrate(weighted_rows[:, None] * jnp.einsum("skij,tj->stki", traces, double))
+def _evaluate(eq: Equivalent, question: _Question, laid: Laid) -> _Evaluated:
+    """Losses from one contour, and how far those of ridge regression by the same contour are from their values without one."""
+    low, high = bounds(eq)
+    penalties = np.geomspace(max(low / 3, 2 * laid.shift), 3 * high, PROBES)
+    solution = resolvent.solve_anywhere(eq, np.concatenate([laid.contour.nodes, -penalties]))
+    losses, error, gap, residual = _on_contour(
+        eq, laid.contour, solution.point, solution.residual, question.clock, question.kappa, question.rule, penalties
+    )
+    return _Evaluated(np.asarray(losses), float(error), float(gap), float(residual))
 
 
-def _evaluate(eq: Equivalent, contour: Contour, clock: Any, kappa: Any, rule: Rule) -> _Values:
-    """Losses from one contour; pairs in blocks of rows that keep the products of the neuron types below `BLOCK_BYTES`."""
-    at = _at_nodes(eq, contour, clock, kappa, rule)
-    if at.residual > RESIDUAL:
-        # near p = n m the smallest nodes are out of reach of the free resolvent: approach each from far out along its ray
-        u = None
-        for scale in resolvent.RAY:
-            p = resolvent.solve_jit(eq, contour.nodes * scale, u, 1e-10, 60).point
-            u = resolvent.pack(p.delta, p.H)
-        at = _at_nodes(eq, contour, clock, kappa, rule, u)
-    second, error = (_over_rows if eq.linear.shape[1] <= FEW_CLASSES else _over_half)(eq, at)
-    losses = 1 - 2 * np.asarray(at.first) + second
-    return _Values(losses[0], losses[1], float(2 * at.error + 2 * np.max(abs(error))), float(at.missing), float(at.residual))
+def _evaluate_dense(ready: dense.Dense, work: dense.Work, question: _Question, laid: Laid) -> _Evaluated:
+    """`_evaluate` where the covariances do not commute: what is left out is read from the known traces of V."""
+    solved = dense.solve(ready, np.asarray(laid.contour.nodes), None, work)
+    traces = dense.second_traces(ready, solved, work)
+    second = traces[..., : len(solved.nodes)], traces[..., len(solved.nodes) :]
+    kernel = kernel_from(ready.system.eq, laid.contour, solved.point, jnp.asarray(solved.residual), second, 0.0, question.kappa, np.inf)
+    losses, change = kernel.evaluate(question.rule.filter(kernel.nodes, question.clock, question.kappa))
+    return _Evaluated(np.asarray(losses), float(trapezoid_error(change)), float(kernel.missing), float(kernel.residual))
 
 
-def _over_rows(eq: Equivalent, at: _Nodes) -> tuple[np.ndarray, np.ndarray]:
-    """Second integrals and errors over all pairs, in blocks of rows that keep the products of the neuron types below `BLOCK_BYTES`."""
-    rows, features = at.weighted.shape[1], resolvent.type_features(eq).shape[1]
-    row_bytes = 16 * features**2 * (eq.type_weights.size + 8 * rows)
-    block = next((b for b in range(rows, 2, -2) if rows % b == 0 and b * row_bytes <= BLOCK_BYTES), 2)
-    second, error = np.zeros(at.first.shape), np.zeros(at.first.shape)
-    for start in range(0, rows, block):
-        part = jax.tree.map(lambda leaf, start=start: leaf[start : start + block], at.point)
-        value, missed = _over_pairs(eq, part, at.point, at.weighted[:, start : start + block], at.weighted)
-        second, error = second + np.asarray(value), error + np.asarray(missed)
-    return second, error
-
-
-def _over_half(eq: Equivalent, at: _Nodes) -> tuple[np.ndarray, np.ndarray]:
-    """The same over half the pairs: t2(z1, z2) is symmetric. For many classes, where every pair is dear."""
-    rows, cols = (np.tile(index, 2) for index in np.triu_indices(at.weighted.shape[1]))
-    conjugate = np.arange(rows.size) >= rows.size // 2
-    share = np.where(rows == cols, 1.0, 2.0)
-    parity = np.where(np.arange(at.weighted.shape[1]) % 2 == 0, 1.0, -1.0)
-    half = np.where(rows == cols, parity[rows], parity[rows] + np.where(conjugate, -1, 1) * parity[cols])
-    second, error = np.zeros(at.first.shape), np.zeros(at.first.shape)
-    for start in range(0, rows.size, PAIR_BLOCK):
-        # the last block is filled up with pairs of weight 0, so that one program serves all
-        parts = [np.resize(array[start : start + PAIR_BLOCK], PAIR_BLOCK) for array in (rows, cols, conjugate, share, half)]
-        parts[3], parts[4] = (np.where(np.arange(PAIR_BLOCK) < rows.size - start, part, 0) for part in parts[3:])
-        value, missed = _over_pair_list(eq, at.point, at.weighted, *parts)
-        second, error = second + np.asarray(value), error + np.asarray(missed)
-    return second, error
-
-
-@jax.jit
-def _over_pair_list(eq: Equivalent, point: Point, weighted: Any, rows: Any, cols: Any, conjugate: Any, share: Any, half: Any) -> Any:
-    """Second integrals (2, T, K) over a list of pairs, weighed by `share`, and what half the nodes miss, by `half`."""
-
-    def other(leaf: jax.Array) -> jax.Array:
-        taken = leaf[cols]
-        return jnp.where(conjugate.reshape(-1, *(1,) * (taken.ndim - 1)), taken.conj(), taken)
-
-    first, second = jax.tree.map(lambda leaf: leaf[rows], point), jax.tree.map(other, point)
-    C = resolvent.feature_averages(eq, first.r * second.r)
-    traces = jnp.stack(two_trace_of_pairs(eq, first, second, C))
-    products = weighted[:, rows] * other(weighted.T).T
-    terms = traces[:, None] * products[:, None]
-    return 2 * jnp.real(terms @ share), 2 * jnp.imag(terms @ half)
-
-
-def _evaluate_dense(ready: dense.Dense, work: dense.Work, contour: Contour, clock: Any, kappa: Any, rule: Rule) -> _Values:
-    """`_evaluate` where the covariances do not commute."""
-    solved = dense.solve(ready, contour.nodes, None, work)
-    at = _first_integrals(ready.system.eq, contour, solved.point, solved.residual, clock, kappa, rule)
-    second, error = jax.jit(_second_integrals)(dense.second_traces(ready, solved, work), at.weighted, at.weighted)
-    losses = 1 - 2 * np.asarray(at.first) + np.asarray(second)
-    return _Values(losses[0], losses[1], float(2 * at.error + 2 * np.max(abs(error))), float(at.missing), float(at.residual))
-
-
-def _lay(low: float, high: float, rule: Rule, kappa: float, taus: np.ndarray, size: int | None, tolerance: float) -> tuple[Contour, int]:
-    """A contour around [low, high] on which the rule's filter does not grow, and the index of its size.
-
-    A support that starts far below 1/(κ τ_max), or below the penalty ρ, need not be resolved: there the filter is smooth, and the contour
-    may pass left of 0, between 0 and the pole at -ρ (not at τ = ∞).
-    """
-    smooth = np.min(rule.penalties) if isinstance(rule, Ridge) else 1 / (kappa * taus[-1]) if taus[-1] > 0 else 2 * high
-    shift = float(smooth) / 2 if smooth / 2 > low else 0.0
-    left = -shift / 2 if shift else low / 2
-    margin = min(1.5, math.sqrt(max(rule.largest_stable_eigenvalue(kappa) / high, 1.0001)))
-    right = margin * (high + shift) - shift
-    for half_height in HALF_HEIGHTS:
-        trial = ellipse(left, right, SIZES[-1], half_height, shift)
-        if np.all(rule.growth(trial.nodes + (0 if isinstance(rule, Ridge) else shift), kappa) <= 1 + 1e-12):
-            break
-    axis = math.log((right + shift) / (left + shift)) / 2
-    if size is None:
-        wanted = axis / min(half_height, 4 * math.log(margin)) * math.log(10 / tolerance)
-        size = next((i for i, n in enumerate(SIZES) if n >= wanted), len(SIZES) - 1)
-    return ellipse(left, right, SIZES[size], half_height, shift), size
-
-
-def _converge(
-    eq: Equivalent,
-    span: tuple[float, float],
-    rule: Rule,
-    kappa: float,
-    clock: Any,
-    taus: np.ndarray,
-    tol: float,
-    evaluate: Callable[..., _Values] | None = None,
-    widening: float = np.inf,
-) -> tuple[_Values, float, tuple[float, float]]:
-    """Values on a contour refined until its error estimate is below `tol`; with the estimate, and what the contour goes around.
-
-    The trapezoid error is e^{-cN}: with half the nodes it would be the square root, up to a factor taken as 10.
-    """
-    size, last = None, np.inf
-    evaluate = partial(_evaluate, eq) if evaluate is None else evaluate
+def _converge(eq: Equivalent, question: _Question, span: Span, evaluate: Evaluate) -> tuple[np.ndarray, float, Span]:
+    """Losses on a contour refined until its error estimate is below the tolerance; with the estimate, and what the contour goes around."""
+    size, last, stalled = None, np.inf, 0
+    low, high = bounds(eq)
+    everything = Span(low, min(high, 0.99 * question.rule.largest_stable_eigenvalue(question.kappa)))
     while True:
-        contour, size = _lay(*span, rule, kappa, taus, size, tol)
-        values = evaluate(contour, clock, kappa, rule)
-        wide = bounds(eq)[0], min(bounds(eq)[1], 0.99 * rule.largest_stable_eigenvalue(kappa))
-        if values.missing > 10 * tol and span != wide and span[0] > 0:
-            # a bulk too narrow for the scan lies outside: go around everything there can be
-            span, size = (max(wide[0], span[0] / widening), min(wide[1], span[1] * widening)), None
+        laid = question.lay(span, size)
+        size, values = laid.size, evaluate(question, laid)
+        if values.missing > 10 * max(question.tolerance, values.error) and span != everything and span.low > 0:
+            # a part of the spectrum lies outside: go around everything there can be
+            widened = Span(max(everything.low, span.low / question.widening), min(everything.high, span.high * question.widening))
+            span, size = widened, None
             continue
-        error = float(min(values.error, 10 * values.error**2)) + values.missing
+        error = values.error + values.missing
         if values.residual > RESIDUAL or not np.isfinite(error):
             error = np.inf
-        if error <= tol or size == len(SIZES) - 1 or (not error < 0.5 * last and last < np.inf):
-            return values, error, span
-        size, last = size + 1, error
+        stalled = 0 if error < 0.5 * last else stalled + 1  # an oscillating filter may need a second try before its nodes resolve it
+        if error <= question.tolerance or size == len(SIZES) - 1 or stalled > PATIENCE:
+            return values.losses, error, span
+        size, last = size + 1, min(error, last)
 
 
 def learning_curves(
     problem: Problem,
-    taus: Any = None,
+    taus: ArrayLike | None = None,
+    *,
     rule: Rule = GradientFlow(),
     tolerance: float = 1e-6,
     progress: dense.Progress | None = None,
@@ -228,7 +151,8 @@ def learning_curves(
     """Per-class train and test losses and score errors at all training times, in the limit d → ∞ with ψ_p, ψ_n fixed.
 
     `L_c(τ) = 1 - 2 T1 + T2` with `T1 = -(1/2πi) ∮ f t1 dz` and `T2 = (1/2πi)² ∮∮ f f t2 dz1 dz2` (`equations`, section 5). Numbers of
-    contour nodes and neuron types are raised until two estimates, each from a rule of lower order, add up to less than `tolerance`.
+    contour nodes and neuron types are raised until the estimates of their errors add up to less than `tolerance`. The error of the contour
+    is that of its nodes, and how far losses of ridge regression by the same contour are from their values at a single point z = -ρ.
 
     Outlier eigenvalues of U of size O(p), which class means and even activations make, move no curve of the flow and are not in the
     theory. A discrete rule must be stable for them too, with a step of order 1/d: the simulation checks it, the theory only the bulk.
@@ -238,133 +162,196 @@ def learning_curves(
 
     Args:
         problem: the problem, K classes.
-        taus: (T,) increasing training times ≥ 0, in the unit set by κ = 2Δ/ψ_p; the last may be inf. None with `Ridge`.
+        taus: (T,) increasing training times ≥ 0, in the unit set by κ = 2Δ/ψ_p; the last may be inf. None for `time_grid(problem)`, or the
+            penalties of a `Ridge`.
         rule: training rule.
         tolerance: largest absolute error wanted in any loss, between 1e-9 and 0.1.
         progress: called with (units of work done, expected so far) where the covariances do not commute, and with (1, 1) at the end.
 
     Returns:
-        `LearningCurves`; `error_estimate` is the error reached. Where the fixed point fails, entries are NaN and the estimate inf; so
-        are the entries at τ = ∞ when the support touches 0 (p = n m), where the limit diverges. With a Gram matrix of rank above 3 neuron
-        types are averaged by quasi-Monte-Carlo, which stops at about 1e-4 to 1e-3: the estimate is then 3.2 standard errors over
-        independent point sets, and may stay above the tolerance.
+        `LearningCurves`; `error_estimate` is the error reached. Where the fixed point fails, entries are NaN and the estimate inf.
+        Entries at τ = ∞ are NaN where the limit diverges (`limit_diverges`: p = n m), and where it is not reached within 10^12 relaxation
+        times of the fastest mode. With a Gram matrix of rank above 3 neuron types are averaged by quasi-Monte-Carlo, which stops at about
+        1e-4 to 1e-3: the estimate is then 3.2 standard errors over independent point sets, and may stay above the tolerance.
 
     Raises:
         InputError: malformed taus, tolerance or progress; a step size at which the rule diverges; matrices that do not fit in memory.
 
     Reference: `equations`, section 5; tests/theory/test_dynamics.py.
     """
-    if not (isinstance(tolerance, float | int) and 1e-9 <= tolerance <= 0.1):
-        raise InputError(f"tolerance: {tolerance!r}; allowed: 1e-9 <= tolerance <= 0.1")
+    tolerance = check_tolerance(tolerance)
     if progress is not None and not callable(progress):
         raise InputError(f"progress: {progress!r}; allowed: a function of (done, total), or None")
     kappa = float(problem.kappa)
+    if taus is None and not isinstance(rule, Ridge):
+        taus = time_grid(problem)
     taus, clock = rule.schedule(taus, kappa)
-    rank = gram_root(problem.mixture.centroid_gram).shape[1]
-    tail = tolerance / 40 if rank else 0.0  # share of the neurons beyond the radius; a loss feels a few times that
-    radius = math.sqrt(chi2.isf(tail, rank)) if rank else 0.0
     with jax.enable_x64(True):
         near = dense.surrogate(problem)
-        span = _span(near, rule, kappa, radius)
-        diverges = np.isinf(taus) & (span[0] == 0)
-        if diverges.all():
-            raise InputError("taus: only inf, where the test loss diverges (p = n m); allowed: finite training times")
-        if diverges.any():
-            _, clock = rule.schedule(taus[~diverges], kappa)
-        widening = np.inf if near is problem else 2.0  # where every node costs a matrix, in steps
-        converge = partial(_converge, rule=rule, kappa=kappa, clock=clock, taus=taus[~diverges], tol=tolerance / 4, widening=widening)
-        refine = _over_levels if rank <= LATTICE_RANK else _over_scrambles
-        values, error, types, span, eq = refine(near, radius, span, converge, tolerance, tail)
+        radius, tail = types_radius(problem, tolerance)
+        span = spectrum_span(near, rule, kappa, radius)
+        times = _Times.within_reach(taus, span, rule, kappa, limit_diverges(problem), tolerance)
+        # where every node costs a matrix, a contour is widened in steps
+        question = _Question(rule, kappa, times.asked, times.clock(rule, clock, kappa), tolerance / 4, np.inf if near is problem else 2.0)
+        refine = _over_levels if gram_root(problem.mixture.centroid_gram).shape[1] <= LATTICE_RANK else _over_scrambles
+        answer = refine(near, question, span, radius, tolerance, TAIL_EFFECT * tail)
         if near is not problem:
-            values, error = _with_matrices(problem, eq, span, converge, tolerance, dense.Work(progress))
-        error += types
+            answer = _with_matrices(problem, question, answer, tolerance, dense.Work(progress))
     if progress is not None:
         progress(1, 1)
-    return _package(problem, taus, values, error, diverges)
+    return _package(problem, taus, *times.read(answer.losses, answer.contour_error + answer.types_error, tolerance))
 
 
-def _over_levels(problem: Problem, radius: float, span: Any, converge: Any, tolerance: float, tail: float) -> tuple[Any, ...]:
-    """Values, errors of contour and neuron types, what the contour goes around, and the equivalent, refined until `tolerance` is met."""
-    values, error, types = None, np.inf, np.inf
+def check_tolerance(tolerance: float) -> float:
+    """The tolerance as a float.
+
+    Raises:
+        InputError: it is not a number between 1e-9 and 0.1.
+    """
+    number = as_number(tolerance)
+    if not 1e-9 <= number <= 0.1:
+        raise InputError(f"tolerance: {tolerance!r}; allowed: 1e-9 <= tolerance <= 0.1")
+    return number
+
+
+def types_radius(problem: Problem, tolerance: float) -> tuple[float, float]:
+    """Standard deviations of h that the neuron types cover, and the share of the neurons beyond, for a tolerance; 0 without centroids."""
+    rank = gram_root(problem.mixture.centroid_gram).shape[1]
+    tail = tolerance * TAIL_SHARE if rank else 0.0
+    return (math.sqrt(chi2.isf(tail, rank)), tail) if rank else (0.0, 0.0)
+
+
+def limit_diverges(problem: Problem) -> bool:
+    """Whether test losses grow without bound as τ → ∞: at p = n m, where the spectrum of U reaches down to 0."""
+    columns = float(problem.psi_n) * float(problem.noise_draws)
+    return math.isfinite(columns) and (1 - math.sqrt(float(problem.psi_p) / columns)) ** 2 < FLOOR
+
+
+class _Times(NamedTuple):
+    """Training times asked for, and those at which the losses are computed: a contour left of 0 reaches finite times only.
+
+    At p = n m losses beyond its reach are unknown. Elsewhere the spectrum near 0 carries little, and the losses at the end of the reach
+    stand for all that follow; what they change over the last decade is the error.
+    """
+
+    asked: np.ndarray
+    position: np.ndarray  # of each training time in `asked`
+    beyond: np.ndarray  # which lie outside the reach
+    diverges: bool
+
+    @classmethod
+    def within_reach(cls, taus: np.ndarray, span: Span, rule: Rule, kappa: float, diverges: bool, tolerance: float) -> "_Times":
+        if isinstance(rule, Ridge):
+            return cls(taus, np.arange(taus.size), np.zeros(taus.size, bool), diverges)
+        reach = np.inf if span.low > 0 else 1 / (kappa * FLOOR * span.high)
+        effective = np.where(_settled(taus, rule, kappa, span, tolerance), np.inf, taus)
+        beyond = effective > reach
+        if diverges and beyond.all():
+            raise InputError("taus: only inf, where the test loss diverges (p = n m); allowed: finite training times")
+        last = [] if not beyond.any() else [effective[~beyond][-1]] if diverges else [reach / 10, reach]
+        asked = np.unique(np.concatenate([effective[~beyond], last]))
+        return cls(asked, np.searchsorted(asked, np.where(beyond, asked[-1], effective)), beyond, diverges)
+
+    def clock(self, rule: Rule, clock: PyTree, kappa: float) -> PyTree:
+        return clock if isinstance(rule, Ridge) else rule.schedule(self.asked, kappa)[1]
+
+    def read(self, losses: np.ndarray, error: float, tolerance: float) -> tuple[np.ndarray, float]:
+        """Losses (2, T, K) at the training times, with NaN where they are unknown, and their error."""
+        values = losses[:, self.position]
+        if not self.beyond.any():
+            return values, error
+        change = np.inf if self.diverges else float(np.max(abs(losses[:, -1] - losses[:, -2])))
+        if change > max(error, tolerance):
+            return np.where(self.beyond[:, None], np.nan, values), error
+        return values, error + change
+
+
+def _settled(taus: np.ndarray, rule: Rule, kappa: float, span: Span, tolerance: float) -> np.ndarray:
+    """Training times (T,) at which every mode of a discrete rule has converged: its filter is 1/λ, though no longer smooth off the axis."""
+    if not isinstance(rule, HeavyBall) or span.low <= 0:
+        return np.zeros(taus.size, bool)
+    slowest = float(np.max(rule.growth(np.geomspace(span.low, span.high, 256), kappa)))
+    steps = np.clip(taus / rule.step_size, 1, 1e300)
+    return (slowest < 1) & (np.log(steps) + steps * math.log(min(slowest, 1.0)) < math.log(1e-3 * tolerance))
+
+
+def _over_levels(problem: Problem, question: _Question, span: Span, radius: float, tolerance: float, beyond: float) -> _Answer:
+    """Losses refined over levels of neuron types until the tolerance is met; `beyond` is the error from neurons outside the radius."""
+    before: np.ndarray | None = None
     for level in levels(problem, 1, radius):
-        eq, before = equivalent(problem, level, radius, LEAST), values
-        values, error, span = converge(eq, span)
-        types = 5 * tail
-        if radius and before is None:
+        eq = equivalent(problem, level, radius, LEAST)
+        losses, error, span = _converge(eq, question, span, partial(_evaluate, eq))
+        types = beyond
+        if before is not None:
+            types += refined_error(problem, float(np.max(abs(losses - before))))
+        elif radius:
             types = np.inf  # one level says nothing of its own error
-        elif before is not None:
-            pairs = ((values.train, before.train), (values.test, before.test))
-            types += refined_error(problem, max(float(np.max(abs(new - old))) for new, old in pairs))
         if error + types <= tolerance:
             break
-    return values, error, types, span, eq
+        before = losses
+    return _Answer(losses, error, types, span, eq)
 
 
-def _over_scrambles(problem: Problem, radius: float, span: Any, converge: Any, tolerance: float, tail: float) -> tuple[Any, ...]:
+def _over_scrambles(problem: Problem, question: _Question, span: Span, radius: float, tolerance: float, beyond: float) -> _Answer:
     """`_over_levels` for neuron types by quasi-Monte-Carlo: the mean over independent scrambles, and 3.2 standard errors of it.
 
     A first round measures the error, the second takes the number of points that the tolerance asks for, up to the largest. The contour
     need not be better than such an average can be.
     """
-    converge = partial(converge, tol=max(tolerance / 4, 1e-5))
+    question = replace(question, tolerance=max(question.tolerance, 1e-5))
     last = SOBOL_LEVELS - 2
     level = 0 if tolerance > SOBOL_REACH else last
     while True:
         runs, errors = [], []
         for scramble in range(SCRAMBLES):
             eq = equivalent(problem, level, radius, LEAST, scramble)
-            values, error, span = converge(eq, span)
-            runs.append(values)
+            losses, error, span = _converge(eq, question, span, partial(_evaluate, eq))
+            runs.append(losses)
             errors.append(error)
-        mean = jax.tree.map(lambda *leaves: np.mean(leaves, 0), *runs)
-        spread = max(float(np.max(np.std([getattr(run, side) for run in runs], 0, ddof=1))) for side in ("train", "test"))
-        types = STUDENT * spread / math.sqrt(SCRAMBLES) + 5 * tail
+        types = STUDENT * float(np.max(np.std(runs, 0, ddof=1))) / math.sqrt(SCRAMBLES) + beyond
         if types + max(errors) <= tolerance or level == last or not np.isfinite(types):
-            return mean, max(errors), types, span, eq
+            return _Answer(np.mean(runs, 0), max(errors), types, span, eq)
         level = min(last, level + max(1, math.ceil(math.log2(types / tolerance) / SOBOL_RATE)))
 
 
-def _with_matrices(
-    problem: Problem, near: Equivalent, span: tuple[float, float], converge: Any, tolerance: float, work: dense.Work
-) -> tuple[_Values, float]:
-    """Values with the covariances as they are, and the error of contour and core, from those of the surrogate's neuron types."""
-    ready = dense.prepare(problem, near, tolerance)
-    stable = converge.keywords["rule"].largest_stable_eigenvalue(converge.keywords["kappa"])
-    wider = span[0] / dense.WIDENING, min(span[1] * dense.WIDENING, max(math.sqrt(stable) * math.sqrt(span[1]), span[1]))
-    values, error, _ = converge(dense.spectra(ready, problem), wider, evaluate=partial(_evaluate_dense, ready, work))
-    return values, error + ready.neglected
+def _with_matrices(problem: Problem, question: _Question, near: _Answer, tolerance: float, work: dense.Work) -> _Answer:
+    """Losses with the covariances as they are, and the error of contour and core, from the surrogate's neuron types and contour."""
+    ready = dense.prepare(problem, near.eq, tolerance)
+    stable = question.rule.largest_stable_eigenvalue(question.kappa)
+    low, high = near.span
+    wider = Span(low / dense.WIDENING, min(high * dense.WIDENING, max(math.sqrt(stable) * math.sqrt(high), high)))
+    losses, error, span = _converge(dense.spectra(ready, problem), question, wider, partial(_evaluate_dense, ready, work))
+    return near._replace(losses=losses, contour_error=error + ready.neglected, span=span)
 
 
-def _span(problem: Problem, rule: Rule, kappa: float, radius: float) -> tuple[float, float]:
-    """Numbers below and above the spectrum that carries weight; for a discrete rule, after checking that its step is stable."""
+def spectrum_span(problem: Problem, rule: Rule, kappa: float, radius: float) -> Span:
+    """What a contour must go around; for a discrete rule, after checking that its step is stable.
+
+    Raises:
+        InputError: a step size at which the rule diverges, or an activation that is constant on the data.
+    """
     eq = equivalent(problem, 1 if problem.num_classes <= FEW_CLASSES else 0, radius, LEAST)
     low, high = extent(eq)
-    if float(eq.deterministic) and low > 0:
-        # neurons of large h put bands below the support, too narrow for a scan: a contour that cuts them converges slowly
-        low = min(low, 1.5 * bounds(eq)[0])
     if np.isfinite(rule.largest_stable_eigenvalue(kappa)):
-        bulks, *_ = support(eq, atoms(eq))
+        bulks = support(eq, atoms(eq))[0]
         high = float(bulks[-1, 1]) if len(bulks) else high
         check_stability(rule, kappa, high)
-    return low, high
+    return Span(low, high)
 
 
-def _package(problem: Problem, taus: np.ndarray, values: Any, error: float, diverges: np.ndarray) -> LearningCurves:
+def _package(problem: Problem, taus: np.ndarray, losses: np.ndarray, error: float) -> LearningCurves:
     law = problem.mixture
-    lost = np.zeros((diverges.sum(), problem.num_classes)) * np.nan
-    train, test = (np.concatenate([loss, lost]) for loss in (values.train, values.test))
-    if not np.isfinite(error):
-        train, test = train * np.nan, test * np.nan
+    train, test = losses if np.isfinite(error) else losses * np.nan
     optimal = np.asarray(optimal_loss(law.eigenvalue_weights, law.eigenvalues, problem.t))
     score = (test - optimal) / float(noise_variance_of(problem.t))
     zeros = np.zeros_like(test)
     return LearningCurves(taus, train, test, score, optimal, law.weights, float(problem.kappa), error, zeros, zeros, zeros, source="theory")
 
 
-def time_grid(problem: Problem, num: int = 80) -> np.ndarray:
+def time_grid(problem: Problem, *, num: int = 80) -> Float[np.ndarray, " T"]:
     """Training times (num + 1,), log-spaced from before the first mode learns to after the last one has, then inf.
 
-    From 0.05/(κ λ_max) to 30/(κ λ_min), at most 9 decades; inf is left out where the support touches 0 and the limit diverges.
+    From 0.05/(κ λ_max) to 30/(κ λ_min), at most 9 decades; inf is left out where the limit diverges (p = n m).
 
     Args:
         problem: the problem.
@@ -373,10 +360,9 @@ def time_grid(problem: Problem, num: int = 80) -> np.ndarray:
     Raises:
         InputError: num below 3.
     """
-    if not isinstance(num, int) or num < 3:
-        raise InputError(f"num: {num!r}; allowed: an integer >= 3")
+    num = as_integer("num", num, 3)
     with jax.enable_x64(True):
-        low, high = extent(equivalent(dense.surrogate(problem), 1, 5.9, LEAST))
+        low, high = extent(equivalent(dense.surrogate(problem), 1, FAR, LEAST))
     kappa = float(problem.kappa)
     grid = np.geomspace(0.05 / (kappa * high), 30 / (kappa * max(low, 6e-7 * high)), num)
-    return grid if low == 0 else np.append(grid, np.inf)
+    return grid if limit_diverges(problem) else np.append(grid, np.inf)

@@ -23,12 +23,11 @@ from rfdiff.problem import Problem
 from rfdiff.theory.contour import HALF_HEIGHT, ellipse
 from rfdiff.theory.contour_forms import solve_kernel
 from rfdiff.theory.density import outer_bounds
-from rfdiff.theory.dynamics import RESIDUAL
 from rfdiff.theory.equivalent import build, column_kinds, gauss_rules
 from rfdiff.theory.learning_times import class_times
 from rfdiff.theory.neuron_types import TypeGrid, gram_root, is_odd, type_grid
 from rfdiff.theory.plans import optimal_and_rate, require_commuting
-from rfdiff.theory.resolvent import approach_along_rays, free_start
+from rfdiff.theory.resolvent import RESIDUAL, approach_along_rays, free_start
 from rfdiff.theory_results import PhaseMap
 from rfdiff.value_types import as_real_array, vectorize_text
 

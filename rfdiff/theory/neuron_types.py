@@ -9,6 +9,7 @@ from scipy.stats import norm, qmc
 from rfdiff.activation import Activation
 from rfdiff.problem import Problem
 
+FAR = 6.0  # standard deviations of h beyond which neurons, 2 in 10^9 of them where h has one dimension, are left out
 MAX_LEVEL = 7
 MAX_TYPES = 40_000
 LATTICE_RANK = 3

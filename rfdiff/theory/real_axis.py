@@ -14,6 +14,7 @@ from rfdiff.theory import batched_systems, resolvent
 from rfdiff.theory.equivalent import Equivalent
 
 APPROACH = tuple(10.0**-k for k in range(12))
+NEGLIGIBLE = 1e-12  # share of the largest feature below which a neuron type has none
 CHUNK = 96  # spectral points solved at once: with FEW, the only two shapes
 FEW = 32
 
@@ -36,7 +37,9 @@ def _read(eq: Equivalent, z: jax.Array, u: jax.Array, residual: jax.Array) -> Ax
     g, kappa = resolvent.stieltjes_of(eq, p)
     A = resolvent.jacobian(eq, features, p)
     fold = jnp.real(batched_systems.determinant(jnp.eye(A.shape[-1]) - A) ** 2)
-    signs = jnp.where(eq.type_weights > 0, jnp.sign(jnp.real(p.r)), jnp.nan)
+    # types without any share in U have their eigenvalue at 0 and tell nothing
+    size = jnp.max(features, 1)
+    signs = jnp.where((eq.type_weights > 0) & (size > NEGLIGIBLE * jnp.max(size)), jnp.sign(jnp.real(p.r)), jnp.nan)
     straddles = jnp.nanmax(signs, 1) != jnp.nanmin(signs, 1)
     return Axis(u, jnp.imag(g) / jnp.pi, jnp.imag(kappa) / jnp.pi, fold, straddles, residual)
 

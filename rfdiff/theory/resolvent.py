@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rfdiff.symmetric import multiplicity, pair_products, symmetric, upper
 from rfdiff.theory import batched_systems
 from rfdiff.theory.equivalent import Equivalent
 
@@ -46,20 +47,7 @@ class Point(NamedTuple):
 
 def type_features(eq: Equivalent) -> jax.Array:
     """(J, F) features of the neuron types whose averages close the system."""
-    rows, cols = np.triu_indices(eq.linear.shape[1])
-    return jnp.concatenate([eq.kept, eq.carried, eq.linear[:, rows] * eq.linear[:, cols]], 1)
-
-
-def _symmetric(upper: jax.Array, k: int) -> jax.Array:
-    """(…, K, K) symmetric matrix from its K(K+1)/2 upper entries."""
-    index = np.zeros((k, k), int)
-    index[np.triu_indices(k)] = np.arange(k * (k + 1) // 2)
-    return upper[..., np.maximum(index, index.T)]
-
-
-def _upper(matrix: jax.Array) -> jax.Array:
-    rows, cols = np.triu_indices(matrix.shape[-1])
-    return matrix[..., rows, cols]
+    return jnp.concatenate([eq.kept, eq.carried, pair_products(eq.linear)], 1)
 
 
 def _product(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -91,7 +79,7 @@ def expand(eq: Equivalent, features: jax.Array, z: jax.Array, delta: jax.Array, 
     B = batched_systems.inverse(jnp.eye(k) + M[..., :, None] * H[:, None])
     G, Y = B * M[..., None, :], _product(H[:, None], B)
     Psi = jnp.einsum("l,zlab->zab", eq.group_weights, G)
-    coefficients = jnp.concatenate([a, b, _upper(Psi) * _multiplicity(k)], 1)
+    coefficients = jnp.concatenate([a, b, upper(Psi) * multiplicity(k)], 1)
     r = 1 / (_average(coefficients, features.T) - z[:, None])
     return Point(delta, H, q, a, b, M, B, G, Y, r)
 
@@ -100,13 +88,7 @@ def image(eq: Equivalent, features: jax.Array, point: Point) -> jax.Array:
     """Unknowns (Z, N) that the resolvent entries of a point give back, packed; at the solution they are its own."""
     k = eq.linear.shape[1]
     averages = _average(point.r, eq.type_weights[:, None] * features)
-    return pack(_columns(eq, _diagonal(point.Y), averages), _symmetric(eq.psi_p * averages[:, 2 * k :], k))
-
-
-def _multiplicity(k: int) -> np.ndarray:
-    """How often the entry a ≤ b stands in a symmetric quadratic form: 1 on the diagonal, 2 beside it."""
-    rows, cols = np.triu_indices(k)
-    return np.where(rows == cols, 1.0, 2.0)
+    return pack(_columns(eq, _diagonal(point.Y), averages), symmetric(eq.psi_p * averages[:, 2 * k :], k))
 
 
 def response(
@@ -122,10 +104,10 @@ def response(
     transpose = jnp.swapaxes(p2.B, -1, -2)
     Psi = jnp.einsum("l,...lab->...ab", eq.group_weights, _product(p1.B * M[..., None, :], transpose) - _product(_product(p1.G, H_), p2.G))
     quadratic = (Psi + jnp.swapaxes(Psi, -1, -2)) / 2
-    coefficients = jnp.concatenate([a, b, _upper(quadratic) * _multiplicity(k)], -1)
+    coefficients = jnp.concatenate([a, b, upper(quadratic) * multiplicity(k)], -1)
     averages = -jnp.einsum("...fg,...g->...f", C, coefficients)
     Y = _product(_product(jnp.swapaxes(p1.B, -1, -2), H_), p2.B) - _product(p1.Y * M[..., None, :], p2.Y)
-    return _columns(eq, _diagonal(Y), averages), _symmetric(eq.psi_p * averages[..., 2 * k :], k), Y
+    return _columns(eq, _diagonal(Y), averages), symmetric(eq.psi_p * averages[..., 2 * k :], k), Y
 
 
 def weights_response(eq: Equivalent, q1: jax.Array, q2: jax.Array, delta: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -136,13 +118,13 @@ def weights_response(eq: Equivalent, q1: jax.Array, q2: jax.Array, delta: jax.Ar
 
 def pack(delta: jax.Array, H: jax.Array) -> jax.Array:
     """Unknowns as one vector (…, S K + K(K+1)/2)."""
-    return jnp.concatenate([delta.reshape(*delta.shape[:-2], -1), _upper(H)], -1)
+    return jnp.concatenate([delta.reshape(*delta.shape[:-2], -1), upper(H)], -1)
 
 
 def unpack(vector: jax.Array, kinds: int, k: int) -> tuple[jax.Array, jax.Array]:
     """Inverse of `pack`."""
     delta = vector[..., : kinds * k].reshape(*vector.shape[:-1], kinds, k)
-    return delta, _symmetric(vector[..., kinds * k :], k)
+    return delta, symmetric(vector[..., kinds * k :], k)
 
 
 def linear_map(eq: Equivalent, p1: Point, p2: Point, C: jax.Array) -> jax.Array:
@@ -190,26 +172,30 @@ class _State(NamedTuple):
 
 
 FULL, QUARTER, DAMPED = 0, 1, 2
-MANY_FEATURES = 16
+RESIDUAL = 1e-9  # of the fixed point, relative, above which a point is not solved
 
 
 def solve(eq: Equivalent, z: jax.Array, initial: jax.Array | None = None, tolerance: Any = 1e-13, limit: Any = 400) -> Solution:
-    """Solve the one-point fixed point at Z points of the open upper half-plane (or, from a close start, on the real axis).
+    """Solve the one-point fixed point at Z points of the open upper half-plane or left of 0 (or, from a close start, at λ > 0).
 
-    A Newton step is kept when it lowers the residual and stays physical (Im r > 0 for every neuron type where Im z > 0); else a quarter
-    of it is tried, and then u ← (u + F(u))/2, which converges to the physical solution from anywhere in the upper half-plane. Points
-    that have converged are left alone; `residual` says which have not.
+    A Newton step is kept when it lowers the residual and stays physical (Im r > 0 for every neuron type where Im z > 0, r > 0 where
+    z < 0); else a quarter of it is tried, and then u ← (u + F(u))/2, which converges to the physical solution from anywhere in the upper
+    half-plane. Points that have converged are left alone; `residual` says which have not.
     """
     features = type_features(eq)
     kinds, k = eq.kind_weights.shape[0], eq.linear.shape[1]
-    upper = jnp.imag(z) > 0
+    upper, on_axis = jnp.imag(z) > 0, (jnp.imag(z) == 0) & (jnp.real(z) >= 0)
+
+    def side(values: jax.Array) -> jax.Array:
+        """What is positive in the physical solution: the imaginary part above the axis, the real one left of 0."""
+        return jnp.where(upper.reshape(-1, *(1,) * (values.ndim - 1)), jnp.imag(values), jnp.real(values))
 
     def evaluate(u: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
         point = expand(eq, features, z, *unpack(u, kinds, k))
         mapped = image(eq, features, point)
         A = jacobian(eq, features, point)
         newton = u + batched_systems.solve(jnp.eye(A.shape[-1]) - A, (mapped - u)[..., None])[..., 0]
-        physical = ~upper | (jnp.all(jnp.imag(point.r) > 0, 1) & jnp.all(jnp.imag(point.delta) >= 0, (1, 2)))
+        physical = jnp.all(side(point.r) > 0, 1) & jnp.all(side(point.delta) >= 0, (1, 2)) | on_axis
         return mapped, newton, _relative(mapped - u, u, kinds * k), physical
 
     def step(state: _State) -> _State:
@@ -236,24 +222,35 @@ def free_start(eq: Equivalent, z: jax.Array) -> jax.Array:
     """Unknowns of the free resolvent r = -1/z, exact as |z| → ∞."""
     k = eq.linear.shape[1]
     averages = (-1 / z)[:, None] * (eq.type_weights @ type_features(eq))
-    H = _symmetric(eq.psi_p * averages[:, 2 * k :], k)
+    H = symmetric(eq.psi_p * averages[:, 2 * k :], k)
     diagonal = jnp.broadcast_to(_diagonal(H)[:, None], (len(z), eq.group_weights.shape[0], k))
     return pack(_columns(eq, diagonal, averages), H)
 
 
 # a stage of a whole decade leaves nodes near the axis in a cycle of damped steps
+DESCENT = 8
 RAY = 10.0 ** np.arange(6, -0.25, -0.5)
 
 
 def approach_along_rays(eq: Equivalent, z: jax.Array) -> jax.Array:
     """Unknowns at Z points that the free resolvent does not reach (near p = n m): each from 10^6 z inwards along its ray."""
+    return _approach(eq, z * jnp.asarray(RAY)[:, None])
 
-    def nearer(u: jax.Array, scale: jax.Array) -> tuple[jax.Array, None]:
-        solution = solve(eq, z * scale, u, 1e-10, 60)
+
+def approach_from_above(eq: Equivalent, z: jax.Array) -> jax.Array:
+    """Unknowns at Z points close to the support: each from a height of |z| downwards, in stages of one ratio."""
+    height, stages = jnp.abs(z), jnp.linspace(0, 1, DESCENT)[:, None]
+    return _approach(eq, jnp.real(z) + 1j * height ** (1 - stages) * jnp.maximum(jnp.imag(z), 1e-12 * height) ** stages)
+
+
+def _approach(eq: Equivalent, path: jax.Array) -> jax.Array:
+    """Unknowns at the end of a path (stages, Z), each stage starting the next."""
+
+    def nearer(u: jax.Array, z: jax.Array) -> tuple[jax.Array, None]:
+        solution = solve(eq, z, u, 1e-10, 60)
         return pack(solution.point.delta, solution.point.H), None
 
-    scales = jnp.asarray(RAY)
-    return jax.lax.scan(nearer, free_start(eq, z * scales[0]), scales)[0]
+    return jax.lax.scan(nearer, free_start(eq, path[0]), path)[0]
 
 
 def _relative(difference: jax.Array, value: jax.Array, split: int) -> jax.Array:
@@ -278,22 +275,29 @@ def stieltjes_of(eq: Equivalent, point: Point) -> tuple[jax.Array, jax.Array]:
 def feature_averages(eq: Equivalent, products: jax.Array) -> jax.Array:
     """E_h[values features featuresᵀ] (Z, F, F) for values (Z, J) of the neuron types, such as r_1 r_2 of Z pairs."""
     features = type_features(eq)
-    rows, cols = np.triu_indices(features.shape[1])
-    return _symmetric(_average(products, eq.type_weights[:, None] * features[:, rows] * features[:, cols]), features.shape[1])
-
-
-def pair_features(eq: Equivalent, r1: jax.Array, r2: jax.Array) -> jax.Array:
-    """E_h[r_1 r_2 features featuresᵀ] for all pairs (Z1, Z2, F, F): matrix products over the neuron types."""
-    features = type_features(eq)
-    if features.shape[1] > MANY_FEATURES:  # real products cost half the complex ones, which pays from here on
-        averages = feature_averages(eq, (r1[:, None] * r2).reshape(-1, r1.shape[1]))
-        return averages.reshape(r1.shape[0], r2.shape[0], *averages.shape[1:])
-    rows, cols = np.triu_indices(features.shape[1])
-    products = (eq.type_weights[:, None] * features[:, rows] * features[:, cols]).astype(r1.dtype)
-    return _symmetric(jnp.einsum("zj,jp,yj->zyp", r1, products, r2), features.shape[1])
+    return symmetric(_average(products, eq.type_weights[:, None] * pair_products(features)), features.shape[1])
 
 
 @partial(jax.jit, static_argnames=("tolerance", "limit"))
 def solve_jit(eq: Equivalent, z: jax.Array, initial: jax.Array | None = None, tolerance: float = 1e-13, limit: int = 400) -> Solution:
     """`solve`, compiled."""
     return solve(eq, z, initial, tolerance, limit)
+
+
+_approaches = jax.jit(approach_from_above), jax.jit(approach_along_rays)
+
+
+def solve_anywhere(eq: Equivalent, z: np.ndarray) -> Solution:
+    """The solution at Z points, from the free resolvent; where that does not reach one of them, from above or along rays (on the host).
+
+    `residual` above `RESIDUAL` says which points are not solved all the same.
+    """
+    best = solve_jit(eq, z)
+    for approach in _approaches:
+        if np.max(np.asarray(best.residual)) <= RESIDUAL:
+            break
+        other = solve_jit(eq, z, approach(eq, z))
+        better = ~(best.residual <= other.residual)
+        pick = [jnp.where(better.reshape(-1, *(1,) * (new.ndim - 1)), new, old) for new, old in zip(other.point, best.point, strict=True)]
+        best = Solution(Point(*pick), jnp.where(better, other.residual, best.residual), other.iterations)
+    return best

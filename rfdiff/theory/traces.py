@@ -16,14 +16,31 @@ def one_trace(eq: Equivalent, p: Point) -> tuple[jax.Array, jax.Array]:
     return own + test * p.b / eq.class_weights, test
 
 
-def two_trace(eq: Equivalent, p1: Point, p2: Point) -> tuple[jax.Array, jax.Array]:
-    """t2 = (1/d) tr[Vᵀ R(z1) U_c R(z2) V] for the train and the test U_c, each (K, Z1, Z2)."""
-    C = resolvent.pair_features(eq, p1.r, p2.r)
-    return two_trace_of_pairs(eq, jax.tree.map(lambda x: x[:, None], p1), jax.tree.map(lambda x: x[None], p2), C)
+def overlaps(eq: Equivalent) -> tuple[jax.Array, jax.Array]:
+    """(1/d) tr[Vᵀ V_c] for the train and the test V_c (2, K), and the same of absolute values, against which an error of it is small.
+
+    It is Δ ψ_p Σ_a π_a E_h[α_a α_c]; in a training set each column also meets its own noise.
+    """
+    free = resolvent.unpack(resolvent.free_start(eq, -jnp.ones(1)), eq.kind_weights.shape[0], eq.linear.shape[1])
+    own = eq.noise_gains * eq.kind_weights @ jnp.real(free[0][0])
+    weighted = eq.noise_variance * eq.psi_p * eq.type_weights[:, None] * eq.linear
+    test = eq.class_weights @ (eq.linear.T @ weighted)
+    scale = eq.class_weights @ (abs(eq.linear).T @ abs(weighted))
+    return jnp.stack([own + test, test]), jnp.stack([own + scale, scale])
+
+
+def ridge_losses(eq: Equivalent, p: Point) -> jax.Array:
+    """Train and test losses (2, Z, K) of ridge regression with penalties ρ, from the solution p at z = -ρ: no contour is needed."""
+    first = jnp.stack(one_trace(eq, p))
+    second = jnp.stack(two_trace_of_pairs(eq, p, p, resolvent.feature_averages(eq, p.r**2)))
+    return jnp.real(1 - 2 * first + jnp.swapaxes(second, 1, 2))
 
 
 def two_trace_of_pairs(eq: Equivalent, p1: Point, p2: Point, C: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """`two_trace` (K, …) for pairs given by broadcasting p1 and p2, with their feature averages C (…, F, F)."""
+    """t2 = (1/d) tr[Vᵀ R(z1) U_c R(z2) V] for the train and the test U_c, each (K, …), at pairs given by broadcasting p1 and p2.
+
+    C (…, F, F) are their `feature_averages`.
+    """
     k = eq.linear.shape[1]
     kinds = eq.kind_weights.shape[0]
     A = resolvent.linear_map(eq, p1, p2, C)

@@ -8,16 +8,15 @@ from rfdiff.errors import InputError
 from rfdiff.problem import Problem
 from rfdiff.theory import real_axis, resolvent
 from rfdiff.theory.equivalent import Equivalent, equivalent
-from rfdiff.theory.neuron_types import gram_root, levels, refined_error
+from rfdiff.theory.neuron_types import FAR, gram_root, levels, refined_error
 from rfdiff.theory.noncommuting import dense
 from rfdiff.theory_results import Stieltjes
 
 OFFSET = 1e-11  # distance from the real axis, relative to |z|, at which z = λ + i0 is evaluated
-RADIUS = 6.0
 STAGE = 0.1  # of the distance from the axis, from one stage to the next
 
 
-def stieltjes(problem: Problem, z: ArrayLike, tolerance: float = 1e-8) -> Stieltjes:
+def stieltjes(problem: Problem, z: ArrayLike, *, tolerance: float = 1e-8) -> Stieltjes:
     """Stieltjes transform g(z) = (1/p) tr (U - z)^{-1} and its class-resolved parts.
 
     Args:
@@ -41,11 +40,11 @@ def stieltjes(problem: Problem, z: ArrayLike, tolerance: float = 1e-8) -> Stielt
         raise InputError(f"z: {z!r}; allowed: a non-empty list of finite complex numbers other than 0")
     with jax.enable_x64(True):
         near = dense.surrogate(problem)
-        first, *finer = levels(near, 3, RADIUS)
-        level, (value, classes, residual) = first, _at(equivalent(near, first, RADIUS), points)
+        first, *finer = levels(near, 3, FAR)
+        level, (value, classes, residual) = first, _at(equivalent(near, first, FAR), points)
         error = np.zeros(points.size)
         for level in finer:
-            before, (value, classes, residual) = value, _at(equivalent(near, level, RADIUS), points)
+            before, (value, classes, residual) = value, _at(equivalent(near, level, FAR), points)
             size = 1 + abs(value)
             error = np.array([refined_error(problem, change) for change in abs(value - before) / size]) * size
             if np.nanmax(error / size) <= tolerance:
@@ -53,7 +52,7 @@ def stieltjes(problem: Problem, z: ArrayLike, tolerance: float = 1e-8) -> Stielt
         if not finer and gram_root(problem.mixture.centroid_gram).shape[1]:
             error = error * np.nan
         if near is not problem:
-            ready = dense.prepare(problem, equivalent(near, level, RADIUS), tolerance)
+            ready = dense.prepare(problem, equivalent(near, level, FAR), tolerance)
             value, classes, residual = _with_matrices(ready, points)
             error = error + ready.neglected
     converged = residual < 1e-8

@@ -50,7 +50,7 @@ def simulated(name: str) -> tuple[LearningCurves, LearningCurves]:
     large, small = jax.random.split(jax.random.key(11))
     run = functools.partial(simulation.learning_curves, PROBLEMS[name], TAUS)
     seeds = 40 if name == "mixed" else SEEDS  # its class of two very different variances fluctuates more
-    return run(D, large, seeds), run(D // 2, small, seeds)
+    return run(d=D, key=large, num_seeds=seeds), run(d=D // 2, key=small, num_seeds=seeds)
 
 
 @functools.cache
@@ -135,15 +135,19 @@ def test_a_wrong_theory_is_rejected(name: str, sibling: str) -> None:
 
 def test_compare_is_predict_simulate_assess() -> None:
     problem, steps = PROBLEMS["anisotropic"], []
-    verdict = compare(problem, TAUS, D, jax.random.key(3), SEEDS, progress=lambda done, total: steps.append((done, total)), tolerance=1e-4)
+    verdict = compare(
+        problem, TAUS, d=D, key=jax.random.key(3), num_seeds=SEEDS, progress=lambda done, total: steps.append((done, total)), tolerance=1e-4
+    )
     assert verdict.agrees
     assert (verdict.simulation.dimension, verdict.smaller.dimension) == (D, D // 2)
     assert steps[-1] == (2 * SEEDS, 2 * SEEDS)
     assert [done for done, _ in steps] == sorted(done for done, _ in steps)
     large = jax.random.split(jax.random.key(3))[0]
-    again = simulation.learning_curves(problem, TAUS, D, large, SEEDS)
+    again = simulation.learning_curves(problem, TAUS, d=D, key=large, num_seeds=SEEDS)
     np.testing.assert_array_equal(verdict.simulation.test_loss, again.test_loss)
-    assert not np.array_equal(verdict.smaller.test_loss, simulation.learning_curves(problem, TAUS, D // 2, large, SEEDS).test_loss)
+    assert not np.array_equal(
+        verdict.smaller.test_loss, simulation.learning_curves(problem, TAUS, d=D // 2, key=large, num_seeds=SEEDS).test_loss
+    )
     direct = assess(verdict.theory, verdict.simulation, verdict.smaller)
     for curve in ("train_loss", "test_loss"):
         np.testing.assert_array_equal(direct.standardised[curve], verdict.standardised[curve])
@@ -152,7 +156,7 @@ def test_compare_is_predict_simulate_assess() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["three", "strong"])
 def test_theory_agrees_with_larger_networks(name: str) -> None:
-    verdict = compare(PROBLEMS[name], TAUS, 128, jax.random.key(2), 8)
+    verdict = compare(PROBLEMS[name], TAUS, d=128, key=jax.random.key(2), num_seeds=8)
     assert verdict.agrees
     assert np.all(verdict.resolution["test_loss"] < 0.05)
     assert not assess(_permuted(PROBLEMS[name]), verdict.simulation, verdict.smaller).agrees

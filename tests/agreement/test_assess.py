@@ -153,10 +153,10 @@ def test_refused_curves(change: Any, says: str) -> None:
 def test_refused_before_anything_is_computed(d: Any, seeds: Any, says: str) -> None:
     problem = Problem(MixtureLaw.isotropic([1.0], [1.0]), "tanh", 0.1, 2.0, 2.0)
     with pytest.raises(ValueError, match=says):
-        compare(problem, [1.0], d, jax.random.key(0), seeds)
+        compare(problem, [1.0], d=d, key=jax.random.key(0), num_seeds=seeds)
 
 
 def test_bad_times_are_refused_before_anything_is_computed() -> None:
     problem = Problem(MixtureLaw.isotropic([1.0], [1.0]), "tanh", 0.1, 2.0, 2.0)
     with pytest.raises(ValueError, match="taus: .* does not increase strictly"):
-        compare(problem, [2.0, 1.0], 40, jax.random.key(0), 4)
+        compare(problem, [2.0, 1.0], d=40, key=jax.random.key(0), num_seeds=4)

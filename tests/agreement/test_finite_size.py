@@ -20,7 +20,7 @@ SIZES = np.array([20, 40, 80])
 @functools.cache
 def simulated(seeds: int) -> tuple[np.ndarray, np.ndarray]:
     """Test loss at the second time and its standard error, at each size, with seeds · (20/d) networks."""
-    runs = [simulation.learning_curves(PROBLEM, TAUS, int(d), jax.random.key(int(d)), seeds * 20 // int(d)) for d in SIZES]
+    runs = [simulation.learning_curves(PROBLEM, TAUS, d=int(d), key=jax.random.key(int(d)), num_seeds=seeds * 20 // int(d)) for d in SIZES]
     return np.array([run.test_loss[1, 0] for run in runs]), np.array([run.test_loss_stderr[1, 0] for run in runs])
 
 

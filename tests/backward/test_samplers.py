@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rfdiff.backward import backward, decisions, log_snr_grid, reduced, samplers
-from rfdiff.backward.time_grids import log_snr
+from rfdiff.backward import integrate, log_snr_grid, process, reduced, samplers
+from rfdiff.diffusion import log_snr
+from rfdiff.errors import InputError
 from rfdiff.mixture import GaussianMixture
 from rfdiff.noised_mixture import NoisedMixture
 from tests.tolerances import assert_within, loglog_slope, rejects
@@ -61,7 +62,7 @@ def assert_order(values: np.ndarray, steps: np.ndarray, order: int) -> None:
 
 
 def draws(noised: Any, labels: np.ndarray, t: float, seed: int = 0) -> np.ndarray:
-    return decisions.draw_states(noised, jax.random.key(seed), labels, t)
+    return process.draw_states(noised, jax.random.key(seed), labels, t)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,7 @@ def test_samples_of_the_exact_score_have_the_law_of_the_mixture(method: str, sta
     t = GRID[-1]
     grid = log_snr_grid(GRID[0], t, 600) if method == "euler-maruyama" else GRID
     score = jax.tree_util.Partial(NoisedMixture.score, MIXTURE.noised)
-    x, seen = backward(score, start, grid, jax.random.key(1), method)
+    x, seen = integrate(score, start, grid, key=jax.random.key(1), method=method)
     assert seen is None and x.shape == (8000, 2) and x.dtype == np.float32
     decay = math.exp(-2 * t)
     expected = MIXTURE.weights, math.exp(-t) * MIXTURE.means, decay * MIXTURE.variances + 1 - decay
@@ -97,23 +98,24 @@ def test_samples_of_the_exact_score_have_the_law_of_the_mixture(method: str, sta
     rejects(lambda: assert_law(x, t, *expected[:2], expected[2][::-1]))
     if method == "heun-sde":
         balanced = NoisedMixture(np.array([0.5, 0.5]), MIXTURE.means, MIXTURE.variances)
-        other, _ = backward(jax.tree_util.Partial(NoisedMixture.score, balanced), start, grid, jax.random.key(1), method)
+        other, _ = integrate(jax.tree_util.Partial(NoisedMixture.score, balanced), start, grid, key=jax.random.key(1), method=method)
         rejects(lambda: assert_law(other, t, *expected))
 
 
-def test_trajectories_do_not_depend_on_the_chunks(start: np.ndarray, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_trajectories_do_not_depend_on_the_chunks(start: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     score = jax.tree_util.Partial(NoisedMixture.score, MIXTURE.noised)
     arguments: dict[str, Any] = {"score": score, "x": start[:10], "times": GRID[:11], "key": jax.random.key(3)}
     arguments["observe"] = first_coordinate
-    whole, path = backward(**arguments)
+    whole, path = integrate(**arguments)
     assert path.shape == (10, 11)
     np.testing.assert_array_equal(path[:, [0, -1]], np.stack([start[:10, 0], whole[:, 0]], axis=1))
     monkeypatch.setattr(samplers, "CHUNK_BYTES", 4 * 2 * 4 * samplers.ARRAYS)
     assert samplers.chunk_of(2, 10, np.float32) == 4
-    parts, path_of_parts = backward(**arguments, label="denoising")
+    told: list[tuple[int, int]] = []
+    parts, path_of_parts = integrate(**arguments, progress=lambda done, total: told.append((done, total)))
     np.testing.assert_allclose(parts, whole, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(path_of_parts, path, rtol=1e-5, atol=1e-6)
-    assert "denoising: 10/10 samples" in capsys.readouterr().err
+    assert told == [(4, 10), (8, 10), (10, 10)]
 
 
 def first_coordinate(x: jax.Array, t: jax.Array) -> jax.Array:
@@ -121,12 +123,12 @@ def first_coordinate(x: jax.Array, t: jax.Array) -> jax.Array:
 
 
 def test_a_second_call_compiles_nothing(start: np.ndarray) -> None:
-    arguments: Any = (start[:10], GRID[:11], jax.random.key(3))
+    arguments: Any = (start[:10], GRID[:11])
     size = getattr(samplers._run, "_cache_size")  # noqa: B009 - it has no type
-    backward(jax.tree_util.Partial(NoisedMixture.score, MIXTURE.noised), *arguments)
+    integrate(jax.tree_util.Partial(NoisedMixture.score, MIXTURE.noised), *arguments, key=jax.random.key(3))
     before = size()
     other = NoisedMixture(np.array([0.5, 0.5]), MIXTURE.means, MIXTURE.variances)
-    backward(jax.tree_util.Partial(NoisedMixture.score, other), *arguments)
+    integrate(jax.tree_util.Partial(NoisedMixture.score, other), *arguments, key=jax.random.key(3))
     assert size() == before
 
 
@@ -149,7 +151,7 @@ def test_grid_is_uniform_in_log_snr() -> None:
     ],
 )
 def test_bad_grids(arguments: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         log_snr_grid(*arguments)
 
 
@@ -177,12 +179,12 @@ def linear(x: jax.Array, t: jax.Array) -> jax.Array:
 )
 def test_bad_input(change: dict[str, Any], message: str) -> None:
     arguments = {"score": linear, "x": np.ones((3, 2)), "times": [1.0, 0.5, 0.3], "key": jax.random.key(0), **change}
-    with pytest.raises(ValueError, match=message):
-        backward(**arguments)
+    with pytest.raises(InputError, match=message):
+        integrate(**arguments)
 
 
 def test_too_large_for_memory() -> None:
-    with pytest.raises(ValueError, match=r"^d: 1000000000 trajectories in 16384 dimensions need about .* GiB of .* GiB; allowed: about"):
+    with pytest.raises(InputError, match=r"^d: 1000000000 trajectories in 16384 dimensions need about .* GiB of .* GiB; allowed: about"):
         samplers.chunk_of(16384, 10**9, np.float32)
 
 
@@ -198,14 +200,14 @@ def test_reduction_has_the_law_of_the_full_process(method: str) -> None:
     assert small is not None and small.num_classes == 2
     labels, grid = np.repeat([0, 1], [2400, 1600]), log_snr_grid(0.8, 0.05, 96)
     x = draws(noised, labels, grid[0], 5)
-    full, _ = backward(jax.tree_util.Partial(NoisedMixture.score, noised), x, grid, jax.random.key(6), method)
+    full, _ = integrate(jax.tree_util.Partial(NoisedMixture.score, noised), x, grid, key=jax.random.key(6), method=method)
     score = jax.tree_util.Partial(type(small).score, small)
     with jax.enable_x64(True):
-        few, _ = backward(score, draws(small, labels, grid[0], 7), grid, jax.random.key(8), method, space=small.space)
+        few, _ = integrate(score, draws(small, labels, grid[0], 7), grid, key=jax.random.key(8), method=method, space=small.space)
     sign = np.sign(small.coordinates[0, 0])
     one = np.stack([full[:, 3], np.sum(np.delete(full, 3, axis=1) ** 2, axis=1)], axis=1)
     two = np.stack([sign * few[:, 0], few[:, 1] ** 2], axis=1)
-    posteriors = np.asarray(noised.posterior(full, grid[-1])), decisions._posteriors(small, few, grid[-1])
+    posteriors = np.asarray(noised.posterior(full, grid[-1])), process._posteriors(small, few, grid[-1])
 
     def moments(z: np.ndarray, posterior: np.ndarray) -> np.ndarray:
         return np.concatenate([z, z**2, np.prod(z, axis=1, keepdims=True), posterior], axis=1)

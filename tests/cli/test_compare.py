@@ -12,7 +12,7 @@ import pytest
 
 from rfdiff import simulation, theory
 from rfdiff.agreement import assess
-from rfdiff.cli import entry, tables
+from rfdiff.cli import command, curve_results, entry
 from rfdiff.files import result_file
 from rfdiff.problem import Problem
 from tests.cli.command_line import SEEDS, TAUS, D, leaves, refusal, words
@@ -25,7 +25,7 @@ def test_compare_writes_what_the_library_computes(compared: types.SimpleNamespac
     assert leaves(result.spectrum) == leaves(theory.spectrum(problem))
     large, small = jax.random.split(jax.random.key(0))
     for found, d, key in ((result.simulation, D, large), (result.smaller, D // 2, small)):
-        batches = [simulation.run_seeds(problem, taus, d, key, [r]) for r in range(SEEDS)]
+        batches = [simulation.run_seeds(problem, taus, d=d, key=key, seeds=[r]) for r in range(SEEDS)]
         assert leaves(found) == leaves(simulation.summarize(batches))
         assert found is not None
         assert found.dimension == d
@@ -33,7 +33,7 @@ def test_compare_writes_what_the_library_computes(compared: types.SimpleNamespac
     assert result.simulation is not None
     assert result.smaller is not None
     agreement = assess(result.theory, result.simulation, result.smaller)
-    assert compared.status == (entry.AGREE if agreement.agrees else entry.DISAGREE)
+    assert compared.status == (command.AGREE if agreement.agrees else command.DISAGREE)
     assert result.problem.to_toml() == problem.to_toml()
     recorded = {name: result.metadata[name] for name in ("command", "rule", "d", "seeds", "random_seed", "tolerance")}
     assert recorded == {"command": "compare", "rule": "gradient-flow", "d": D, "seeds": SEEDS, "random_seed": 0, "tolerance": 1e-6}
@@ -41,13 +41,13 @@ def test_compare_writes_what_the_library_computes(compared: types.SimpleNamespac
 
 def test_compare_prints_table_verdict_places_and_cost(compared: types.SimpleNamespace) -> None:
     result = result_file.load(compared.out / "result.nc")
-    assert tables.times_table(result.theory, result.simulation, 0.5) in compared.text
+    assert "\n".join(curve_results.times_table(result.theory, result.simulation, 0.5)[0].lines()) in compared.text
     assert result.theory is not None and result.simulation is not None and result.smaller is not None
-    assert "\n".join(tables.verdict_lines(assess(result.theory, result.simulation, result.smaller))) in compared.text
+    assert "\n".join(curve_results.verdict_lines(assess(result.theory, result.simulation, result.smaller))) in compared.text
     assert f"in {compared.out}: result.nc, curves.png, spectrum.png, agreement.png" in compared.text
     assert "s wall time, " in compared.text.splitlines()[-1]
     assert compared.text.splitlines()[-1].endswith("GiB peak memory")
-    assert sorted(path.name for path in compared.out.iterdir()) == ["agreement.png", "curves.png", "result.nc", "spectrum.png"]
+    assert sorted(path.name for path in compared.out.iterdir()) == [".lock", "agreement.png", "curves.png", "result.nc", "spectrum.png"]
 
 
 def test_plot_draws_a_file_again(compared: types.SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,7 +70,7 @@ def test_disagreement_is_exit_status_one(compared: types.SimpleNamespace, tmp_pa
     assert result.theory is not None
     wrong = dataclasses.replace(result.theory, test_loss=np.asarray(result.theory.test_loss)[:, ::-1])
     path = result_file.save(dataclasses.replace(result, theory=wrong), tmp_path / "swapped.nc")
-    assert entry.main(["plot", str(path)]) == entry.DISAGREE
+    assert entry.main(["plot", str(path)]) == command.DISAGREE
 
 
 def test_predict_holds_theory_alone(problem_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -84,7 +84,7 @@ def test_predict_holds_theory_alone(problem_file: Path, tmp_path: Path, capsys: 
     assert "theory" in told
     assert "simulation" not in told
     assert "verdict" not in told
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["curves.png", "result.nc", "spectrum.png"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".lock", "curves.png", "result.nc", "spectrum.png"]
 
 
 def test_standing_results_are_refused_before_anything_is_computed(
@@ -118,5 +118,5 @@ def test_output_suits_a_terminal_without_unicode(
     assert entry.main(["plot", str(compared.out / "result.nc"), "--out", str(tmp_path / "ψ")]) == compared.status
     assert entry.main(["forecast"]) == entry.BAD_INPUT
     told = plain.buffer.getvalue().decode("ascii")
-    assert told.replace(" +- ", " ± ").splitlines()[2].split() == compared.text.splitlines()[2].split()
+    assert told.replace(" +- ", " ± ").replace("...", "…").splitlines()[2].split() == compared.text.splitlines()[2].split()
     assert capsys.readouterr().err.splitlines()[-1] == "rfdiff: Unrecognized options: forecast (see rfdiff --help)"

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -35,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     started, generate = [], generation.generate
 
     def stopping(*words: Any, **named: Any) -> Any:
-        started.append(named["label"])
+        started.append(int(jax.random.key_data(named["key"])[1]))
         if len(started) == 2:
             raise KeyboardInterrupt
         return generate(*words, **named)
@@ -47,13 +48,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert run(*arguments)[0] == entry.INTERRUPTED
         assert "1 of 2 networks are kept, the same command goes on" in told.getvalue()
         status, printed = run(*arguments)
-    assert status == 0 and started == ["network 1 of 2", "network 2 of 2", "network 2 of 2"]
+    assert status == 0 and len(started) == 3 and started[0] != started[1] == started[2]  # the finished network is not made again
     (out / "printed.txt").write_text(printed, encoding="utf-8")
     return out
 
 
 def test_what_it_writes(folder: Path) -> None:
-    assert sorted(path.name for path in (folder / "result").iterdir()) == ["generation.nc", "generation.png"]
+    assert sorted(path.name for path in (folder / "result").iterdir()) == [".lock", "generation.nc", "generation.png"]
     data = load_dataset(folder / "result" / "generation.nc")
     assert dict(data.counts.sizes) == {"network": 2, "source": 5, "class": 2}
     assert np.all(data.counts.sum("class") == 40) and np.all(data.memorised <= data.counts)
@@ -76,7 +77,7 @@ def test_plot_draws_it_again(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--d", "0"], "--d: 0; allowed: 1 to"),
+        (["--d", "0"], "--d: 0; allowed: an integer >= 1"),
         (["--d", "100000"], "GiB of memory; allowed: d up to about"),
         (["--taus", "3", "2"], "taus: [3, 2] does not increase strictly"),
         (["--points", "2"], "--points: 2; allowed: 3 to"),

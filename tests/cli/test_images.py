@@ -1,6 +1,7 @@
 """The command line of rfdiff images: bad input is one line, and a run on the original files goes through all of it."""
 
 import contextlib
+import dataclasses
 import gzip
 import io
 import shutil
@@ -12,6 +13,9 @@ import pytest
 
 from rfdiff.cli import entry, images_actions
 from rfdiff.cli.image_options import ImageChoice, ImageTrain
+from rfdiff.images.architecture import Architecture
+from rfdiff.images.protocol import Protocol
+from rfdiff.images.settings import ACCELERATOR_FORM, CPU_FORM, Settings, form_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,7 +31,10 @@ def spoken(*arguments: str) -> tuple[int, str, str]:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("train", "--data", "nowhere"), "nowhere: no such directory"),
+        (
+            ("train", "--data", "nowhere"),
+            "nowhere: no such directory; allowed: a directory with the four gz files; download=True (--download",
+        ),
         (("train", "--classes", "8", "10"), "classes: (8, 10); allowed: distinct integers 0 to 9"),
         (("train", "--counts", "5"), "counts: (5,); allowed: 2 integers >= 2, one for each class"),
         (("train", "--counts", "5", "5", "--total", "10"), "--counts: given beside --total or --imbalance; allowed: one of the two ways"),
@@ -37,8 +44,8 @@ def spoken(*arguments: str) -> tuple[int, str, str]:
         (("train", "--devices", "99"), "devices: 99; allowed: 1 to"),
         (("train", "--learning-rate", "0"), "learning_rate: 0.0; allowed: a finite number > 0"),
         (("evaluate", "nowhere"), "nowhere/run.json: no such file; allowed: a folder of rfdiff images train"),
-        (("evaluate",), "required"),
-        (("fly",), "Unrecognized options: fly"),
+        (("evaluate",), "missing: DIR"),
+        (("fly",), "fly: no such action"),
     ],
 )
 def test_bad_input_is_one_line(arguments: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,11 +56,39 @@ def test_bad_input_is_one_line(arguments: tuple[str, ...], message: str, tmp_pat
 
 
 def test_the_shorthand_gives_counts() -> None:
-    assert images_actions.protocol_of(ImageChoice(total=1000, imbalance=4.0)).counts == (800, 200)
-    assert images_actions.protocol_of(ImageChoice(total=900, classes=(1, 2, 3))).counts == (300, 300, 300)
-    assert images_actions.protocol_of(ImageChoice(classes=(1, 2, 3))).counts == (500, 500, 500)
-    settings = images_actions.settings_of(ImageTrain(t=0.1, width=16, split_seed=3, seed=4))
+    def counts(options: ImageChoice) -> tuple[int, ...]:
+        return images_actions.protocol_of(options, CPU_FORM).counts
+
+    assert counts(ImageChoice(total=1000, imbalance=4.0)) == (800, 200)
+    assert counts(ImageChoice(total=900, classes=(1, 2, 3))) == (300, 300, 300)
+    assert counts(ImageChoice(classes=(1, 2, 3))) == (500, 500, 500)
+    settings = images_actions.settings_of(ImageTrain(t=0.1, width=16, split_seed=3, seed=4), ACCELERATOR_FORM)
     assert (settings.t, settings.architecture.width, settings.protocol.split_seed, settings.seed) == (0.1, 16, 3, 4)
+
+
+def test_sizes_that_are_not_given_are_those_of_a_run_of_minutes_on_the_device() -> None:
+    assert form_of("cpu") == CPU_FORM and form_of("gpu") == form_of("tpu") == ACCELERATOR_FORM
+    full, small = (images_actions.settings_of(ImageTrain(), form) for form in (ACCELERATOR_FORM, CPU_FORM))
+    assert full == Settings() and (small.steps, small.batch, small.protocol.side) == (2000, 32, 14)
+    assert images_actions.settings_of(ImageTrain(side=28, width=32, depth=3, batch=128, steps=20_000), CPU_FORM) == full
+    note = images_actions._sizes_note(ImageTrain(), small, "cpu")
+    assert "2000 steps of 32 images of 14 x 14 pixels" in note
+    assert note.endswith("the sizes for an accelerator are --side 28 --width 32 --depth 3 --batch 128 --steps 20000")
+    assert "accelerator" not in images_actions._sizes_note(ImageTrain(), full, "gpu")
+
+
+def test_options_are_the_fields_of_the_library() -> None:
+    """Options of a run are its settings, with the same defaults where no device chooses them; counts and paths come on top."""
+    fields = {field.name for kind in (Settings, Protocol, Architecture) for field in dataclasses.fields(kind)} - {
+        "protocol",
+        "architecture",
+    }
+    options = {field.name for field in dataclasses.fields(ImageTrain)}
+    assert options - fields == {"data", "download", "total", "imbalance", "out", "devices", "overwrite", "table"} and fields <= options
+    given = ImageTrain()
+    for name in fields - {"side", "width", "depth", "batch", "steps", "counts"}:
+        owner = next(kind for kind in (Settings, Protocol, Architecture) if name in kind.__dataclass_fields__)
+        assert getattr(given, name) == getattr(owner(), name), name
 
 
 def test_without_the_extra_everything_else_works_and_images_says_what_is_missing() -> None:

@@ -18,7 +18,6 @@ from rfdiff.problem import Problem
 from rfdiff.theory import maps
 from tests import synthetic
 from tests.cli.command_line import refused, run
-from tests.tolerances import rejects
 
 TOML = """\
 activation = "tanh"
@@ -34,6 +33,7 @@ NUM = 3
 CELLS = NUM * NUM
 AXES = {"variance_ratio": np.geomspace(0.5, 2, NUM), "weight_0": np.linspace(0.3, 0.7, NUM)}
 WORDS = ["--x", "variance_ratio", "0.5", "2", str(NUM), "--y", "weight_0", "0.3", "0.7", str(NUM)]
+FILE = phase_map.FILES.data
 FIGURES = [f"phase_map_{name}.png" for name in TIME_NAMES]
 
 
@@ -56,8 +56,8 @@ def mapped(tmp_path_factory: pytest.TempPathFactory) -> types.SimpleNamespace:
 
 def test_the_file_holds_what_the_library_computes_for_xarray_alone(mapped: types.SimpleNamespace) -> None:
     assert mapped.status == 0
-    assert sorted(path.name for path in mapped.out.iterdir()) == sorted([phase_map.FILE, *FIGURES])
-    with xr.open_dataset(mapped.out / phase_map.FILE, engine="h5netcdf") as data:
+    assert sorted(path.name for path in mapped.out.iterdir()) == sorted([".lock", FILE, *FIGURES])
+    with xr.open_dataset(mapped.out / FILE, engine="h5netcdf") as data:
         found = data.load()
     (mapped.out.parent / "again.toml").write_text(found.attrs["problem"])
     problem = Problem.from_toml(mapped.out.parent / "again.toml")
@@ -76,31 +76,32 @@ def test_the_file_holds_what_the_library_computes_for_xarray_alone(mapped: types
 
 
 def test_the_table_says_what_failed_and_where_the_order_flips(mapped: types.SimpleNamespace) -> None:
-    found = load_dataset(mapped.out / phase_map.FILE)
-    lines = phase_map.table(found, (0, 1))
+    found = load_dataset(mapped.out / FILE)
+    table, head = phase_map.order_table(found, (0, 1))
+    lines = [*head, *table.lines()]
     assert "\n".join(lines) in mapped.text
     assert lines[0] == "phase map: variance_ratio (3 values, 0.5 to 2, log)  x  weight_0 (3 values, 0.3 to 0.7, linear)"
     assert lines[1].startswith(f"{CELLS} cells, 0 failed, numerical error of a loss at most ")
-    gen = lines[4].split()
+    gen = lines[3].split()
     # equal classes in the middle column of the map; the broader class generalises first on its right, the narrower on its left
     assert gen == ["tau_gen", "33.3", "%", "33.3", "%", "33.3", "%", "0", "1", "-"]
-    assert phase_map.flips(phase_map.log_ratio(found.time.values[0], (0, 1)), found.variance_ratio) == "1"
-    assert f"in {mapped.out}: {', '.join([phase_map.FILE, *FIGURES])}" in mapped.text
+    assert phase_map.flip_text(phase_map.map_of(found).flips("tau_gen", 0)) == "1"
+    assert f"in {mapped.out}: {', '.join([FILE, *FIGURES])}" in mapped.text
     assert mapped.text.splitlines()[-1].endswith("GiB peak memory")
 
 
 def test_plot_draws_a_map_again(mapped: types.SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file, new = str(mapped.out / phase_map.FILE), tmp_path / "new"
+    file, new = str(mapped.out / FILE), tmp_path / "new"
     status, text = run("plot", file, "--out", str(new))
     assert status == 0
     assert text.splitlines()[:8] == mapped.text.splitlines()[:8]
     for name in FIGURES:
         assert (new / name).read_bytes() == (mapped.out / name).read_bytes()
     assert "already holds phase_map_tau_gen.png" in refused(capsys, "plot", file, "--out", str(new))
-    assert "--classes: 0 2; allowed: two different ones of 0 to 1" in refused(capsys, "plot", file, "--classes", "0", "2")
+    assert "--pair: 0 2; allowed: two different ones of 0 to 1" in refused(capsys, "plot", file, "--pair", "0", "2")
     assert "--q: 0.4; " in refused(capsys, "plot", file, "--q", "0.4")
     one = tmp_path / "one"
-    assert run("plot", file, "--out", str(one), "--quantity", "tau_mem", "--classes", "1", "0")[0] == 0
+    assert run("plot", file, "--out", str(one), "--quantity", "tau_mem", "--pair", "1", "0")[0] == 0
     assert [path.name for path in one.iterdir()] == ["phase_map_tau_mem.png"]
     assert (one / "phase_map_tau_mem.png").read_bytes() != (new / "phase_map_tau_mem.png").read_bytes()
 
@@ -131,14 +132,14 @@ def test_an_interrupted_map_goes_on_and_equals_an_uninterrupted_one(
 ) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    (out / phase_map.FILE).write_bytes(b"an older map")
+    (out / FILE).write_bytes(b"an older map")
     arguments = ["phase-map", str(mapped.problem), "--out", str(out), "--overwrite", *WORDS]
     with monkeypatch.context() as patch:
         stopping_after(patch, 2)
         assert entry.main(arguments) == entry.INTERRUPTED
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last == f"rfdiff: interrupted; 8 of {CELLS} cells are kept, the same command goes on from them"
-    assert (out / phase_map.FILE).read_bytes() == b"an older map"
+    assert last == f"rfdiff: interrupted; 8 of {CELLS} cells are kept, the same command resumes from them"
+    assert (out / FILE).read_bytes() == b"an older map"
     (kept,) = out.glob("cells-*.partial")
     assert len(list(kept.iterdir())) == 2
     damaged = sorted(kept.iterdir())[0]
@@ -152,8 +153,8 @@ def test_an_interrupted_map_goes_on_and_equals_an_uninterrupted_one(
         assert entry.main(arguments) == 0
         assert len(computed) == 1
     assert f"{CELLS} cells, 8 of them done before" in capsys.readouterr().err
-    assert sorted(path.name for path in out.iterdir()) == sorted([phase_map.FILE, *FIGURES])
-    resumed, uninterrupted = (load_dataset(folder / phase_map.FILE) for folder in (out, mapped.out))
+    assert sorted(path.name for path in out.iterdir()) == sorted([".lock", FILE, *FIGURES])
+    resumed, uninterrupted = (load_dataset(folder / FILE) for folder in (out, mapped.out))
     for name, variable in uninterrupted.variables.items():
         assert np.array_equal(resumed[name].values, variable.values, equal_nan=variable.dtype.kind == "f"), name
 
@@ -174,7 +175,7 @@ def test_cells_that_are_done_again_are_counted_once(mapped: types.SimpleNamespac
     found = theory.phase_map(problem, AXES, kept=kept)
     assert len(sizes) == len(kept) == 4 and sizes[3] > sizes[0]
     assert maps.cells_kept(kept) == CELLS
-    stored = load_dataset(mapped.out / phase_map.FILE)
+    stored = load_dataset(mapped.out / FILE)
     np.testing.assert_array_equal(found.times.tau_gen, stored.time.sel(quantity="tau_gen"))
 
 
@@ -231,9 +232,9 @@ X, Y = ["--x", "psi_p", "1", "2", "3"], ["--y", "psi_n", "1", "2", "3"]
         (["FLAT", "--x", "variance_ratio", "1", "2", "3", *Y], "--x: variance_ratio of a problem in which the variance of class 0 is 0"),
         (["FLAT", "--x", "variance_0", "1", "2", "3", *Y], "--x: variance_0 is 0 in the problem and cannot be scaled"),
         (["ONE"], "--x: 'variance_ratio'; allowed: t, psi_p"),
-        (["ONE", *X, *Y, "--classes", "0", "1"], "--classes: 0 1; allowed: no --classes, since there is one class"),
-        ([*X, *Y, "--classes", "0", "2"], "--classes: 0 2; allowed: two different ones of 0 to 1"),
-        ([*X, *Y, "--classes", "1", "1"], "--classes: 1 1; allowed: two different ones of 0 to 1"),
+        (["ONE", *X, *Y, "--pair", "0", "1"], "--pair: 0 1; allowed: no --pair, since there is one class"),
+        ([*X, *Y, "--pair", "0", "2"], "--pair: 0 2; allowed: two different ones of 0 to 1"),
+        ([*X, *Y, "--pair", "1", "1"], "--pair: 1 1; allowed: two different ones of 0 to 1"),
         ([*X, *Y, "--quantity", "tau"], "invalid choice 'tau'"),
         ([*X, *Y, "--q", "1"], "--q: 1.0; allowed: 0 < q < 1"),
         ([*X, *Y, "--tolerance", "1"], "--tolerance: 1.0; allowed: 1e-9 <= tolerance <= 0.1"),
@@ -276,33 +277,32 @@ def test_shares_and_flips_of_a_known_map() -> None:
     data.time.values[:, 4, 0] = np.nan
     data.time.values[3, 0, 0] = np.inf  # τ_opt: no class gets there
     data.time.values[3, 1, 0, 1] = np.inf  # class 1 does not
-    lines = phase_map.table(data, (0, 1))
-    assert lines[1] == "10 cells, 1 failed, numerical error of a loss at most 1.0e-06"
+    table, head = phase_map.order_table(data, (0, 1))
+    assert head[1] == "10 cells, 1 failed, numerical error of a loss at most 1.0e-06"
     # x = 0.5 | 1 | 2, 4, 8: class 1 first | equal | class 0 first, over 9 cells
-    assert lines[4].split() == ["tau_gen", "55.6", "%", "22.2", "%", "22.2", "%", "0", "1", "-"]
-    assert lines[7].split() == ["tau_opt", "75.0", "%", "12.5", "%", "12.5", "%", "1", "1", "-"]
-    swapped = phase_map.table(data, (1, 0))[4].split()
+    lines = table.lines()
+    assert lines[1].split() == ["tau_gen", "55.6", "%", "22.2", "%", "22.2", "%", "0", "1", "-"]
+    assert lines[4].split() == ["tau_opt", "75.0", "%", "12.5", "%", "12.5", "%", "1", "1", "-"]
+    swapped = phase_map.order_table(data, (1, 0))[0].lines()[1].split()
     assert swapped[1::2][:3] == ["22.2", "55.6", "22.2"]
-    between = made_up(2, psi_p=np.array([0.5, 2.0]), psi_n=np.array([1.0, 2.0]))
-    order = phase_map.log_ratio(between.time.values[0], (0, 1))
-    assert phase_map.flips(order, between.psi_p) == "1"  # interpolated on the logarithmic axis
-    rejects(lambda: np.testing.assert_equal(phase_map.flips(order, between.psi_p.assign_attrs(spacing="linear")), "1"))
+    named = phase_map.order_table(data, (1, 0), ("broad", "narrow"))[0].headings
+    assert list(named[1:3]) == ["narrow first", "broad first"]
 
 
 def test_one_class_shows_the_time_itself(tmp_path: Path) -> None:
     data = made_up(1, psi_p=np.geomspace(0.5, 8, 5), psi_n=np.array([1.0, 2.0]))
-    file = save_dataset(data, tmp_path / phase_map.FILE)
+    file = save_dataset(data, tmp_path / FILE)
     status, text = run("plot", str(file), "--quantity", "tau_gen")
     assert status == 0
-    assert text.splitlines()[3].split() == ["time", "lowest", "median", "highest", "never", "or", "none"]
-    assert text.splitlines()[4].split() == ["tau_gen", "1", "1.5", "2", "0"]
+    assert text.splitlines()[2].split() == ["time", "lowest", "median", "highest", "never", "or", "none"]
+    assert text.splitlines()[3].split() == ["tau_gen", "1", "1.5", "2", "0"]
     assert (tmp_path / "phase_map_tau_gen.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_plot_says_what_it_can_draw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = save_dataset(xr.Dataset({"a": ("i", [1.0])}), tmp_path / "other.nc")
     assert "is not an rfdiff result" in refused(capsys, "plot", str(other))
-    assert "--classes: goes with a file of rfdiff phase-map alone" in refused(capsys, "plot", str(other), "--classes", "0", "1")
+    assert "--pair: goes with a file of rfdiff phase-map alone" in refused(capsys, "plot", str(other), "--pair", "0", "1")
     whole = save_dataset(made_up(2, psi_p=np.array([1.0, 2.0]), psi_n=np.array([1.0, 2.0])), tmp_path / "map.nc").read_bytes()
     (tmp_path / "half.nc").write_bytes(whole[: len(whole) // 2])
     assert "half.nc: is truncated" in refused(capsys, "plot", str(tmp_path / "half.nc"))

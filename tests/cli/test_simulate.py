@@ -56,7 +56,7 @@ def test_rules_reach_the_simulation(
 ) -> None:
     seen: list[Any] = []
 
-    def stop(problem: Problem, taus: Any, d: int, key: Any, seeds: Any, rule: Any, dtype: str, solver: str, tolerance: Any) -> None:
+    def stop(problem: Problem, taus: Any, *, d: int, key: Any, seeds: Any, rule: Any, dtype: str, solver: str, tolerance: Any) -> None:
         seen.append((rule, None if taus is None else list(taus), d, dtype, list(seeds), solver, tolerance))
         raise InputError("seen enough")
 
@@ -113,10 +113,10 @@ def interrupted_after(monkeypatch: pytest.MonkeyPatch, count: int) -> list[int]:
     done: list[int] = []
     real = simulation.run_seeds
 
-    def run(problem: Problem, taus: Any, d: int, key: Any, seeds: Any, **options: Any) -> Any:
+    def run(problem: Problem, taus: Any, *, seeds: Any, **options: Any) -> Any:
         if len(done) == count:
             raise KeyboardInterrupt
-        batch = real(problem, taus, d, key, seeds, **options)
+        batch = real(problem, taus, seeds=seeds, **options)
         done.extend(seeds)
         return batch
 
@@ -133,9 +133,9 @@ def test_interruption_keeps_seeds_and_the_same_command_goes_on(
         assert interrupted_after(patch, 2) == []
         assert entry.main(arguments) == entry.INTERRUPTED
     told = capsys.readouterr().err
-    assert told.splitlines()[-1] == f"rfdiff: interrupted; 2 of {SEEDS} seeds at d = {D} are kept, the same command goes on from them"
+    assert told.splitlines()[-1] == f"rfdiff: interrupted; 2 of {SEEDS} seeds at d = {D} are kept, the same command resumes from them"
     assert "Traceback" not in told
-    (kept,) = out.iterdir()
+    (kept,) = out.glob("*.partial")
     assert sorted(path.name for path in kept.iterdir()) == ["seed-0.npz", "seed-1.npz"]
     with monkeypatch.context() as patch:
         computed = interrupted_after(patch, 99)
@@ -146,7 +146,7 @@ def test_interruption_keeps_seeds_and_the_same_command_goes_on(
         assert entry.main([*arguments, "--overwrite"]) == 0
         assert computed == [2, 3]
     assert "4 seeds, 2 of them done before" in capsys.readouterr().err
-    assert sorted(path.name for path in out.iterdir()) == ["curves.png", "result.nc", "spectrum.png"]
+    assert sorted(path.name for path in out.iterdir()) == [".lock", "curves.png", "result.nc", "spectrum.png"]
     assert entry.main(words("simulate", problem_file, tmp_path / "whole")) == 0
     resumed, whole = result_file.load(out / "result.nc"), result_file.load(tmp_path / "whole" / "result.nc")
     assert leaves(resumed.simulation) == leaves(whole.simulation)

@@ -1,6 +1,7 @@
 """The command speciate: what it writes and prints, how it refuses, stops and goes on."""
 
 import io
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import xarray as xr
 
 from rfdiff import backward
+from rfdiff.backward import speciation_study
 from rfdiff.cli import entry, speciate
 from rfdiff.files.dataset_file import load_dataset
 from tests.cli.command_line import run
@@ -25,7 +27,7 @@ variances = [1.5, 0.6]
 """
 GRAM = "centroid_gram = [[0.3, -0.3], [-0.3, 0.3]]\n"
 SMALL = ["--d", "64", "--trajectories", "400", "--points", "4", "--steps", "32"]
-FILES = ["return_probability.png", "speciation.nc", "trajectories.png"]
+FILES = [".lock", "return_probability.png", "speciation.nc", "trajectories.png"]
 
 
 @pytest.fixture(scope="module")
@@ -36,18 +38,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     arguments = ["speciate", str(out / "problem.toml"), *SMALL, "--out", str(out / "result")]
     turned, uturn = [], backward.uturn
 
-    def stopping(denoiser: Any, times: Any, *rest: Any) -> Any:
+    def stopping(process: Any, times: Any, **rest: Any) -> Any:
         turned.append(times[0])
         if len(turned) == 3:
             raise KeyboardInterrupt
-        return uturn(denoiser, times, *rest)
+        return uturn(process, times, **rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backward, "uturn", stopping)
+        patch.setattr(speciation_study, "uturn", stopping)
         errors = io.StringIO()
         patch.setattr(sys, "stderr", errors)
         assert run(*arguments)[0] == entry.INTERRUPTED
-        assert "interrupted; 2 of 5 points are kept, the same command goes on from them" in errors.getvalue()
+        assert "interrupted; 2 of 5 points are kept, the same command resumes from them" in errors.getvalue()
         status, told = run(*arguments)
     assert status == 0 and len(turned) == 5 and turned[2] == turned[3]  # the two kept ones are not turned again
     (out / "told").write_text(told)
@@ -75,7 +77,7 @@ def test_files_and_table(folder: Path) -> None:
 def test_plot_draws_it_again(folder: Path, tmp_path: Path) -> None:
     status, told = run("plot", str(folder / "result" / "speciation.nc"), "--out", str(tmp_path))
     assert status == 0 and "classical estimate" in told
-    assert sorted(path.name for path in tmp_path.iterdir()) == [FILES[0], FILES[2]]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [FILES[1], FILES[3]]
     assert run("plot", str(folder / "result" / "speciation.nc"), "--out", str(tmp_path))[0] == entry.BAD_INPUT
 
 
@@ -92,7 +94,7 @@ def test_plot_draws_it_again(folder: Path, tmp_path: Path) -> None:
         (
             [],
             TOML.replace("variances = [1.5, 0.6]", "eigenvalues = [[1.5, 0.6], [0.5, 0.6]]\neigenvalue_weights = [0.5, 0.5]"),
-            "eigenvalues: the classes are not isotropic; allowed: variances",
+            "law: the classes are not isotropic; allowed: covariances",
         ),
     ],
 )
@@ -108,11 +110,9 @@ def test_results_are_not_overwritten(folder: Path, capsys: pytest.CaptureFixture
     assert "already holds speciation.nc" in capsys.readouterr().err
 
 
-def test_crossing() -> None:
-    times, share, stderr = np.array([1.0, 2.0, 3.0]), np.array([1.0, 0.6, 0.2]), np.full(3, 0.02)
-    t, error = speciate.crossing(times, share, stderr, 0.5)
-    assert t == pytest.approx(2.25) and error == pytest.approx(0.05 * np.hypot(0.75, 0.25))
-    assert np.isnan(speciate.crossing(times, share, stderr, 0.1)).all()
+def told_of(data: xr.Dataset) -> list[str]:
+    """Everything that is printed of a dataset."""
+    return [*speciate.head_lines(data), *speciate.speciation_table(data).lines()]
 
 
 def test_table_of_what_is_never_reached() -> None:
@@ -129,5 +129,17 @@ def test_table_of_what_is_never_reached() -> None:
         {"time": [0.0, 1.0, 2.0], "turn_time": [0.5, 1.0], "clone_time": [1.0]},
         {"d": 9, "trajectories": 7, "classical_time": 1.0},
     )  # fmt: skip
-    lines = speciate.table(data)
+    lines = speciate.speciation_table(data).lines()
     assert lines[-2].split()[:4] == ["0", "0.5", "1", "-"] and lines[-2].endswith("-")
+
+
+def test_steps_that_are_too_few_are_said(folder: Path) -> None:
+    """Where steps move the U-turns, a line says so, and the deviations are counted in errors that include it."""
+    data = load_dataset(folder / "result" / "speciation.nc")
+    assert not any("are too few" in line for line in told_of(data))
+    moved = data.assign(uturn=data.uturn + 0.4, uturn_systematic=0.4 + 0 * data.uturn, clone_systematic=0.4 + 0 * data.clone)
+    told = told_of(moved)
+    assert any(line.startswith("32 steps are too few: at t = ") and "by 0.4" in line and "use more --steps" in line for line in told)
+    blind = told_of(moved.drop_vars(["uturn_systematic", "clone_systematic"]))  # a file of an earlier version
+    worst = [float(re.findall(r"([0-9.]+) s\.e\.", lines[-1])[0]) for lines in (told, blind)]
+    assert worst[0] < 4 < worst[1]

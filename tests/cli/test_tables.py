@@ -7,14 +7,14 @@ import pytest
 
 from rfdiff.agreement import Agreement
 from rfdiff.class_times import readings, times
-from rfdiff.cli import tables
+from rfdiff.cli import curve_results, tables
 from tests import synthetic
 
 
 def test_table_reads_theory_beside_simulation_with_errors_over_seeds() -> None:
     predicted, simulated = synthetic.theory(), synthetic.simulation()
-    table = tables.times_table(predicted, simulated, 0.4).splitlines()
-    assert table[0].split() == ["class", "weight", "tau_gen", "tau_stop", "tau_mem", "tau_opt(0.4)", "best", "test", "loss"]
+    table = curve_results.times_table(predicted, simulated, 0.4)[0].lines()
+    assert table[0].split() == ["class", "weight", "source", "tau_gen", "tau_stop", "tau_mem", "tau_opt(0.4)", "best", "test", "loss"]
     assert [line.split()[0:3] for line in table[1::2]] == [["0", "0.667", "theory"], ["1", "0.333", "theory"]]
     found = times(predicted, 0.4)
     assert table[1].split()[3:6] == [f"{x[0]:.4g}" for x in (found.tau_gen, found.tau_stop, found.tau_mem)]
@@ -26,7 +26,7 @@ def test_table_reads_theory_beside_simulation_with_errors_over_seeds() -> None:
     lowest = np.asarray(simulated.per_seed["test_loss"]).min(axis=1)
     np.testing.assert_allclose(errors[4], np.std(lowest, axis=0, ddof=1) / np.sqrt(3))
     assert tables.number(values[2, 0], errors[2, 0]) in table[2]
-    assert len(tables.times_table(None, simulated, 0.4).splitlines()) == 3
+    assert len(curve_results.times_table(None, simulated, 0.4)[0].lines()) == 3
 
 
 def test_times_that_a_seed_lacks_have_no_error_bar() -> None:
@@ -53,6 +53,7 @@ def test_times_that_a_seed_lacks_have_no_error_bar() -> None:
         (1234.5, 567.8, "1234 ± 568"),
         (23.5, 1e-15, "23.5"),
         (2.0, 0.0, "2"),
+        (0.0, 0.0, "0"),
     ],
 )
 def test_numbers_show_the_digits_their_error_leaves(value: float, error: float, expected: str) -> None:
@@ -79,13 +80,13 @@ def test_verdict_names_the_worst_place() -> None:
         conclusive=True,
         agrees=False,
     )
-    train, test, verdict = tables.verdict_lines(wrong)
+    train, test, verdict = curve_results.verdict_lines(wrong)
     assert train.startswith("train loss: ")
     assert f"for class 1 at tau = {synthetic.taus()[5]:.4g}: -2.50e-01, of which finite size +1.2e-01 within 3.0e-02" in test
     assert test.endswith("standard error 1.0e-02: 7.50 standard errors out")
     assert verdict.startswith("verdict: simulation at d = 20 and theory DISAGREE (allowed: 4 standard errors; an error of 7.0e-02 ")
-    vague = tables.verdict_lines(dataclasses.replace(wrong, conclusive=False))[-1]
+    vague = curve_results.verdict_lines(dataclasses.replace(wrong, conclusive=False))[-1]
     assert vague.startswith("verdict: INCONCLUSIVE, simulation at d = 20 ")
     assert "more seeds or a larger d (allowed: 4 standard errors; " in vague
     assert "DISAGREE" not in vague
-    assert " agree (" in tables.verdict_lines(dataclasses.replace(wrong, agrees=True))[-1]
+    assert " agree (" in curve_results.verdict_lines(dataclasses.replace(wrong, agrees=True))[-1]

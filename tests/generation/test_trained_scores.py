@@ -40,8 +40,8 @@ def losses(network: generation.TrainedNetwork, t: float, place: int, asked: Prob
 def test_readouts_are_those_of_the_exact_flow(draws: float) -> None:
     asked = problem(draws=draws)
     key = jax.random.key(3)
-    network = generation.train(asked, D, TAUS, TIMES, jax.random.fold_in(key, np.uint32(0)), "float64")
-    expected = simulation.run_seeds(asked, TAUS, D, key, [0], dtype="float64").test_loss[0]
+    network = generation.train(asked, TAUS, d=D, times=TIMES, key=jax.random.fold_in(key, np.uint32(0)), dtype="float64")
+    expected = simulation.run_seeds(asked, TAUS, d=D, key=key, seeds=[0], dtype="float64").test_loss[0]
     assert network.readouts.shape == (3, 3, D, 32)
 
     def agree(place: int) -> None:
@@ -69,6 +69,6 @@ def test_the_empirical_score_is_that_of_points() -> None:
 
 def test_refusals() -> None:
     with pytest.raises(ValueError, match=r"^d: 100000 makes p = .* GiB of memory; allowed: d up to about"):
-        generation.train(problem(), 100_000, TAUS, TIMES, jax.random.key(0))
+        generation.train(problem(), TAUS, d=100_000, times=TIMES, key=jax.random.key(0))
     with pytest.raises(ValueError, match="^taus: .*increasing"):
-        generation.train(problem(), D, [2.0, 1.0], TIMES, jax.random.key(0))
+        generation.train(problem(), [2.0, 1.0], d=D, times=TIMES, key=jax.random.key(0))

@@ -17,33 +17,11 @@ from rfdiff.files.dataset_file import load_dataset, save_dataset
 from rfdiff.images import checkpoints, evaluation, readout
 from rfdiff.images.classifier import FEATURES, trained_classifier
 from rfdiff.images.devices import Devices
-from rfdiff.images.evaluation import Evaluator, Sampling, bootstrap_interval, evaluated_steps, frechet, memorised
+from rfdiff.images.evaluation import Evaluator, Sampling, evaluated_steps, frechet
 from rfdiff.images.sampling import draw_samples
 from rfdiff.images.training import initial_state, train
 from tests.images.toy import SETTINGS, toy_data, toy_images
 from tests.tolerances import rejects
-
-
-def test_a_copy_is_a_sample_much_nearer_to_one_image_than_to_all_others() -> None:
-    rng = np.random.default_rng(0)
-    train_images = rng.standard_normal((30, 5, 5))
-    fresh = rng.standard_normal((40, 5, 5))
-    copies = train_images[[3, 7]] + 0.01 * rng.standard_normal((2, 5, 5))
-    hits, nearest = memorised(np.concatenate([fresh, copies]), train_images)
-    assert not hits[:40].any() and hits[40:].all() and nearest[40:].tolist() == [3, 7]
-    a, b = np.zeros((1, 1)), np.array([[1.0], [-2.9]])
-    assert not memorised(a, b)[0][0]  # the ratio is that of distances, 1/2.9
-    assert memorised(a, np.array([[1.0], [-3.1]]))[0][0]
-    exact = np.sort(np.linalg.norm(fresh[:, None] - train_images[None], axis=(2, 3)), axis=1)
-    np.testing.assert_array_equal(memorised(fresh, train_images)[0], exact[:, 0] < exact[:, 1] / 3)
-
-
-def test_bootstrap_interval_is_that_of_resampling() -> None:
-    rng, hits = np.random.default_rng(0), np.repeat([True, False], [30, 70])
-    low, high = bootstrap_interval(hits, rng)
-    drawn = np.quantile([rng.choice(hits, 100).mean() for _ in range(4000)], [0.025, 0.975])
-    np.testing.assert_allclose([low, high], drawn, atol=0.02)
-    assert np.isnan(bootstrap_interval(hits[:0], rng)).all()
 
 
 def test_frechet_distance_is_its_closed_form() -> None:
@@ -72,22 +50,43 @@ def losses_of(steps: np.ndarray, gen: float, mem: float, start: float = 1.0) -> 
     return xr.Dataset(variables, {"step": steps, "set": ["train", "held_out"], "log_snr": [1.0], "class": ["a", "b"]})
 
 
+def measured_steps(last: int) -> np.ndarray:
+    return np.array([0, *np.unique(np.round(np.geomspace(1, last, 70))).astype(int)])
+
+
 def test_times_are_those_of_the_package_definitions() -> None:
-    steps = np.array([0, *np.unique(np.round(np.geomspace(1, 30_000, 60))).astype(int)])
-    found, each = readout.class_times(losses_of(steps, 30.0, 500.0, start=1.02))  # the measured noise is not 1 exactly
-    np.testing.assert_array_equal(found, each[:, 0])
-    test, lowest = losses_of(steps, 30.0, 500.0)["mean_loss"].values[:, 1, 0], 0.0
+    steps = measured_steps(100_000)
+    read, at = readout.class_times(losses_of(steps, 30.0, 500.0, start=1.02))  # the measured noise is not 1 exactly
+    np.testing.assert_array_equal(read.tau_gen, at[0].tau_gen)
+    test = losses_of(steps, 30.0, 500.0)["mean_loss"].values[:, 1, 0]
     lowest = test.min()
     expected = np.interp(-(lowest + (1 - lowest) / np.e), -test[: np.argmin(test)], steps[: np.argmin(test)])
-    np.testing.assert_allclose(found[0], [expected, 10 * expected], rtol=0.03)
-    np.testing.assert_allclose(found[2], 500 * np.log(2) * np.array([1, 10]), rtol=0.03)
+    np.testing.assert_allclose(read.tau_gen, [expected, 10 * expected], rtol=0.03)
+    np.testing.assert_allclose(read.tau_mem, 500 * np.log(2) * np.array([1, 10]), rtol=0.03)
     ones = np.zeros((len(steps), 1))
     curves = LearningCurves(steps * 1.0, ones, test[:, None], ones, np.zeros(1), np.ones(1), 1.0, np.nan, ones, ones, ones)
-    np.testing.assert_allclose(found[0, 0], times(curves).tau_gen[0], rtol=1e-9)
+    np.testing.assert_allclose(read.tau_gen[0], times(curves).tau_gen[0], rtol=1e-9)
     small = losses_of(steps, 30.0, 500.0)
     small["mean_loss_stderr"] += 1.0
-    assert np.isnan(readout.class_times(small)[0][2]).all()
-    assert np.isnan(readout.class_times(small.isel(step=slice(2)))[0]).all()
+    noisy = readout.class_times(small).mean
+    assert np.isnan(noisy.tau_mem).all() and noisy.text("tau_mem", 0) == "-"
+    assert noisy.reason("tau_mem", 0) == "the last gap is within 3 standard errors of 0"
+    few = readout.class_times(small.isel(step=slice(2))).mean
+    assert np.isnan(few.tau_gen).all() and few.reason("tau_gen", 1) == "fewer than 3 measured steps"
+
+
+def test_a_run_whose_gap_still_grows_has_a_bound_for_its_memorisation_time() -> None:
+    """The true τ_mem is 347 steps; a run of 40 has the gap of step 40 for its last, and half of that is no memorisation time."""
+    losses = losses_of(measured_steps(40), 30.0, 500.0)
+    read = readout.class_times(losses).mean
+    assert np.isnan(read.tau_mem).all()
+    assert read.bounds is not None
+    low, high = read.bounds["tau_mem"][0]
+    assert 15 < low < 347 and np.isnan(high) and read.text("tau_mem", 0).startswith("> ")
+    assert read.reason("tau_mem", 0).startswith("the gap between test and train loss still grows")
+    dataset = readout.read_out(losses, [], [])
+    assert np.isnan(dataset.time.sel(reading="tau_mem")).all()
+    assert f"> {low:.4g}" in image_results.run_table(dataset)[0].lines()[1]
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +117,7 @@ def test_an_evaluated_run(evaluated: tuple[Path, xr.Dataset], capsys: pytest.Cap
     assert image_results.redraw(Redrawing(file=folder / readout.FILE)) == 0
     text = capsys.readouterr().out
     assert "Trouser" in text and "accuracy of the classifier on the test images" in text and "below 90%" not in text
-    assert "below 90%: more --classifier-epochs" in image_results.table(dataset.assign_attrs(accuracy=0.87))[-1]
+    assert "below 90%: more --classifier-epochs" in image_results.run_table(dataset.assign_attrs(accuracy=0.87))[1][-1]
     assert (folder / readout.CURVES).stat().st_size > 0 and (folder / readout.SAMPLES).stat().st_size > 0
     assert len(plots.image_run(dataset[["mean_loss", "gap", "time"]]).axes) == 2
 
@@ -135,7 +134,7 @@ def test_evaluations_are_kept_and_the_classifier_is_read_again(evaluated: tuple[
 
     monkeypatch.setattr(evaluation, "draw_samples", forbidden)
     assert len(evaluator(folder, again).run([6, 12])) == 2
-    with pytest.raises(KeyboardInterrupt, match="0 of 2 checkpoints are evaluated, the same command goes on from them"):
+    with pytest.raises(KeyboardInterrupt, match="0 of 2 checkpoints are evaluated, the same command resumes from them"):
         evaluator(folder, again, seed=1).run([6, 12])
     with pytest.raises(ValueError, match=r"no checkpoint from step 100 on"):
         evaluated_steps(folder, 100)

@@ -69,7 +69,8 @@ def test_numbers_are_those_of_the_fitted_law() -> None:
     np.testing.assert_allclose(found["angle"], np.degrees(np.arccos(cosine)) * (1 - np.eye(2)), rtol=1e-6)
     own = [images.train[images.labels == k].astype(np.float64).var(0).mean() for k in range(2)]
     np.testing.assert_allclose(found["variance"], own, rtol=1e-5)  # shrinkage leaves the trace
-    text = images_actions.law_table(images, law)
+    table, pixels = images_actions.law_table(images, law)
+    text = "\n".join([*table.lines(), pixels])
     assert "Trouser" in text and f"{found['variance'][0]:.4g}" in text and "grey/255" in text
 
 

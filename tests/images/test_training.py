@@ -254,9 +254,9 @@ def test_a_batch_is_shared_by_all_devices() -> None:
 
 def test_one_time_has_one_level() -> None:
     fixed = dataclasses.replace(SETTINGS, t=0.5)
-    row = {"step": np.int64(0), "loss": np.ones((2, 1, 2)), "loss_stderr": np.ones((2, 1, 2))}
+    row = {"step": np.asarray(0), "loss": np.ones((2, 1, 2)), "loss_stderr": np.ones((2, 1, 2))}
     row |= {"mean_loss": np.ones((2, 2)), "mean_loss_stderr": np.ones((2, 2))}
-    np.testing.assert_allclose(as_dataset([row], fixed)["t"], [0.5], rtol=1e-5)
+    np.testing.assert_allclose(as_dataset([row], fixed)["t"].values, [0.5], rtol=1e-5)
 
 
 @pytest.mark.slow

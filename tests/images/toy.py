@@ -4,10 +4,10 @@ import functools
 
 import numpy as np
 
+from rfdiff.images.architecture import Architecture
 from rfdiff.images.fashion_mnist import FashionMNIST
 from rfdiff.images.protocol import ImageSet, Protocol, prepare
 from rfdiff.images.settings import Settings
-from rfdiff.images.unet import Architecture
 
 EACH = 60  # images of each of two classes in either file
 PROTOCOL = Protocol(classes=(1, 0), counts=(24, 24), held_out=16, side=7)

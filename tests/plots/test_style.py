@@ -128,7 +128,7 @@ def test_labels_of_parameters(name: str, label: str) -> None:
 
 def test_results_of_another_kind_are_refused() -> None:
     with pytest.raises(InputError, match="result: a list; allowed: a result of rfdiff, or the dataset that its file holds"):
-        plots.generation([1, 2])
+        plots.generation([1, 2])  # type: ignore[arg-type]
     empty = xr.Dataset()
     draw: Any
     for draw, missing in (
@@ -142,3 +142,15 @@ def test_results_of_another_kind_are_refused() -> None:
     ):
         with pytest.raises(InputError, match=f"result: holds no {missing}"):
             draw(empty)
+
+
+@pytest.mark.parametrize(("top", "labels"), [(1.5, {"1", "0.5", "0.3", "0.2"}), (500.0, {"0.1", "1", "10", "100"})])
+def test_logarithmic_ticks_are_plain_numbers(top: float, labels: set[str]) -> None:
+    figure = plots.new_figure(4, 3)
+    panel = figure.subplots()
+    panel.plot([1, 2], [0.15, top])
+    style.plain_log_ticks(panel.yaxis)
+    figure.draw_without_rendering()
+    shown = {text.get_text() for text in [*panel.yaxis.get_majorticklabels(), *panel.yaxis.get_minorticklabels()] if text.get_text()}
+    low, high = panel.get_ylim()
+    assert {text for text in shown if low <= float(text) <= high} == labels

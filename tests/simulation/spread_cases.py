@@ -30,8 +30,10 @@ def problem(draws: float) -> Problem:
 
 
 def run(solver: str, shape: tuple[int, int] | None, draws: float = math.inf, seeds: Any = SEEDS, dtype: str = "float64") -> SeedBatch:
-    mesh = None if shape is None else simulation.device_mesh(*shape, jax.devices()[: shape[0] * shape[1]])
-    return simulation.run_seeds(problem(draws), TAUS, D, KEY, seeds, solver=solver, mesh=mesh, dtype=dtype)
+    mesh = (
+        None if shape is None else simulation.device_mesh(seeds=shape[0], features=shape[1], devices=jax.devices()[: shape[0] * shape[1]])
+    )
+    return simulation.run_seeds(problem(draws), TAUS, d=D, key=KEY, seeds=seeds, solver=solver, mesh=mesh, dtype=dtype)
 
 
 def deviation(one: SeedBatch, other: SeedBatch) -> float:
@@ -41,13 +43,13 @@ def deviation(one: SeedBatch, other: SeedBatch) -> float:
 
 @contextlib.contextmanager
 def losing(what: str) -> Iterator[None]:
-    """Features of the last device left out; or those that fill it up left in."""
+    """Features of the last device left out; or its padding left in."""
     whole = Rows.masked
 
     def masked(self: Rows, x: jax.Array, axis: int = 0) -> jax.Array:
-        if what == "filling" or self.parts == 1:
+        if what == "padding" or self.shards == 1:
             return x
-        last = jax.lax.axis_index(FEATURES) == self.parts - 1
+        last = jax.lax.axis_index(FEATURES) == self.shards - 1
         return jnp.where(last, 0, whole(self, x, axis))
 
     Rows.masked = masked  # type: ignore[method-assign]
@@ -62,18 +64,18 @@ def shards(solver: str, shape: tuple[int, int]) -> list[int]:
     """How many rows the devices hold of the basis of a Krylov space, and of the W or U that it is grown with."""
     spaces: list[Any] = []
 
-    class Kept(krylov._Space):
+    class Kept(krylov.KrylovSpace):
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments)
             spaces.append(self)
 
-    original, krylov._Space = krylov._Space, Kept  # type: ignore[misc,assignment]
+    original, krylov.KrylovSpace = krylov.KrylovSpace, Kept  # type: ignore[misc,assignment]
     try:
         run(solver, shape, seeds=SEEDS[:1])
     finally:
-        krylov._Space = original  # type: ignore[misc]
+        krylov.KrylovSpace = original  # type: ignore[misc]
     moment = spaces[0].mixture.moment
-    arrays = [*spaces[0].parts, moment.U if solver == "krylov" else moment.W]
+    arrays = [*spaces[0].blocks, moment.U if solver == "krylov" else moment.W]
     return sorted({shard.data.shape[0] for array in arrays for shard in array.addressable_shards})
 
 
@@ -90,7 +92,7 @@ def main(full: bool) -> None:
         for solver in ("exact", "krylov", "krylov-matrix-free", "krylov-probes"):
             found["same"][f"{solver}, stored draws"] = deviation(run(solver, (2, 4), 3.0), run(solver, None, 3.0))
     found["shards"] = shards("krylov" if full else "krylov-matrix-free", (1, 8))
-    for what in ("a device", "filling") if full else ("a device",):
+    for what in ("a device", "padding") if full else ("a device",):
         with losing(what):
             found[f"without {what}"] = deviation(run("krylov-matrix-free", (1, 8)), plain["krylov-matrix-free"])
     print(json.dumps(found))

@@ -13,7 +13,7 @@ from rfdiff import simulation
 from rfdiff.mixture import GaussianMixture, MixtureLaw
 from rfdiff.problem import Problem
 from rfdiff.samples import Samples
-from rfdiff.simulation import SeedBatch, replica, replica_memory
+from rfdiff.simulation import SeedBatch, exact_ensemble, replica, replica_memory
 from rfdiff.simulation.data_split import Split, draw_split, held_out_counts
 from rfdiff.simulation.features import first_layer, sizes_at
 from tests.synthetic import given
@@ -74,16 +74,18 @@ def test_training_and_held_out_samples_never_overlap(uniform_data: Samples) -> N
 
 @pytest.mark.slow
 def test_each_replica_depends_on_its_own_key_alone(uniform_data: Samples, monkeypatch: pytest.MonkeyPatch) -> None:
-    curves = simulation.summarize([simulation.run_seeds(problem(), TAUS, D, KEY, seeds, data=uniform_data) for seeds in ([2], [0, 1])])
+    curves = simulation.summarize(
+        [simulation.run_seeds(problem(), TAUS, d=D, key=KEY, seeds=seeds, data=uniform_data) for seeds in ([2], [0, 1])]
+    )
     monkeypatch.setitem(replica_memory.LOOP_FEATURES, jax.default_backend(), 1000)
-    batched = simulation.run_seeds(problem(), TAUS, D, KEY, range(3), data=uniform_data)
+    batched = simulation.run_seeds(problem(), TAUS, d=D, key=KEY, seeds=range(3), data=uniform_data)
     np.testing.assert_allclose(given(curves.per_seed)["test_loss"], batched.test_loss, rtol=1e-9)
-    np.testing.assert_allclose(given(curves.spectrum).eigenvalues, batched.eigenvalues, atol=1e-12)
+    np.testing.assert_allclose(given(curves.spectrum).eigenvalues, given(batched.eigenvalues), atol=1e-12)
     assert np.abs(batched.test_loss[0, 2] - batched.test_loss[1, 2]).min() > 1e-4
 
 
 def test_the_score_error_is_measured_from_the_mixture(uniform_data: Samples) -> None:
-    curves = simulation.learning_curves(problem(), TAUS, D, KEY, 1, data=uniform_data)
+    curves = simulation.learning_curves(problem(), TAUS, d=D, key=KEY, num_seeds=1, data=uniform_data)
     signal = math.exp(-0.6) * np.array([[1.6, 0.2], [0.4, 1.2]])
     np.testing.assert_allclose(curves.optimal_loss, (signal / (signal - math.expm1(-0.6))).mean(0), rtol=1e-12)
     np.testing.assert_allclose(curves.score_error, (curves.test_loss - curves.optimal_loss) / -math.expm1(-0.6), rtol=1e-12)
@@ -92,7 +94,7 @@ def test_the_score_error_is_measured_from_the_mixture(uniform_data: Samples) -> 
 @pytest.mark.slow
 def test_single_precision_is_the_same_network_and_split(uniform_data: Samples) -> None:
     double, single = (
-        simulation.run_seeds(problem(), TAUS, D, KEY, [0, 1], None, name, data=uniform_data) for name in ("float64", "float32")
+        simulation.run_seeds(problem(), TAUS, d=D, key=KEY, seeds=[0, 1], dtype=name, data=uniform_data) for name in ("float64", "float32")
     )
     np.testing.assert_allclose(single.test_loss, double.test_loss, rtol=1e-4)
 
@@ -102,13 +104,14 @@ def explicit(case: Problem, data: Samples, batch: SeedBatch, which: str) -> tupl
     sizes = sizes_at(case, D)
     held_out = held_out_counts(data, case, sizes)
     plan = replica_memory.layout_for(case, sizes, "float64", held_out)
-    split, keys = replica.replica_split(data, plan, jax.random.fold_in(KEY, 4))
+    split, keys = replica.draw_replica(case, data, plan, jax.random.fold_in(KEY, 4))
+    assert isinstance(split, Split)
     with jax.enable_x64(True):
         W = np.asarray(first_layer(keys[0], sizes, jnp.float64))
         train, _ = jax.tree.map(np.asarray, jax.jit(replica.replica_moments, static_argnums=3)(case, split, keys, plan))
     shares = np.array(sizes.counts) / sizes.n
     U, V = np.einsum("c,cij->ij", shares, np.stack(train.U)), np.einsum("c,cij->ij", shares, np.stack(train.V))
-    np.testing.assert_allclose(batch.eigenvalues[0], np.linalg.eigvalsh(U), atol=1e-9)
+    np.testing.assert_allclose(given(batch.eigenvalues)[0], np.linalg.eigvalsh(U), atol=1e-9)
     values, basis = np.linalg.eigh(U)
     tested, counts = (split.train, sizes.counts) if which == "train" else (split.test, held_out)
     rng, draws = np.random.default_rng(5), 4000
@@ -123,7 +126,7 @@ def explicit(case: Problem, data: Samples, batch: SeedBatch, which: str) -> tupl
 
 
 def test_losses_against_explicit_noise(uniform_data: Samples) -> None:
-    batch = simulation.run_seeds(problem(), TAUS, D, KEY, [4], data=uniform_data)
+    batch = simulation.run_seeds(problem(), TAUS, d=D, key=KEY, seeds=[4], data=uniform_data)
     measured = {which: explicit(problem(), uniform_data, batch, which) for which in ("train", "test")}
     assert_within(*measured["train"], batch.train_loss[0], max_stderr=0.003)
     assert_within(*measured["test"], batch.test_loss[0], max_stderr=0.003)
@@ -137,7 +140,8 @@ def test_held_out_samples_that_were_trained_on_give_the_train_loss(uniform_data:
     """The test moments of the training samples are the training moments: what the held-out loss is not, and by how much."""
     case, sizes = problem(), sizes_at(problem(), D)
     plan = replica_memory.layout_for(case, sizes, "float64", sizes.counts)
-    split, keys = replica.replica_split(uniform_data, plan, jax.random.fold_in(KEY, 4))
+    split, keys = replica.draw_replica(case, uniform_data, plan, jax.random.fold_in(KEY, 4))
+    assert isinstance(split, Split)
     moments = jax.jit(replica.replica_moments, static_argnums=3)
     with jax.enable_x64(True):
         train, test = jax.tree.map(np.asarray, moments(case, Split(split.train, split.train), keys, plan))
@@ -149,10 +153,10 @@ def test_held_out_samples_that_were_trained_on_give_the_train_loss(uniform_data:
 
 @pytest.mark.slow
 def test_gaussian_data_give_the_curves_of_their_mixture() -> None:
-    mixture = simulation.learning_curves(problem(), TAUS, D, KEY, 80)
+    mixture = simulation.learning_curves(problem(), TAUS, d=D, key=KEY, num_seeds=80)
 
     def same(law: MixtureLaw, exchanged: int = 1) -> None:
-        other = simulation.learning_curves(problem(), TAUS, D, jax.random.key(3), 80, data=gaussian_data(law))
+        other = simulation.learning_curves(problem(), TAUS, d=D, key=jax.random.key(3), num_seeds=80, data=gaussian_data(law))
         for name in ("train_loss", "test_loss"):
             estimate, prediction = getattr(other, name)[1:, ::exchanged], getattr(mixture, name)[1:]
             error = np.hypot(getattr(other, f"{name}_stderr")[1:], getattr(mixture, f"{name}_stderr")[1:])
@@ -166,10 +170,10 @@ def test_gaussian_data_give_the_curves_of_their_mixture() -> None:
 
 def test_stored_noise_draws(uniform_data: Samples) -> None:
     """m = 1 and p > n m: the stored draws are reproduced, the held-out samples are not."""
-    batch = simulation.run_seeds(problem(noise_draws=1), [1.0, np.inf], D, KEY, range(2), data=uniform_data)
+    batch = simulation.run_seeds(problem(noise_draws=1), [1.0, np.inf], d=D, key=KEY, seeds=range(2), data=uniform_data)
     np.testing.assert_allclose(batch.train_loss[:, 1], 0.0, atol=1e-9)
     assert np.all(batch.test_loss[:, 1] > 0.3)
-    exact = simulation.run_seeds(problem(), TAUS, D, KEY, range(2), data=uniform_data)
+    exact = simulation.run_seeds(problem(), TAUS, d=D, key=KEY, seeds=range(2), data=uniform_data)
     assert np.all(np.abs(batch.test_loss[:, 0] - exact.test_loss[:, 1]) > 1e-3)  # trained on draws, not on their average
 
 
@@ -200,9 +204,9 @@ def test_stored_noise_draws(uniform_data: Samples) -> None:
     ],
 )
 def test_refusals(data: Any, changes: dict[str, Any], d: int, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replica, "_run_chunk", lambda *_: pytest.fail("started before the arguments were checked"))
+    monkeypatch.setattr(exact_ensemble, "_run_chunk", lambda *_: pytest.fail("started before the arguments were checked"))
     with pytest.raises(ValueError, match=message):
-        simulation.learning_curves(problem(**changes), TAUS, d, KEY, 1, data=data)
+        simulation.learning_curves(problem(**changes), TAUS, d=d, key=KEY, num_seeds=1, data=data)
 
 
 def test_held_out_samples_count_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,5 +218,5 @@ def test_held_out_samples_count_in_memory(monkeypatch: pytest.MonkeyPatch) -> No
     data = gaussian_data(counts=(6000, 6000), held_out=5000)
     monkeypatch.setattr(replica_memory, "available_bytes", lambda: (without + many) // 2)
     with pytest.raises(ValueError, match=r"p = 32 features, tested on 10000 samples, .*allowed: data of a smaller d or held_out"):
-        simulation.run_seeds(problem(), TAUS, D, KEY, [0], data=data)
+        simulation.run_seeds(problem(), TAUS, d=D, key=KEY, seeds=[0], data=data)
     assert replica_memory.chunk_size(sizes, "float64", 4, 1) == 1

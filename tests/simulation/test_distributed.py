@@ -64,7 +64,7 @@ def both() -> list[dict[str, Any]]:
 
 def deviation(found: dict[str, Any], solver: str, count: int, key: Any = spread_cases.KEY) -> float:
     case, taus, d = spread_cases.problem(3.0), spread_cases.TAUS, spread_cases.D
-    single = simulation.learning_curves(case, taus, d, key, count, solver=solver)
+    single = simulation.learning_curves(case, taus, d=d, key=key, num_seeds=count, solver=solver)
     return max(float(np.max(abs(np.asarray(found[f"{solver} {count}"][name]) - value))) for name, value in given(single.per_seed).items())
 
 

@@ -1,5 +1,6 @@
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +42,7 @@ def test_dimension_too_small(case_a: Problem, psi_p: float, psi_n: float) -> Non
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int32", jnp.complex64, "no such type"])
-def test_refused_floating_types(dtype: object) -> None:
+def test_refused_floating_types(dtype: Any) -> None:
     with pytest.raises(ValueError, match=r"dtype: .*allowed: float32 or float64"):
         floating_type(dtype)
 

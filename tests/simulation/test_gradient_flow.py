@@ -65,7 +65,7 @@ def direct(case: Setup, A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     def loss(moments: Moments, c: int) -> float:
         quadratic, linear = np.trace(A @ moments.U[c] @ A.T), np.trace(A @ moments.V[c])
-        return float(moments.leading[c] + (delta / p * quadratic + 2 * np.sqrt(delta / p) * linear) / D)
+        return float(moments.untrained_loss[c] + (delta / p * quadratic + 2 * np.sqrt(delta / p) * linear) / D)
 
     return np.array([loss(case.train, c) for c in range(2)]), np.array([loss(case.test, c) for c in range(2)])
 
@@ -169,7 +169,7 @@ def test_zero_modes_and_interpolation() -> None:
     # more features than noised samples: the network reproduces every stored draw, so the train loss ends at 0 (with the draws' own
     # ‖ξ‖²/d as its leading term; with 1 in its place it would not)
     np.testing.assert_allclose(result.train_loss[1], 0.0, atol=1e-10)
-    assert np.all(np.abs(case.train.leading - 1) > 1e-3)
+    assert np.all(np.abs(case.train.untrained_loss - 1) > 1e-3)
 
 
 @pytest.mark.parametrize("draws", [1, 2, np.inf])

@@ -18,16 +18,17 @@ D, S, ORDER = 12, 5, 3
 def terms(p: int) -> MehlerTerms:
     draws = np.random.default_rng(p)
     unit = draws.standard_normal((p, D))
-    coefficients = tuple(draws.standard_normal((p, S)) for _ in range(ORDER + 1))
-    return MehlerTerms(unit / np.linalg.norm(unit, axis=1, keepdims=True), coefficients, 20 + draws.random(p))
+    coefficients: Any = tuple(draws.standard_normal((p, S)) for _ in range(ORDER + 1))
+    energy: Any = 20 + draws.random(p)
+    return MehlerTerms(unit / np.linalg.norm(unit, axis=1, keepdims=True), coefficients, energy)
 
 
 def entries(own: MehlerTerms) -> np.ndarray:
     """Every entry by itself."""
-    r = own.unit @ own.unit.T
-    U = sum(r**k * (a @ a.T) for k, a in enumerate(own.coefficients))
+    r = np.asarray(own.unit @ own.unit.T)
+    U = np.sum([r**k * np.asarray(a @ a.T) for k, a in enumerate(own.coefficients)], axis=0)
     np.fill_diagonal(U, own.energy)
-    return np.asarray(U)
+    return U
 
 
 def far(found: Any, expected: np.ndarray) -> float:
@@ -61,15 +62,15 @@ def test_products(case: tuple[MehlerTerms, np.ndarray]) -> None:
     rejects(lambda: np.testing.assert_array_less(far(2 * half, U), 1e-14))
 
 
-def test_the_bound_on_what_is_left_out(case: tuple[MehlerTerms, np.ndarray]) -> None:
+def test_the_bound_on_the_truncation(case: tuple[MehlerTerms, np.ndarray]) -> None:
     own, _ = case
     own = dataclasses.replace(own, energy=own.energy + 40)
     r = np.array(own.unit @ own.unit.T)
     np.fill_diagonal(r, 0)
-    rest = np.asarray(own.energy - own.kept).clip(0)
+    rest = np.asarray(own.energy - own.captured_energy).clip(0)
     expected = np.sqrt(rest @ r ** (2 * ORDER + 2) @ rest) / np.linalg.norm(own.energy)
-    assert float(moment_assembly.left_out(own.unit, own.energy, own.kept, ORDER)) == pytest.approx(expected, rel=1e-12)
-    assert float(moment_assembly.left_out(own.unit, own.energy, own.kept, ORDER + 1)) < 0.9 * expected
+    assert float(moment_assembly.truncation_bound(own.unit, own.energy, own.captured_energy, ORDER)) == pytest.approx(expected, rel=1e-12)
+    assert float(moment_assembly.truncation_bound(own.unit, own.energy, own.captured_energy, ORDER + 1)) < 0.9 * expected
 
 
 def test_no_mask_of_all_entries_is_part_of_a_program() -> None:

@@ -78,10 +78,10 @@ def test_exact_averages_against_monte_carlo(name: str, which: str) -> None:
     moments = exact(name, 24)
     agree(moments, name, which)
     assert float(moments.truncation) < 1e-3
-    np.testing.assert_array_equal(moments.leading, 1.0)
+    np.testing.assert_array_equal(moments.untrained_loss, 1.0)
     # siblings: Mehler's expansion cut after its linear term; the classes exchanged
     rejects(lambda: agree(exact(name, 1), name, which))
-    swapped = Moments(moments.U[::-1], moments.V[::-1], moments.leading, moments.truncation)
+    swapped = Moments(moments.U[::-1], moments.V[::-1], moments.untrained_loss, moments.truncation)
     rejects(lambda: agree(swapped, name, which))
 
 
@@ -98,7 +98,7 @@ def test_noise_of_one_sample_is_shared_by_its_features() -> None:
     for c in range(2):
         own = first[:, starts[c] : starts[c + 1]]
         independent.append(np.where(np.eye(P, dtype=bool), moments.U[c], own @ own.T / COUNTS[c]))
-    rejects(lambda: agree(Moments(tuple(independent), moments.V, moments.leading, moments.truncation), "tanh", "train"))
+    rejects(lambda: agree(Moments(tuple(independent), moments.V, moments.untrained_loss, moments.truncation), "tanh", "train"))
 
 
 @pytest.mark.parametrize("name", ["tanh", pytest.param("relu", marks=pytest.mark.slow)])
@@ -136,7 +136,7 @@ def test_stored_draws_against_a_loop(draws: int) -> None:
                 leading += noise[r][i] @ noise[r][i] / D / terms
         np.testing.assert_allclose(moments.U[c], U, rtol=0, atol=1e-14)
         np.testing.assert_allclose(moments.V[c], V, rtol=0, atol=1e-14)
-        assert moments.leading[c] == pytest.approx(leading, rel=1e-13)
+        assert moments.untrained_loss[c] == pytest.approx(leading, rel=1e-13)
     assert float(moments.truncation) == 0
 
 

@@ -19,7 +19,8 @@ def deviation(draws: float = math.inf, psi_p: float = 4.0, d: int = 32, solver: 
     """(T,) largest deviation of a loss of one network in float32."""
     case = Problem(LAW, "tanh", t=0.1, psi_p=psi_p, psi_n=3.0, noise_draws=draws)
     single, double = (
-        simulation.run_seeds(case, TAUS, d, jax.random.key(0), [0], dtype=dtype, solver=solver) for dtype in ("float32", "float64")
+        simulation.run_seeds(case, TAUS, d=d, key=jax.random.key(0), seeds=[0], dtype=dtype, solver=solver)
+        for dtype in ("float32", "float64")
     )
     pairs = [(getattr(single, name), getattr(double, name)) for name in ("train_loss", "test_loss")]
     return np.max([np.max(abs(a - b)[0], axis=1) for a, b in pairs], axis=0)

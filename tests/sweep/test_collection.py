@@ -78,7 +78,7 @@ def test_every_curve_stands_at_its_coordinates(finished: tuple[Path, list[Cell]]
         values = np.concatenate([given(part.per_seed)["test_loss"] for part in parts])
         assert_mean(found.sel(t=t, psi_n=n, solver="exact", d=d), values)
         rejects(partial(assert_mean, found.sel(t=0.5 - t, psi_n=n, solver="exact", d=d), values))
-    assert bool(np.isfinite(found.class_time.sel(quantity="tau_gen")).all())
+    assert bool(np.isfinite(found.class_time.sel(quantity="best_test_loss")).all())
 
 
 def test_failed_and_missing_cells_are_nan_and_say_why(tmp_path: Path) -> None:

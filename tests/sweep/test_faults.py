@@ -97,7 +97,7 @@ def test_an_interrupted_process_says_what_is_kept(tmp_path: Path) -> None:
     process.send_signal(signal.SIGTERM)
     told = process.communicate()[1]
     assert process.returncode == 130
-    assert told.splitlines()[-1] == f"{len(done(tmp_path))} of {CELLS} cells are kept, the same command goes on from them"
+    assert told.splitlines()[-1] == f"{len(done(tmp_path))} of {CELLS} cells are kept, the same command resumes from them"
 
 
 @dask

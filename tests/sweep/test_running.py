@@ -1,10 +1,10 @@
 """Running and continuing a sweep in one process: what is computed, kept, recorded, refused."""
 
+import concurrent.futures
 import io
 import json
 import os
 import signal
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pytest
 
 from rfdiff import simulation, theory
 from rfdiff.curves import LearningCurves
+from rfdiff.errors import InputError
 from rfdiff.files import result_file
 from rfdiff.sweep import DONE, FAILED, MISSING, Folder, Sweep, Task, compute, run_sweep, serially
 from rfdiff.sweep.cells import cells_of, check_finite, problem_of, versions
@@ -78,7 +79,7 @@ def test_a_sweep_goes_on_from_what_is_there(tmp_path: Path) -> None:
     def stop(task: Task) -> bool:
         return len(calls) == 4
 
-    with pytest.raises(KeyboardInterrupt, match="3 of 6 cells are kept, the same command goes on from them"):
+    with pytest.raises(KeyboardInterrupt, match="3 of 6 cells are kept, the same command resumes from them"):
         run(tmp_path, small(), counting(calls, stop, KeyboardInterrupt))
     (tmp_path / "cells" / ".abc.nc.12.partial").write_bytes(b"torn")
     (tmp_path / ".manifest.json.12.partial").write_bytes(b"torn")
@@ -115,7 +116,7 @@ def test_real_failures_tell_their_cause(tmp_path: Path) -> None:
     asked = small(solvers=["exact"], seeds=1, d=[10**6])
     assert set(run(tmp_path, asked, serially(compute)).values()) == {FAILED}
     record = json.loads(next((tmp_path / "failures").iterdir()).read_text())
-    assert record["type"] == "ValueError" and "GiB" in record["message"] and record["where"].startswith("rfdiff.simulation.networks:")
+    assert record["type"] == "InputError" and "GiB" in record["message"] and record["where"].startswith("rfdiff.simulation.networks:")
 
 
 def test_curves_that_are_not_finite_are_a_failure() -> None:
@@ -209,10 +210,12 @@ def test_sigterm_stops_as_an_interrupt_does(tmp_path: Path) -> None:
 
 
 def test_a_sweep_runs_in_a_thread(tmp_path: Path) -> None:
-    thread = threading.Thread(target=run, args=(tmp_path, small()))
-    thread.start()
-    thread.join()
-    assert len(list((tmp_path / "cells").glob("*.nc"))) == 6
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        states = pool.submit(run, tmp_path, small()).result()  # an exception of the thread is one here
+        assert set(states.values()) == {DONE} and len(list((tmp_path / "cells").glob("*.nc"))) == 6
+        broken = pool.submit(run, tmp_path, small(random_seed=1))
+        with pytest.raises(InputError, match="holds another sweep"):
+            broken.result()
 
 
 class Terminal(io.StringIO):
@@ -247,12 +250,12 @@ def test_real_cells_hold_what_theory_and_simulation_compute(tmp_path: Path) -> N
     results = {cell.task.solver: result_file.load(tmp_path / "cells" / f"{cell.name}.nc") for cell in cells_of(asked, versions())}
     same_curves(results["theory"].theory, theory.learning_curves(problem, taus))
     key = jax.random.fold_in(jax.random.key(0), 12)
-    expected = simulation.learning_curves(problem, taus, 12, key, 2, dtype="float64")
+    expected = simulation.learning_curves(problem, taus, d=12, key=key, num_seeds=2, dtype="float64")
     same_curves(results["exact"].simulation, expected)
     krylov = results["krylov"].simulation
     assert krylov is not None
     np.testing.assert_allclose(krylov.test_loss, expected.test_loss, atol=1e-7)  # the same networks
-    wrong = simulation.learning_curves(problem, taus, 12, jax.random.key(0), 2, dtype="float64")
+    wrong = simulation.learning_curves(problem, taus, d=12, key=jax.random.key(0), num_seeds=2, dtype="float64")
     rejects(lambda: np.testing.assert_allclose(wrong.test_loss, expected.test_loss, atol=1e-7))
 
 
@@ -261,4 +264,4 @@ def test_a_real_cell(tmp_path: Path) -> None:
     (name,) = run(tmp_path, asked, serially(compute))
     found = result_file.load(tmp_path / "cells" / f"{name}.nc").simulation
     key = jax.random.fold_in(jax.random.key(0), 12)
-    same_curves(found, simulation.learning_curves(asked.problems[0], np.asarray(asked.taus), 12, key, 1, dtype="float64"))
+    same_curves(found, simulation.learning_curves(asked.problems[0], np.asarray(asked.taus), d=12, key=key, num_seeds=1, dtype="float64"))

@@ -43,7 +43,7 @@ def test_typical_times_are_those_of_real_networks(spectrum: Spectrum) -> None:
     """The same averages over the eigenvalues of a network at d = 60; they deviate by O(1/d), less than the classes differ."""
     found = theory.bulk_times(separated(), spectrum)
     d, kappa = 60, separated().kappa
-    curves = simulation.learning_curves(separated(), [1.0], d, jax.random.key(1), 3)
+    curves = simulation.learning_curves(separated(), [1.0], d=d, key=jax.random.key(1), num_seeds=3)
     values, shares = np.asarray(given(curves.spectrum).eigenvalues), np.asarray(given(curves.spectrum).class_weights)
     p, n = values.shape[1], 4 * d
 

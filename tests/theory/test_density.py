@@ -188,7 +188,7 @@ def cumulative(result: Spectrum, values: np.ndarray, x: np.ndarray) -> np.ndarra
 
 @pytest.fixture(scope="module")
 def networks() -> EmpiricalSpectrum:
-    return given(simulation.learning_curves(two_classes(), [1.0, 10.0], SIZE, jax.random.key(5), 4).spectrum)
+    return given(simulation.learning_curves(two_classes(), [1.0, 10.0], d=SIZE, key=jax.random.key(5), num_seeds=4).spectrum)
 
 
 def kolmogorov(networks: EmpiricalSpectrum, result: Spectrum, flip: bool = False, above: float = 0.0) -> np.ndarray:
@@ -224,7 +224,7 @@ def test_spectrum_with_centroids(case_a: Problem) -> None:
     result = spectrum(case_a, 400)
     assert result.support.shape == (2, 2)
     assert result.missing_mass < 2e-3
-    real = given(simulation.learning_curves(case_a, [1.0, 10.0], 100, jax.random.key(6), 4).spectrum)
+    real = given(simulation.learning_curves(case_a, [1.0, 10.0], d=100, key=jax.random.key(6), num_seeds=4).spectrum)
 
     def agree(flip: bool) -> None:
         # many neurons keep little but their own s², which varies with their row norm, by 1/√d: that smears the lowest edge

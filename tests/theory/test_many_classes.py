@@ -9,7 +9,9 @@ from scipy import stats
 from rfdiff import theory
 from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
+from rfdiff.rules import GradientFlow
 from rfdiff.theory import dynamics, neuron_types
+from rfdiff.theory.contour import Span
 from tests.tolerances import rejects
 
 TAUS = np.array([1.0, 30.0, 1000.0])
@@ -98,15 +100,18 @@ def test_the_error_is_that_of_independent_scrambles(scatter: float, tolerance: f
         asked.append((level, scramble))
         return level, scramble
 
-    def converge(eq: tuple[int, int], span: Any, tol: float) -> Any:
+    def converge(eq: tuple[int, int], question: Any, span: Any, evaluate: Any) -> Any:
         loss = np.full((1, 2), scatter * 2.0 ** -eq[0] * eq[1])
-        return dynamics._Values(0 * loss, loss, 0.0, 0.0, 0.0), 1e-6, span
+        return np.stack([0 * loss, loss]), 1e-6, span
 
     monkeypatch.setattr(dynamics, "equivalent", made_up)
-    values, error, types, *_ = dynamics._over_scrambles(problem(plane(4)), 4.0, (0.1, 1.0), converge, tolerance, 0.0)
+    monkeypatch.setattr(dynamics, "_converge", converge)
+    question = dynamics._Question(GradientFlow(), 1.0, np.ones(1), np.ones(1), tolerance)
+    answer = dynamics._over_scrambles(problem(plane(4)), question, Span(0.1, 1.0), 4.0, tolerance, 0.0)
+    error, types = answer.contour_error, answer.types_error
     level, last = asked[-1][0], neuron_types.SOBOL_LEVELS - 2
     samples = scatter * 2.0**-level * np.arange(4)
-    np.testing.assert_allclose(values.test, samples.mean())
+    np.testing.assert_allclose(answer.losses[1], samples.mean())
     np.testing.assert_allclose(types, stats.t.ppf(0.975, 3) * stats.sem(samples), rtol=0.01)
     assert error == 1e-6 and (types + error <= tolerance or level == last)
     assert level == (0 if scatter < 1e-3 else last)

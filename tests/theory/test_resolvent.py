@@ -13,8 +13,8 @@ from rfdiff.problem import Problem
 from rfdiff.theory import resolvent
 from rfdiff.theory.contour import ellipse
 from rfdiff.theory.density import outer_bounds
-from rfdiff.theory.dynamics import one_trace, two_trace
 from rfdiff.theory.equivalent import Equivalent, column_kinds, equivalent
+from rfdiff.theory.traces import one_trace, two_trace_of_pairs
 from tests.tolerances import rejects
 
 GROUPS, TYPES = 2, 5
@@ -38,6 +38,14 @@ def draw(k: int, m: float, seed: int = 0) -> Equivalent:
         *(np.asarray(x) for x in (0.35, 2.3, 1.4)),
         *(np.asarray(x, float) for x in (shares, signal, noise, draws, deterministic)),
     )
+
+
+def two_trace(eq: Equivalent, p1: resolvent.Point, p2: resolvent.Point) -> tuple[jax.Array, jax.Array]:
+    """The two-point traces of all pairs of two lists of points."""
+    first, second = jax.tree.map(lambda x: x[:, None], p1), jax.tree.map(lambda x: x[None], p2)
+    products = p1.r[:, None] * p2.r
+    averages = resolvent.feature_averages(eq, products.reshape(-1, products.shape[-1]))
+    return two_trace_of_pairs(eq, first, second, averages.reshape(*products.shape[:2], *averages.shape[1:]))
 
 
 @jax.jit

@@ -9,17 +9,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata as packages
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from rfdiff.activation import Activation
 from rfdiff.errors import InputError
 from rfdiff.files.atomic import read_arrays, write_arrays
 from rfdiff.simulation.descent.loop import State, owned
-from rfdiff.value_types import as_number
+from rfdiff.value_types import as_number, set_field
 
 KEPT = 2
 PROBE = np.linspace(-4, 4, 65)  # arguments at which activations are told apart
@@ -49,22 +49,22 @@ class Checkpoint:
             raise InputError(f"seconds: {self.seconds!r}; allowed: a finite number >= 0")
         if not isinstance(self.label, str):
             raise InputError(f"label: {self.label!r}; allowed: text")
-        object.__setattr__(self, "folder", Path(self.folder))
+        set_field(self, "folder", Path(self.folder).expanduser())
 
 
-def identity(parts: Mapping[str, Any]) -> dict[str, str]:
-    """Hashes of everything a state depends on, by name; versions and the device are added.
+def identity(parts: Mapping[str, PyTree]) -> dict[str, str]:
+    """Hashes of everything a state depends on, by name; the versions of rfdiff, JAX, optax and numpy and the device are added.
 
     Args:
         parts: text, numbers, random keys, arrays or pytrees of these, and activations (told by name and values).
     """
     device = jax.local_devices()[0]
-    versions = tuple(packages.version(name) for name in ("jax", "jaxlib", "optax", "numpy"))
-    own = {**parts, "versions": versions, "device": f"{device.platform} {device.device_kind}"}
-    return {name: _digest(value) for name, value in own.items()}
+    versions = tuple(packages.version(name) for name in ("rfdiff", "jax", "jaxlib", "optax", "numpy"))
+    everything = {**parts, "versions": versions, "device": f"{device.platform} {device.device_kind}"}
+    return {name: _digest(value) for name, value in everything.items()}
 
 
-def save_state(folder: Path, state: State, own: Mapping[str, str]) -> None:
+def save_state(folder: Path, state: State, identity: Mapping[str, str]) -> None:
     """Keep a state, and the one before it.
 
     Raises:
@@ -72,31 +72,31 @@ def save_state(folder: Path, state: State, own: Mapping[str, str]) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     leaves = {f"leaf_{i}": _plain(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
-    write_arrays(folder / f"step-{int(state.step):012d}.npz", {"identity": np.array(json.dumps(dict(own))), **leaves})
-    for old in _kept(folder)[:-KEPT]:
+    write_arrays(folder / f"step-{int(state.step):012d}.npz", {"identity": np.array(json.dumps(dict(identity))), **leaves})
+    for old in _state_files(folder)[:-KEPT]:
         old.unlink()
 
 
-def load_state(folder: Path, template: State, own: Mapping[str, str]) -> State | None:
+def load_state(folder: Path, template: State, identity: Mapping[str, str]) -> State | None:
     """The newest state kept, None if there is none.
 
     Args:
         folder: of the replica.
         template: a state of the same run, for the shapes and types.
-        own: identity of this run.
+        identity: that of this run.
 
     Raises:
         InputError: naming the file: a damaged one, or one of another run and what differs.
     """
-    kept = _kept(folder)
-    if not kept:
+    files = _state_files(folder)
+    if not files:
         return None
-    path, remedy = kept[-1], f"delete it to go on from {kept[-2].name}" if len(kept) > 1 else "delete it to start again"
+    path, remedy = files[-1], f"delete it to go on from {files[-2].name}" if len(files) > 1 else "delete it to start again"
     stored = read_arrays(path, remedy)
     leaves, structure = jax.tree.flatten(template)
     try:
         theirs = dict(json.loads(str(stored["identity"])))
-        differing = sorted(name for name in {*theirs, *own} if theirs.get(name) != own.get(name))
+        differing = sorted(name for name in {*theirs, *identity} if theirs.get(name) != identity.get(name))
         if not differing:
             return owned(jax.tree.unflatten(structure, [_restored(stored[f"leaf_{i}"], leaf) for i, leaf in enumerate(leaves)]))
     except (KeyError, ValueError, TypeError) as err:
@@ -104,19 +104,19 @@ def load_state(folder: Path, template: State, own: Mapping[str, str]) -> State |
     raise InputError(f"{path}: checkpoint of another run (other {', '.join(differing)}); allowed: another folder, or the same run")
 
 
-def _kept(folder: Path) -> list[Path]:
+def _state_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*.npz"))
 
 
-def _is_key(leaf: Any) -> bool:
+def _is_key(leaf: jax.Array | np.ndarray) -> bool:
     return bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
 
 
-def _plain(leaf: Any) -> np.ndarray:
+def _plain(leaf: jax.Array | np.ndarray) -> np.ndarray:
     return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
 
 
-def _restored(array: np.ndarray, like: Any) -> jax.Array:
+def _restored(array: np.ndarray, like: jax.Array) -> jax.Array:
     """An array as the leaf it was; types that NumPy's files do not know (bfloat16) come back as bytes of their length."""
     plain = _plain(like)
     if array.shape != plain.shape or array.dtype.itemsize != plain.dtype.itemsize:
@@ -125,7 +125,7 @@ def _restored(array: np.ndarray, like: Any) -> jax.Array:
     return jax.random.wrap_key_data(value, impl=jax.random.key_impl(like)) if _is_key(like) else value
 
 
-def _digest(value: Any) -> str:
+def _digest(value: PyTree) -> str:
     total = hashlib.sha256()
     for leaf in jax.tree.leaves(value):  # structure would bring addresses of functions in, which differ from process to process
         if isinstance(leaf, Activation):

@@ -8,10 +8,10 @@ which is d² ∇L where ψ_p d is a whole number of features (κ is the problem'
 uniformly from the pairs (sample, noise draw) is unbiased: each pair of a class weighs the same, and classes weigh n_c/n.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int, Key
 
 from rfdiff.activation import Activation
 from rfdiff.simulation.features import feature_map
@@ -38,38 +38,40 @@ class Training:
         log_steps: (T,) increasing step numbers at which the losses are measured; the last ends the training.
     """
 
-    U: Any
-    V: Any
+    U: Float[Array, "p p"]
+    V: Float[Array, "p d"]
     train: Moments
     test: Moments
-    samples: Any
-    noise: Any
-    keys: Any
-    kappa: Any
-    signal_scale: Any
-    noise_std: Any
-    weights: Any
-    log_steps: Any
+    samples: tuple[Float[Array, "p d"], Float[Array, "n d"]] | None
+    noise: Float[Array, "pairs d"] | None
+    keys: tuple[Key[Array, ""], Key[Array, ""]]
+    kappa: Float[Array, ""]
+    signal_scale: Float[Array, ""]
+    noise_std: Float[Array, ""]
+    weights: Float[Array, " K"]
+    log_steps: Int[Array, " T"]
 
 
-def losses(A: jax.Array, training: Training) -> tuple[jax.Array, jax.Array]:
-    """Train and test losses (K,), L_c = leading_c + (2/d) √(Δ/p) tr(A V_c) + (Δ/pd) tr(A U_c Aᵀ)."""
+def losses(A: Float[Array, "d p"], training: Training) -> tuple[Float[Array, " K"], Float[Array, " K"]]:
+    """Train and test losses (K,), L_c = (1/d) E_c‖ξ‖² + (2/d) √(Δ/p) tr(A V_c) + (Δ/pd) tr(A U_c Aᵀ)."""
     d, scale = A.shape[0], _scale(A, training)
 
     def loss(moments: Moments) -> jax.Array:
         linear = jnp.stack([jnp.sum(A * V.T) for V in moments.V])
         quadratic = jnp.stack([jnp.sum(product(A, U) * A) for U in moments.U])
-        return moments.leading + (2 * scale * linear + scale * scale * quadratic) / d
+        return moments.untrained_loss + (2 * scale * linear + scale * scale * quadratic) / d
 
     return loss(training.train), loss(training.test)
 
 
-def whole_gradient(A: jax.Array, training: Training) -> jax.Array:
+def whole_gradient(A: Float[Array, "d p"], training: Training) -> Float[Array, "d p"]:
     """G(A) over the whole training set, from its moments."""
     return training.kappa * (product(A, training.U) + training.V.T / _scale(A, training))
 
 
-def batch_gradient(A: jax.Array, training: Training, activation: Activation, chosen: jax.Array, noise: jax.Array) -> jax.Array:
+def batch_gradient(
+    A: Float[Array, "d p"], training: Training, activation: Activation, chosen: Int[Array, " B"], noise: Float[Array, "B d"]
+) -> Float[Array, "d p"]:
     """G(A) over some noised samples, whose features are recomputed in blocks.
 
     Args:
@@ -79,31 +81,32 @@ def batch_gradient(A: jax.Array, training: Training, activation: Activation, cho
         chosen: (B,) numbers of the clean samples.
         noise: (B, d) their noise.
     """
+    assert training.samples is not None  # `prepared_replica` draws them wherever batches are made
     W, x = training.samples
     scale, total = _scale(A, training), len(chosen)
     block = min(total, max(1, BLOCK_VALUES // W.shape[0]))
     count = -(-total // block)
 
-    def add(gradient: jax.Array, part: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-        own, xi, kept = part
-        phi = feature_map(activation, W, training.signal_scale * x[own] + training.noise_std * xi)
-        residual = kept[:, None] * (scale * product(phi, A.T) + xi)
+    def add(gradient: jax.Array, samples: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        numbers, xi, live = samples
+        phi = feature_map(activation, W, training.signal_scale * x[numbers] + training.noise_std * xi)
+        residual = live[:, None] * (scale * product(phi, A.T) + xi)
         return gradient + product(residual.T, phi), None
 
-    padding = count * block - total  # fills the last block up with samples that weigh nothing
-    kept = jnp.pad(jnp.ones(total, A.dtype), (0, padding)).reshape(count, block)
+    padding = count * block - total  # the last block is padded with samples that weigh nothing
+    live = jnp.pad(jnp.ones(total, A.dtype), (0, padding)).reshape(count, block)
     rows = jnp.pad(chosen, (0, padding)).reshape(count, block)
     xi = jnp.pad(noise, ((0, padding), (0, 0))).reshape(count, block, noise.shape[1])
-    summed = jax.lax.scan(add, jnp.zeros_like(A), (rows, xi, kept))[0]
+    summed = jax.lax.scan(add, jnp.zeros_like(A), (rows, xi, live))[0]
     return training.kappa / (scale * total) * summed
 
 
-def fresh_noise(key: jax.Array, step: Any, shape: tuple[int, int], dtype: Any) -> jax.Array:
+def fresh_noise(key: Key[Array, ""], step: Int[Array, ""], shape: tuple[int, int], dtype: DTypeLike) -> Float[Array, "B d"]:
     """Noise of one step; drawn in float32 whatever the dtype, as the stored draws are."""
     return jax.random.normal(jax.random.fold_in(key, step), shape, jnp.float32).astype(dtype)
 
 
-def _scale(A: jax.Array, training: Training) -> jax.Array:
+def _scale(A: Float[Array, "d p"], training: Training) -> Float[Array, ""]:
     """√(Δ/p)."""
     scale: jax.Array = training.noise_std / jnp.sqrt(jnp.asarray(A.shape[1], A.dtype))
     return scale

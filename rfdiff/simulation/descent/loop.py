@@ -4,21 +4,20 @@ A chunk is a `lax.scan` over a fixed number of steps that do nothing once the tr
 shape. The state goes in donated and comes out; it is all that a checkpoint has to hold.
 """
 
+import dataclasses
 import functools
 import math
-import numbers
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax  # type: ignore[import-untyped]
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from rfdiff.activation import Activation
 from rfdiff.errors import InputError
 from rfdiff.simulation.descent.gradient import Training, batch_gradient, fresh_noise, losses, whole_gradient
-from rfdiff.value_types import as_number, value_type
+from rfdiff.value_types import as_integer, as_number, value_type
 
 
 @dataclass(frozen=True)
@@ -42,10 +41,9 @@ class StopWhen:
     improvement: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.class_index is not None and (not is_integer(self.class_index) or self.class_index < 0):
-            raise InputError(f"class_index: {self.class_index!r}; allowed: an integer >= 0, or None for the total loss")
-        if not is_integer(self.patience) or self.patience < 1:
-            raise InputError(f"patience: {self.patience!r}; allowed: an integer >= 1")
+        if self.class_index is not None:
+            as_integer("class_index", self.class_index, 0, why="or None for the total loss")
+        as_integer("patience", self.patience, 1)
         if not 0 <= as_number(self.improvement) < 1:
             raise InputError(f"improvement: {self.improvement!r}; allowed: 0 <= improvement < 1")
 
@@ -73,7 +71,7 @@ class Recipe:
 
 @value_type
 class State:
-    """Where a training is (T measurements, K classes).
+    """A training under way (T measurements, K classes).
 
     Args:
         A: (d, p) readout.
@@ -84,21 +82,21 @@ class State:
         train_loss, test_loss: (T, K) measured losses, NaN where still to come.
         best: lowest monitored loss so far.
         since: measurements since then.
-        early: whether the early stop has struck.
+        early: whether early stopping triggered.
         finite: whether every number has stayed finite.
     """
 
-    A: Any
-    optimizer: Any
-    step: Any
-    order: Any
-    row: Any
-    train_loss: Any
-    test_loss: Any
-    best: Any
-    since: Any
-    early: Any
-    finite: Any
+    A: Float[Array, "d p"]
+    optimizer: PyTree
+    step: Int[Array, ""]
+    order: Int[Array, " pairs"]
+    row: Int[Array, ""]
+    train_loss: Float[Array, "T K"]
+    test_loss: Float[Array, "T K"]
+    best: Float[Array, ""]
+    since: Int[Array, ""]
+    early: Bool[Array, ""]
+    finite: Bool[Array, ""]
 
 
 def start(training: Training, recipe: Recipe, optimizer: optax.GradientTransformation) -> State:
@@ -113,9 +111,9 @@ def start(training: Training, recipe: Recipe, optimizer: optax.GradientTransform
         step=jnp.int32(0),
         order=jnp.zeros(0 if recipe.batch is None else recipe.pairs, jnp.int32),
         row=jnp.int32(now),
-        train_loss=blank.at[0].set(training.train.leading) if now else blank,
-        test_loss=blank.at[0].set(training.test.leading) if now else blank,
-        best=_monitored(training.test.leading, training, recipe),
+        train_loss=blank.at[0].set(training.train.untrained_loss) if now else blank,
+        test_loss=blank.at[0].set(training.test.untrained_loss) if now else blank,
+        best=_monitored(training.test.untrained_loss, training, recipe),
         since=jnp.int32(0),
         early=jnp.zeros((), bool),
         finite=jnp.ones((), bool),
@@ -144,10 +142,7 @@ def _step(state: State, training: Training, recipe: Recipe, optimizer: optax.Gra
     order, gradient = _gradient(state, training, recipe)
     updates, inner = optimizer.update(gradient, state.optimizer, state.A)
     A = optax.apply_updates(state.A, updates)
-    moved = State(
-        A, inner, state.step + 1, order, state.row, state.train_loss, state.test_loss, state.best, state.since, state.early,
-        jnp.all(jnp.isfinite(A)),
-    )  # fmt: skip
+    moved = dataclasses.replace(state, A=A, optimizer=inner, step=state.step + 1, order=order, finite=jnp.all(jnp.isfinite(A)))
     due = moved.finite & (training.log_steps[state.row] == moved.step)
     return jax.lax.cond(due, lambda s: _measure(s, training, recipe), lambda s: s, moved)
 
@@ -156,21 +151,23 @@ def _gradient(state: State, training: Training, recipe: Recipe) -> tuple[jax.Arr
     """This epoch's permutation, and the gradient of this step."""
     if recipe.batch is None and recipe.noise != "fresh":
         return state.order, whole_gradient(state.A, training)
+    assert training.samples is not None  # `prepared_replica` draws them for such recipes
     noise_key, batch_key = training.keys
     n, d = training.samples[1].shape
     order, chosen = state.order, jnp.arange(n, dtype=jnp.int32)
     if recipe.batch is not None:
         steps = recipe.pairs // recipe.batch  # an epoch leaves out the few pairs that fill no batch, others each time
-        place = state.step % steps
+        position = state.step % steps
 
         def shuffled() -> jax.Array:
             return jax.random.permutation(jax.random.fold_in(batch_key, state.step // steps), jnp.arange(recipe.pairs, dtype=jnp.int32))
 
-        order = jax.lax.cond(place == 0, shuffled, lambda: state.order)
-        chosen = jax.lax.dynamic_slice(order, (place * recipe.batch,), (recipe.batch,))
+        order = jax.lax.cond(position == 0, shuffled, lambda: state.order)
+        chosen = jax.lax.dynamic_slice(order, (position * recipe.batch,), (recipe.batch,))
     if recipe.noise == "fresh":
         noise = fresh_noise(noise_key, state.step, (len(chosen), d), state.A.dtype)
     else:
+        assert training.noise is not None  # "fixed": the stored draws
         noise = training.noise[chosen]
     return order, batch_gradient(state.A, training, recipe.activation, chosen % n, noise)
 
@@ -183,23 +180,18 @@ def _measure(state: State, training: Training, recipe: Recipe) -> State:
         better = value < best * (1 - recipe.stop.improvement)
         best, since = jnp.where(better, value, best), jnp.where(better, 0, since + 1)
         early = since >= recipe.stop.patience
-    return State(
-        state.A, state.optimizer, state.step, state.order, state.row + 1,
-        state.train_loss.at[state.row].set(train), state.test_loss.at[state.row].set(test),
-        best, since, early, jnp.all(jnp.isfinite(train)) & jnp.all(jnp.isfinite(test)),
-    )  # fmt: skip
+    return dataclasses.replace(
+        state,
+        row=state.row + 1,
+        train_loss=state.train_loss.at[state.row].set(train),
+        test_loss=state.test_loss.at[state.row].set(test),
+        best=best,
+        since=since,
+        early=early,
+        finite=jnp.all(jnp.isfinite(train)) & jnp.all(jnp.isfinite(test)),
+    )
 
 
 def _monitored(test: jax.Array, training: Training, recipe: Recipe) -> jax.Array:
     index = None if recipe.stop is None else recipe.stop.class_index
     return jnp.sum(training.weights * test) if index is None else test[index]
-
-
-def log_spaced(num_steps: int, count: int = 60) -> np.ndarray:
-    """At most `count` log-spaced step numbers from 1 to `num_steps`, both among them."""
-    return np.unique(np.rint(np.geomspace(1, num_steps, count)).astype(np.int64))
-
-
-def is_integer(value: Any) -> bool:
-    """Whether a value is an integer, booleans apart."""
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)

@@ -3,12 +3,12 @@
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax  # type: ignore[import-untyped]
+from jax.typing import DTypeLike
 
 from rfdiff.errors import InputError
 
@@ -28,7 +28,7 @@ class Probed:
     fingerprint: str
 
 
-def probe(optimizer: Any, shape: tuple[int, int], dtype: Any) -> Probed:
+def probe(optimizer: optax.GradientTransformation, shape: tuple[int, int], dtype: DTypeLike) -> Probed:
     """Try an optimiser on three gradients in a row.
 
     Args:

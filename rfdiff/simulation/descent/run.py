@@ -9,14 +9,16 @@ schedules) τ = step_size · k is a label.
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax  # type: ignore[import-untyped]
 import scipy.linalg
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int, Key, PyTree
 
 from rfdiff.curves import LearningCurves
 from rfdiff.errors import InputError
@@ -30,9 +32,9 @@ from rfdiff.simulation.descent.loop import Recipe, State, StopWhen, advance, sta
 from rfdiff.simulation.descent.optimizer_probe import Probed, probe
 from rfdiff.simulation.descent.setup import check_memory, prepared_replica, recipe_for, schedule
 from rfdiff.simulation.features import Sizes, floating_type, sizes_at
-from rfdiff.simulation.replica import check_truncation, realised_optimum, replica_mixture, replica_split
+from rfdiff.simulation.replica import check_truncation, draw_replica, realised_optimum
 from rfdiff.simulation.replica_memory import Layout, layout_for
-from rfdiff.simulation.seed_batches import Progress, SeedBatch, check_seeds, summarize
+from rfdiff.simulation.seed_batches import Progress, SeedBatch, check_progress, check_seeds, summarize
 from rfdiff.value_types import as_number, static, value_type
 
 BATCH_STREAM = 4  # replicas use the streams 0 to 3 of their key
@@ -50,8 +52,8 @@ class Descent:
     """
 
     batch: SeedBatch
-    steps: Any
-    readout: Any
+    steps: Int[np.ndarray, " T"]
+    readout: Float[np.ndarray, "d p"]
     stopped: str = static()
 
     @property
@@ -72,21 +74,21 @@ class _Run(NamedTuple):
 
 def descend(
     problem: Problem,
+    *,
     optimizer: optax.GradientTransformation,
     num_steps: int,
-    d: int,
-    key: jax.Array,
-    seed: int = 0,
-    *,
     step_size: float,
+    d: int,
+    key: Key[Array, ""],
+    seed: int = 0,
     noise: str | None = None,
     batch_size: int | None = None,
-    log_steps: Any = None,
+    log_steps: Sequence[int] | np.ndarray | None = None,
     stop: StopWhen | None = None,
-    dtype: Any = None,
-    data: Samples | None = None,
+    dtype: DTypeLike | None = None,
     checkpoint: Checkpoint | None = None,
     progress: Progress | None = None,
+    data: Samples | None = None,
 ) -> Descent:
     """Train the readout of one replica from A = 0 and measure the losses of its classes on the way.
 
@@ -94,14 +96,14 @@ def descend(
         problem, d, key, dtype, data: as in `learning_curves`.
         optimizer: of the readout (d, p); its gradients are d² ∇L. The same object again does not compile again.
         num_steps: steps K ≥ 1, less than 2^31.
-        seed: replica number r in [0, 2^32); the replica of `run_seeds` of that number.
         step_size: τ of a step, η for `optax.sgd(η)`.
+        seed: replica number r in [0, 2^32); the replica of `run_seeds` of that number.
         noise: "average" (exact, m = ∞), "fixed" (the problem's m stored draws) or "fresh" (a new draw of every sample at every step,
             which trains on the m = ∞ loss); None is "average" at m = ∞ and "fixed" else. Train losses are those of the whole training set.
         batch_size: pairs (sample, draw) a step, without replacement until an epoch is over; None for all of them.
         log_steps: increasing steps in [0, K] at which to measure, K being added; None is about 60, log-spaced.
         stop: early stop on the test loss.
-        checkpoint: keeps the state between chunks; the same call goes on from the last one, to the same bits.
+        checkpoint: keeps the state between chunks; the same call resumes from the last one, to the same bits.
         progress: called on the host with (steps done, steps in all) after each chunk.
 
     Raises:
@@ -112,12 +114,11 @@ def descend(
     name, sizes, number, tau = floating_type(dtype), sizes_at(problem, d), check_seeds([seed])[0], as_number(step_size)
     if not 0 < tau < np.inf:
         raise InputError(f"step_size: {step_size!r}; allowed: a finite number > 0")
-    if progress is not None and not callable(progress):
-        raise InputError(f"progress: {progress!r}; allowed: a function of (done, total), or None")
+    check_progress(progress)
     if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
         raise InputError(f"checkpoint: {checkpoint!r}; allowed: a Checkpoint, or None")
     logged = schedule(num_steps, log_steps)
-    recipe = recipe_for(problem, sizes, noise, batch_size, stop, int(logged[-1]))
+    recipe = recipe_for(problem, sizes, noise=noise, batch_size=batch_size, stop=stop, num_steps=int(logged[-1]))
     held_out = () if data is None else held_out_counts(data, problem, sizes)
     check_memory(sizes, name, len(logged), recipe, held_out)
     layout = layout_for(problem, sizes, name, held_out)
@@ -132,9 +133,10 @@ def descend(
             state = _trained(run, state, None, 0.0, progress)
         else:
             folder = checkpoint.folder / f"seed-{number}"
-            mine = identity(_parts(problem, layout, key, number, data, run, (probed.fingerprint, checkpoint.label)))
-            state = load_state(folder, state, mine) or state
-            state = _trained(run, state, functools.partial(save_state, folder, own=mine), checkpoint.seconds, progress)
+            described = _dependencies(problem, layout, key, number, data, run, (probed.fingerprint, checkpoint.label))
+            of_run = identity(described)
+            state = load_state(folder, state, of_run) or state
+            state = _trained(run, state, functools.partial(save_state, folder, identity=of_run), checkpoint.seconds, progress)
         return _result(problem, sizes, name, number, run, state)
 
 
@@ -169,19 +171,19 @@ def _check_step(step_size: float, probed: Probed) -> None:
 
 
 def _replica(
-    problem: Problem, data: Samples | None, layout: Layout, own: jax.Array, logged: np.ndarray, recipe: Recipe
+    problem: Problem, data: Samples | None, layout: Layout, key: Key[Array, ""], logged: Int[np.ndarray, " T"], recipe: Recipe
 ) -> tuple[Training, float]:
     """The training of the replica of a key, with checked averages, and the bound on their error."""
-    source, keys = replica_mixture(problem, layout.sizes.d, own) if data is None else replica_split(data, layout, own)
-    sampled, batch_key = recipe.batch is not None or recipe.noise == "fresh", jax.random.fold_in(own, BATCH_STREAM)
+    source, keys = draw_replica(problem, data, layout, key)
+    sampled, batch_key = recipe.batch is not None or recipe.noise == "fresh", jax.random.fold_in(key, BATCH_STREAM)
     training, truncation = prepared_replica(problem, source, keys, batch_key, logged.astype(np.int32), layout, sampled)
     check_truncation(np.asarray(truncation), layout)
     return training, float(truncation)
 
 
-def _parts(
-    problem: Problem, layout: Layout, key: jax.Array, seed: int, data: Samples | None, run: _Run, optimizer: tuple[str, str]
-) -> dict[str, Any]:
+def _dependencies(
+    problem: Problem, layout: Layout, key: Key[Array, ""], seed: int, data: Samples | None, run: _Run, optimizer: tuple[str, str]
+) -> Mapping[str, PyTree]:
     """What a state depends on, by name."""
     return {
         "problem": (problem, problem.noise_draws), "activation": problem.activation, "dimension": layout.sizes.d, "key": key, "seed": seed,
@@ -192,7 +194,7 @@ def _parts(
 
 
 def _trained(run: _Run, state: State, keep: Callable[[State], None] | None, seconds: float, progress: Progress | None) -> State:
-    """The state at the end. Stopped by the keyboard, the chunk just finished is kept; killed, the last one kept is the next start."""
+    """The state at the end. After Ctrl-C the chunk just finished is kept; after a kill the next call starts from the last one on disk."""
     total, saved = int(run.training.log_steps[-1]), time.monotonic()
     try:
         while int(state.step) < total and not bool(state.early):
@@ -206,7 +208,7 @@ def _trained(run: _Run, state: State, keep: Callable[[State], None] | None, seco
             if progress is not None:
                 progress(int(state.step), total)
     except KeyboardInterrupt:
-        # interrupted between handing a state over and getting the next, there is nothing to keep: its buffers are gone
+        # between donating a state to a chunk and receiving the next one there is nothing to keep: its buffers are gone
         if keep is not None and not any(leaf.is_deleted() for leaf in jax.tree.leaves(state)) and bool(state.finite):
             keep(state)
         raise

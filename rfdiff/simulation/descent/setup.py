@@ -2,48 +2,54 @@
 
 import functools
 import itertools
-from typing import Any
+import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int, Key
 
 from rfdiff.diffusion import noise_variance, signal_scale
 from rfdiff.errors import InputError
 from rfdiff.machine_memory import available_bytes
 from rfdiff.problem import Problem
+from rfdiff.rules import log_spaced
 from rfdiff.simulation.descent.gradient import Training, fresh_noise
-from rfdiff.simulation.descent.loop import Recipe, StopWhen, is_integer, log_spaced
-from rfdiff.simulation.features import Sizes, clean_samples, first_layer
+from rfdiff.simulation.descent.loop import Recipe, StopWhen
+from rfdiff.simulation.features import Sizes, first_layer
 from rfdiff.simulation.gradient_flow import mixed
 from rfdiff.simulation.moments import Moments
-from rfdiff.simulation.replica import Keys, replica_moments
+from rfdiff.simulation.replica import Keys, Source, replica_moments, training_samples
 from rfdiff.simulation.replica_memory import Layout, chunk_size, replica_bytes
+from rfdiff.value_types import as_integer, whole_number
 
 NOISES = ("average", "fixed", "fresh")
 MOST_STEPS = 2**31 - 1
+MOST_MEASURED = 59  # steps beside the first, where the user names none
 LONGEST_CHUNK = 1024  # steps
 CHUNK_FLOPS = 2e10  # about a second of a core
 
 
-def schedule(num_steps: Any, log_steps: Any) -> np.ndarray:
+def schedule(num_steps: int, log_steps: Sequence[int] | np.ndarray | None) -> Int[np.ndarray, " T"]:
     """Steps at which to measure, the last step among them; about 60, log-spaced, for None.
 
     Raises:
         InputError: not a number of steps, or not increasing steps up to it.
     """
-    if not is_integer(num_steps) or not 1 <= num_steps <= MOST_STEPS:
-        raise InputError(f"num_steps: {num_steps!r}; allowed: an integer >= 1 and < 2^31")
+    last = as_integer("num_steps", num_steps, 1, MOST_STEPS)
     if log_steps is None:
-        return log_spaced(int(num_steps))
-    steps = list(log_steps) if np.iterable(log_steps) else [log_steps]
-    good = all(is_integer(step) and 0 <= step <= num_steps for step in steps)
-    if not steps or not good or any(b <= a for a, b in itertools.pairwise(steps)):
-        raise InputError(f"log_steps: {log_steps!r}; allowed: increasing integers in [0, {num_steps}], num_steps")
-    return np.unique(np.array([*steps, num_steps], np.int64))
+        return np.array(log_spaced(last, MOST_MEASURED / math.log10(max(last, 2))))
+    steps = [whole_number(step) for step in (log_steps if np.iterable(log_steps) else [log_steps])]
+    inside = [step for step in steps if step is not None and 0 <= step <= last]
+    if not steps or len(inside) < len(steps) or any(b <= a for a, b in itertools.pairwise(inside)):
+        raise InputError(f"log_steps: {log_steps!r}; allowed: increasing integers in [0, {last}], num_steps")
+    return np.unique(np.array([*inside, last], np.int64))
 
 
-def recipe_for(problem: Problem, sizes: Sizes, noise: Any, batch_size: Any, stop: Any, num_steps: int) -> Recipe:
+def recipe_for(
+    problem: Problem, sizes: Sizes, *, noise: str | None, batch_size: int | None, stop: StopWhen | None, num_steps: int
+) -> Recipe:
     """The validated choices of a training; chunks take about a second and are of one length.
 
     Raises:
@@ -56,15 +62,13 @@ def recipe_for(problem: Problem, sizes: Sizes, noise: Any, batch_size: Any, stop
         need = "a whole number of noise_draws in the problem" if noise == "fixed" else "noise_draws = inf in the problem"
         raise InputError(f"noise: {noise!r} with noise_draws = {problem.noise_draws}; allowed: with {need}")
     pairs = sizes.n * (1 if sizes.draws is None else sizes.draws)
-    if batch_size is not None and (not is_integer(batch_size) or not 1 <= batch_size <= pairs):
-        raise InputError(f"batch_size: {batch_size!r}; allowed: an integer from 1 to {pairs} (samples times draws), or None for all")
-    if batch_size is not None and noise == "average":
-        raise InputError(f"batch_size: {batch_size} with noise averaged exactly; allowed: None, or noise='fresh' or 'fixed'")
+    batch = None if batch_size is None else as_integer("batch_size", batch_size, 1, pairs, "samples times draws; or None for all")
+    if batch is not None and noise == "average":
+        raise InputError(f"batch_size: {batch} with noise averaged exactly; allowed: None, or noise='fresh' or 'fixed'")
     if stop is not None and not isinstance(stop, StopWhen):
         raise InputError(f"stop: {stop!r}; allowed: a StopWhen, or None")
     if stop is not None and stop.class_index is not None and stop.class_index >= problem.num_classes:
         raise InputError(f"class_index: {stop.class_index}; allowed: below {problem.num_classes}, the number of classes")
-    batch = None if batch_size is None else int(batch_size)
     exact = batch is None and noise != "fresh"
     flops = 2 * sizes.d * sizes.p * sizes.p if exact else 6 * sizes.d * sizes.p * (batch or sizes.n)
     chunk = int(np.clip(CHUNK_FLOPS // flops, 1, min(LONGEST_CHUNK, num_steps)))
@@ -90,22 +94,39 @@ def check_memory(sizes: Sizes, dtype: str, measurements: int, recipe: Recipe, he
 
 
 def prepared_replica(
-    problem: Problem, source: Any, keys: Keys, batch_key: jax.Array, log_steps: Any, layout: Layout, sampled: bool
-) -> tuple[Training, jax.Array]:
+    problem: Problem,
+    source: Source,
+    keys: Keys,
+    batch_key: Key[Array, ""],
+    log_steps: Int[np.ndarray, " T"],
+    layout: Layout,
+    sampled: bool,
+) -> tuple[Training, Float[Array, ""]]:
     """A replica's training, and the bound on the error of its exact averages; with its samples, if batches are to be made of them."""
     (U, V), train, test = _moments(problem, source, keys, layout=layout)
     samples, noise = _drawn(source, keys, layout=layout) if sampled else (None, None)
     dtype = jnp.dtype(layout.dtype)
     training = Training(
-        U, V, train, test, samples, noise, (keys[2], batch_key),
-        jnp.asarray(problem.kappa, dtype), jnp.asarray(signal_scale(problem.t), dtype),
-        jnp.sqrt(jnp.asarray(noise_variance(problem.t), dtype)), jnp.asarray(problem.mixture.weights, dtype), jnp.asarray(log_steps),
-    )  # fmt: skip
+        U=U,
+        V=V,
+        train=train,
+        test=test,
+        samples=samples,
+        noise=noise,
+        keys=(keys[2], batch_key),
+        kappa=jnp.asarray(problem.kappa, dtype),
+        signal_scale=jnp.asarray(signal_scale(problem.t), dtype),
+        noise_std=jnp.sqrt(jnp.asarray(noise_variance(problem.t), dtype)),
+        weights=jnp.asarray(problem.mixture.weights, dtype),
+        log_steps=jnp.asarray(log_steps),
+    )
     return training, jnp.maximum(train.truncation, test.truncation)
 
 
 @functools.partial(jax.jit, static_argnames="layout")
-def _moments(problem: Problem, source: Any, keys: Keys, layout: Layout) -> tuple[tuple[jax.Array, jax.Array], Moments, Moments]:
+def _moments(
+    problem: Problem, source: Source, keys: Keys, layout: Layout
+) -> tuple[tuple[Float[Array, "p p"], Float[Array, "p d"]], Moments, Moments]:
     """U and V of the whole training set, and the moments of each class."""
     sizes = layout.sizes
     train, test = replica_moments(problem, source, keys, layout)
@@ -114,11 +135,12 @@ def _moments(problem: Problem, source: Any, keys: Keys, layout: Layout) -> tuple
 
 
 @functools.partial(jax.jit, static_argnames="layout")
-def _drawn(source: Any, keys: Keys, layout: Layout) -> tuple[tuple[jax.Array, jax.Array], jax.Array | None]:
+def _drawn(
+    source: Source, keys: Keys, layout: Layout
+) -> tuple[tuple[Float[Array, "p d"], Float[Array, "n d"]], Float[Array, "pairs d"] | None]:
     """W and the clean samples, and the stored noise if there is any, as `replica_moments` draws them."""
     sizes, dtype = layout.sizes, jnp.dtype(layout.dtype)
-    x = jnp.asarray(source.train, dtype) if layout.held_out else clean_samples(keys[1], source, sizes, dtype)
-    samples = (first_layer(keys[0], sizes, dtype), x)
+    samples = (first_layer(keys[0], sizes, dtype), training_samples(source, keys, layout))
     if sizes.draws is None:
         return samples, None
     noise = jax.lax.map(lambda r: fresh_noise(keys[2], r, (sizes.n, sizes.d), dtype), jnp.arange(sizes.draws))

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from rfdiff.symmetric import pair_products, symmetric, upper, upper_indices
 from rfdiff.theory.noncommuting.directions import Directions, Matrices, Scalars
 
 Node = tuple[np.ndarray, ...]
@@ -27,7 +28,7 @@ def _fold(x: np.ndarray, axis: int) -> np.ndarray:
     """Entries a ≤ b of the axes (axis, axis + 1), negative numbers: x_aa, and x_ab + x_ba."""
     k = x.shape[axis]
     x = np.moveaxis(x, (axis, axis + 1), (-2, -1))
-    rows, cols = np.triu_indices(k)
+    rows, cols = upper_indices(k)
     folded = np.where(rows == cols, x[..., rows, cols], x[..., rows, cols] + x[..., cols, rows])
     return np.moveaxis(folded, -1, axis + 1)
 
@@ -66,20 +67,15 @@ class ManyTypes:
 
     def features(self, linear: np.ndarray) -> np.ndarray:
         """α_a α_b for a ≤ b."""
-        rows, cols = np.triu_indices(self.num_classes)
-        return linear[:, rows] * linear[:, cols]
+        return pair_products(linear)
 
     def entries(self, H: np.ndarray) -> np.ndarray:
         """H_ab for a ≤ b."""
-        rows, cols = np.triu_indices(self.num_classes)
-        return H[..., rows, cols]
+        return upper(H)
 
     def matrix(self, h: np.ndarray) -> np.ndarray:
         """H of its upper entries."""
-        k = self.num_classes
-        index = np.zeros((k, k), int)
-        index[np.triu_indices(k)] = np.arange(k * (k + 1) // 2)
-        return h[..., np.maximum(index, index.T)]
+        return symmetric(h, self.num_classes)
 
     def node(self, a: np.ndarray, b: np.ndarray, h: np.ndarray) -> Node:
         """W (r,), y (K - 1, r), Q (K - 1, K - 1, r, r), tail blocks of G (K², d - r)."""
@@ -201,10 +197,7 @@ class OneType:
 
     def fill(self, products: np.ndarray) -> np.ndarray:
         """All products from those of `pairs`."""
-        size = len(self.alpha) + 1
-        index = np.zeros((size, size), int)
-        index[np.triu_indices(size)] = np.arange(len(self.pairs))
-        return products[..., np.maximum(index, index.T)]
+        return symmetric(products, len(self.alpha) + 1)
 
     def node_bytes(self) -> int:
         """Memory of X and its tail."""

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rfdiff.symmetric import pair_products, symmetric
 from rfdiff.theory.equivalent import Equivalent
 from rfdiff.theory.noncommuting.directions import Directions, Scalars, own_products
 from rfdiff.theory.resolvent import Point
@@ -102,13 +103,10 @@ def _total_response(system: System, C: Array, D: Array) -> Array:
 def _feature_products(system: System, r1: Array, r2: Array) -> Array:
     """C (Z1, Z2, F, F) = E_h[r_1 r_2 f fᵀ]."""
     f = system.features
-    rows, cols = np.triu_indices(f.shape[1])
-    weighted = system.eq.type_weights[:, None] * f[:, rows] * f[:, cols]
+    weighted = system.eq.type_weights[:, None] * pair_products(f)
     left = (r1[:, None, :] * weighted.T).reshape(-1, f.shape[0])
-    upper = np.moveaxis((left @ r2.T).reshape(len(r1), rows.size, len(r2)), 1, -1)
-    index = np.zeros((f.shape[1],) * 2, int)
-    index[rows, cols] = np.arange(rows.size)
-    return np.asarray(upper[..., np.maximum(index, index.T)])
+    entries = np.moveaxis((left @ r2.T).reshape(len(r1), weighted.shape[1], len(r2)), 1, -1)
+    return symmetric(entries, f.shape[1])
 
 
 class _Trial(NamedTuple):

@@ -22,8 +22,8 @@ ADAM = optax.adam(0.02)
 
 def run(problem: Problem = AVERAGED, optimizer: Any = SGD, num_steps: int = STEPS, **options: Any) -> Descent:
     """A training of that network, with the options that differ."""
-    return descend(problem, optimizer, num_steps, options.pop("d", D), options.pop("key", KEY), options.pop("seed", SEED),
-                   **{"step_size": 0.5, **options})  # fmt: skip
+    settings: dict[str, Any] = {"d": D, "key": KEY, "seed": SEED, "step_size": 0.5, **options}
+    return descend(problem, optimizer=optimizer, num_steps=num_steps, **settings)
 
 
 def stochastic(**options: Any) -> Descent:

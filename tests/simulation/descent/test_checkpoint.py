@@ -162,7 +162,8 @@ def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
 CHILD = """
 import pathlib, sys, time
 import tests.conftest
-from rfdiff.simulation import Checkpoint, descent_setup
+from rfdiff.simulation import Checkpoint
+from rfdiff.simulation.descent import setup
 from tests.simulation.descent.descent_cases import stochastic
 setup.LONGEST_CHUNK = 50
 def slowly(done, total):

@@ -16,7 +16,7 @@ from rfdiff.rules import GradientDescent, HeavyBall
 from rfdiff.samples import Samples
 from rfdiff.simulation import StopWhen, pool, run_seeds
 from rfdiff.simulation import replica as replica_module
-from rfdiff.simulation.descent import gradient, loop, setup
+from rfdiff.simulation.descent import gradient, setup
 from rfdiff.simulation.descent.gradient import Training, batch_gradient, losses, whole_gradient
 from rfdiff.simulation.descent.loop import Recipe, advance, start
 from rfdiff.simulation.descent.setup import prepared_replica, recipe_for
@@ -56,17 +56,17 @@ def some_readout() -> np.ndarray:
 )
 def test_steps_are_the_filters_of_the_rules(problem: Problem, optimizer: Any, rule: HeavyBall) -> None:
     trained = run(problem, optimizer)
-    exact = run_seeds(problem, trained.batch.taus, D, KEY, [SEED], rule)
+    exact = run_seeds(problem, trained.batch.taus, d=D, key=KEY, seeds=[SEED], rule=rule)
     np.testing.assert_allclose(trained.batch.taus, exact.taus, rtol=1e-14)
     for name in ("train_loss", "test_loss", "score_error"):
         np.testing.assert_allclose(getattr(trained.batch, name), getattr(exact, name), rtol=1e-11, atol=1e-12)
-    other = run_seeds(problem, trained.batch.taus, D, KEY, [SEED], HeavyBall(0.5, float(rule.momentum) + 0.01))
+    other = run_seeds(problem, trained.batch.taus, d=D, key=KEY, seeds=[SEED], rule=HeavyBall(0.5, float(rule.momentum) + 0.01))
     rejects(lambda: np.testing.assert_allclose(trained.batch.test_loss, other.test_loss, rtol=1e-5))
 
 
 def test_small_steps_land_on_the_flow_at_first_order() -> None:
     sizes = np.array([0.4, 0.2, 0.1, 0.05])
-    flow = run_seeds(AVERAGED, [HORIZON], D, KEY, [SEED])
+    flow = run_seeds(AVERAGED, [HORIZON], d=D, key=KEY, seeds=[SEED])
 
     def errors(optimizer: Any, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(η, class) deviations of train and test loss from the flow."""
@@ -92,8 +92,8 @@ def test_gradient_is_that_of_the_loss() -> None:
     A, delta, scale = some_readout(), -math.expm1(-0.6), math.sqrt(-math.expm1(-0.6) / (2 * D))
     with jax.enable_x64(True):
         training = replica(DRAWN)
-        W, x = training.samples
-        noise = training.noise.reshape(2, *x.shape)
+        W, x = given(training.samples)
+        noise = given(training.noise).reshape(2, *x.shape)
         phi = jnp.tanh((math.exp(-0.3) * x + math.sqrt(delta) * noise) @ W.T / math.sqrt(D))
 
         def loss(A: jax.Array) -> jax.Array:
@@ -103,7 +103,7 @@ def test_gradient_is_that_of_the_loss() -> None:
         expected = D**2 * jax.grad(loss)(jnp.asarray(A))
         np.testing.assert_allclose(whole_gradient(jnp.asarray(A), training), expected, rtol=1e-11, atol=1e-12)
         every = jnp.arange(36)
-        found = batch_gradient(jnp.asarray(A), training, DRAWN.activation, every % 18, training.noise)
+        found = batch_gradient(jnp.asarray(A), training, DRAWN.activation, every % 18, given(training.noise))
         np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-12)
         train, _ = losses(jnp.asarray(A), training)
         np.testing.assert_allclose(train @ np.array([13, 5]) / 18, loss(jnp.asarray(A)), rtol=1e-12)
@@ -117,11 +117,12 @@ def test_gradient_is_that_of_the_loss() -> None:
 
 def test_blocks_change_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     A, training = some_readout(), replica(DRAWN)
+    noise = given(training.noise)
     with jax.enable_x64(True):
         chosen = jnp.arange(36) % 18
-        whole = batch_gradient(jnp.asarray(A), training, DRAWN.activation, chosen, training.noise)
+        whole = batch_gradient(jnp.asarray(A), training, DRAWN.activation, chosen, noise)
         monkeypatch.setattr(gradient, "BLOCK_VALUES", 5 * 2 * D)  # 8 blocks of 5, the last one with 4 that weigh nothing
-        np.testing.assert_allclose(batch_gradient(jnp.asarray(A), training, DRAWN.activation, chosen, training.noise), whole, rtol=1e-12)
+        np.testing.assert_allclose(batch_gradient(jnp.asarray(A), training, DRAWN.activation, chosen, noise), whole, rtol=1e-12)
 
 
 def test_averaged_gradient_is_the_mean_over_fresh_noise() -> None:
@@ -160,7 +161,7 @@ def test_an_epoch_sees_every_pair_once() -> None:
 @pytest.mark.parametrize(("problem", "options"), [(DRAWN, {"batch_size": 6}), (AVERAGED, {"noise": "fresh"})], ids=["batches", "fresh"])
 def test_noisy_training_stays_near_the_flow_for_small_steps(problem: Problem, options: dict[str, Any]) -> None:
     taus = HORIZON * np.array([0.25, 1.0])
-    flow = run_seeds(problem, taus, D, KEY, [SEED])
+    flow = run_seeds(problem, taus, d=D, key=KEY, seeds=[SEED])
 
     def near(optimizer: Any, eta: float) -> None:
         steps = np.rint(taus / eta).astype(int).tolist()
@@ -176,7 +177,9 @@ def test_noisy_training_stays_near_the_flow_for_small_steps(problem: Problem, op
 def test_fresh_noise_trains_on_the_averaged_loss_in_expectation() -> None:
     """The steps are linear in A, and the noise of each is independent of the A it meets: mean readouts follow the averaged gradient."""
     count, steps, training = 400, 24, replica(AVERAGED, (24,))
-    recipe = dataclasses.replace(recipe_for(AVERAGED, sizes_at(AVERAGED, D), "fresh", 9, None, steps), chunk=steps)
+    recipe = dataclasses.replace(
+        recipe_for(AVERAGED, sizes_at(AVERAGED, D), noise="fresh", batch_size=9, stop=None, num_steps=steps), chunk=steps
+    )
     whole = dataclasses.replace(recipe, noise="average", batch=None)
     with jax.enable_x64(True):
         exact = np.asarray(advance(start(training, whole, SGD), training, whole, SGD).A)
@@ -252,7 +255,7 @@ def test_single_precision() -> None:
 def test_runs_are_pooled_over_what_they_share() -> None:
     runs = [run(seed=r) for r in (1, 0)]
     curves = pool(runs)
-    exact = run_seeds(AVERAGED, curves.taus, D, KEY, [0, 1], GradientDescent(0.5))
+    exact = run_seeds(AVERAGED, curves.taus, d=D, key=KEY, seeds=[0, 1], rule=GradientDescent(0.5))
     np.testing.assert_allclose(given(curves.per_seed)["test_loss"], exact.test_loss, rtol=1e-11)
     spread = exact.test_loss.std(axis=0, ddof=1) / math.sqrt(2)
     np.testing.assert_allclose(curves.test_loss_stderr, spread, rtol=1e-7, atol=1e-12)
@@ -269,7 +272,7 @@ def test_training_on_a_data_set() -> None:
     data = Samples(rng.standard_normal((80, D)), np.arange(80) % 2, held_out=20)
     taus = 0.5 * np.array([10, 100])
     trained = run(data=data, log_steps=[10], num_steps=100)
-    exact = run_seeds(AVERAGED, taus, D, KEY, [SEED], GradientDescent(0.5), data=data)
+    exact = run_seeds(AVERAGED, taus, d=D, key=KEY, seeds=[SEED], rule=GradientDescent(0.5), data=data)
     np.testing.assert_allclose(trained.batch.test_loss, exact.test_loss, rtol=1e-11)
     np.testing.assert_allclose(trained.batch.train_loss, exact.train_loss, rtol=1e-11)
     batches = run(data=data, optimizer=SMALL, step_size=0.02, num_steps=2500, log_steps=[250], noise="fresh", batch_size=9)
@@ -304,8 +307,8 @@ def test_a_step_that_diverges_is_refused_before_training() -> None:
     with pytest.raises(ValueError, match=r"step_size: 50 diverges, because the largest eigenvalue of U is .*; allowed: below") as refused:
         run(optimizer=optax.sgd(50.0), step_size=50.0)
     limit = float(str(refused.value).split("below ")[1])
-    largest = run_seeds(AVERAGED, [1.0], D, KEY, [SEED]).eigenvalues.max()
-    assert limit == pytest.approx(2 / (float(AVERAGED.kappa) * largest), rel=1e-5)
+    largest = run_seeds(AVERAGED, [1.0], d=D, key=KEY, seeds=[SEED]).eigenvalues
+    assert limit == pytest.approx(2 / (float(AVERAGED.kappa) * given(largest).max()), rel=1e-5)
 
 
 def test_a_training_that_diverges_is_stopped() -> None:
@@ -392,11 +395,12 @@ def test_pooling_nothing_or_the_same() -> None:
         pool([run(), run()])
 
 
-def test_log_spaced_steps() -> None:
-    assert loop.log_spaced(1).tolist() == [1]
-    assert loop.log_spaced(5).tolist() == [1, 2, 3, 4, 5]
-    long = loop.log_spaced(5 * 10**6)
+def test_steps_are_log_spaced_where_none_are_named() -> None:
+    assert setup.schedule(1, None).tolist() == [1]
+    assert setup.schedule(5, None).tolist() == [1, 2, 3, 4, 5]
+    long = setup.schedule(5 * 10**6, None)
     assert long[0] == 1 and long[-1] == 5 * 10**6 and 50 <= len(long) <= 60
+    np.testing.assert_array_equal(long, np.unique(np.rint(np.geomspace(1, 5 * 10**6, 60)).astype(int)))
 
 
 def test_the_stochastic_case_uses_everything() -> None:

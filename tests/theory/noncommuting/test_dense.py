@@ -12,8 +12,8 @@ from rfdiff import simulation
 from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow
-from rfdiff.theory import dynamics, learning_curves, spectrum, stieltjes, time_grid
-from rfdiff.theory.contour import ellipse
+from rfdiff.theory import dynamics, learning_curves, resolvent, spectrum, stieltjes, time_grid
+from rfdiff.theory.contour import Laid, ellipse
 from rfdiff.theory.equivalent import equivalent
 from rfdiff.theory.noncommuting import closed_system, dense
 from rfdiff.theory.noncommuting.directions import working_basis
@@ -57,13 +57,14 @@ def integrals(question: Problem, tolerance: float = 0.0) -> np.ndarray:
     """Contour integrals (2, T, K) of train and test losses on a fixed contour, which need not go around the support."""
     with jax.enable_x64(True):
         near = equivalent(dense.surrogate(question), 1, 4.0, 64)
-        rest = (CONTOUR, GradientFlow().schedule(TAUS, 0.3)[1], 0.3, GradientFlow())
+        asked = dynamics._Question(GradientFlow(), 0.3, TAUS, GradientFlow().schedule(TAUS, 0.3)[1], 1e-6)
+        laid = Laid(CONTOUR, 0, 0.0)
         if question.mixture.commuting:
-            values = dynamics._evaluate(near, *rest)
+            values = dynamics._evaluate(near, asked, laid)
         else:
-            values = dynamics._evaluate_dense(dense.prepare(question, near, tolerance), dense.Work(None), *rest)
+            values = dynamics._evaluate_dense(dense.prepare(question, near, tolerance), dense.Work(None), asked, laid)
     assert values.residual < 1e-10
-    return np.stack([values.train, values.test])
+    return values.losses
 
 
 def close(one: np.ndarray, other: np.ndarray, tolerance: float = 1e-8) -> None:
@@ -156,7 +157,7 @@ def test_networks_on_the_same_classes_agree(draws: float, d: int, seeds: int) ->
     predicted = learning_curves(question, TAUS, tolerance=1e-3, progress=lambda done, total: reports.append((done, total)))
     assert predicted.error_estimate <= 1e-3
     assert reports[-1] == (1, 1) and len(reports) > 16 and reports[-2][0] == reports[-2][1]
-    simulated = simulation.learning_curves(question, TAUS, d, jax.random.key(0), seeds)
+    simulated = simulation.learning_curves(question, TAUS, d=d, key=jax.random.key(0), num_seeds=seeds)
     np.testing.assert_allclose(simulated.optimal_loss, predicted.optimal_loss, rtol=1e-12)
     agrees(simulated, predicted, d)
     rows = law.eigenvalues[:: d // 24]  # of pairs that each stand d/24 times
@@ -185,7 +186,7 @@ def test_stieltjes_transform_of_drawn_networks() -> None:
     question = Problem(subspaces(32), "tanh", t=0.2, psi_p=2.0, psi_n=3.0, noise_draws=1)
     points = np.array([-0.5, 0.4 + 0.3j])
     found = stieltjes(question, points, tolerance=1e-4)
-    drawn = simulation.learning_curves(question, [1.0], 32, jax.random.key(1), 24).spectrum
+    drawn = simulation.learning_curves(question, [1.0], d=32, key=jax.random.key(1), num_seeds=24).spectrum
     assert drawn is not None and np.all(found.error_estimate < 1e-2)
     samples = np.mean(1 / (drawn.eigenvalues[..., None] - points), axis=1)
 
@@ -232,7 +233,7 @@ def test_a_node_that_cannot_be_solved_is_reported(monkeypatch: pytest.MonkeyPatc
     with jax.enable_x64(True):
         ready = dense.prepare(question, equivalent(dense.surrogate(question), 1, 4.0, 64), 0.0)
         solved = dense.solve(ready, CONTOUR.nodes, None, dense.Work(None))
-    assert solved.residual.max() > dynamics.RESIDUAL
+    assert solved.residual.max() > resolvent.RESIDUAL
 
 
 @slow
@@ -246,7 +247,7 @@ def test_classes_of_the_size_of_images(draws: float) -> None:
 
 @slow
 def test_training_times_of_matrices() -> None:
-    grid = time_grid(problem(subspaces(24)), 10)
+    grid = time_grid(problem(subspaces(24)), num=10)
     curves = learning_curves(problem(subspaces(24)), grid, tolerance=1e-3)
     assert curves.test_loss[0].max() > 0.98 and np.isinf(grid[-1]) and curves.error_estimate <= 1e-3
 

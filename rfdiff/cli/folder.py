@@ -1,0 +1,143 @@
+"""The folder of a command's results: checked before anything is computed, held against other processes, and filled with figures."""
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rfdiff import plots
+from rfdiff.cli.options import Drawing, Redrawing
+from rfdiff.errors import InputError
+from rfdiff.files.lock import locked
+from rfdiff.plots.style import SIZES, NotebookFigure
+from rfdiff.problem import Problem
+
+FORMATS = ("png", "pdf", "svg")
+
+
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """The files of a command.
+
+    Args:
+        data: name of the file that holds its result.
+        figures: names of its figures without their format, each with the names of its panels.
+    """
+
+    data: str
+    figures: Mapping[str, Sequence[str]]
+
+    def figure_names(self) -> list[str]:
+        """Every name that a figure may have, in every format, alone or by its panels."""
+        stems = [name for stem, panels in self.figures.items() for name in (stem, *(f"{stem}_{panel}" for panel in panels))]
+        return [f"{stem}.{form}" for stem in stems for form in FORMATS]
+
+    def present(self, folder: Path, with_data: bool = True) -> list[str]:
+        """Those that a folder holds."""
+        return [name for name in (*[self.data] * with_data, *self.figure_names()) if (folder / name).exists()]
+
+
+@contextlib.contextmanager
+def results_folder(out: Path, files: Files, overwrite: bool) -> Iterator[None]:
+    """Make the folder of the results, and hold it until the block ends.
+
+    Raises:
+        InputError: it holds results, another process works in it, or it is no folder that can be written to.
+    """
+    prepare_folder(out, files.present(out), overwrite)
+    with locked(out):
+        yield
+
+
+def prepare_folder(out: Path, present: Sequence[str], overwrite: bool) -> None:
+    """Make a folder, and refuse one that cannot be written to or holds files that were not to be replaced.
+
+    Raises:
+        InputError: as said.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out: {out} is not a folder")
+    if present and not overwrite:
+        raise InputError(f"--out: {out} already holds {', '.join(present)}; choose another folder or add --overwrite")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / f".probe.{os.getpid()}.partial"
+        probe.touch()
+        probe.unlink()
+    except OSError as err:
+        raise InputError(f"--out: cannot write to {out} ({err.strerror or err})") from err
+
+
+def redraw_folder(options: Redrawing, files: Files) -> Path:
+    """The folder in which the figures of a file are drawn again: that of the file, or another, made if need be.
+
+    Raises:
+        InputError: another folder than that of the file holds such figures.
+    """
+    out = options.file.parent if options.out is None else options.out
+    prepare_folder(out, files.present(out, with_data=False), options.overwrite or options.out is None)
+    return out
+
+
+def check_drawing(drawing: Drawing, num_classes: int) -> None:
+    """Refuse sizes and names of classes that figures do not take, before anything is computed.
+
+    Raises:
+        InputError: naming the option.
+    """
+    low, high = SIZES
+    if drawing.size is not None and not all(low <= length <= high for length in drawing.size):
+        raise InputError(f"--size: {drawing.size[0]:g} {drawing.size[1]:g}; allowed: two lengths in inches, {low:g} to {high:g}")
+    if drawing.classes is not None and len(drawing.classes) != num_classes:
+        raise InputError(f"--classes: {len(drawing.classes)} names; allowed: {num_classes}, one for each class")
+
+
+def drawn(drawing: Drawing, stem: str, draw: Callable[..., NotebookFigure], panels: Sequence[str] = ()) -> dict[str, NotebookFigure]:
+    """One figure as the options ask for it, or each of its panels, by the names of their files without the format.
+
+    Args:
+        drawing: the options.
+        stem: name of the file.
+        draw: function of `rfdiff.plots` with its results bound; takes `class_names`, `size` and, where there are several, `panels`.
+        panels: names of the panels.
+    """
+    style: dict[str, Any] = {"class_names": drawing.classes, "size": drawing.size}
+    if not drawing.panels or len(panels) < 2:
+        return {stem: draw(**style)}
+    return {f"{stem}_{panel}": draw(**style, panels=panel) for panel in panels}
+
+
+def write_figures(out: Path, files: Files, figures: Mapping[str, NotebookFigure], drawing: Drawing, replace: bool) -> list[str]:
+    """Write figures, and remove those that an earlier run left in the folder.
+
+    Args:
+        out: the folder.
+        files: the files of the command.
+        figures: by the names of their files without the format.
+        drawing: the format.
+        replace: whether figures of an earlier result are removed; not where one file is drawn again.
+
+    Returns:
+        The files of the command that the folder holds now because of this run.
+    """
+    names = [f"{stem}.{drawing.format}" for stem in figures]
+    if replace:
+        for name in set(files.figure_names()) - set(names):
+            (out / name).unlink(missing_ok=True)
+    for name, figure in zip(names, figures.values(), strict=True):
+        plots.save_figure(figure, out / name)
+    return [*[files.data] * (out / files.data).exists(), *names]
+
+
+def read_problem(path: Path) -> Problem:
+    """The problem in a file.
+
+    Raises:
+        InputError: no such file, unreadable, or not a valid problem; the message names the file.
+    """
+    try:
+        return Problem.from_toml(path)
+    except OSError as err:
+        raise InputError(f"{path}: cannot be read ({err.strerror or err})") from err
