@@ -34,7 +34,7 @@ experiments: $(STAMP) ## regenerate results, figures and README numbers of all e
 	$(BIN)/python -m experiments.harness
 
 bench: $(STAMP) ## time the package on this machine (results in benchmarks/results)
-	@for file in $(filter-out benchmarks/harness.py,$(wildcard benchmarks/*.py)); do echo "$$file"; $(BIN)/python "$$file" || exit 1; done
+	@for file in $(filter-out benchmarks/harness.py benchmarks/accelerator_%.py,$(wildcard benchmarks/*.py)); do echo "$$file"; $(BIN)/python "$$file" || exit 1; done
 
 clean: ## remove the environment, caches and outputs
 	rm -rf $(VENV) out build dist .pytest_cache .ruff_cache .mypy_cache

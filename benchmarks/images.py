@@ -9,6 +9,8 @@ Run: python benchmarks/images.py [--smoke]. With --smoke the sizes are tiny and 
 import argparse
 import json
 import math
+import os
+import subprocess
 import sys
 import time
 from typing import Any
@@ -39,14 +41,32 @@ def matmul_rate(size: int, dtype: str, repeats: int) -> tuple[float, dict[str, A
     return 2 * size**3 / seconds["best_s"], seconds
 
 
+def settings_of(size: dict[str, Any]) -> Settings:
+    """The run that a size stands for."""
+    network = Architecture(width=size["width"], depth=size["depth"])
+    return Settings(protocol=Protocol(side=size["side"]), architecture=network, batch=size["batch"], dtype=size["dtype"])
+
+
+def flops_per_image(settings: Settings) -> float:
+    """Operations of a training step on a CPU over its images, as XLA counts them."""
+    devices, side = Devices(), settings.protocol.side
+    images = jax.ShapeDtypeStruct((1000, side, side), np.float32)
+    lowered = jax.jit(training_step(recipe_of(settings), devices)).lower(initial_state(settings), images, np.uint32(0))
+    return float(lowered.cost_analysis()["flops"]) / settings.batch  # type: ignore[call-overload, index]
+
+
+def count_elsewhere(size: dict[str, Any]) -> subprocess.Popen[str]:
+    """A process that prints `flops_per_image`: XLA's plugins for accelerators do not count."""
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    return subprocess.Popen([sys.executable, __file__, "--flops", json.dumps(size)], stdout=subprocess.PIPE, text=True, env=environment)
+
+
 def run(size: dict[str, Any], repeats: int) -> dict[str, Any]:
     devices, side, batch, count = Devices(), size["side"], size["batch"], size["steps"]
-    network = Architecture(width=size["width"], depth=size["depth"])
-    settings = Settings(protocol=Protocol(side=side), architecture=network, batch=batch, dtype=size["dtype"])
+    settings = settings_of(size)
     images = devices.everywhere(np.random.default_rng(0).standard_normal((1000, side, side)).astype(np.float32))
     state, seed = devices.everywhere(initial_state(settings)), np.uint32(0)
-    cost = jax.jit(training_step(recipe_of(settings), devices)).lower(state, images, seed).cost_analysis()
-    flops = float(cost["flops"]) / batch  # type: ignore[call-overload, index]
+    counting = count_elsewhere(size) if devices.platform != "cpu" else None
     program = training_program(recipe_of(settings), devices)
     start = time.perf_counter()
     state = jax.block_until_ready(program(state, 1, images, seed))
@@ -61,6 +81,7 @@ def run(size: dict[str, Any], repeats: int) -> dict[str, Any]:
         state = jax.block_until_ready(program(state, count, images, seed))
         times.append((time.perf_counter() - start) / count)
     again = len(compiled)
+    flops = flops_per_image(settings) if counting is None else float(counting.communicate()[0])
     rate, products = matmul_rate(size["matmul"], size["dtype"], repeats)
     step = {"first_s": first, "best_s": min(times), "median_s": float(np.median(times)), "worst_s": max(times), "repeats": repeats}
     speed = batch / min(times)
@@ -79,8 +100,11 @@ def run(size: dict[str, Any], repeats: int) -> dict[str, Any]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, nothing written")
+    parser.add_argument("--flops", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.smoke:
+    if options.flops:
+        print(flops_per_image(settings_of(json.loads(options.flops))))
+    elif options.smoke:
         found = run(SIZES["smoke"], 1)
         assert math.isfinite(found["part_of_the_matmul_rate"])
         json.dump(found, sys.stdout, indent=2)

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from rfdiff.backward.isotropic import check_classes
 from rfdiff.backward.reduction import Radial, ReducedMixture, reduced
-from rfdiff.backward.samplers import ARRAYS, CHUNK_BYTES, Full, Observe, Score, chunk_of, integrate
+from rfdiff.backward.samplers import ARRAYS, Full, Observe, Score, chunk_bytes, chunk_of, integrate
 from rfdiff.errors import InputError
 from rfdiff.mixture import GaussianMixture
 from rfdiff.noised_mixture import NoisedMixture
@@ -87,7 +87,7 @@ class BackwardProcess:
 
     def posterior(self, x: Float[np.ndarray, "N r"], t: float) -> Float[np.ndarray, "N K"]:
         """Class probabilities (N, K) of states at t, in chunks of bounded memory."""
-        chunk = max(1, CHUNK_BYTES // (8 * x.shape[1] * x.dtype.itemsize * self.num_classes))
+        chunk = max(1, chunk_bytes() // (8 * x.shape[1] * x.dtype.itemsize * self.num_classes))
         with self._precision():
             parts = [np.asarray(_posteriors(self.law, x[i : i + chunk], jnp.asarray(t, x.dtype))) for i in range(0, len(x), chunk)]
         return np.concatenate(parts)
@@ -106,7 +106,7 @@ def draw_states(law: NoisedMixture | ReducedMixture, key: jax.Array, labels: Int
     time, count = jnp.asarray(t, float), len(labels)
     size = jax.eval_shape(law.draw, key, 0, time).shape[0]
     chunk_of(size, count, time.dtype)
-    most = max(1, CHUNK_BYTES // (ARRAYS * size * time.dtype.itemsize))
+    most = max(1, chunk_bytes() // (ARRAYS * size * time.dtype.itemsize))
     chunk = min(most, count + -count % PADDED)  # few sizes, few programs
     states = np.empty((count, size), time.dtype)
     for start in range(0, count, chunk):

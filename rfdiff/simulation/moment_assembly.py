@@ -16,8 +16,10 @@ from jaxtyping import Array, Bool, Float
 
 from rfdiff.simulation.feature_shards import ALL, Rows
 from rfdiff.simulation.mehler import MehlerTerms, mehler_rows, product, truncation_rows
+from rfdiff.simulation.pieces import piece
 
 TILE = 1024  # side of a tile at most: large enough for fast products, small enough for its operands to stay in cache
+ACCELERATOR_TILE = 2048  # on an H100 tiles of this side are made at 93 % of the rate of large products
 PANEL_VALUES = 2**22  # entries of a panel (rows, p)
 
 T = TypeVar("T")
@@ -37,8 +39,9 @@ def matrix(terms: MehlerTerms, rows: Rows = ALL) -> Float[Array, "p p"]:
     lower = _over_tiles(terms, mehler_rows, write, jnp.zeros((padded, padded), terms.unit.dtype))[:p, :p]
     if p == side:
         return lower
-    # mirrored at the end: on a CPU, tiles written transposed one by one take six times as long
-    return jnp.where(np.arange(p)[:, None] >= np.arange(p), lower, lower.T)
+    # Mirrored at the end: on a CPU, tiles written transposed one by one take six times as long. The mask is made by the program: as a
+    # constant of p² bytes it took seconds to compile.
+    return jnp.where(jnp.tri(p, dtype=bool), lower, lower.T)
 
 
 def times(terms: MehlerTerms, X: Float[Array, "p b"], rows: Rows = ALL) -> Float[Array, "p b"]:
@@ -79,8 +82,8 @@ def truncation_bound(
 
 
 def tile_side(p: int) -> int:
-    """Side of the tiles: p over a whole number where there is one that is not far from p/TILE, else the last tile is filled up."""
-    least = -(-p // TILE)
+    """Side of the tiles, p over a whole number; where that would be far below the largest side, the last tile is filled up instead."""
+    least = -(-p // piece(TILE, ACCELERATOR_TILE))
     count = next((count for count in range(least, 2 * least) if p % count == 0), least)
     return -(-p // count)
 

@@ -23,10 +23,18 @@ from rfdiff.simulation import moment_assembly
 from rfdiff.simulation.feature_shards import ALL, Rows
 from rfdiff.simulation.features import feature_map
 from rfdiff.simulation.mehler import MehlerTerms, population_terms, product, train_terms
+from rfdiff.simulation.pieces import piece
 from rfdiff.simulation.quadrature import Quadrature
 from rfdiff.value_types import static, value_type
 
 BLOCK_VALUES = 2**26  # entries of all coefficients (p, block · orders) of a block of samples
+ACCELERATOR_VALUES = 2**29  # tiles of few samples would be bound by memory
+
+
+def block_values() -> int:
+    """Entries of what is held for a block of samples."""
+    return piece(BLOCK_VALUES, ACCELERATOR_VALUES)
+
 
 T = TypeVar("T")
 
@@ -109,7 +117,7 @@ class NoiseAverage:
     def _blocks(self) -> tuple[jax.Array, jax.Array]:
         """Samples (B, s, d) and their weights (B, s); those that pad the last block weigh nothing."""
         (S, d), p = self.x.shape, self.W.shape[0]
-        size = min(S, max(16, BLOCK_VALUES // (p * (self.order + 1))))
+        size = min(S, max(16, block_values() // (p * (self.order + 1))))
         count = -(-S // size)
         x = jnp.pad(self.x, ((0, count * size - S), (0, 0))).reshape(count, size, d)
         share = jnp.pad(jnp.asarray(self.share, self.W.dtype), (0, count * size - S))
@@ -233,7 +241,7 @@ class Draws:
     def _sum(self, zero: jax.Array, term: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]) -> jax.Array:
         """Sum over draws and blocks of samples of `term(features (s, p), noise (s, d), live (s, 1))`, over the number of terms."""
         p, count = self.W.shape[0], self.stop - self.start
-        size = min(count, max(16, BLOCK_VALUES // p))
+        size = min(count, max(16, block_values() // p))
         starts = np.arange(0, count, size)
         dtype = self.W.dtype
         std, scale = jnp.sqrt(noise_variance(self.t)).astype(dtype), signal_scale(self.t).astype(dtype)

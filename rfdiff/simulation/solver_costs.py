@@ -23,7 +23,8 @@ from rfdiff.simulation.data_split import held_out_counts
 from rfdiff.simulation.feature_shards import FEATURES
 from rfdiff.simulation.features import Sizes, floating_type, sizes_at
 from rfdiff.simulation.moment_assembly import PANEL_VALUES
-from rfdiff.simulation.moment_operators import BLOCK_VALUES
+from rfdiff.simulation.moment_operators import block_values
+from rfdiff.simulation.pieces import piece
 from rfdiff.simulation.replica_memory import Layout, layout_for, replica_bytes
 from rfdiff.simulation.seed_batches import MOST_SEEDS
 from rfdiff.value_types import as_integer
@@ -35,6 +36,7 @@ PROBES = 16
 EIGH_SHARE, ELEMENTWISE_SHARE = 0.85, 0.05
 STEPS = 18  # blocks until every training time is resolved to 1e-8, seen at ψ_p from 8 to 64; at most p/d, where the space is the whole
 CALIBRATION = 1024
+ACCELERATOR_CALIBRATION = 8192  # a product of 1024 rows is mostly its launch there
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +115,7 @@ def plan(
 
     The exact flow is taken where it fits, since it gives the spectrum too and needs no tolerance; else the faster of the Krylov solvers
     that fit; random probes, whose losses have standard errors, only where nothing else does. Where a Krylov solver is expected to be
-    much faster, ask for it by name. Rates are measured once a process by one product of 1024 × 1024 matrices.
+    much faster, ask for it by name. Rates are measured once a process by one product of large matrices.
 
     Args:
         problem: the problem.
@@ -205,7 +207,7 @@ def _krylov_cost(solver: str, layout: Layout) -> _Cost:
     entries = (
         (2 * k + 4) * p * d
         + (4 * basis + 3 * width) * p
-        + 2 * min(BLOCK_VALUES, p * n * (layout.train_order + 1))
+        + 2 * min(block_values(), p * n * (layout.train_order + 1))
         + (layout.train_order + 4) * PANEL_VALUES
     )
     size = item * (entries + (0 if free else 3 * p * p)) + 8 * (2 * k + 4) * basis**2
@@ -221,7 +223,8 @@ def holds_matrix(p: int, dtype: str) -> bool:
 def product_rate(dtype: str) -> float:
     """Operations a second of a product of two large matrices on this device, measured."""
     with jax.enable_x64(dtype == "float64"):
-        a = jnp.ones((CALIBRATION, CALIBRATION), dtype) / CALIBRATION
+        side = piece(CALIBRATION, ACCELERATOR_CALIBRATION)
+        a = jnp.ones((side, side), dtype) / side
         multiply = jax.jit(lambda a: jnp.matmul(a, a, precision=jax.lax.Precision.HIGHEST))
         multiply(a).block_until_ready()
         best = math.inf
@@ -229,4 +232,4 @@ def product_rate(dtype: str) -> float:
             start = time.perf_counter()
             multiply(a).block_until_ready()
             best = min(best, time.perf_counter() - start)
-    return 2.0 * CALIBRATION**3 / best
+    return 2.0 * side**3 / best

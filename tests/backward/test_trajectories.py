@@ -111,7 +111,7 @@ def test_committor_along_a_path_is_the_posterior(small: GaussianMixture) -> None
 def test_states_do_not_depend_on_the_chunks_and_have_to_fit(small: GaussianMixture, monkeypatch: pytest.MonkeyPatch) -> None:
     labels = np.repeat([0, 1], 600)
     whole = process.draw_states(small.noised, jax.random.key(0), labels, 1.0)
-    monkeypatch.setattr(process, "CHUNK_BYTES", 500 * 24 * 4 * process.ARRAYS)
+    monkeypatch.setattr(samplers, "CHUNK_BYTES", 500 * 24 * 4 * process.ARRAYS)
     np.testing.assert_allclose(process.draw_states(small.noised, jax.random.key(0), labels, 1.0), whole, rtol=1e-5, atol=1e-6)
     monkeypatch.setattr(samplers, "available_bytes", lambda: 10_000)
     with pytest.raises(InputError, match="^d: 40 trajectories in 24 dimensions need about .* GiB of .* GiB; allowed: about"):

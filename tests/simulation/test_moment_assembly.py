@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rfdiff.simulation import moment_assembly
+from rfdiff.simulation import moment_assembly, moment_operators
 from rfdiff.simulation.mehler import MehlerTerms
 from tests.tolerances import rejects
 
@@ -73,3 +73,19 @@ def test_the_bound_on_the_truncation(case: tuple[MehlerTerms, np.ndarray]) -> No
     expected = np.sqrt(rest @ r ** (2 * ORDER + 2) @ rest) / np.linalg.norm(own.energy)
     assert float(moment_assembly.truncation_bound(own.unit, own.energy, own.captured_energy, ORDER)) == pytest.approx(expected, rel=1e-12)
     assert float(moment_assembly.truncation_bound(own.unit, own.energy, own.captured_energy, ORDER + 1)) < 0.9 * expected
+
+
+def test_no_mask_of_all_entries_is_part_of_a_program() -> None:
+    """A constant of p² entries takes seconds to compile where p is large."""
+    own = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), terms(1500))
+    closed = jax.make_jaxpr(moment_assembly.matrix)(own)
+    sizes = [np.size(constant) for constant in closed.consts]
+    assert max(sizes, default=0) < 1500
+    assert "1500,1500" in str(closed) and "bool[1500,1500] = [" not in str(closed)
+
+
+def test_tiles_fill_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert moment_assembly.tile_side(16384) == 1024
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert moment_assembly.tile_side(16384) == 2048
+    assert moment_operators.block_values() == moment_operators.ACCELERATOR_VALUES > moment_operators.BLOCK_VALUES

@@ -55,6 +55,17 @@ def test_coefficients_and_energy_against_adaptive_integration(name: str) -> None
         assert energy[i, j] == pytest.approx(square, abs=4e-11)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("order", [8, 16, 32])
+def test_averages_that_all_vanish_are_resolved(dtype: str, order: int) -> None:
+    """a_k = Im(i^k e^{i mean}) std^k e^{-std²/2}/√k! is small for all k up to 8: what errors must be beside is σ, not the largest a_k."""
+    coefficients, energy = averages(ACTIVATIONS["sin"], np.array([[0.7]]), np.array([8.0]), order, 8.0, dtype)
+    exact = [(1j**k * np.exp(0.7j)).imag * 8.0**k * math.exp(-32) / math.sqrt(math.factorial(k)) for k in range(order + 1)]
+    limit = 1e-11 if dtype == "float64" else 1e-5
+    assert np.max(abs(coefficients[:, 0, 0] - exact)) < limit and energy[0, 0] == pytest.approx(0.5, abs=limit)
+    assert len(quadrature_for(ACTIVATIONS["sin"], 8.0, order, dtype).nodes) < 100
+
+
 def test_a_rule_that_ignores_the_kink_is_rejected() -> None:
     smooth = Activation("relu without its kink", lambda x: jnp.maximum(x, 0))
     with pytest.raises(ValueError, match=r"is not resolved at standard deviation 1.2 .*kinks declared"):
