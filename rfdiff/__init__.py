@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rfdiff.files.result_file import Result as Result
     from rfdiff.files.storage import load as load
     from rfdiff.files.storage import save as save
+    from rfdiff.memorisation import memorised_fraction as memorised_fraction
     from rfdiff.mixture import GaussianMixture as GaussianMixture
     from rfdiff.mixture import MixtureLaw as MixtureLaw
     from rfdiff.problem import Problem as Problem
@@ -61,6 +62,7 @@ HOMES = {
     "assess": "agreement",
     "compare": "agreement",
     "load": "files.storage",
+    "memorised_fraction": "memorisation",
     "save": "files.storage",
     "times": "class_times",
 }

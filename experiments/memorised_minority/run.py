@@ -15,9 +15,8 @@ from matplotlib.figure import Figure
 
 from experiments import harness
 from experiments.harness import Criterion
-from rfdiff import Activation, MixtureLaw, Problem, generation, theory, times
+from rfdiff import Activation, MixtureLaw, Problem, generation, memorised_fraction, theory, times
 from rfdiff.backward import log_snr_grid
-from rfdiff.memorisation import memorised_fraction
 from rfdiff.plots import class_colors
 
 T, PSI_P, PSI_N = 0.1, 64.0, 4.0
