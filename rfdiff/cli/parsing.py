@@ -159,4 +159,6 @@ def _unparsed(message: str) -> str:
     for python, allowed in PYTHON_REASONS.items():
         if reason.startswith(python):
             return f"{option}: {reason.removeprefix(python)}; allowed: {allowed}"
+    if words := re.fullmatch(r"Could not parse arguments (\[.*\]) into tuple type .*", reason):
+        return f"{option}: {words[1]}; allowed: values of the kinds that help names"
     return f"{option}: {reason}"

@@ -216,7 +216,7 @@ X, Y = ["--x", "psi_p", "1", "2", "3"], ["--y", "psi_n", "1", "2", "3"]
             ["--x", "t", "1", "2", "2000", "--y", "psi_n", "1", "2", "2000"],
             "--x, --y: 2000 x 2000 = 4000000 cells; allowed: at most 1000000",
         ),
-        (["--x", "t", "1", "2", "2.5", *Y], "--x: '2.5'; allowed: an integer"),
+        (["--x", "t", "1", "2", "2.5", *Y], r"--x: \['t', '1', '2', '2.5'\]; allowed: values of the kinds that help names"),
         (["--x", "t", "1", "2", *Y], "--x.*[Ee]xpected 4"),
         (["--x", "psi_n", "1", "2", "3", *Y], "--y: psi_n, as --x; allowed: another number"),
         (
