@@ -46,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(generation, "generate", stopping)
         patch.setattr(sys, "stderr", told)
         assert run(*arguments)[0] == entry.INTERRUPTED
-        assert "1 of 2 networks are kept, the same command goes on" in told.getvalue()
+        assert "1 of 2 networks are kept, the same command resumes" in told.getvalue()
         status, printed = run(*arguments)
     assert status == 0 and len(started) == 3 and started[0] != started[1] == started[2]  # the finished network is not made again
     (out / "printed.txt").write_text(printed, encoding="utf-8")
