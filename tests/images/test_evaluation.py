@@ -129,7 +129,7 @@ def test_evaluations_are_kept_and_the_classifier_is_read_again(evaluated: tuple[
     with pytest.raises(ValueError, match=r"classifier of other images or epochs; allowed: another file, or delete it"):
         trained_classifier(toy_data(), toy_images(), 1, Devices(), folder / "classifier.npz")
 
-    def forbidden(*arguments: Any) -> None:
+    def forbidden(*arguments: Any, **options: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(evaluation, "draw_samples", forbidden)
