@@ -1,6 +1,7 @@
 """Fixtures that every part of the suite shares, and a guard: no test may leave a global JAX setting changed."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -8,6 +9,11 @@ from pathlib import Path
 # most of the suite's time is compilation, and this compiler backend is twice as fast at it; the flag is known to this release only
 if version("jaxlib").startswith("0.10."):
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+
+# programs compiled once for all workers and for the commands that tests start; the first process makes the folder, and removes it
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    _cache = tempfile.TemporaryDirectory(prefix="rfdiff-tests-")
+    os.environ.update(JAX_COMPILATION_CACHE_DIR=_cache.name, JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0.3")
 
 import jax
 import pytest

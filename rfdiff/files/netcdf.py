@@ -5,6 +5,7 @@ disk never reaches HDF5, which does not survive it: the bytes are made first, th
 """
 
 import contextlib
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,11 +45,14 @@ def write(groups: Mapping[str, xr.Dataset], path: str | Path) -> Path:
     Raises:
         OSError: the file cannot be written; nothing of it is left.
     """
-    groups = sealed(groups)
-    encoding = {name: {str(key): _encoding(variable) for key, variable in data.variables.items()} for name, data in groups.items()}
-    tree = xr.DataTree.from_dict({name if name == "/" else f"/{name}": data for name, data in groups.items()})
-    content = tree.to_netcdf(engine="h5netcdf", encoding={name if name == "/" else f"/{name}": code for name, code in encoding.items()})
-    return write_bytes(path, content)
+    content = io.BytesIO()
+    with h5netcdf.File(content, "w") as file:
+        for name, data in sealed(groups).items():
+            group = file if name == "/" else file.create_group(name)
+            encoding = {str(key): _encoding(variable) for key, variable in data.variables.items()}
+            # not `to_netcdf`, which under a Dask client takes its lock from the cluster's scheduler; nothing here is shared
+            data.dump_to_store(xr.backends.H5NetCDFStore(group), encoding=encoding)
+    return write_bytes(path, content.getvalue())
 
 
 def read(path: str | Path) -> dict[str, xr.Dataset]:

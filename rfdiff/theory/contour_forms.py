@@ -104,6 +104,11 @@ def trapezoid_error(half_change: jax.Array) -> jax.Array:
     return jnp.minimum(half, 10 * half**2)
 
 
+def first_traces(eq: Equivalent, point: Point) -> jax.Array:
+    """t1(z_i) for train and test (2, K, Z), from the solution at Z points."""
+    return jnp.swapaxes(jnp.stack(one_trace(eq, point)), 1, 2)
+
+
 def second_traces(eq: Equivalent, point: Point) -> tuple[jax.Array, jax.Array]:
     """t2(z_i, z_j) and t2(z_i, z̄_j) for train and test, each (2, K, Z, Z), from the solution at Z points of the upper half-plane.
 
@@ -141,16 +146,15 @@ def _conjugate_where(which: jax.Array, leaf: jax.Array) -> jax.Array:
 def kernel_from(
     eq: Equivalent,
     contour: Contour,
-    point: Point,
+    linear: jax.Array,
     residual: jax.Array,
     second: tuple[jax.Array, jax.Array],
     optimal: ArrayLike,
     kappa: ArrayLike,
     latest: ArrayLike,
 ) -> CurveKernel:
-    """The kernel of an equivalent, from the solution on a contour (with its residuals) and its second traces."""
+    """The kernel of an equivalent on a contour, from t1 (2, K, Z), the residuals of the fixed point (Z,) and the second traces."""
     nodes, weights = jnp.asarray(contour.nodes), jnp.asarray(contour.weights)
-    linear = jnp.swapaxes(jnp.stack(one_trace(eq, point)), 1, 2)
     whole, scale = overlaps(eq)
     missing = jnp.max(abs(integrate(-weights * linear)[0] - whole) / jnp.where(scale > 0, scale, 1))
     return CurveKernel(
@@ -166,4 +170,4 @@ def solve_kernel(
     nodes = jnp.asarray(contour.nodes)
     u, residual = implicit.unknowns(eq, nodes, start)
     point = implicit.expand(eq, nodes, u)
-    return kernel_from(eq, contour, point, residual, second_traces(eq, point), optimal, kappa, latest)
+    return kernel_from(eq, contour, first_traces(eq, point), residual, second_traces(eq, point), optimal, kappa, latest)

@@ -11,8 +11,10 @@ from rfdiff.problem import Problem
 from rfdiff.theory.equivalent import Equivalent, equivalent
 from rfdiff.theory.input_checks import require_concrete
 from rfdiff.theory.neuron_types import levels
-from rfdiff.theory.real_axis import CHUNK, Axis, polish, retry
-from rfdiff.theory.support import FLOOR, INSIDE, atoms, support
+from rfdiff.theory.real_axis import polish, retry
+from rfdiff.theory.solutions import Solved
+from rfdiff.theory.support import FLOOR, INSIDE, POINTS, atoms, support
+from rfdiff.theory.training_times import LEAST
 from rfdiff.value_types import as_integer
 
 CHEBYSHEV = 48  # points at which a bulk is solved before its grid
@@ -22,7 +24,7 @@ REFINED_LEVELS = 3  # finer neuron types than these change an edge by less than 
 REFINEMENT = 8  # times more scan points when the first spectrum lacks mass or shows single neuron types
 
 
-def density(eq: Equivalent, intervals: np.ndarray, num: int, scanned: np.ndarray, scan: Axis) -> tuple[np.ndarray, np.ndarray, Axis]:
+def density(eq: Equivalent, intervals: np.ndarray, num: int, scanned: np.ndarray, scan: Solved) -> tuple[np.ndarray, np.ndarray, Solved]:
     """Grid λ (G,), bulk index (G,) and solutions on it: G ≈ num points shared by the bulks, denser towards their edges.
 
     In the angle θ of λ = exp(mid + half cos θ) the solution is analytic across a square-root edge, with an even real part and an odd
@@ -67,7 +69,7 @@ def grid_weights(intervals: np.ndarray, eigenvalues: np.ndarray) -> np.ndarray:
     return eigenvalues * (_logs(intervals)[1] * sines * np.pi / each).ravel()
 
 
-def _trimmed(eq: Equivalent, intervals: np.ndarray, scanned: np.ndarray, scan: Axis) -> tuple[np.ndarray, np.ndarray, Axis]:
+def _trimmed(eq: Equivalent, intervals: np.ndarray, scanned: np.ndarray, scan: Solved) -> tuple[np.ndarray, np.ndarray, Solved]:
     """The bulks less `EDGE_SHARE` of their modes at each edge, with the grid and solutions from which the edges were read.
 
     Neuron types are unbounded, so a bulk has tails that carry next to nothing. In a computation they are bands of single types, and where
@@ -80,7 +82,7 @@ def _trimmed(eq: Equivalent, intervals: np.ndarray, scanned: np.ndarray, scan: A
         seen = np.searchsorted(cumulated, np.array([0.1 * EDGE_SHARE, 1 - 0.1 * EDGE_SHARE]) * cumulated[-1])
         outer.append([max(low, scanned[max(seen[0] - 1, 0)]), min(high, scanned[min(seen[1] + 1, scanned.size - 1)])])
     intervals = np.array(outer)
-    lam, bulk, axis = density(eq, intervals, CHUNK * len(intervals), scanned, scan)
+    lam, bulk, axis = density(eq, intervals, POINTS * len(intervals), scanned, scan)
     modes = grid_weights(intervals, lam) * np.nan_to_num(axis.density)
     edges = []
     for b in range(len(intervals)):
@@ -119,12 +121,12 @@ def spectrum(problem: Problem, *, num: int = 1000) -> Spectrum:
     require_concrete(problem, "theory.spectrum")
     num = as_integer("num", num, 32)
     with jax.enable_x64(True):
-        best, ragged = _assemble(equivalent(problem, 2, SPECTRUM_RADIUS), num, CHUNK)
+        best, ragged = _assemble(equivalent(problem, 2, SPECTRUM_RADIUS, LEAST), num, POINTS)
         for level in levels(problem, 2, SPECTRUM_RADIUS)[:REFINED_LEVELS]:
             if best.missing_mass < 1e-3 and not ragged:
                 break
             # either a bulk narrower than the scan was missed, or the neuron types are too coarse: finer in both
-            finer, ragged = _assemble(equivalent(problem, level, SPECTRUM_RADIUS), num, REFINEMENT * CHUNK)
+            finer, ragged = _assemble(equivalent(problem, level, SPECTRUM_RADIUS, LEAST), num, REFINEMENT * POINTS)
             best = finer if best.missing_mass < 1e-3 else min(best, finer, key=lambda result: result.missing_mass)
     return best
 

@@ -17,9 +17,9 @@ from rfdiff.errors import InputError
 from rfdiff.mixture import optimal_loss
 from rfdiff.problem import Problem, noise_variance_of
 from rfdiff.rules import GradientFlow, Ridge, Rule
-from rfdiff.theory.approaches import solve_anywhere
-from rfdiff.theory.contour import PROBES, SIZES, Contour, Laid, Span, lay
-from rfdiff.theory.contour_forms import kernel_from, second_traces, trapezoid_error
+from rfdiff.theory import pair_traces, solutions
+from rfdiff.theory.contour import PROBES, SIZES, Laid, Span, lay
+from rfdiff.theory.contour_forms import CurveKernel, first_traces, kernel_from, trapezoid_error
 from rfdiff.theory.equivalent import Equivalent, equivalent
 from rfdiff.theory.input_checks import checked_tolerance, require_concrete
 from rfdiff.theory.neuron_types import (
@@ -34,9 +34,8 @@ from rfdiff.theory.neuron_types import (
     refined_error,
 )
 from rfdiff.theory.noncommuting import dense
-from rfdiff.theory.resolvent import RESIDUAL, Point
+from rfdiff.theory.resolvent import RESIDUAL
 from rfdiff.theory.support import bounds
-from rfdiff.theory.traces import ridge_losses
 from rfdiff.theory.training_times import LEAST, TAIL_EFFECT, Times, limit_diverges, spectrum_span, time_grid, types_radius
 
 PATIENCE = 1  # refinements of a contour without gain before it is given up
@@ -80,27 +79,32 @@ Evaluate = Callable[[_Question, Laid], _Evaluated]
 
 
 @jax.jit
-def _on_contour(
-    eq: Equivalent, contour: Contour, point: Point, residual: jax.Array, clock: PyTree, kappa: float, rule: Rule, penalties: jax.Array
-) -> tuple[jax.Array, ...]:
-    """Losses (2, T, K), error of the nodes, gap of ridge losses and residual, from the solution on a contour and, after it, at z = -ρ."""
-    size = contour.nodes.shape[0]
-    inside, probes = (jax.tree.map(lambda leaf, part=part: leaf[part], point) for part in (slice(size), slice(size, None)))
-    kernel = kernel_from(eq, contour, inside, residual, second_traces(eq, inside), 0.0, kappa, np.inf)
-    losses, change = kernel.evaluate(rule.filter(kernel.nodes, clock, kappa))
-    gap = jnp.max(abs(kernel.evaluate(1 / (kernel.nodes + penalties[:, None]))[0] - ridge_losses(eq, probes)))
-    return losses, trapezoid_error(change), gap, kernel.residual
+def _losses(kernel: CurveKernel, clock: PyTree, rule: Rule) -> tuple[jax.Array, jax.Array]:
+    """Losses (2, T, K) and the error of the nodes."""
+    losses, change = kernel.evaluate(rule.filter(kernel.nodes, clock, kernel.kappa))
+    return losses, trapezoid_error(change)
+
+
+@jax.jit
+def _ridge(kernel: CurveKernel, penalties: jax.Array) -> jax.Array:
+    """Losses (2, R, K) of ridge regression by the contour."""
+    return kernel.evaluate(1 / (kernel.nodes + penalties[:, None]))[0]
+
+
+_kernel_from = jax.jit(kernel_from)
 
 
 def _evaluate(eq: Equivalent, question: _Question, laid: Laid) -> _Evaluated:
     """Losses from one contour, and how far those of ridge regression by the same contour are from their values without one."""
     low, high = bounds(eq)
     penalties = np.geomspace(max(low / 3, 2 * laid.shift), 3 * high, PROBES)
-    solution = solve_anywhere(eq, np.concatenate([laid.contour.nodes, -penalties]))
-    losses, error, gap, residual = _on_contour(
-        eq, laid.contour, solution.point, solution.residual, question.clock, question.kappa, question.rule, penalties
-    )
-    return _Evaluated(np.asarray(losses), float(error), float(gap), float(residual))
+    nodes = np.asarray(laid.contour.nodes)
+    solved = solutions.anywhere(eq, np.concatenate([nodes, -penalties]))
+    linear, *second = pair_traces.traces(eq, nodes, solved.u[: nodes.size])
+    kernel = _kernel_from(eq, laid.contour, linear, solved.residual, second, 0.0, question.kappa, np.inf)
+    losses, error = _losses(kernel, question.clock, question.rule)
+    gap = np.max(abs(_ridge(kernel, penalties) - pair_traces.ridge_losses(eq, penalties, solved.u[nodes.size :])))
+    return _Evaluated(np.asarray(losses), float(error), float(gap), float(kernel.residual))
 
 
 def _evaluate_dense(ready: dense.Dense, work: dense.Work, question: _Question, laid: Laid) -> _Evaluated:
@@ -108,9 +112,10 @@ def _evaluate_dense(ready: dense.Dense, work: dense.Work, question: _Question, l
     solved = dense.solve(ready, np.asarray(laid.contour.nodes), None, work)
     traces = dense.second_traces(ready, solved, work)
     second = traces[..., : len(solved.nodes)], traces[..., len(solved.nodes) :]
-    kernel = kernel_from(ready.system.eq, laid.contour, solved.point, jnp.asarray(solved.residual), second, 0.0, question.kappa, np.inf)
-    losses, change = kernel.evaluate(question.rule.filter(kernel.nodes, question.clock, question.kappa))
-    return _Evaluated(np.asarray(losses), float(trapezoid_error(change)), float(kernel.missing), float(kernel.residual))
+    linear = first_traces(ready.system.eq, solved.point)
+    kernel = kernel_from(ready.system.eq, laid.contour, linear, jnp.asarray(solved.residual), second, 0.0, question.kappa, np.inf)
+    losses, error = _losses(kernel, question.clock, question.rule)
+    return _Evaluated(np.asarray(losses), float(error), float(kernel.missing), float(kernel.residual))
 
 
 def _converge(eq: Equivalent, question: _Question, span: Span, evaluate: Evaluate) -> tuple[np.ndarray, float, Span]:

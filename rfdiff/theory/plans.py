@@ -24,8 +24,7 @@ from rfdiff.errors import InputError
 from rfdiff.mixture import optimal_loss
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow, Rule
-from rfdiff.theory import real_axis, resolvent, training_times
-from rfdiff.theory.approaches import solve_anywhere
+from rfdiff.theory import real_axis, resolvent, solutions, training_times
 from rfdiff.theory.contour import PROBES, SIZES, Contour, Span, lay
 from rfdiff.theory.contour_forms import CurveKernel, solve_kernel
 from rfdiff.theory.equivalent import Equivalent
@@ -143,8 +142,7 @@ def _refine_contour(
 
 def _start(problem: Problem, averages: Averages, points: Complex[np.ndarray, " Z"]) -> Complex[np.ndarray, "Z U"]:
     """The fixed point's solution of the plan's own problem, reached along rays from far out where it is hard to reach."""
-    point = solve_anywhere(equivalent_on(problem, averages), points).point
-    return np.asarray(resolvent.pack(point.delta, point.H))
+    return solutions.anywhere(equivalent_on(problem, averages), points).u
 
 
 def plan_points(problem: Problem, z: ArrayLike, *, gram_derivatives: bool = True, level: int = 3) -> Plan:
@@ -170,8 +168,7 @@ def plan_points(problem: Problem, z: ArrayLike, *, gram_derivatives: bool = True
         on_axis = points.imag == 0
         nodes = np.where(on_axis, points.real * (1 + 1j * real_axis.APPROACH[-1]), points)
         eq = equivalent_on(problem, averages)
-        free = resolvent.solve_jit(eq, np.where(on_axis, 2j * abs(points), points)).point
-        start = np.array(resolvent.pack(free.delta, free.H))
+        start = solutions.free(eq, np.where(on_axis, 2j * abs(points), points)).u.copy()
         if on_axis.any():
             start[on_axis] = real_axis.approach(eq, points[on_axis].real).u
         return jax.tree.map(np.asarray, Plan(averages, nodes, np.zeros_like(nodes), np.zeros(0), start, np.inf, np.nan))

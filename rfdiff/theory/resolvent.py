@@ -14,7 +14,6 @@ Shapes: Z spectral points (or Z1 × Z2 pairs), K classes, L groups, S column kin
 type: (v_c², s_c², α_a α_b for a ≤ b).
 """
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -227,7 +226,6 @@ def free_start(eq: Equivalent, z: jax.Array) -> jax.Array:
     return pack(_columns(eq, diagonal, averages), H)
 
 
-# a stage of a whole decade leaves nodes near the axis in a cycle of damped steps
 def _relative(difference: jax.Array, value: jax.Array, split: int) -> jax.Array:
     """Largest change relative to the size of its block (δ or H)."""
     blocks = [
@@ -251,9 +249,3 @@ def feature_averages(eq: Equivalent, products: jax.Array) -> jax.Array:
     """E_h[values features featuresᵀ] (Z, F, F) for values (Z, J) of the neuron types, such as r_1 r_2 of Z pairs."""
     features = type_features(eq)
     return symmetric(_average(products, eq.type_weights[:, None] * pair_products(features)), features.shape[1])
-
-
-@partial(jax.jit, static_argnames=("tolerance", "limit"))
-def solve_jit(eq: Equivalent, z: jax.Array, initial: jax.Array | None = None, tolerance: float = 1e-13, limit: int = 400) -> Solution:
-    """`solve`, compiled."""
-    return solve(eq, z, initial, tolerance, limit)

@@ -11,13 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from rfdiff.errors import InputError
-from rfdiff.theory import resolvent
+from rfdiff.theory import solutions
 from rfdiff.theory.equivalent import Equivalent
-from rfdiff.theory.real_axis import APPROACH, CHUNK, FEW, Axis, approach, descend, polish
+from rfdiff.theory.real_axis import APPROACH, approach, descend, polish
+from rfdiff.theory.solutions import Solved
 
 INSIDE = 1e-6  # λρ above which a point belongs to the support; the approach leaves 1e-11 in a gap
 BESIDE_ATOM = np.exp(np.outer([-1, 1], 10.0 ** np.arange(-4, -0.9, 0.5)).ravel())  # places of scan points, relative to the atom's
-FEW_CLASSES = 4  # up to so many classes a scan of CHUNK points is cheap
+POINTS = 96  # of a scan
+FEW_CLASSES, FEW_POINTS = 4, 32  # with more classes a point is dear, and the extent is scanned with fewer
 FLOOR = 1e-12  # of the largest eigenvalue: below lies what no float64 resolves
 
 Masses = tuple[np.ndarray, np.ndarray]  # places and weights of the atoms
@@ -51,7 +53,7 @@ def outer_bounds(eq: Equivalent) -> tuple[jax.Array, jax.Array]:
     return jnp.maximum(low / 1.5, FLOOR * high), high
 
 
-def _scan(eq: Equivalent, masses: Masses, points: int) -> tuple[np.ndarray, Axis, bool]:
+def _scan(eq: Equivalent, masses: Masses, points: int) -> tuple[np.ndarray, Solved, bool]:
     """Log grid that brackets the support, the solutions on it, and whether the support reaches 0 (to 1e-12 of its upper bound)."""
     low, high = bounds(eq)
     while True:
@@ -68,24 +70,24 @@ def _scan(eq: Equivalent, masses: Masses, points: int) -> tuple[np.ndarray, Axis
     return lam, axis, hard
 
 
-def _with_dips(eq: Equivalent, lam: np.ndarray, axis: Axis, hard: bool) -> tuple[np.ndarray, Axis, bool]:
+def _with_dips(eq: Equivalent, lam: np.ndarray, axis: Solved, hard: bool) -> tuple[np.ndarray, Solved, bool]:
     """The scan with more points where the density dips: there a gap narrower than the spacing may hide."""
     level = lam * axis.density
     left, here, right = level[:-2], level[1:-1], level[2:]
-    dips = 1 + np.flatnonzero((here <= np.minimum(left, right)) & (here < 0.5 * np.maximum(left, right)) & (here > INSIDE))[: CHUNK // 8]
+    dips = 1 + np.flatnonzero((here <= np.minimum(left, right)) & (here < 0.5 * np.maximum(left, right)) & (here > INSIDE))[: POINTS // 8]
     if not dips.size:
         return lam, axis, hard
     return *_insert(eq, lam, axis, np.exp(np.linspace(np.log(lam[dips - 1]), np.log(lam[dips + 1]), 10)[1:-1]).ravel()), hard
 
 
-def _around(eq: Equivalent, masses: Masses, lam: np.ndarray, axis: Axis, hard: bool) -> tuple[np.ndarray, Axis, bool]:
+def _around(eq: Equivalent, masses: Masses, lam: np.ndarray, axis: Solved, hard: bool) -> tuple[np.ndarray, Solved, bool]:
     """The scan with more points on both sides of an atom: a search for an edge near it must not start from beyond the atom."""
     more = np.outer(masses[0], BESIDE_ATOM).ravel()
     more = more[(more > lam[0]) & (more < lam[-1])]
     return (*_insert(eq, lam, axis, more), hard) if more.size else (lam, axis, hard)
 
 
-def _insert(eq: Equivalent, lam: np.ndarray, axis: Axis, more: np.ndarray) -> tuple[np.ndarray, Axis]:
+def _insert(eq: Equivalent, lam: np.ndarray, axis: Solved, more: np.ndarray) -> tuple[np.ndarray, Solved]:
     order = np.argsort(np.concatenate([lam, more]))
     axis = jax.tree.map(lambda a, b: np.concatenate([a, b])[order], axis, approach(eq, more))
     return np.concatenate([lam, more])[order], axis
@@ -101,14 +103,14 @@ def extent(eq: Equivalent, bands: bool = True) -> tuple[float, float]:
         eq: the Gaussian equivalent.
         bands: count bands too narrow for the scan; else only where a scan point finds mass.
     """
-    lam, axis, hard = _scan(eq, NO_ATOMS, CHUNK if eq.linear.shape[1] <= FEW_CLASSES else FEW)
+    lam, axis, hard = _scan(eq, NO_ATOMS, POINTS if eq.linear.shape[1] <= FEW_CLASSES else FEW_POINTS)
     seen = np.flatnonzero(_inside(axis, lam, NO_ATOMS) if bands else lam * axis.density > INSIDE)
     if not seen.size:  # one bulk, narrower than the spacing
         return bounds(eq)
     return 0.0 if hard else float(lam[max(seen[0] - 1, 0)]), float(lam[min(seen[-1] + 1, lam.size - 1)])
 
 
-def support(eq: Equivalent, masses: Masses, points: int = CHUNK) -> tuple[np.ndarray, np.ndarray, Axis]:
+def support(eq: Equivalent, masses: Masses, points: int = POINTS) -> tuple[np.ndarray, np.ndarray, Solved]:
     """Support intervals (B, 2) of the continuous spectrum (atoms given) in ascending order, and the scan (λ, solutions) they were found on.
 
     An interval that reaches down to the smallest resolvable λ (1e-12 of the largest) starts at 0: a hard edge.
@@ -123,14 +125,14 @@ def support(eq: Equivalent, masses: Masses, points: int = CHUNK) -> tuple[np.nda
     return edges.reshape(-1, 2), lam, axis
 
 
-def _inside(axis: Axis, lam: np.ndarray, masses: Masses) -> np.ndarray:
+def _inside(axis: Solved, lam: np.ndarray, masses: Masses) -> np.ndarray:
     """Where the continuous density is positive: that of the atoms, smeared by the distance from the axis, is taken away."""
     width = APPROACH[-1] * lam
     smeared = sum(weight * width / np.pi / ((lam - place) ** 2 + width**2) for place, weight in zip(*masses, strict=True))
     return (lam * (axis.density - smeared) > INSIDE) | axis.straddles
 
 
-def _edges(eq: Equivalent, lam: np.ndarray, axis: Axis, inside: np.ndarray, masses: Masses, flips: np.ndarray) -> np.ndarray:
+def _edges(eq: Equivalent, lam: np.ndarray, axis: Solved, inside: np.ndarray, masses: Masses, flips: np.ndarray) -> np.ndarray:
     """Edges between scan points `flips` and `flips + 1`: a secant on the signed squared determinant, kept inside its bracket."""
     if not flips.size:
         return np.zeros(0)
@@ -182,11 +184,10 @@ def _residues(eq: Equivalent, places: np.ndarray, nearest: float) -> tuple[np.nd
     """Weight of the atom at each place, read at a relative distance from the axis, 0 without one; and whether it was solved there."""
     place = np.repeat(places, 2)
     distance = np.where(place > 0, place, bounds(eq)[1]) * np.tile([nearest, 10 * nearest], len(places))
-    solution = resolvent.solve_jit(eq, place + 1j * distance)
+    direct = solutions.free(eq, place + 1j * distance)
     stepped = descend(eq, place, distance / APPROACH[-1])
-    direct = np.asarray(solution.residual)
-    values = np.where(direct < stepped.residual, np.asarray(resolvent.stieltjes_of(eq, solution.point)[0]).imag / np.pi, stepped.density)
-    weights, residual = (np.pi * distance * values).reshape(-1, 2), np.minimum(direct, stepped.residual).reshape(-1, 2)
+    values = np.where(direct.residual < stepped.residual, direct.density, stepped.density)
+    weights, residual = (np.pi * distance * values).reshape(-1, 2), np.minimum(direct.residual, stepped.residual).reshape(-1, 2)
     # an integrable singularity also gives a small number here, but one that changes with the distance
     real = (weights[:, 0] > 1e-6) & (abs(weights[:, 1] - weights[:, 0]) < 1e-2 * weights[:, 0])
     return np.where(real, weights[:, 0], 0.0), np.all(residual < 1e-6, 1)

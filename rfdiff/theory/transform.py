@@ -6,7 +6,7 @@ from numpy.typing import ArrayLike
 
 from rfdiff.errors import InputError
 from rfdiff.problem import Problem
-from rfdiff.theory import real_axis, resolvent
+from rfdiff.theory import real_axis, resolvent, solutions
 from rfdiff.theory.equivalent import Equivalent, equivalent
 from rfdiff.theory.input_checks import POINTS_INSTEAD, require_concrete
 from rfdiff.theory.neuron_types import FAR, gram_root, levels, refined_error
@@ -70,13 +70,12 @@ def _at(eq: Equivalent, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.
     upper, lifted = _lifted(points)
     on_axis = (upper.imag <= OFFSET * abs(upper)) & (upper.real > 0)
     start = real_axis.approach(eq, np.where(on_axis, upper.real, abs(upper))).u
-    free = resolvent.solve_jit(eq, np.where(on_axis, 2j * abs(upper), lifted))
-    initial = np.where(on_axis[:, None], start, resolvent.pack(free.point.delta, free.point.H))
-    solution = resolvent.solve_jit(eq, lifted, initial, 1e-12, 100)
-    g, kappa = (np.array(x) for x in resolvent.stieltjes_of(eq, solution.point))
+    free = solutions.free(eq, np.where(on_axis, 2j * abs(upper), lifted))
+    solved = solutions.near(eq, lifted, np.where(on_axis[:, None], start, free.u), 1e-12, 100)
+    g, kappa = solved.g.copy(), solved.kappa.copy()
     lower = points.imag < 0
     g[lower], kappa[lower] = g[lower].conj(), kappa[lower].conj()
-    return g, kappa, np.asarray(solution.residual)
+    return g, kappa, solved.residual
 
 
 def _lifted(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -53,7 +53,7 @@ def test_init_writes_a_problem_that_can_be_read(tmp_path: Path, capsys: pytest.C
     assert "rfdiff predict new.toml" in path.read_text() and "FILE" not in path.read_text()
     assert f"next: rfdiff predict {path}" in capsys.readouterr().out
     assert entry.main(["init", str(path)]) == entry.BAD_INPUT
-    assert "exists; choose another name or add --overwrite" in capsys.readouterr().err
+    assert "exists already; choose another name or add --overwrite" in capsys.readouterr().err
     path.write_text("mine")
     assert entry.main(["init", str(path), "--overwrite"]) == 0
     assert path.read_text() == init.PROBLEM.replace("FILE", "new.toml")

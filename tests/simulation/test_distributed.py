@@ -27,13 +27,13 @@ import numpy as np
 before = dict(jax.config.values)
 from rfdiff import simulation
 from rfdiff.simulation import distributed
-simulation.initialize(sys.argv[1], 2, int(sys.argv[2]))
+simulation.initialize(coordinator=sys.argv[1], num_processes=2, process_id=int(sys.argv[2]))
 from tests.simulation.spread_cases import D, KEY, TAUS, problem  # makes a key, so computes
 changed = [name for name, value in jax.config.values.items() if before.get(name) != value]
 mesh = simulation.device_mesh()
 found = {"writer": simulation.is_writer(), "mesh": list(mesh.devices.shape), "changed": changed}
 for solver, count in (("exact", 3), ("exact", 1)):
-    curves = simulation.learning_curves(problem(3.0), TAUS, D, KEY, count, solver=solver, mesh=mesh)
+    curves = simulation.learning_curves(problem(3.0), TAUS, d=D, key=KEY, num_seeds=count, solver=solver, mesh=mesh)
     found[f"{solver} {count}"] = {name: value.tolist() for name, value in curves.per_seed.items()}
 try:
     distributed.over_processes(lambda seeds, mesh: 1 / jax.process_index(), [0, 1], mesh)
@@ -109,7 +109,7 @@ def test_a_failure_is_told_to_the_others(both: list[dict[str, Any]]) -> None:
 )
 def test_refused_arguments(arguments: tuple[Any, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        simulation.initialize(*arguments)
+        simulation.initialize(**dict(zip(("coordinator", "num_processes", "process_id"), arguments, strict=True)))
 
 
 def test_a_mesh_without_a_process_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

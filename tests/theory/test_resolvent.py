@@ -187,6 +187,7 @@ def test_rays_reach_nodes_near_the_axis() -> None:
         low, high = (float(x) for x in outer_bounds(eq))
         nodes = jnp.asarray(ellipse(low / 2, 1.5 * high, 64).nodes)
         far = jax.jit(approaches.approach_along_rays)(eq, nodes)
-        reached, free = (resolvent.solve_jit(eq, nodes, start) for start in (far, None))
+        solve = jax.jit(resolvent.solve)
+        reached, free = (solve(eq, nodes, start) for start in (far, resolvent.free_start(eq, nodes)))
         assert np.max(reached.residual) < 1e-12
         np.testing.assert_allclose(reached.point.H, free.point.H, rtol=1e-9)

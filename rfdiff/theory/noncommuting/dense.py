@@ -16,12 +16,13 @@ from rfdiff.errors import InputError
 from rfdiff.machine_memory import machine_bytes
 from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
+from rfdiff.theory import solutions
 from rfdiff.theory.equivalent import Equivalent
 from rfdiff.theory.noncommuting import closed_system
 from rfdiff.theory.noncommuting.blocks import directions_for
 from rfdiff.theory.noncommuting.directions import ROWS_ELEMENTS, products
 from rfdiff.theory.noncommuting.working_basis import aligned_eigenvalues, working_basis
-from rfdiff.theory.resolvent import solve_jit
+from rfdiff.theory.resolvent import unpack
 from rfdiff.theory.traces import sandwich
 
 Progress = Callable[[int, int], None]
@@ -98,8 +99,8 @@ def solve(dense: Dense, z: np.ndarray, start: tuple[ArrayLike, ArrayLike] | None
     check_memory(dense, len(z))
     work.expect(len(z) + dense.system.directions.matrices.core.shape[1])  # the points, and the rows of their products
     if start is None:
-        near = solve_jit(dense.near, z)
-        start = np.asarray(near.point.delta), np.asarray(near.point.H)
+        near = dense.near
+        start = unpack(jnp.asarray(solutions.free(near, z).u), near.kind_weights.shape[0], near.linear.shape[1])
     return closed_system.solve(dense.system, z, closed_system.start_from(dense.system, *start), work.advance)
 
 

@@ -1,0 +1,82 @@
+"""Traces on a contour of any number of nodes, by one compiled program for tiles of pairs of nodes (`equations`, section 5).
+
+`contour_forms.second_traces` does the same in one traceable piece, which is compiled again for every number of nodes.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Complex
+
+from rfdiff.symmetric import multiplicity
+from rfdiff.theory import implicit, resolvent
+from rfdiff.theory.contour_forms import BLOCK_BYTES
+from rfdiff.theory.equivalent import Equivalent
+from rfdiff.theory.traces import one_trace, two_trace_of_pairs
+
+TILES = (16, 8, 4, 2)  # nodes on a side, the most that fit in `BLOCK_BYTES`
+
+
+class Traces(NamedTuple):
+    """t1(z_i), t2(z_i, z_j) and t2(z_i, z̄_j) for train and test."""
+
+    linear: Complex[np.ndarray, "2 K Z"]
+    same: Complex[np.ndarray, "2 K Z Z"]
+    conjugate: Complex[np.ndarray, "2 K Z Z"]
+
+
+@jax.jit
+def _tile(eq: Equivalent, z: jax.Array, u: jax.Array, other_z: jax.Array, other_u: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """t1 (2, K, N) at N points, and t2 (2, K, N, N) at their pairs with N others, from the packed solutions u (N, U)."""
+    size = z.shape[0]
+    rows, cols = implicit.expand(eq, z, u), implicit.expand(eq, other_z, other_u)
+    first = jax.tree.map(lambda leaf: jnp.repeat(leaf, size, 0), rows)
+    second = jax.tree.map(lambda leaf: jnp.tile(leaf, (size, *(1,) * (leaf.ndim - 1))), cols)
+    pairs = jnp.stack(two_trace_of_pairs(eq, first, second, resolvent.feature_averages(eq, first.r * second.r)))
+    return jnp.swapaxes(jnp.stack(one_trace(eq, rows)), 1, 2), pairs.reshape(*pairs.shape[:2], size, size)
+
+
+def traces(eq: Equivalent, z: np.ndarray, u: np.ndarray) -> Traces:
+    """Traces at Z nodes of the upper half-plane, from the packed solutions u (Z, U) there."""
+    size, k = len(z), eq.linear.shape[1]
+    side = _side(eq)
+    padded = side * -(-size // side)
+    z, u = (np.concatenate([x, np.repeat(x[-1:], padded - size, 0)]) for x in (z, u))
+    linear = np.zeros((2, k, padded), complex)
+    same, conjugate = np.zeros((2, 2, k, padded, padded), complex)
+    for row, col in _upper_tiles(padded, side):
+        one, two = _tile(eq, z[row], u[row], z[col], u[col])
+        linear[..., row] = one
+        same[..., row, col] = two
+        same[..., col, row] = np.swapaxes(two, -1, -2)
+        two = np.asarray(_tile(eq, z[row], u[row], z[col].conj(), u[col].conj())[1])
+        conjugate[..., row, col] = two
+        conjugate[..., col, row] = np.swapaxes(two, -1, -2).conj()
+    return Traces(linear[..., :size], same[..., :size, :size], conjugate[..., :size, :size])
+
+
+def ridge_losses(eq: Equivalent, penalties: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """Train and test losses (2, R, K) of ridge regression, from the packed solutions u (R, U) at z = -ρ: no contour is needed."""
+    side, size = _side(eq), len(penalties)
+    losses = []
+    for start in range(0, size, side):
+        here = np.minimum(np.arange(start, start + side), size - 1)
+        z = -penalties[here] + 0j
+        one, two = (np.asarray(x) for x in _tile(eq, z, u[here], z, u[here]))
+        losses.append(np.real(1 - 2 * one + np.diagonal(two, axis1=-2, axis2=-1)))
+    return np.swapaxes(np.concatenate(losses, -1)[..., :size], 1, 2)
+
+
+def _upper_tiles(size: int, side: int) -> Iterator[tuple[slice, slice]]:
+    starts = range(0, size, side)
+    return ((slice(i, i + side), slice(j, j + side)) for i in starts for j in starts if i <= j)
+
+
+def _side(eq: Equivalent) -> int:
+    k = eq.linear.shape[1]
+    features, unknowns = 2 * k + multiplicity(k).size, eq.kind_weights.size * k + multiplicity(k).size
+    pair_bytes = 16 * (eq.type_weights.size + 10 * max(features, unknowns) ** 2)
+    return next((side for side in TILES if side**2 * pair_bytes <= BLOCK_BYTES), TILES[-1])

@@ -1,0 +1,113 @@
+"""Solutions of the fixed point at any number of points, by any way to them, with one compiled program (`equations`, section 4).
+
+Compiling the fixed point takes seconds, and solving it milliseconds. So every way to a point, of one stage or many, from the free
+resolvent or from a start, has one shape: pieces of `PIECE` points, and the last of `STAGES` stages.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Bool, Complex, Float
+
+from rfdiff.theory import batched_systems, resolvent
+from rfdiff.theory.approaches import from_above, ray
+from rfdiff.theory.equivalent import Equivalent
+
+PIECE = 32  # points solved at once
+STAGES = 13
+STAGE_TOLERANCE, STAGE_LIMIT = 1e-10, 60  # of a stage on the way
+NEGLIGIBLE = 1e-12  # share of the largest feature below which a neuron type has none
+
+
+class Solved(NamedTuple):
+    """Solutions at Z points: unknowns u, g and κ_c, Re det², whether types lie on both sides of a real point, residual; all (Z, …)."""
+
+    u: Complex[np.ndarray, "Z U"]
+    g: Complex[np.ndarray, " Z"]
+    kappa: Complex[np.ndarray, "Z K"]
+    fold: Float[np.ndarray, " Z"]
+    straddles: Bool[np.ndarray, " Z"]
+    residual: Float[np.ndarray, " Z"]
+
+    @property
+    def density(self) -> Float[np.ndarray, " Z"]:
+        """ρ(λ) at points λ + i0."""
+        return self.g.imag / np.pi
+
+    @property
+    def class_density(self) -> Float[np.ndarray, "Z K"]:
+        """λ ρ_c(λ) at points λ + i0."""
+        return self.kappa.imag / np.pi
+
+
+@jax.jit
+def _along(
+    eq: Equivalent, path: jax.Array, start: jax.Array, free: jax.Array, first: jax.Array, tolerances: jax.Array, limits: jax.Array
+) -> Solved:
+    """Solutions at the end of a path (STAGES, Z) from its stage `first` on, each stage starting the next."""
+
+    def stage(i: jax.Array, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        solution = resolvent.solve(eq, path[i], state[0], tolerances[i], limits[i])
+        return resolvent.pack(solution.point.delta, solution.point.H), solution.residual
+
+    start = jnp.where(free, resolvent.free_start(eq, path[first]), start)
+    u, residual = jax.lax.fori_loop(first, STAGES, stage, (start, jnp.full(path.shape[1], jnp.inf)))
+    features = resolvent.type_features(eq)
+    point = resolvent.expand(eq, features, path[-1], *resolvent.unpack(u, eq.kind_weights.shape[0], eq.linear.shape[1]))
+    A = resolvent.jacobian(eq, features, point)
+    fold = jnp.real(batched_systems.determinant(jnp.eye(A.shape[-1]) - A) ** 2)
+    # types without any share in U have their eigenvalue at 0 and tell nothing
+    size = jnp.max(features, 1)
+    signs = jnp.where((eq.type_weights > 0) & (size > NEGLIGIBLE * jnp.max(size)), jnp.sign(jnp.real(point.r)), jnp.nan)
+    straddles = jnp.nanmax(signs, 1) != jnp.nanmin(signs, 1)
+    return Solved(u, *resolvent.stieltjes_of(eq, point), fold, straddles, residual)  # type: ignore[arg-type]  # arrays of JAX inside jit
+
+
+def along(eq: Equivalent, path: np.ndarray, start: np.ndarray | None, tolerances: ArrayLike, limits: ArrayLike) -> Solved:
+    """Solutions at the end of a path (S, Z), S ≤ `STAGES`, each stage starting the next; the first from `start` (Z, U) or free (None).
+
+    Args:
+        eq: the Gaussian equivalent.
+        path: points of the open upper half-plane or left of 0; real ones right of it from a close start.
+        start: unknowns near the first stage's.
+        tolerances, limits: relative residual at which each stage (S,) ends, and its largest number of iterations.
+    """
+    stages, length = path.shape
+    kinds, k = eq.kind_weights.shape[0], eq.linear.shape[1]
+    given = np.zeros((length, kinds * k + k * (k + 1) // 2), complex) if start is None else np.asarray(start)
+    path = np.pad(path.astype(complex), ((STAGES - stages, 0), (0, 0)), mode="edge")
+    tolerance, limit = (np.pad(np.broadcast_to(x, stages), (STAGES - stages, 0), mode="edge") for x in (tolerances, limits))
+    pieces = []
+    for begin in range(0, length, PIECE):
+        here = np.minimum(np.arange(begin, begin + PIECE), length - 1)  # the last piece is filled up with copies of its last point
+        pieces.append(_along(eq, path[:, here], given[here], start is None, STAGES - stages, tolerance.astype(float), limit))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:length], *pieces)
+
+
+def free(eq: Equivalent, z: np.ndarray) -> Solved:
+    """Solutions at Z points from the free resolvent."""
+    return along(eq, z[None], None, 1e-13, 400)
+
+
+def near(eq: Equivalent, z: np.ndarray, start: np.ndarray, tolerance: float, limit: int) -> Solved:
+    """Solutions at Z points from close starts (Z, U)."""
+    return along(eq, z[None], start, tolerance, limit)
+
+
+def anywhere(eq: Equivalent, z: np.ndarray) -> Solved:
+    """Solutions at Z points from the free resolvent; where that does not reach one of them, from above or along rays.
+
+    `residual` above `resolvent.RESIDUAL` says which points are not solved all the same.
+    """
+    best = free(eq, z)
+    for way in (from_above, ray):
+        if np.max(best.residual) <= resolvent.RESIDUAL:
+            break
+        start = along(eq, np.asarray(way(z)), None, STAGE_TOLERANCE, STAGE_LIMIT).u
+        other = near(eq, z, start, 1e-13, 400)
+        better = ~(best.residual <= other.residual)
+        best = Solved(*(np.where(better.reshape(-1, *(1,) * (new.ndim - 1)), new, old) for new, old in zip(other, best, strict=True)))
+    return best
