@@ -82,8 +82,8 @@ def prepare(problem: Problem, near: Equivalent, tolerance: float) -> Dense:
     matrices = working_basis(np.asarray(law.covariances), np.asarray(law.weights), 1 - delta, delta, CORE_SHARE * tolerance)
     linear, weights = np.asarray(near.linear), np.asarray(near.loss_weights)
     # the blocks of several neuron types divide by the weight of each class
-    near = Equivalent(**{**vars(near), "loss_weights": np.maximum(weights, LEAST_WEIGHT)})
-    return Dense(closed_system.system_for(near, directions_for(matrices, linear, delta)), near, matrices.neglected)
+    weighted = Equivalent(**{**vars(near), "loss_weights": np.maximum(weights, LEAST_WEIGHT)})
+    return Dense(closed_system.system_for(weighted, directions_for(matrices, linear, delta)), near, matrices.neglected)
 
 
 def spectra(dense: Dense, problem: Problem) -> Equivalent:
