@@ -21,7 +21,7 @@ NAMES: dict[str, str] = {
     "psi_n": "training samples per dimension; psi_p stays",
     "weight_C": "fraction of class C; the other classes keep their proportions, and all variances and centroids stay",
     "samples_C": "training samples of class C per dimension; the other classes keep theirs, so psi_n and all fractions move",
-    "loss_weight_C": "weight of class C in the training loss; the other classes keep their proportions there, and all samples stay",
+    "loss_weight_C": "weight of class C in the training loss; the others keep their proportions there (if all 0, those of the fractions)",
     "variance_C": "variance of class C; its covariance is scaled, the other classes stay",
     "variance_ratio": "variance of class 0 over that of class 1; class 1 stays, the covariance of class 0 is scaled",
     "centroid_norm_C": "squared norm of the centroid of class C over d; its direction and the other centroids stay",
@@ -64,7 +64,7 @@ def get_parameter(problem: Problem, name: str) -> float:
     if kind == "samples":
         return cast(float, problem.psi_n * law.weights[c])
     if kind == "loss_weight":
-        return problem.training_weights[c]
+        return cast(float, problem.training_weights[c])
     if kind == "centroid_norm":
         return law.centroid_gram[c, c]
     return law.variances[0] / law.variances[1] if kind == "variance_ratio" else law.variances[c]
@@ -96,7 +96,9 @@ def set_parameter(problem: Problem, name: str, value: float | jax.Array) -> Prob
         return dataclasses.replace(problem, mixture=moved, psi_n=samples.sum())
     if kind == "loss_weight":
         weights = problem.training_weights
-        others = (1 - unit) * weights / _scalable(f"1 - {name}", 1 - weights[c])
+        if is_concrete(weights) and weights[c] == 1:
+            weights = law.weights
+        others = (1 - unit) * weights / (1 - weights[c])
         return dataclasses.replace(problem, loss_weights=unit * value + others * (1 - value))
     if kind == "weight":
         rest = (1 - unit) * law.weights / (1 - law.weights[c])
