@@ -48,7 +48,7 @@ def test_cells_are_the_problems_own_and_nothing_compiles_twice() -> None:
     np.testing.assert_allclose(found.times.tau_mem[1, 1, 0], found.times.tau_mem[1, 1, 1], rtol=1e-9)
     programs: Any = maps._cells
     compiled = programs._cache_size()
-    theory.phase_map(centred(), {"variance_ratio": [0.6, 1.1, 1.9], "weight_0": [0.35, 0.6, 0.65]})
+    theory.phase_map(centred(), {"variance_ratio": [0.5, 1.1, 2.0], "weight_0": [0.3, 0.6, 0.7]})
     assert programs._cache_size() == compiled
 
 
