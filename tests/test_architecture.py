@@ -200,6 +200,7 @@ def test_import_rules_reject(source: str, module: str, message: str) -> None:
 
 def test_import_rules_accept_what_the_architecture_allows() -> None:
     assert rules.import_breaches("from rfdiff.theory.resolvent import solve\nfrom .resolvent import solve", "theory.density") == []
+    assert rules.import_breaches("from rfdiff.rules.interface import Rule", "rules.flow") == []
     assert rules.import_breaches("import matplotlib.pyplot", "plots") == []
     assert rules.import_breaches("from rfdiff.theory import a\nfrom rfdiff.simulation import b", "agreement") == []
     assert rules.import_breaches("def f():\n    import flax", "images.unet") == []

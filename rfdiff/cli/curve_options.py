@@ -26,7 +26,9 @@ from rfdiff.rules import RULES, Ridge, Rule, RuleName, rule_of
 from rfdiff.simulation.seed_batches import MOST_SEEDS
 from rfdiff.theory.input_checks import tolerance_allowed
 
-RULE_OPTIONS = {name: rule.arguments for name, rule in RULES.items()}
+RULE_OPTIONS = {name: rule.arguments for name, rule in RULES.items()}  # what each rule needs
+RULE_CHOICES = {name: tuple(rule.options) for name, rule in RULES.items()}  # what it may be given
+RULE_FIELDS = tuple(dict.fromkeys(name for rule in RULES.values() for name in (*rule.arguments, *rule.options)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,9 +44,13 @@ class Curves(Output):
     rule: RuleName = "gradient-flow"
     """Training rule."""
     step_size: Number = None
-    """Step of gradient-descent and heavy-ball, in units of training time."""
+    """Step of gradient-descent, heavy-ball and nesterov, in units of training time."""
     momentum: Number = None
-    """Momentum of heavy-ball, at least 0 and below 1."""
+    """Momentum of heavy-ball and nesterov, at least 0 and below 1."""
+    weight_decay: Number = None
+    """Weight decay, added to every eigenvalue of U; goes with every rule but ridge."""
+    averaging: Number = None
+    """Exponential moving average of the weights: its time constant with gradient-flow, its decay per step (below 1) with steps."""
     penalties: Numbers = None
     """Penalties of ridge in any order, each > 0; they take the place of the training times."""
     q: float = 0.5
@@ -86,16 +92,17 @@ def training_rule(options: Curves) -> Rule:
     for name in ("taus", "penalties"):
         if getattr(options, name) == ():
             raise InputError(f"--{name}: given without a number; allowed: at least 3 numbers, or no --{name}")
-    for name in ("step_size", "momentum", "penalties"):
+    for name in RULE_FIELDS:
         given, flag = getattr(options, name) is not None, f"--{name.replace('_', '-')}"
         if not given and name in RULE_OPTIONS[options.rule]:
             raise InputError(f"{flag}: missing; --rule {options.rule} needs it")
-        if given and name not in RULE_OPTIONS[options.rule]:
-            users = " and ".join(rule for rule, names in RULE_OPTIONS.items() if name in names)
+        if given and name not in (*RULE_OPTIONS[options.rule], *RULE_CHOICES[options.rule]):
+            users = " and ".join(rule for rule in RULES if name in (*RULE_OPTIONS[rule], *RULE_CHOICES[rule]))
             raise InputError(f"{flag}: not an option of --rule {options.rule}; it goes with {users}")
     if options.rule == "ridge" and options.taus:
         raise InputError("--taus: not an option of --rule ridge, whose penalties take the place of training times")
     arguments = {name: getattr(options, name) for name in RULE_OPTIONS[options.rule]}
+    arguments |= {name: value for name in RULE_CHOICES[options.rule] if (value := getattr(options, name)) is not None}
     if "penalties" in arguments:
         arguments["penalties"] = sorted(arguments["penalties"], reverse=True)  # smaller ones stand for later times
     return rule_of(options.rule, **arguments)
@@ -165,9 +172,9 @@ def closed_curves(problem: Problem, taus: np.ndarray | None, rule: Rule, toleran
 def run_record(command: str, options: Curves) -> dict[str, Any]:
     """What a result file records of the command that made it; no paths."""
     record: dict[str, Any] = {"command": command, "rule": options.rule}
-    for name in ("step_size", "momentum", "tolerance", "d", "num_seeds", "krylov_tolerance"):
+    for name in (*RULE_FIELDS, "tolerance", "d", "num_seeds", "krylov_tolerance"):
         value = getattr(options, name, None)
-        if value is not None:
+        if value is not None and name != "penalties":
             record[name] = value
     if options.penalties:
         record["penalties"] = ", ".join(repr(value) for value in options.penalties)

@@ -9,7 +9,7 @@ import numpy as np
 from rfdiff.errors import InputError
 from rfdiff.problem import Problem
 from rfdiff.problem_file import check_keys, read_toml
-from rfdiff.rules import RULES, Ridge, Rule, check_taus
+from rfdiff.rules import RULES, Ridge, Rule, check_taus, rule_of
 from rfdiff.simulation import SOLVERS as NETWORK_SOLVERS
 from rfdiff.simulation.features import DTYPES, LARGEST_DIMENSION, sizes_at
 from rfdiff.sweep.grid import LIST_AXIS, problems_of
@@ -140,8 +140,8 @@ def _rule(table: object) -> tuple[str, Rule]:
     if not isinstance(table, dict) or "name" not in table:
         raise InputError(f"rule: {table!r}; allowed: a table [rule] with a name")
     name = one_of("rule: name", table["name"], tuple(RULES))
-    check_keys(f"rule: {name}", table, ("name", *RULES[name].arguments), RULES[name].arguments)
-    rule = named("rule", RULES[name], *(table[key] for key in RULES[name].arguments))
+    check_keys(f"rule: {name}", table, ("name", *RULES[name].arguments, *RULES[name].options), RULES[name].arguments)
+    rule = named("rule", rule_of, name, **{key: value for key, value in table.items() if key != "name"})
     if isinstance(rule, Ridge) and (len(rule.penalties) < 3 or np.any(np.diff(rule.penalties) >= 0)):
         raise InputError(f"rule: penalties: {table['penalties']!r}; allowed: at least 3, decreasing, so that training times increase")
     return name, rule

@@ -170,9 +170,10 @@ def learning_curves(
 
     Returns:
         `LearningCurves`; `error_estimate` is the error reached. Where the fixed point fails, entries are NaN and the estimate inf.
-        Entries at τ = ∞ are NaN where the limit diverges (`limit_diverges`: p = n m), and where it is not reached within 10^12 relaxation
-        times of the fastest mode. With a Gram matrix of rank above 3 neuron types are averaged by quasi-Monte-Carlo, which stops at about
-        1e-4 to 1e-3: the estimate is then 3.2 standard errors over independent point sets, and may stay above the tolerance.
+        Entries at τ = ∞ are NaN where the limit diverges (`limit_diverges`: p = n m without decay), and where it is not reached within
+        10^12 relaxation times of the fastest mode. With a Gram matrix of rank above 3 neuron types are averaged by quasi-Monte-Carlo, which
+        stops at about 1e-4 to 1e-3: the estimate is then 3.2 standard errors over independent point sets, and may stay above the
+        tolerance.
 
     Raises:
         InputError: malformed taus, tolerance or progress; a step size at which the rule diverges; matrices that do not fit in memory.
@@ -191,7 +192,7 @@ def learning_curves(
         near = dense.surrogate(problem)
         radius, tail = types_radius(problem, tolerance)
         span = spectrum_span(near, rule, kappa, radius)
-        times = Times.within_reach(taus, span, rule, kappa, limit_diverges(problem), tolerance)
+        times = Times.within_reach(taus, span, rule, kappa, limit_diverges(problem, rule), tolerance)
         # where every node costs a matrix, a contour is widened in steps
         question = _Question(rule, kappa, times.asked, times.clock(rule, clock, kappa), tolerance / 4, np.inf if near is problem else 2.0)
         refine = _over_levels if gram_root(problem.mixture.centroid_gram).shape[1] <= LATTICE_RANK else _over_scrambles

@@ -100,11 +100,11 @@ def _covering_times(problem: Problem, rule: Rule) -> Float[np.ndarray, " T"]:
     with jax.enable_x64(True):
         low, high = extent(equivalent(dense.surrogate(problem), 1, FAR, LEAST))
     kappa = float(problem.kappa)
-    end = LAST / (kappa * (HARD * high if low == 0 or limit_diverges(problem) else low))
+    end = LAST / (kappa * (HARD * high if low == 0 or limit_diverges(problem) else low)) + LAST * rule.memory
     if isinstance(rule, HeavyBall):
         momentum, first = float(rule.momentum), float(rule.step_size) * np.arange(1, FIRST_STEPS + 1)
         # slow modes are faster by 1/(1 - momentum); fast ones oscillate, and decay by the momentum alone
-        end = max(end * (1 - momentum), LAST * first[0] / (1 - momentum), 2 * first[-1])
+        end = max(end * (1 - momentum), LAST * first[0] / (1 - momentum), 2 * first[-1], LAST * rule.memory)
         finite = np.concatenate([first, np.geomspace(first[-1], end, NUM_TIMES)[1:]])
     else:
         finite = np.geomspace(FIRST / (kappa * high), end, NUM_TIMES)

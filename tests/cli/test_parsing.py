@@ -72,7 +72,15 @@ from tests.cli.command_line import TOML, Words, refusal
             "momentum: 1.0; allowed: 0 <= momentum < 1",
         ),
         (["predict", "PROBLEM", "--rule", "gradient-descent", "--step-size", "-1"], "step_size: -1.0; allowed"),
-        (["predict", "PROBLEM", "--momentum", "0.5"], "--momentum: not an option of --rule gradient-flow; it goes with heavy-ball"),
+        (
+            ["predict", "PROBLEM", "--momentum", "0.5"],
+            "--momentum: not an option of --rule gradient-flow; it goes with heavy-ball and nesterov",
+        ),
+        (
+            ["predict", "PROBLEM", "--rule", "ridge", "--penalties", "1", "2", "3", "--averaging", "3"],
+            "--averaging: not an option of --rule ridge; it goes with gradient-flow and gradient-descent and heavy-ball and nesterov",
+        ),
+        (["predict", "PROBLEM", "--weight-decay", "-1"], "weight_decay: -1.0; allowed: a finite number >= 0"),
         (["predict", "PROBLEM", "--step-size", "1"], "it goes with gradient-descent and heavy-ball"),
         (["predict", "absent.toml"], r"absent\.toml: cannot be read \(No such file or directory\)"),
         (["predict", "FOLDER"], "cannot be read"),
