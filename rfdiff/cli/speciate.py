@@ -17,7 +17,16 @@ from rfdiff.backward.process import proportion_error
 from rfdiff.backward.samplers import chunk_of
 from rfdiff.backward.speciation_study import CONTENT
 from rfdiff.cli.command import Command
-from rfdiff.cli.folder import Files, check_drawing, drawn, read_problem, redraw_dataset, results_folder, write_figures
+from rfdiff.cli.folder import (
+    Files,
+    check_drawing,
+    drawn,
+    loss_weight_lines_of,
+    read_problem,
+    redraw_dataset,
+    results_folder,
+    write_figures,
+)
 from rfdiff.cli.options import LARGEST_KEY, Drawing, Flag, Output, ProblemFile, Redrawing, between, check
 from rfdiff.cli.tables import Cell, Table, measured, shown, words
 from rfdiff.cli.terminal import report, say_cost
@@ -111,6 +120,7 @@ def head_lines(dataset: xr.Dataset) -> list[str]:
     return [
         f"backward process of the exact score at d = {dataset.attrs['d']}, {dataset.attrs['trajectories']} trajectories for each point",
         f"classical estimate, half the logarithm of the largest eigenvalue: {dataset.attrs['classical_time']:.4g}",
+        *[f"{line}, which the exact score is of" for line in loss_weight_lines_of(dataset.attrs)],
         *_steps_note(dataset, _with_systematic(dataset, "uturn").systematic),
     ]
 
