@@ -24,6 +24,7 @@ from rfdiff.errors import InputError
 from rfdiff.problem import Problem
 from rfdiff.rules import RULES, MinibatchSGD, Ridge, Rule, RuleName, rule_of
 from rfdiff.simulation.seed_batches import MOST_SEEDS
+from rfdiff.theory.input_checks import tolerance_allowed
 
 RULE_OPTIONS = {name: rule.arguments for name, rule in RULES.items()}  # what each rule needs
 RULE_CHOICES = {name: tuple(rule.options) for name, rule in RULES.items()}  # what it may be given
@@ -74,7 +75,7 @@ class Networks:
 
     d: int = 100
     """Dimension of the data; a network has psi_p d features and psi_n d training samples."""
-    seeds: int = 10
+    num_seeds: int = 10
     """Number of independent networks."""
     seed: int = 0
     """Random key; the same key gives the same networks."""
@@ -124,7 +125,7 @@ def check_curves(options: Curves, problem: Problem, rule: Rule) -> None:
     """
     check(options, points=between(options.points, 3, MOST_POINTS), q=fraction(options.q))
     if isinstance(options, Closed):
-        check(options, tolerance=(1e-9 <= options.tolerance <= 0.1, "1e-9 <= tolerance <= 0.1"))
+        check(options, tolerance=tolerance_allowed(options.tolerance))
     name = "penalties" if options.rule == "ridge" else "taus"
     count = len(getattr(options, name) or ()) if options.rule == "ridge" or options.taus else options.points
     if count < 3:
@@ -154,7 +155,7 @@ def check_networks(options: Networks, least_dimension: int, least_seeds: int, re
     check(
         options,
         d=dimension(options.d, least_dimension),
-        seeds=(least_seeds <= options.seeds <= MOST_SEEDS, f"{least_seeds} to {MOST_SEEDS}{reason}"),
+        num_seeds=(least_seeds <= options.num_seeds <= MOST_SEEDS, f"{least_seeds} to {MOST_SEEDS}{reason}"),
         seed=between(options.seed, 0, LARGEST_KEY),
     )
     if options.krylov_tolerance is not None:
@@ -186,7 +187,7 @@ def closed_curves(problem: Problem, taus: np.ndarray | None, rule: Rule, toleran
 def run_record(command: str, options: Curves) -> dict[str, Any]:
     """What a result file records of the command that made it; no paths."""
     record: dict[str, Any] = {"command": command, "rule": options.rule}
-    for name in (*RULE_FIELDS, "tolerance", "d", "seeds", "krylov_tolerance"):
+    for name in (*RULE_FIELDS, "tolerance", "d", "num_seeds", "krylov_tolerance"):
         value = given_number(options, name)
         if value is not None and name != "penalties":
             record[name] = value

@@ -10,6 +10,7 @@ from typing import Any
 from rfdiff import plots
 from rfdiff.cli.options import Drawing, Redrawing
 from rfdiff.errors import InputError
+from rfdiff.files.dataset_file import load_dataset
 from rfdiff.files.lock import locked
 from rfdiff.plots.style import SIZES, NotebookFigure
 from rfdiff.problem import Problem
@@ -79,6 +80,21 @@ def redraw_folder(options: Redrawing, files: Files) -> Path:
     out = options.file.parent if options.out is None else options.out
     prepare_folder(out, files.present(out, with_data=False), options.overwrite or options.out is None)
     return out
+
+
+def redraw_dataset(options: Redrawing, files: Files, show: Callable[..., int | None]) -> int:
+    """Print the tables of a dataset's file and draw its figures again.
+
+    Returns:
+        What `show` returns, or exit status 0.
+
+    Raises:
+        InputError: a damaged file, or existing figures in another folder than that of the file.
+        OSError: the folder cannot be written to.
+    """
+    dataset = load_dataset(options.file)
+    check_drawing(options, dataset.sizes["class"])
+    return show(dataset, redraw_folder(options, files), options, replace=False) or 0
 
 
 def check_drawing(drawing: Drawing, num_classes: int) -> None:

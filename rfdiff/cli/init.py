@@ -17,7 +17,7 @@ PROBLEM = """\
 # simulation takes d on the command line.
 #
 #   rfdiff predict FILE                       learning curves and spectrum in closed form
-#   rfdiff compare FILE --d 100 --seeds 10    the same and real networks, and whether they agree
+#   rfdiff compare FILE --d 100 --num-seeds 10    the same and real networks, and whether they agree
 
 activation = "tanh" # tanh, erf, relu, softplus, gelu or sin
 t = 0.1             # diffusion time > 0: a sample becomes exp(-t) x + sqrt(1 - exp(-2t)) noise

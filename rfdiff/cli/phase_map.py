@@ -26,6 +26,7 @@ from rfdiff.parameters import get_parameter, meaning
 from rfdiff.plots.style import NotebookFigure
 from rfdiff.problem import Problem
 from rfdiff.progress import progress
+from rfdiff.theory.input_checks import tolerance_allowed
 from rfdiff.theory.maps import MOST_CELLS, cells_in, problem_at
 from rfdiff.theory_results import TIE
 
@@ -74,7 +75,7 @@ def run(options: PhaseMap) -> int:
         KeyboardInterrupt: with a sentence on what is kept.
     """
     start = time.monotonic()
-    check(options, q=fraction(options.q), tolerance=(1e-9 <= options.tolerance <= 0.1, "1e-9 <= tolerance <= 0.1"))
+    check(options, q=fraction(options.q), tolerance=tolerance_allowed(options.tolerance))
     problem = read_problem(options.problem)
     axes, scales = axes_of(problem, options)
     pair = pair_of(options.pair, problem.num_classes)

@@ -17,12 +17,12 @@ from rfdiff.backward.process import proportion_error
 from rfdiff.backward.samplers import chunk_of
 from rfdiff.backward.speciation_study import CONTENT
 from rfdiff.cli.command import Command
-from rfdiff.cli.folder import Files, check_drawing, drawn, read_problem, redraw_folder, results_folder, write_figures
+from rfdiff.cli.folder import Files, check_drawing, drawn, read_problem, redraw_dataset, results_folder, write_figures
 from rfdiff.cli.options import LARGEST_KEY, Drawing, Flag, Output, ProblemFile, Redrawing, between, check
 from rfdiff.cli.tables import Cell, Table, measured, shown, words
 from rfdiff.cli.terminal import report, say_cost
 from rfdiff.files import kept_parts
-from rfdiff.files.dataset_file import load_dataset, save_dataset
+from rfdiff.files.dataset_file import save_dataset
 from rfdiff.mixture import GaussianMixture
 from rfdiff.progress import reporting
 
@@ -93,16 +93,8 @@ def run(options: Speciate) -> int:
 
 
 def redraw(options: Redrawing) -> int:
-    """Print the table of a speciation.nc and draw its figures again.
-
-    Raises:
-        InputError: a damaged file, or existing figures in another folder than that of the file.
-        OSError: the folder cannot be written to.
-    """
-    dataset = load_dataset(options.file)
-    check_drawing(options, dataset.sizes["class"])
-    show(dataset, redraw_folder(options, FILES), options, replace=False)
-    return 0
+    """Print the table of a speciation.nc and draw its figure again, as `redraw_dataset`."""
+    return redraw_dataset(options, FILES, show)
 
 
 def show(dataset: xr.Dataset, out: Path, drawing: Drawing, replace: bool) -> None:

@@ -14,7 +14,7 @@ from rfdiff.simulation import SOLVERS as NETWORK_SOLVERS
 from rfdiff.simulation.features import DTYPES, LARGEST_DIMENSION, sizes_at
 from rfdiff.sweep.grid import LIST_AXIS, problems_of
 from rfdiff.sweep.refusals import counted, distinct, is_integer, named, one_of
-from rfdiff.value_types import as_number
+from rfdiff.theory.input_checks import checked_tolerance
 
 THEORY = "theory"
 SOLVERS = (THEORY, *NETWORK_SOLVERS)
@@ -162,9 +162,7 @@ def _taus(document: dict[str, Any], rule_name: str) -> tuple[float, ...] | None:
 
 
 def _tolerance(value: object) -> float | None:
-    if value is not None and not 1e-9 <= as_number(value) <= 0.1:
-        raise InputError(f"tolerance: {value!r}; allowed: 1e-9 <= tolerance <= 0.1")
-    return None if value is None else as_number(value)
+    return None if value is None else checked_tolerance(value)
 
 
 def _check_cells(sweep: Sweep) -> None:

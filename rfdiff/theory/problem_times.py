@@ -56,7 +56,7 @@ def times(
     Reference: `equations`, section 7; tests/theory/test_problem_times.py.
     """
     q = checked_fraction(q)
-    return times_of(covering_curves(problem, (), rule=rule, tolerance=tolerance, progress=progress)[1], q)
+    return times_of(covering_curves(problem, (), rule=rule, tolerance=tolerance, progress=progress)[1], q=q)
 
 
 def covering_curves(

@@ -174,7 +174,7 @@ def test_damaged_checkpoint_is_named(
 def test_solvers_give_the_same_networks(problem_file: Path, tmp_path: Path) -> None:
     found = {}
     for solver in ("exact", "krylov"):
-        assert entry.main(words("simulate", problem_file, tmp_path / solver, "--seeds", "2", "--solver", solver)) == 0
+        assert entry.main(words("simulate", problem_file, tmp_path / solver, "--num-seeds", "2", "--solver", solver)) == 0
         found[solver] = result_file.load(tmp_path / solver / "result.nc")
         assert found[solver].metadata["solver"] == solver
     one, other = (result.simulation for result in found.values())
@@ -224,7 +224,7 @@ def test_real_interrupt_signal_stops_cleanly_and_resumes_bit_for_bit(
     problem_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, count = tmp_path / "out", 120
-    arguments = ["simulate", str(problem_file), "--d", str(D), "--seeds", str(count), "--taus", *TAUS]
+    arguments = ["simulate", str(problem_file), "--d", str(D), "--num-seeds", str(count), "--taus", *TAUS]
     process = started([*arguments, "--out", str(out)])
     deadline = time.monotonic() + 90
     while len(list(out.glob("*.partial/*.npz"))) < 3 and process.poll() is None and time.monotonic() < deadline:

@@ -17,8 +17,6 @@ from rfdiff.theory.support import outer_bounds
 from rfdiff.theory.traces import one_trace, two_trace_of_pairs
 from tests.tolerances import rejects
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 GROUPS, TYPES = 2, 5
 POINTS = np.array([0.4 + 0.05j, 1.7 + 0.3j, 0.02 + 0.4j, -0.6 + 0.01j])
 CASES = [(1, np.inf), (2, 1), (2, np.inf), (2, 3), (3, np.inf), (3, 4)]

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,9 @@ from rfdiff.simulation.replica_memory import Layout, layout_for
 from rfdiff.simulation.seed_batches import SeedBatch, check_progress, check_seeds, summarize
 from rfdiff.value_types import as_number, static, value_type
 
+if TYPE_CHECKING:
+    import xarray as xr
+
 BATCH_STREAM = 4  # replicas use the streams 0 to 3 of their key
 
 
@@ -61,6 +64,12 @@ class Descent:
     def curves(self) -> LearningCurves:
         """Learning curves of this run."""
         return summarize([self.batch])
+
+    def to_xarray(self) -> "xr.Dataset":
+        """The learning curves, with the step number of each training time, the trained readout, and why the run ended."""
+        readout = (("coordinate", "neuron"), np.asarray(self.readout), {"long_name": "trained readout A at the last training time"})
+        steps = ("tau", np.asarray(self.steps), {"long_name": "step number"})
+        return self.curves.to_xarray().assign(step=steps, readout=readout).assign_attrs(stopped=self.stopped)
 
 
 class _Run(NamedTuple):
