@@ -17,8 +17,6 @@ from rfdiff.problem import Problem
 from tests.theory.curve_cases import TAUS, one_class, two_classes, with_
 from tests.tolerances import loglog_slope, rejects
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 CENTRED_A = Problem(MixtureLaw.isotropic([0.7, 0.3], [1.5, 0.4]), "tanh", t=0.1, psi_p=4.0, psi_n=3.0, loss_weights=[0.4, 0.6])
 REFERENCE = [[0.89241, 0.75021], [1.07775, 0.70603], [1.37217, 0.76464], [1.51639, 0.79861]]  # test losses at τ = 10, 10², 10³, 10⁴
 TIGHT = 1e-8
