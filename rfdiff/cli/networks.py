@@ -85,6 +85,8 @@ def solvers_for(problem: Problem, options: Any, dimensions: tuple[int, ...]) -> 
     num_times = len(curves.taus or curves.penalties or ()) or curves.points
     dtype = floating_type(networks.dtype)
     solver = None if networks.solver == "auto" else networks.solver
+    if curves.rule == "sgd":
+        return dict.fromkeys(dimensions, "exact")  # trained step by step, which needs no more memory than this
     return {
         d: simulation.fitting_solver(problem, d=d, num_times=num_times, num_seeds=networks.num_seeds, dtype=dtype, solver=solver)
         for d in dimensions

@@ -71,7 +71,7 @@ class HeavyBall(Value):
 
     name: ClassVar[RuleName] = "heavy-ball"
     arguments: ClassVar[tuple[str, ...]] = ("step_size", "momentum")
-    options: ClassVar[dict[str, float | None]] = {"weight_decay": 0.0, "averaging": None}
+    options: ClassVar[dict[str, float | str | None]] = {"weight_decay": 0.0, "averaging": None}
 
     step_size: Scalar
     momentum: Scalar = 0.0

@@ -34,7 +34,7 @@ class GradientFlow(Value):
 
     name: ClassVar[RuleName] = "gradient-flow"
     arguments: ClassVar[tuple[str, ...]] = ()
-    options: ClassVar[dict[str, float | None]] = {"weight_decay": 0.0, "averaging": None}
+    options: ClassVar[dict[str, float | str | None]] = {"weight_decay": 0.0, "averaging": None}
 
     weight_decay: Scalar = 0.0
     averaging: Scalar | None = None

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from rfdiff.errors import InputError
 from rfdiff.value_types import Scalar, as_number, as_real_array, vectorize_text
 
-RuleName = Literal["gradient-flow", "gradient-descent", "heavy-ball", "nesterov", "ridge"]
+RuleName = Literal["gradient-flow", "gradient-descent", "heavy-ball", "nesterov", "sgd", "ridge"]
 Taus: TypeAlias = ArrayLike | None
 Clock: TypeAlias = Any  # a pytree of arrays that only the rule that made it can read
 
@@ -20,7 +20,7 @@ class Rule(Protocol):
 
     name: ClassVar[RuleName]
     arguments: ClassVar[tuple[str, ...]]  # numbers that must be given
-    options: ClassVar[dict[str, float | None]]  # numbers that may be given, with what they are otherwise
+    options: ClassVar[dict[str, float | str | None]]  # numbers that may be given, with what they are otherwise
 
     def schedule(self, taus: Taus, kappa: Scalar) -> tuple[Float[np.ndarray, " T"], Clock]:
         """Validated training times (T,) float64, and the clock that `filter` takes."""

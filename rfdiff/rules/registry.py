@@ -8,9 +8,10 @@ from rfdiff.errors import InputError
 from rfdiff.rules.descent import GradientDescent, HeavyBall, Nesterov
 from rfdiff.rules.flow import GradientFlow
 from rfdiff.rules.interface import Rule
+from rfdiff.rules.minibatch import MinibatchSGD
 from rfdiff.rules.ridge import Ridge
 
-RULES: dict[str, type[Rule]] = {rule.name: rule for rule in (GradientFlow, GradientDescent, HeavyBall, Nesterov, Ridge)}
+RULES: dict[str, type[Rule]] = {rule.name: rule for rule in (GradientFlow, GradientDescent, HeavyBall, Nesterov, MinibatchSGD, Ridge)}
 
 
 def rule_of(name: str, **numbers: Any) -> Rule:

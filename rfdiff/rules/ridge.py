@@ -29,7 +29,7 @@ class Ridge(Value):
 
     name: ClassVar[RuleName] = "ridge"
     arguments: ClassVar[tuple[str, ...]] = ("penalties",)
-    options: ClassVar[dict[str, float | None]] = {}
+    options: ClassVar[dict[str, float | str | None]] = {}
 
     penalties: Float[np.ndarray, " T"]
 

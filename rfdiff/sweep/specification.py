@@ -186,6 +186,11 @@ def _check_cells(sweep: Sweep) -> None:
             named(where, sweep.rule.schedule, sweep.taus, problem.kappa)
         for d in sweep.dimensions:
             named(where, sizes_at, problem, d)
+    if sweep.rule_name == "sgd" and sweep.networks:
+        if sweep.networks != ("exact",):
+            raise InputError(f"solvers: {', '.join(sweep.networks)} with sgd; allowed: theory and exact, which then trains step by step")
+        if sweep.taus is None or np.isinf(sweep.taus[-1]):
+            raise InputError("taus: none or inf with sgd, which trains networks step by step; allowed: finite training times")
     if "krylov-probes" in sweep.solvers and min(sweep.dimensions) < 2:
         raise InputError(f"d: {min(sweep.dimensions)} with krylov-probes; allowed: at least 2, the columns that it draws")
 

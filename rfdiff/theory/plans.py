@@ -23,7 +23,7 @@ from rfdiff.diffusion import noise_variance
 from rfdiff.errors import InputError
 from rfdiff.mixture import optimal_loss
 from rfdiff.problem import Problem
-from rfdiff.rules import GradientFlow, Rule
+from rfdiff.rules import GradientFlow, Rule, require_filter
 from rfdiff.theory import real_axis, resolvent, solutions, training_times
 from rfdiff.theory.contour import PROBES, SIZES, Contour, Span, lay
 from rfdiff.theory.contour_forms import CurveKernel, solve_kernel
@@ -91,6 +91,7 @@ def plan_curves(
     """
     require_concrete(problem, "theory.plan_curves")
     require_commuting(problem)
+    require_filter(rule)
     tolerance = checked_tolerance(tolerance)
     kappa = float(problem.kappa)
     wanted = np.array([0.0, np.inf]) if taus is None else rule.schedule(taus, kappa)[0]

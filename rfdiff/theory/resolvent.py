@@ -93,8 +93,8 @@ def image(eq: Equivalent, features: jax.Array, point: Point) -> jax.Array:
 
 def response(
     eq: Equivalent, p1: Point, p2: Point, C: jax.Array, a: jax.Array, b: jax.Array, H: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Response (δ', H', Y') to responses a', b' (…,K) and H' (…,K,K), for points (or pairs) given by broadcasting p1 and p2.
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Response (δ', H', Y', E_h[r' features]) to responses a', b' (…,K) and H' (…,K,K), for pairs given by broadcasting p1 and p2.
 
     C (…,F,F) holds E_h[r_1 r_2 features featuresᵀ]: all that the neuron types contribute, for any right-hand side.
     """
@@ -107,7 +107,7 @@ def response(
     coefficients = jnp.concatenate([a, b, upper(quadratic) * multiplicity(k)], -1)
     averages = -jnp.einsum("...fg,...g->...f", C, coefficients)
     Y = _product(_product(jnp.swapaxes(p1.B, -1, -2), H_), p2.B) - _product(p1.Y * M[..., None, :], p2.Y)
-    return _columns(eq, _diagonal(Y), averages), symmetric(eq.psi_p * averages[..., 2 * k :], k), Y
+    return _columns(eq, _diagonal(Y), averages), symmetric(eq.psi_p * averages[..., 2 * k :], k), Y, averages
 
 
 def weights_response(eq: Equivalent, q1: jax.Array, q2: jax.Array, delta: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -4,6 +4,8 @@ Where the equations divide by the weight ω_c of a class in the loss, w_τ/ω_c 
 weight 0 has a train loss too, that of samples which the network has not seen.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
@@ -41,11 +43,20 @@ def ridge_losses(eq: Equivalent, p: Point) -> jax.Array:
     return jnp.real(1 - 2 * first + jnp.swapaxes(second, 1, 2))
 
 
-def two_trace_of_pairs(eq: Equivalent, p1: Point, p2: Point, C: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """t2 = (1/d) tr[Vᵀ R(z1) U_c R(z2) V] for the train and the test U_c, each (K, …), at pairs given by broadcasting p1 and p2.
+class PairResponses(NamedTuple):
+    """Responses at pairs of points to X = 2K sources: U_c of each class of the training set, then of the population.
 
-    C (…, F, F) are their `feature_averages`.
+    theta (X, K): excitation of the columns. delta (X, …, S, K), Y (X, …, K, K): δ', Y'. averages (X, …, F): E_h[r' features].
     """
+
+    theta: jax.Array
+    delta: jax.Array
+    Y: jax.Array
+    averages: jax.Array
+
+
+def pair_responses(eq: Equivalent, p1: Point, p2: Point, C: jax.Array) -> PairResponses:
+    """Responses at pairs given by broadcasting p1 and p2, whose `feature_averages` are C (…, F, F)."""
     k = eq.linear.shape[1]
     kinds = eq.kind_weights.shape[0]
     A = resolvent.linear_map(eq, p1, p2, C)
@@ -66,14 +77,38 @@ def two_trace_of_pairs(eq: Equivalent, p1: Point, p2: Point, C: jax.Array) -> tu
     right = jax.vmap(lambda a, b: resolvent.pack(*resolvent.response(eq, p1, p2, C, a, b, still)[:2]))(a_source, b_source)
     solution = batched_systems.solve(jnp.eye(A.shape[-1]) - A, jnp.moveaxis(right, 0, -1))
 
-    def trace(u: jax.Array, theta: jax.Array, a_source: jax.Array, b_source: jax.Array) -> jax.Array:
+    def respond(u: jax.Array, a_source: jax.Array, b_source: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         delta, H = resolvent.unpack(u, kinds, k)
         a, b = resolvent.weights_response(eq, p1.q, p2.q, delta)
-        Y = jnp.einsum("l,...lab->...ab", eq.group_weights, resolvent.response(eq, p1, p2, C, a + a_source, b + b_source, H)[2])
-        return -sandwich(eq, p1, p2, delta, theta, Y)
+        _, _, Y, averages = resolvent.response(eq, p1, p2, C, a + a_source, b + b_source, H)
+        return delta, jnp.einsum("l,...lab->...ab", eq.group_weights, Y), averages
 
-    traces = jax.vmap(trace)(jnp.moveaxis(solution, -1, 0), theta, a_source, b_source)
+    return PairResponses(theta, *jax.vmap(respond)(jnp.moveaxis(solution, -1, 0), a_source, b_source))
+
+
+def two_trace_of_pairs(eq: Equivalent, p1: Point, p2: Point, C: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """t2 = (1/d) tr[Vᵀ R(z1) U_c R(z2) V] for the train and the test U_c, each (K, …), at pairs given by broadcasting p1 and p2.
+
+    C (…, F, F) are their `feature_averages`.
+    """
+    traces, k = vector_traces(eq, p1, p2, pair_responses(eq, p1, p2, C)), eq.linear.shape[1]
     return traces[:k], traces[k:]
+
+
+def vector_traces(eq: Equivalent, p1: Point, p2: Point, responses: PairResponses) -> jax.Array:
+    """t2 (X, …) of every source."""
+    return -jax.vmap(lambda theta, delta, Y: sandwich(eq, p1, p2, delta, theta, Y))(responses.theta, responses.delta, responses.Y)
+
+
+def moment_traces(eq: Equivalent, p1: Point, p2: Point, responses: PairResponses) -> jax.Array:
+    """(1/p) tr[U_a R(z1) X R(z2)] (X, …, K), U_a of each class of the training set, for every source X (`equations`, section 9.3)."""
+    k = eq.linear.shape[1]
+    theta = responses.theta.reshape(-1, *(1,) * (responses.delta.ndim - 2), k)
+    columns = eq.kind_weights[:, None] * p1.q * p2.q * (responses.delta - p1.delta * theta * p2.delta)
+    sampled = eq.draws * eq.psi_n / eq.psi_p * columns.sum(-2)
+    trace = jnp.diagonal(responses.Y, axis1=-2, axis2=-1)
+    averaged = eq.noise_variance / eq.psi_p * trace + responses.averages[..., k : 2 * k]
+    return -(sampled + eq.deterministic * averaged)
 
 
 def sandwich(eq: Equivalent, p1: Point, p2: Point, delta: jax.Array, theta: jax.Array, Y: jax.Array) -> jax.Array:

@@ -74,11 +74,18 @@ from tests.cli.command_line import TOML, Words, refusal
         (["predict", "PROBLEM", "--rule", "gradient-descent", "--step-size", "-1"], "step_size: -1.0; allowed"),
         (
             ["predict", "PROBLEM", "--momentum", "0.5"],
-            "--momentum: not an option of --rule gradient-flow; it goes with heavy-ball and nesterov",
+            "--momentum: not an option of --rule gradient-flow; it goes with heavy-ball and nesterov and sgd",
         ),
         (
             ["predict", "PROBLEM", "--rule", "ridge", "--penalties", "1", "2", "3", "--averaging", "3"],
-            "--averaging: not an option of --rule ridge; it goes with gradient-flow and gradient-descent and heavy-ball and nesterov",
+            "--averaging: not an option of --rule ridge; it goes with gradient-flow and gradient-descent and heavy-ball",
+        ),
+        (["predict", "PROBLEM", "--rule", "sgd", "--step-size", "1"], "--batch: missing; --rule sgd needs it"),
+        (["predict", "PROBLEM", "--batch", "1"], "--batch: not an option of --rule gradient-flow; it goes with sgd"),
+        (["simulate", "PROBLEM", "--rule", "sgd", "--step-size", "1", "--batch", "1"], "--taus: missing; --rule sgd trains networks step"),
+        (
+            ["compare", "PROBLEM", "--rule", "sgd", "--step-size", "1", "--batch", "1", "--taus", "1", "2", "inf"],
+            "--taus: inf; --rule sgd trains networks step",
         ),
         (["predict", "PROBLEM", "--weight-decay", "-1"], "weight_decay: -1.0; allowed: a finite number >= 0"),
         (["predict", "PROBLEM", "--step-size", "1"], "it goes with gradient-descent and heavy-ball"),

@@ -16,7 +16,7 @@ from rfdiff.cli import curve_options, entry, parsing
 from rfdiff.errors import InputError
 from rfdiff.files import kept_parts, result_file
 from rfdiff.problem import Problem
-from rfdiff.rules import GradientDescent, GradientFlow, HeavyBall, Nesterov, Ridge
+from rfdiff.rules import GradientDescent, GradientFlow, HeavyBall, MinibatchSGD, Nesterov, Ridge
 from rfdiff.simulation.features import sizes_at
 from tests import synthetic
 from tests.cli.command_line import SEEDS, TAUS, TOML, D, Words, leaves, refusal, started, words
@@ -48,6 +48,7 @@ def test_simulate_depends_on_the_key_alone(problem_file: Path, tmp_path: Path) -
         (["--rule", "gradient-descent", "--step-size", "0.2"], GradientDescent(0.2)),
         (["--rule", "heavy-ball", "--step-size", "0.2", "--momentum", "0.5"], HeavyBall(0.2, 0.5)),
         (["--rule", "nesterov", "--step-size", "0.2", "--momentum", "0.5", "--averaging", "0.9"], Nesterov(0.2, 0.5, averaging=0.9)),
+        (["--rule", "sgd", "--step-size", "0.2", "--batch", "0.5"], MinibatchSGD(0.2, 0.5)),
         (["--weight-decay", "0.1", "--averaging", "30"], GradientFlow(weight_decay=0.1, averaging=30)),
         (["--rule", "ridge", "--penalties", "1", "0.1", "0.01"], Ridge([1, 0.1, 0.01])),
         ([], GradientFlow()),

@@ -287,6 +287,7 @@ def test_the_registry_holds_every_rule() -> None:
         "gradient-descent": ("step_size",),
         "heavy-ball": ("step_size", "momentum"),
         "nesterov": ("step_size", "momentum"),
+        "sgd": ("step_size", "batch_per_dimension"),
         "ridge": ("penalties",),
     }
 
@@ -294,7 +295,7 @@ def test_the_registry_holds_every_rule() -> None:
 @pytest.mark.parametrize(
     ("name", "numbers", "message"),
     [
-        ("adam", {}, "^rule: 'adam'; allowed: gradient-flow, gradient-descent, heavy-ball, nesterov, ridge"),
+        ("adam", {}, "^rule: 'adam'; allowed: gradient-flow, gradient-descent, heavy-ball, nesterov, sgd, ridge"),
         ("heavy-ball", {"step_size": 0.1}, "^momentum: missing; allowed: rule heavy-ball takes step_size, momentum"),
         ("gradient-flow", {"step_size": 0.1}, "^step_size: given; allowed: rule gradient-flow takes no numbers"),
         ("gradient-descent", {"step_size": -1}, "^step_size: -1; allowed: a finite number > 0"),

@@ -144,7 +144,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"points": 20}, "points: 20 beside taus; allowed: one of them"),
     ({"taus": [3.0, 1.0, 2.0]}, r"taus: \[3, 1, 2\] does not increase strictly"),
     ({"taus": [1.0, 2.0]}, "taus: 2 given; allowed: at least 3"),
-    ({"rule": {"name": "adam"}}, "rule: name: 'adam'; allowed: gradient-flow, gradient-descent, heavy-ball, nesterov, ridge"),
+    ({"rule": {"name": "adam"}}, "rule: name: 'adam'; allowed: gradient-flow, gradient-descent, heavy-ball, nesterov, sgd, ridge"),
     ({"rule": {"step_size": 1.0}}, "rule: .*; allowed: a table .rule. with a name"),
     ({"rule": {"name": "gradient-descent"}}, "rule: gradient-descent: key 'step_size' is missing"),
     ({"rule": {"name": "gradient-flow", "step_size": 1.0}}, "rule: gradient-flow: unknown key 'step_size'"),
