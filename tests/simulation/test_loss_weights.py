@@ -97,14 +97,18 @@ def test_samples_that_stand_twice_weigh_twice() -> None:
     repeated = dataclasses.replace(sizes, counts=(n0, 2 * n1))
     layout = layout_for(asked, sizes, "float64")
 
+    @functools.partial(jax.jit, static_argnames="sizes")
+    def test_losses(sizes: Sizes) -> jax.Array:
+        W, x = first_layer(keys[1][0], sizes, "float64"), training_samples(*keys, layout)
+        x = jnp.concatenate([x, x[n0:]]) if sizes.counts[1] == 2 * n1 else x
+        train = noise_averaged_moments(W, x, jnp.asarray(asked.t), sizes, asked.activation, layout.train_rule, layout.train_order)
+        test = replica_moments(dataclasses.replace(asked, t=jnp.asarray(asked.t)), *keys, layout)[1]
+        clock = GradientFlow().schedule(TAUS, asked.kappa)[1]
+        return flow_losses(train, test, sizes, GradientFlow(), clock, asked.kappa).test_loss
+
     def losses(sizes: Sizes) -> np.ndarray:
         with jax.enable_x64(True):
-            W, x = first_layer(keys[1][0], sizes, "float64"), training_samples(*keys, layout)
-            x = jnp.concatenate([x, x[n0:]]) if sizes.counts[1] == 2 * n1 else x
-            train = noise_averaged_moments(W, x, asked.t, sizes, asked.activation, layout.train_rule, layout.train_order)
-            test = replica_moments(asked, *keys, layout)[1]
-            clock = GradientFlow().schedule(TAUS, asked.kappa)[1]
-            return np.asarray(flow_losses(train, test, sizes, GradientFlow(), clock, asked.kappa).test_loss)
+            return np.asarray(test_losses(sizes))
 
     weighted = losses(dataclasses.replace(sizes, loss_weights=(n0 / total, 2 * n1 / total)))
     np.testing.assert_allclose(weighted, losses(repeated), rtol=0, atol=1e-11)
