@@ -133,6 +133,7 @@ def test_training_lowers_the_weighted_train_loss() -> None:
     rejects(lambda: np.testing.assert_array_less(np.diff(curves.train_loss[:, 0]), 1e-9))
 
 
+@pytest.mark.slow
 def test_gradient_in_the_loss_weights() -> None:
     """∂/∂ω_c with Σ dω = 0, also where ω_1 = 0, against differences; the class fractions then stand for the samples alone."""
     taus = np.array([1.0, 100.0])
@@ -168,6 +169,7 @@ def test_sensitivity_to_samples_and_weights() -> None:
     np.testing.assert_allclose(plain["samples_0"].tau_mem, 0.65 * plain["psi_n"].tau_mem + 0.35 * plain["weight_0"].tau_mem, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_map_over_a_loss_weight() -> None:
     """The cell at ω = π has the times of the unweighted problem; that at ω_0 = 0 those of a problem made so."""
     axes = {"loss_weight_0": [0.0, 0.65], "psi_n": [1.6, 2.0]}

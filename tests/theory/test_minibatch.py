@@ -124,6 +124,7 @@ def test_identical_classes_are_one_class() -> None:
         np.testing.assert_allclose(double.test_loss[:, c], single.test_loss[:, 0], atol=3e-6)
 
 
+@pytest.mark.slow
 def test_stability_bounds_step_and_batch() -> None:
     problem = two_classes()
     found = sgd_stability(problem, RULE)
