@@ -11,8 +11,6 @@ from rfdiff.theory import learning_curves, plan_curves, times
 from tests.theory.curve_cases import TAUS, one_class, two_classes
 from tests.tolerances import rejects
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def same(first: LearningCurves, second: LearningCurves, atol: float, where: slice = slice(None)) -> None:
     for name in ("train_loss", "test_loss"):
