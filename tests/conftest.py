@@ -57,14 +57,14 @@ def strict_ranks() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def case_a() -> Problem:
-    """Case A of the equations, section 9: tanh, two isotropic classes with centroids, noise averaged exactly."""
+    """Case A of the equations, section 10: tanh, two isotropic classes with centroids, noise averaged exactly."""
     law = MixtureLaw.isotropic([0.7, 0.3], [1.5, 0.4], [[0.5, 0.1], [0.1, 1.0]])
     return Problem(law, "tanh", t=0.1, psi_p=4.0, psi_n=3.0)
 
 
 @pytest.fixture(scope="session")
 def case_b() -> Problem:
-    """Case B of the equations, section 9: erf, two anisotropic classes, three noise draws per sample."""
+    """Case B of the equations, section 10: erf, two anisotropic classes, three noise draws per sample."""
     law = MixtureLaw([0.6, 0.4], [[1.6, 0.2], [0.4, 1.2]], [0.5, 0.5], [[0.5, 0.0], [0.0, 0.5]])
     return Problem(law, "erf", t=0.2, psi_p=2.0, psi_n=2.0, noise_draws=3)
 

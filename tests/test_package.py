@@ -65,3 +65,40 @@ def test_command_runs_from_another_directory(installed: Path, tmp_path: Path) ->
 
 def test_version_is_the_same_everywhere() -> None:
     assert f"\nversion: {version()}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+UNIX_ONLY = ("fcntl", "grp", "pwd", "resource", "termios", "tty")
+ELSEWHERE = f"""
+import os, pkgutil, signal, sys
+import importlib, warnings
+for name in {UNIX_ONLY}:
+    sys.modules[name] = None  # makes the import fail, as where there is none
+for name in ("O_DIRECTORY", "sched_getaffinity", "getuid", "geteuid"):
+    delattr(os, name)
+for name in ("SIGKILL", "SIGHUP", "SIGALRM", "SIGTSTP"):
+    delattr(signal, name)
+import rfdiff
+from rfdiff.cli.entry import main
+from rfdiff.cli.terminal import cost_line
+from rfdiff.files.lock import locked
+for module in pkgutil.walk_packages(rfdiff.__path__, "rfdiff."):
+    if module.name != "rfdiff.__main__":
+        importlib.import_module(module.name)
+assert main(["--version"]) == 0
+assert main(["init", "problem.toml"]) == 0 and os.path.getsize("problem.toml") > 500
+assert main(["init", "problem.toml"]) == 2
+with locked("results"):
+    try:
+        with locked("results"):
+            raise AssertionError("held twice")
+    except rfdiff.InputError:
+        pass
+assert cost_line(2.0) == "2.0 s wall time"
+print("done", rfdiff.__version__)
+"""
+
+
+def test_nothing_needs_what_only_unix_has(tmp_path: Path) -> None:
+    """Every module imports, and commands run, where Python has no `fcntl` and no `resource`, as on Windows."""
+    result = run(sys.executable, "-c", ELSEWHERE, cwd=tmp_path, PYTHONPATH=str(ROOT))
+    assert result.stdout.splitlines()[-1] == f"done {version()}"

@@ -6,6 +6,7 @@ from rfdiff.backward.process import BackwardProcess
 from rfdiff.backward.reduction import ReducedMixture, reduced
 from rfdiff.backward.samplers import METHODS, integrate
 from rfdiff.backward.speciation import classical_time, clone_agreement, return_probability, speciation_times
+from rfdiff.backward.speciation_agreement import SpeciationVerdict, speciation_verdict
 from rfdiff.backward.speciation_study import (
     BackwardPaths,
     Speciation,
@@ -18,6 +19,7 @@ from rfdiff.backward.uturns import ReturnFractions, committor, crossing, uturn
 
 __all__ = [
     "METHODS", "BackwardPaths", "BackwardProcess", "CloneFractions", "ReducedMixture", "ReturnFractions", "Speciation", "SpeciationTable",
-    "classical_time", "clone_agreement", "clones", "committor", "crossing", "integrate", "log_snr_grid", "measure_speciation",
-    "potential_times", "reduced", "return_probability", "speciation_table", "speciation_times", "uturn", "well_times",
+    "SpeciationVerdict", "classical_time", "clone_agreement", "clones", "committor", "crossing", "integrate", "log_snr_grid",
+    "measure_speciation", "potential_times", "reduced", "return_probability", "speciation_table", "speciation_times", "speciation_verdict",
+    "uturn", "well_times",
 ]  # fmt: skip

@@ -9,7 +9,7 @@ from rfdiff import plots
 from rfdiff.agreement import Agreement, assess
 from rfdiff.class_times import TIME_NAMES, readings, times
 from rfdiff.cli.command import AGREE, DISAGREE, NOT_COMPUTED
-from rfdiff.cli.folder import Files, check_drawing, drawn, redraw_folder, write_figures
+from rfdiff.cli.folder import Files, check_drawing, drawn, loss_weight_lines, redraw_folder, write_figures
 from rfdiff.cli.options import Drawing, Redrawing, check, fraction
 from rfdiff.cli.tables import Cell, Table, measured, words
 from rfdiff.cli.terminal import report
@@ -54,7 +54,7 @@ def show(result: result_file.Result, out: Path, q: float, drawing: Drawing, repl
         asked = result.metadata.get("tolerance")
         notes += error_lines(result.theory, asked if isinstance(asked, float) else None)
     verdict = verdict_lines(agreement) if agreement is not None else []
-    report([table], drawing.table, [*notes, *verdict, *missing, f"in {out}: {', '.join(names)}"])
+    report([table], drawing.table, [*loss_weight_lines(result.problem), *notes, *verdict, *missing, f"in {out}: {', '.join(names)}"])
     if missing:
         return NOT_COMPUTED
     return AGREE if agreement is None or agreement.agrees else DISAGREE

@@ -147,6 +147,19 @@ def write_figures(out: Path, files: Files, figures: Mapping[str, NotebookFigure]
     return [*[files.data] * (out / files.data).exists(), *names]
 
 
+def loss_weight_lines(problem: Problem) -> list[str]:
+    """A line on the weights of the classes in the training loss, where they are not the class fractions."""
+    if problem.loss_weights is None:
+        return []
+    numbers = (", ".join(f"{value:.4g}" for value in values) for values in (problem.loss_weights, problem.mixture.weights))
+    return ["weights of the classes in the training loss: {}; class fractions: {}".format(*numbers)]
+
+
+def loss_weight_lines_of(attributes: Mapping[str, Any]) -> list[str]:
+    """The same for the attributes of a dataset that holds its problem as text."""
+    return loss_weight_lines(Problem.from_text(str(attributes["problem"]))) if "problem" in attributes else []
+
+
 def read_problem(path: Path) -> Problem:
     """The problem in a file.
 

@@ -15,7 +15,16 @@ from rfdiff import generation, plots, theory
 from rfdiff.backward import log_snr_grid
 from rfdiff.class_times import times
 from rfdiff.cli.command import Command
-from rfdiff.cli.folder import Files, check_drawing, drawn, read_problem, redraw_dataset, results_folder, write_figures
+from rfdiff.cli.folder import (
+    Files,
+    check_drawing,
+    drawn,
+    loss_weight_lines_of,
+    read_problem,
+    redraw_dataset,
+    results_folder,
+    write_figures,
+)
 from rfdiff.cli.options import LARGEST_KEY, Drawing, FloatingType, Numbers, Output, ProblemFile, Redrawing, between, check, dimension
 from rfdiff.cli.tables import Cell, Table, measured, shown, words
 from rfdiff.cli.terminal import note, report, say_cost
@@ -146,7 +155,7 @@ def show(dataset: xr.Dataset, out: Path, drawing: Drawing, replace: bool) -> Non
         *[ODD.format(name="the activation")] * attributes["odd_score"],
     ]
     tables = [sample_table(dataset, drawing.classes), theory_table(dataset, drawing.classes)]
-    report(tables, drawing.table, [f"in {out}: {', '.join(names)}"], head)
+    report(tables, drawing.table, [*loss_weight_lines_of(attributes), f"in {out}: {', '.join(names)}"], head)
 
 
 def sample_table(dataset: xr.Dataset, class_names: Sequence[str] | None = None) -> Table:

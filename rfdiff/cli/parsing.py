@@ -19,7 +19,7 @@ from rfdiff.errors import InputError
 DESCRIPTION = """\
 Per-class learning curves of random-features score learning on Gaussian mixtures, in closed form and simulated.
 
-Exit status: 0 done (and theory and simulation agree), 1 theory and simulation disagree, 2 bad input or too little memory, 3 something
+Exit status: 0 done (and theory and measurement agree), 1 they disagree, 2 bad input or too little memory, 3 something
 could not be computed (NaN, or failed cells of a sweep), 70 a bug in rfdiff, 130 interrupted.
 rfdiff --version prints the version."""
 MOST_CHARACTERS = 4096  # of one word: beyond the longest path, and below the digits that Python refuses to read

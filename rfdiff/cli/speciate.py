@@ -5,7 +5,6 @@ import functools
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +12,20 @@ import numpy as np
 import xarray as xr
 
 from rfdiff import backward, plots
-from rfdiff.backward.process import proportion_error
 from rfdiff.backward.samplers import chunk_of
+from rfdiff.backward.speciation_agreement import SpeciationVerdict, speciation_verdict
 from rfdiff.backward.speciation_study import CONTENT
-from rfdiff.cli.command import Command
-from rfdiff.cli.folder import Files, check_drawing, drawn, read_problem, redraw_dataset, results_folder, write_figures
+from rfdiff.cli.command import AGREE, DISAGREE, Command
+from rfdiff.cli.folder import (
+    Files,
+    check_drawing,
+    drawn,
+    loss_weight_lines_of,
+    read_problem,
+    redraw_dataset,
+    results_folder,
+    write_figures,
+)
 from rfdiff.cli.options import LARGEST_KEY, Drawing, Flag, Output, ProblemFile, Redrawing, between, check
 from rfdiff.cli.tables import Cell, Table, measured, shown, words
 from rfdiff.cli.terminal import report, say_cost
@@ -56,7 +64,7 @@ def run(options: Speciate) -> int:
     """Speciation times of a problem's mixture, measured and in closed form; an interrupted run resumes from its finished points.
 
     Returns:
-        Exit status 0.
+        The exit status: 0, or 1 where the measurement does not confirm the closed form.
 
     Raises:
         InputError: bad input, or existing results in the folder.
@@ -87,23 +95,25 @@ def run(options: Speciate) -> int:
         dataset = measured.to_xarray().assign_attrs(problem=problem.to_toml(), random_seed=options.seed)
         save_dataset(dataset, options.out / FILES.data, command="speciate", seconds=round(time.monotonic() - start, 1))
         kept_parts.remove(folder)
-        show(dataset, options.out, options, replace=True)
+        status = show(dataset, options.out, options, replace=True)
     say_cost(start, options.table)
-    return 0
+    return status
 
 
 def redraw(options: Redrawing) -> int:
-    """Print the table of a speciation.nc and draw its figure again, as `redraw_dataset`."""
+    """Print the table of a speciation.nc and draw its figures again, as `redraw_dataset`; status 1 where it does not confirm the theory."""
     return redraw_dataset(options, FILES, show)
 
 
-def show(dataset: xr.Dataset, out: Path, drawing: Drawing, replace: bool) -> None:
-    """Draw the figures of a dataset, print its table, and say where they are."""
+def show(dataset: xr.Dataset, out: Path, drawing: Drawing, replace: bool) -> int:
+    """Draw the figures of a dataset, print its table and verdict, say where the figures are, and return the exit status."""
     figures = drawn(drawing, "return_probability", functools.partial(plots.return_probability, dataset))
     figures |= drawn(drawing, "trajectories", functools.partial(plots.trajectories, dataset))
     names = write_figures(out, FILES, figures, drawing, replace)
     tables = [speciation_table(dataset, drawing.classes)]
-    report(tables, drawing.table, [f"in {out}: {', '.join(names)}"], head_lines(dataset))
+    verdict = speciation_verdict(dataset)
+    report(tables, drawing.table, [_verdict_line(verdict), f"in {out}: {', '.join(names)}"], head_lines(dataset))
+    return AGREE if verdict.agrees else DISAGREE
 
 
 def head_lines(dataset: xr.Dataset) -> list[str]:
@@ -111,23 +121,29 @@ def head_lines(dataset: xr.Dataset) -> list[str]:
     return [
         f"backward process of the exact score at d = {dataset.attrs['d']}, {dataset.attrs['trajectories']} trajectories for each point",
         f"classical estimate, half the logarithm of the largest eigenvalue: {dataset.attrs['classical_time']:.4g}",
-        *_steps_note(dataset, _with_systematic(dataset, "uturn").systematic),
+        *[f"{line}, which the exact score is of" for line in loss_weight_lines_of(dataset.attrs)],
+        *_steps_note(dataset, speciation_verdict(dataset).compared["uturn"].systematic),
     ]
+
+
+def _verdict_line(verdict: SpeciationVerdict) -> str:
+    if verdict.text == "inconclusive":
+        return f"verdict: INCONCLUSIVE, {verdict.reason}"
+    if verdict.text == "disagree":
+        return f"verdict: measurement and closed form DISAGREE: {verdict.reason}"
+    return f"verdict: measurement and closed form agree (allowed: {verdict.threshold:.3g} errors)"
 
 
 def speciation_table(dataset: xr.Dataset, class_names: Sequence[str] | None = None) -> Table:
     """Speciation times of each class in all readings, and how far the measured points lie from the closed form."""
     headings = ["class", "weight", "variance", "t_s, closed form", "t_s, U-turns", "t_s, well", "worst U-turn", "worst clones"]
     rows: list[list[Cell]] = []
-    uturns, clones = (_with_systematic(dataset, name) for name in ("uturn", "clone"))
-    expected = dataset.uturn_theory.values  # whose standard errors hold near 0 and 1 too, where those of a few counts do not
-    statistical = proportion_error(expected, dataset.attrs["trajectories"])
-    turned = abs(dataset.uturn.values - expected) / np.hypot(statistical, uturns.systematic)
-    cloned = abs(dataset.clone.values - dataset.clone_theory.values) / clones.error
+    compared = speciation_verdict(dataset).compared
+    turned, cloned, error = compared["uturn"].standardised, compared["clone"].standardised, compared["uturn"].error
     for c, weight in enumerate(dataset.weight.values):
         well = float(dataset.well_time.values[c])
         of_clones = cloned[np.isfinite(cloned[:, c]), c]
-        crossing = backward.crossing(dataset.turn_time.values, dataset.uturn.values[:, c], uturns.error[:, c], (1 + weight) / 2)
+        crossing = backward.crossing(dataset.turn_time.values, dataset.uturn.values[:, c], error[:, c], (1 + weight) / 2)
         rows.append(
             [
                 words(c if class_names is None else class_names[c]),
@@ -141,19 +157,6 @@ def speciation_table(dataset: xr.Dataset, class_names: Sequence[str] | None = No
             ]
         )
     return Table("speciation times", headings, rows)
-
-
-class _Errors(NamedTuple):
-    """Errors of measured fractions (T, K): from the length of the steps, and together with the statistical one."""
-
-    systematic: np.ndarray
-    error: np.ndarray
-
-
-def _with_systematic(dataset: xr.Dataset, name: str) -> _Errors:
-    stderr = dataset[f"{name}_stderr"].values
-    systematic = dataset[f"{name}_systematic"].values if f"{name}_systematic" in dataset else np.zeros_like(stderr)
-    return _Errors(systematic, np.hypot(stderr, systematic))
 
 
 def _steps_note(dataset: xr.Dataset, systematic: np.ndarray) -> list[str]:

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 
 from rfdiff.cli.tables import Form, Table, render
 
-if sys.platform != "win32":
+try:
     import resource
+except ImportError:  # Windows has none
+    resource = None  # type: ignore[assignment]
 
 _failed: list[OSError] = []  # of standard output in this command, the first alone
 
@@ -70,7 +72,7 @@ def say_cost(start: float, form: Form = "text") -> None:
 
 def cost_line(seconds: float) -> str:
     """Wall time, and where the system tells it the peak resident memory of this process."""
-    if sys.platform == "win32":
+    if resource is None:
         return f"{seconds:.1f} s wall time"
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform != "darwin" else 2**30)
     return f"{seconds:.1f} s wall time, {peak:.2f} GiB peak memory"

@@ -14,7 +14,16 @@ from rfdiff import plots, theory
 from rfdiff.class_times import TIME_NAMES, ClassTimes, stacked, times
 from rfdiff.cli.command import AGREE, NOT_COMPUTED, Command
 from rfdiff.cli.curve_results import error_lines, missing_losses
-from rfdiff.cli.folder import Files, check_drawing, drawn, read_problem, redraw_dataset, results_folder, write_figures
+from rfdiff.cli.folder import (
+    Files,
+    check_drawing,
+    drawn,
+    loss_weight_lines_of,
+    read_problem,
+    redraw_dataset,
+    results_folder,
+    write_figures,
+)
 from rfdiff.cli.options import MOST_POINTS, Drawing, Flag, Output, ProblemFile, Redrawing, check, fraction
 from rfdiff.cli.tables import Cell, Table, measured, shown, words
 from rfdiff.cli.terminal import note, report, say_cost
@@ -65,7 +74,7 @@ def run(options: Times) -> int:
         tolerance=tolerance_allowed(options.tolerance),
     )
     problem = read_problem(options.problem)
-    if options.sensitivity and problem.psi_p == problem.psi_n * problem.noise_draws:
+    if options.sensitivity and problem.psi_p == problem.columns_per_dimension:
         raise InputError(f"--sensitivity: psi_p = {problem.psi_p:g} = psi_n m, where the curves have no limit; allowed: psi_p != psi_n m")
     check_drawing(options, problem.num_classes)
     with results_folder(options.out, FILES, options.overwrite):
@@ -124,7 +133,7 @@ def show(dataset: xr.Dataset, out: Path, drawing: Drawing, replace: bool) -> int
     """
     results = results_of(dataset)
     names = write_figures(out, FILES, drawn(drawing, "times", functools.partial(plots.times, *results), PANELS), drawing, replace)
-    notes = [] if dataset.separated else [NOT_SEPARATED]
+    notes = [*loss_weight_lines_of(dataset.attrs), *([] if dataset.separated else [NOT_SEPARATED])]
     notes += error_lines(results[0], dataset.attrs.get("tolerance"))
     missing = missing_losses(results[0])
     report(

@@ -11,8 +11,10 @@ from pathlib import Path
 from rfdiff.errors import InputError
 from rfdiff.files.atomic import expanded
 
-if sys.platform != "win32":
+try:
     import fcntl
+except ImportError:  # Windows has none
+    fcntl = None  # type: ignore[assignment]
 
 NAME = ".lock"
 FALLBACK_NAME = ".lock.held"
@@ -47,7 +49,7 @@ def locked(folder: str | Path, what: str = "results") -> Iterator[None]:
 
 def _flock(descriptor: int, folder: Path, what: str) -> bool:
     """Take the kernel's lock; False where there is none to take."""
-    if sys.platform == "win32":
+    if fcntl is None:
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

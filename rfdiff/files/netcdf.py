@@ -22,13 +22,14 @@ from rfdiff.files.seal import sealed
 
 NUMERIC = "biuf"
 READING_FAULTS = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError, OverflowError, MemoryError)
+Faults = tuple[type[Exception], ...]
 
 
 class _File(h5netcdf.File):
     """A file whose finaliser is silent: one that was refused while it was opened has nothing to flush, and stumbles over that."""
 
-    def __del__(self) -> None:
-        with contextlib.suppress(*READING_FAULTS):
+    def __del__(self, silent: type[contextlib.suppress] = contextlib.suppress, faults: Faults = READING_FAULTS) -> None:
+        with silent(*faults):  # as defaults, since at exit the module's own names may be gone
             self.close()
 
 

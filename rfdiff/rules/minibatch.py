@@ -52,6 +52,21 @@ class MinibatchSGD(Value):
             for name in ("step_size", "momentum", "weight_decay", "averaging"):
                 set_field(self, name, getattr(self.descent, name))
 
+    @staticmethod
+    def check_loss_weights(loss_weights: ArrayLike, fractions: ArrayLike) -> None:
+        """Refuse weights of the classes in the loss other than their fractions, which uniform batches do not have.
+
+        Args:
+            loss_weights: (K,) ω_c.
+            fractions: (K,) π_c.
+
+        Raises:
+            InputError: naming the weights.
+        """
+        if not np.allclose(loss_weights, fractions, rtol=1e-12, atol=0):
+            given = ", ".join(f"{weight:.6g}" for weight in np.asarray(loss_weights))
+            raise InputError(f"loss_weights: {given} with rule sgd, whose batches take pairs as they come; allowed: None")
+
     @property
     def descent(self) -> HeavyBall:
         """The same steps along the whole gradient."""

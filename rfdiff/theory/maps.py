@@ -208,8 +208,9 @@ def _bounds(stacked: Problem, setting: _Setting) -> tuple[jax.Array, jax.Array]:
 
 def _equivalent(problem: Problem, root: jax.Array, setting: _Setting) -> Equivalent:
     return build(
-        problem.activation, problem.mixture, problem.t, problem.psi_p, problem.psi_n, setting.kinds, root, setting.grid, setting.rules
-    )
+        problem.activation, problem.mixture, problem.training_weights, problem.t, problem.psi_p, problem.psi_n,
+        setting.kinds, root, setting.grid, setting.rules,
+    )  # fmt: skip
 
 
 @partial(jax.jit, static_argnames=("size", "q", "careful"))

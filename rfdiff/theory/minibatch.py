@@ -40,6 +40,7 @@ def check_covered(problem: Problem, rule: MinibatchSGD) -> None:
         InputError: with the reason.
     """
     law = problem.mixture
+    MinibatchSGD.check_loss_weights(problem.training_weights, law.weights)
     if np.any(np.asarray(law.centroid_gram) != 0):
         raise InputError("centroid_gram: not 0 with rule sgd: class means of the features make eigenvalues of U of order p; allowed: 0")
     if not is_odd(problem.activation):

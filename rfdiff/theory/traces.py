@@ -1,4 +1,8 @@
-"""Traces that the learning curves integrate: (1/d) tr[Vᵀ R V_c] and (1/d) tr[Vᵀ R U_c R V] (`equations`, section 5)."""
+"""Traces that the learning curves integrate: (1/d) tr[Vᵀ R V_c] and (1/d) tr[Vᵀ R U_c R V] (`equations`, section 5).
+
+Where the equations divide by the weight ω_c of a class in the loss, w_τ/ω_c and b_c/ω_c, the quotients are formed without it: a class of
+weight 0 has a train loss too, that of samples which the network has not seen.
+"""
 
 from typing import NamedTuple
 
@@ -14,20 +18,21 @@ def one_trace(eq: Equivalent, p: Point) -> tuple[jax.Array, jax.Array]:
     """t1 = (1/d) tr[Vᵀ R V_c] for the train and the test V_c, each (Z, K)."""
     Y = jnp.einsum("l,zlab->zab", eq.group_weights, p.Y)
     test = eq.noise_variance * jnp.einsum("za,zac->zc", p.b, Y)
-    own = jnp.einsum("s,zsk->zk", eq.kind_weights * eq.noise_gains, p.delta * p.q)
-    return own + test * p.b / eq.class_weights, test
+    kinds = eq.kind_weights * eq.noise_gains
+    own = jnp.einsum("s,zsk->zk", kinds, p.delta * p.q)
+    return own + test * (jnp.einsum("s,zsk->zk", kinds, p.q) + eq.deterministic), test
 
 
 def overlaps(eq: Equivalent) -> tuple[jax.Array, jax.Array]:
     """(1/d) tr[Vᵀ V_c] for the train and the test V_c (2, K), and the same of absolute values, against which an error of it is small.
 
-    It is Δ ψ_p Σ_a π_a E_h[α_a α_c]; in a training set each column also meets its own noise.
+    It is Δ ψ_p Σ_a ω_a E_h[α_a α_c]; in a training set each column also meets its own noise.
     """
     free = resolvent.unpack(resolvent.free_start(eq, -jnp.ones(1)), eq.kind_weights.shape[0], eq.linear.shape[1])
     own = eq.noise_gains * eq.kind_weights @ jnp.real(free[0][0])
     weighted = eq.noise_variance * eq.psi_p * eq.type_weights[:, None] * eq.linear
-    test = eq.class_weights @ (eq.linear.T @ weighted)
-    scale = eq.class_weights @ (abs(eq.linear).T @ abs(weighted))
+    test = eq.loss_weights @ (eq.linear.T @ weighted)
+    scale = eq.loss_weights @ (abs(eq.linear).T @ abs(weighted))
     return jnp.stack([own + test, test]), jnp.stack([own + scale, scale])
 
 
@@ -56,14 +61,15 @@ def pair_responses(eq: Equivalent, p1: Point, p2: Point, C: jax.Array) -> PairRe
     kinds = eq.kind_weights.shape[0]
     A = resolvent.linear_map(eq, p1, p2, C)
     batch = C.shape[:-2]
-    # sources: class c of the training set excites its columns (θ' = 1/π_c), class c of the population its signal and noise weights
+    # sources: class c of the training set excites its columns (ω_c θ' = 1), class c of the population its signal and noise weights
     units = jnp.eye(k, dtype=C.dtype)
-    theta = jnp.concatenate([units / eq.class_weights, jnp.zeros((k, k))])
+    theta = jnp.concatenate([units, jnp.zeros((k, k))])
     signal = jnp.concatenate([jnp.zeros((k, k)), units])
     noise = jnp.concatenate([units * eq.deterministic, units])
 
     def source(theta: jax.Array, signal: jax.Array, noise: jax.Array) -> tuple[jax.Array, jax.Array]:
-        a, b = resolvent.weights_response(eq, p1.q, p2.q, jnp.broadcast_to(-theta, (*batch, kinds, k)))
+        xi = eq.kind_weights[:, None] * theta * p1.q * p2.q
+        a, b = (jnp.einsum("s,...sk->...k", gains, xi) for gains in (eq.signal_gains, eq.noise_gains))
         return a + signal, b + noise
 
     a_source, b_source = jax.vmap(source)(theta, signal, noise)
@@ -106,11 +112,12 @@ def moment_traces(eq: Equivalent, p1: Point, p2: Point, responses: PairResponses
 
 
 def sandwich(eq: Equivalent, p1: Point, p2: Point, delta: jax.Array, theta: jax.Array, Y: jax.Array) -> jax.Array:
-    """D' + O' of `equations`, section 5: the same column twice, and two different columns joined through W."""
-    weights = eq.kind_weights[:, None] * eq.class_weights * eq.noise_gains[:, None] * p1.q * p2.q
-    same = jnp.einsum("...sk->...", weights * (delta - p1.delta * theta * p2.delta))
-    left = -jnp.einsum("...sk->...k", weights * (delta + p1.delta * theta))
-    right = -jnp.einsum("...sk->...k", weights * (delta + theta * p2.delta))
+    """D' + O' of `equations`, section 5: the same column twice, and two different columns joined through W; `theta` is ω_c θ'."""
+    kinds = eq.kind_weights[:, None] * eq.noise_gains[:, None] * p1.q * p2.q
+    delta = eq.loss_weights * delta
+    same = jnp.einsum("...sk->...", kinds * (delta - p1.delta * theta * p2.delta))
+    left = -jnp.einsum("...sk->...k", kinds * (delta + p1.delta * theta))
+    right = -jnp.einsum("...sk->...k", kinds * (delta + theta * p2.delta))
     Y1, Y2 = (jnp.einsum("l,...lab->...ab", eq.group_weights, p.Y) for p in (p1, p2))
     joined = (
         jnp.einsum("...a,...ab,...b->...", left, Y2, p2.b)

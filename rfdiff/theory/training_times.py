@@ -32,10 +32,13 @@ def types_radius(problem: Problem, tolerance: float) -> tuple[float, float]:
 
 
 def limit_diverges(problem: Problem, rule: Rule = GradientFlow()) -> bool:
-    """Whether test losses grow without bound as τ → ∞: at p = n m, where the spectrum of U reaches down to 0, without weight decay."""
+    """Whether test losses grow without bound as τ → ∞: at p = n m, where the spectrum of U reaches down to 0, without weight decay.
+
+    n counts the samples of classes whose weight in the loss is not 0.
+    """
     if rule.decay > 0:
         return False
-    columns = float(problem.psi_n) * float(problem.noise_draws)
+    columns = problem.columns_per_dimension
     return math.isfinite(columns) and (1 - math.sqrt(float(problem.psi_p) / columns)) ** 2 < FLOOR
 
 

@@ -13,7 +13,8 @@ import xarray as xr
 from rfdiff import backward
 from rfdiff.backward import speciation_study
 from rfdiff.cli import entry, speciate
-from rfdiff.files.dataset_file import load_dataset
+from rfdiff.cli.command import DISAGREE
+from rfdiff.files.dataset_file import load_dataset, save_dataset
 from tests.cli.command_line import run
 
 TOML = """\
@@ -60,6 +61,7 @@ def test_files_and_table(folder: Path) -> None:
     assert sorted(path.name for path in (folder / "result").iterdir()) == FILES
     told = (folder / "told").read_text()
     assert "backward process of the exact score at d = 64, 400 trajectories for each point" in told
+    assert "verdict: measurement and closed form agree (allowed: " in told
     assert "from the start" in told and "s.e." in told and "in " + str(folder / "result") in told
     data = load_dataset(folder / "result" / "speciation.nc")
     assert data.attrs["content"] == "speciation" and data.attrs["d"] == 64 and data.sizes["turn_time"] == 4
@@ -68,7 +70,8 @@ def test_files_and_table(folder: Path) -> None:
     theory = data.uturn_theory.values
     np.testing.assert_allclose(theory[0], data.return_probability.values[0])
     assert np.all(np.abs(data.uturn.values - theory) < 4 * data.uturn_stderr.values + 0.03)  # at d = 64, in 32 steps
-    worst = abs(data.uturn.values - theory) / np.sqrt(np.maximum(theory * (1 - theory), 0.5 / 400 * (1 - 0.5 / 400)) / 400)
+    statistical = np.sqrt(np.maximum(theory * (1 - theory), 0.5 / 400 * (1 - 0.5 / 400)) / 400)
+    worst = abs(data.uturn.values - theory) / np.hypot(np.hypot(statistical, data.uturn_systematic), data.posterior - theory)
     assert all(f"{number:.1f} s.e." in told for number in worst.max(axis=0))
     well = data.well_time.values
     assert well[0] == np.inf and 0 < well[1] < 5
@@ -143,3 +146,21 @@ def test_steps_that_are_too_few_are_said(folder: Path) -> None:
     blind = told_of(moved.drop_vars(["uturn_systematic", "clone_systematic"]))  # a file of an earlier version
     worst = [float(re.findall(r"([0-9.]+) s\.e\.", lines[-1])[0]) for lines in (told, blind)]
     assert worst[0] < 4 < worst[1]
+
+
+@pytest.mark.parametrize(
+    ("systematic", "line"),
+    [
+        (0.0, "verdict: measurement and closed form DISAGREE: U-turns of class"),
+        (0.4, "verdict: INCONCLUSIVE, the steps move U-turns of class 0 at t = "),
+    ],
+)
+def test_a_measurement_that_does_not_confirm_the_closed_form_has_status_1(
+    systematic: float, line: str, folder: Path, tmp_path: Path
+) -> None:
+    """Off by 0.4, whether or not the steps explain it: with too few of them nothing is confirmed."""
+    data = load_dataset(folder / "result" / "speciation.nc")
+    moved = data.assign(uturn=abs(data.uturn - 0.4), uturn_systematic=systematic + 0 * data.uturn)
+    save_dataset(moved, tmp_path / "speciation.nc", command="speciate")
+    status, told = run("plot", str(tmp_path / "speciation.nc"))
+    assert status == DISAGREE and line in told and "more --steps" in told

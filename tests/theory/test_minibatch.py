@@ -159,6 +159,7 @@ def test_stability_bounds_step_and_batch() -> None:
     [
         (with_(two_classes(), mixture=MixtureLaw.isotropic([0.5, 0.5], [1.0, 1.0], np.eye(2))), "^centroid_gram: not 0 with rule sgd"),
         (with_(two_classes(), activation="relu"), "^activation: relu is not odd"),
+        (with_(two_classes(), loss_weights=[0.9, 0.1]), "^loss_weights: 0.9, 0.1 with rule sgd, whose batches take pairs as they come"),
         (one_class(1, psi_p=1.5, psi_n=1.5), "^psi_p: 1.5 = psi_n m with rule sgd"),
     ],
 )

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -49,7 +50,7 @@ def test_pairs_in_tiles_are_all_pairs(solved: tuple[Equivalent, np.ndarray]) -> 
     eq, u = solved
     with jax.enable_x64(True):
         tiled = pair_traces.traces(eq, NODES, u[: NODES.size])
-        point = implicit.expand(eq, NODES, u[: NODES.size])
+        point = implicit.expand(eq, jnp.asarray(NODES), jnp.asarray(u[: NODES.size]))
         same, conjugate = jax.jit(second_traces)(eq, point)
         close(tiled.linear, first_traces(eq, point))
         close(tiled.same, same)
@@ -60,7 +61,7 @@ def test_pairs_in_tiles_are_all_pairs(solved: tuple[Equivalent, np.ndarray]) -> 
 def test_ridge_losses_without_a_contour(solved: tuple[Equivalent, np.ndarray]) -> None:
     eq, u = solved
     with jax.enable_x64(True):
-        point = implicit.expand(eq, -PENALTIES + 0j, u[NODES.size :])
+        point = implicit.expand(eq, jnp.asarray(-PENALTIES + 0j), jnp.asarray(u[NODES.size :]))
         expected = jax.jit(traces.ridge_losses)(eq, point)
         found = pair_traces.ridge_losses(eq, PENALTIES, u[NODES.size :])
     close(found, expected)

@@ -57,6 +57,7 @@ def sgd_seeds(
     Raises:
         InputError: as `learning_curves`; a training time that no number of steps reaches; a training that diverges.
     """
+    rule.check_loss_weights(problem.training_weights, problem.mixture.weights)
     replicas, sizes, name = check_seeds(seeds), sizes_at(problem, d), floating_type(dtype)
     schedule = rule.schedule(taus, problem.kappa)[0]
     steps = np.unique(np.rint(schedule / float(rule.step_size)))

@@ -1,0 +1,95 @@
+"""Whether measured U-turns and clones agree with the closed form of speciation, with the errors of steps and of finite d counted in."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from scipy.stats import norm
+
+from rfdiff.backward.process import proportion_error
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+FALSE_ALARM = 0.01  # chance that a right closed form is rejected, over all times and classes, of U-turns and clones together
+CONCLUSIVE = 0.1  # a fraction that steps move by more cannot confirm the closed form
+MEASURED = {"uturn": "turn_time", "clone": "clone_time"}  # fractions that are compared, and their times
+
+
+class Compared(NamedTuple):
+    """One kind of measured fraction against the closed form (T times, K classes).
+
+    Args:
+        systematic: (T, K) error from the length of the steps.
+        error: (T, K) statistical error, that of the steps and that of the closed form at finite d, together.
+        standardised: (T, K) |measured - closed form| in units of the error; NaN where nothing was measured.
+    """
+
+    systematic: Float[np.ndarray, "T K"]
+    error: Float[np.ndarray, "T K"]
+    standardised: Float[np.ndarray, "T K"]
+
+
+class SpeciationVerdict(NamedTuple):
+    """Agreement of a measurement with the closed form.
+
+    Args:
+        text: "agree", "disagree" or "inconclusive".
+        reason: what is off, as a sentence; empty where they agree.
+        agrees: whether both kinds of fraction are within `threshold` everywhere and the steps are short enough to tell.
+        threshold: largest deviation, in errors, of an agreeing measurement.
+        compared: by kind, "uturn" and "clone".
+    """
+
+    text: str
+    reason: str
+    agrees: bool
+    threshold: float
+    compared: dict[str, Compared]
+
+
+def speciation_verdict(dataset: "xr.Dataset") -> SpeciationVerdict:
+    """Judge a measurement, as `Speciation.to_xarray` gives it, against the closed form.
+
+    The error of a fraction has three parts: its standard error; what the length of the steps adds, estimated in U-turns from their own
+    states; and how far the closed form is off at this d, which the mean posterior of the same states shows, for it needs no step.
+
+    Returns:
+        `SpeciationVerdict`: "disagree" beyond the threshold of a 1 % false alarm in all comparisons (Bonferroni); "inconclusive" where
+        the steps move a fraction by more than 0.1, so that the measurement would agree with much.
+    """
+    of_closed_form = abs(dataset.posterior - dataset.uturn_theory).values if "posterior" in dataset else np.zeros(dataset.uturn.shape)
+    finite_size = {
+        "uturn": of_closed_form,
+        "clone": np.stack([np.interp(dataset.clone_time, dataset.turn_time, column) for column in of_closed_form.T], axis=1),
+    }
+    compared = {name: _compare(dataset, name, finite_size[name]) for name in MEASURED}
+    threshold = float(norm.isf(FALSE_ALARM / 2 / sum(one.error.size for one in compared.values())))
+    worst = max(compared, key=lambda name: np.nanmax(compared[name].standardised, initial=0))
+    steps = max(compared, key=lambda name: np.nanmax(compared[name].systematic, initial=0))
+    largest = np.nanmax(compared[worst].standardised, initial=0)
+    moved = np.nanmax(compared[steps].systematic, initial=0)
+    nouns = {"uturn": "U-turns", "clone": "clones"}
+    if largest > threshold:
+        where = _where(dataset, worst, compared[worst].standardised)
+        reason = f"{nouns[worst]} {where} are {largest:.1f} errors from the closed form, allowed are {threshold:.1f}; try more --steps"
+        return SpeciationVerdict("disagree", reason, False, threshold, compared)
+    if moved > CONCLUSIVE:
+        where = _where(dataset, steps, compared[steps].systematic)
+        reason = f"the steps move {nouns[steps]} {where} by {min(moved, 1.0):.2g}, which would hide a deviation; use more --steps"
+        return SpeciationVerdict("inconclusive", reason, False, threshold, compared)
+    return SpeciationVerdict("agree", "", True, threshold, compared)
+
+
+def _compare(dataset: "xr.Dataset", name: str, finite_size: np.ndarray) -> Compared:
+    measured, expected, stderr = (dataset[f"{name}{what}"].values for what in ("", "_theory", "_stderr"))
+    systematic = dataset[f"{name}_systematic"].values if f"{name}_systematic" in dataset else np.zeros_like(stderr)
+    # the standard errors of the expected proportion hold near 0 and 1 too, where those of a few counts do not
+    statistical = proportion_error(expected, dataset.attrs["trajectories"]) if name == "uturn" else stderr
+    beside = np.hypot(systematic, finite_size)
+    return Compared(systematic, np.hypot(stderr, beside), abs(measured - expected) / np.hypot(statistical, beside))
+
+
+def _where(dataset: "xr.Dataset", name: str, size: np.ndarray) -> str:
+    i, c = np.unravel_index(int(np.nanargmax(size)), size.shape)
+    return f"of class {c} at t = {dataset[MEASURED[name]].values[i]:.3g}"
