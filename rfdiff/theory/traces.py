@@ -101,11 +101,14 @@ def vector_traces(eq: Equivalent, p1: Point, p2: Point, responses: PairResponses
 
 
 def moment_traces(eq: Equivalent, p1: Point, p2: Point, responses: PairResponses) -> jax.Array:
-    """(1/p) tr[U_a R(z1) X R(z2)] (X, …, K), U_a of each class of the training set, for every source X (`equations`, section 9.3)."""
+    """(1/p) tr[U_a R(z1) X R(z2)] (X, …, K), U_a of each class of the training set, for every source X (`equations`, section 9.3).
+
+    For weights of the loss above 0.
+    """
     k = eq.linear.shape[1]
-    theta = responses.theta.reshape(-1, *(1,) * (responses.delta.ndim - 2), k)
+    theta = (responses.theta / eq.loss_weights).reshape(-1, *(1,) * (responses.delta.ndim - 2), k)
     columns = eq.kind_weights[:, None] * p1.q * p2.q * (responses.delta - p1.delta * theta * p2.delta)
-    sampled = eq.draws * eq.psi_n / eq.psi_p * columns.sum(-2)
+    sampled = eq.draws * eq.psi_n / eq.psi_p * columns.sum(-2) * eq.fractions / eq.loss_weights
     trace = jnp.diagonal(responses.Y, axis1=-2, axis2=-1)
     averaged = eq.noise_variance / eq.psi_p * trace + responses.averages[..., k : 2 * k]
     return -(sampled + eq.deterministic * averaged)
