@@ -267,7 +267,7 @@ def _with_batches(problem: Problem, taus: np.ndarray, rule: MinibatchSGD, tolera
 
         def evaluate(question: _Question, laid: Laid) -> _Evaluated:
             calm, solved = _evaluate(eq, question, laid), solutions.anywhere(eq, np.asarray(laid.contour.nodes))
-            noise = minibatch.excess(problem, eq, rule, laid.contour, solved.u, bounds(eq), steps)
+            noise = minibatch.excess(problem, eq, rule, laid.contour, solved.u, steps)
             return calm._replace(losses=calm.losses + noise.losses, error=calm.error + noise.error)
 
         losses, error, _ = _converge(eq, question, span, evaluate)

@@ -89,7 +89,6 @@ class Volterra:
         kappa: κ.
         psi_p: ψ_p.
         draw_weights: (K,) ν_a.
-        span: eigenvalues between which the support lies.
     """
 
     traces: NoiseTraces
@@ -97,7 +96,6 @@ class Volterra:
     kappa: float
     psi_p: float
     draw_weights: Float[Array, " K"]
-    span: tuple[float, float]
 
     @cached_property
     def modes(self) -> Modes:
@@ -147,7 +145,8 @@ class Volterra:
     @cached_property
     def oscillation(self) -> float:
         """Largest growth factor of a mode that oscillates: its product with a slow one decays no more slowly."""
-        on_axis = modes_of(self.rule, self.kappa, np.geomspace(*self.span, 2000) * (1 + 1e-9) + 0j).roots
+        real = self.traces.nodes.real
+        on_axis = modes_of(self.rule, self.kappa, np.linspace(real.min(), real.max(), 2001) + 0j).roots
         roots = np.concatenate([on_axis.ravel(), self.modes.roots.ravel()])
         return float(np.max(np.abs(roots[_wedge(roots) > WEDGE]), initial=1e-300))
 

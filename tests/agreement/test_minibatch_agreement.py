@@ -33,7 +33,8 @@ NAMES = [name if name == "two classes" else pytest.param(name, marks=pytest.mark
 @functools.cache
 def networks(name: str) -> tuple[LearningCurves, LearningCurves]:
     (problem, rule), (large, small) = CASES[name], jax.random.split(jax.random.key(5))
-    run = functools.partial(simulation.learning_curves, problem, TAUS, num_seeds=SEEDS, rule=rule)
+    seeds = 48 if name == "one class" else SEEDS  # whose curves move less
+    run = functools.partial(simulation.learning_curves, problem, TAUS, num_seeds=seeds, rule=rule)
     return run(d=D, key=large), run(d=D // 2, key=small)
 
 
