@@ -107,17 +107,27 @@ class Volterra:
         """(ηκ)² ψ_p/β."""
         return (float(self.rule.step_size) * self.kappa) ** 2 * self.psi_p / float(self.rule.batch_per_dimension)
 
+    @cached_property
+    def radius(self) -> float:
+        """Spectral radius of what the noise of one step returns as noise later, (ηκ)² (ψ_p/β) ν_a Σ_j G_ca(j) of the train losses."""
+        return float(np.max(np.abs(np.linalg.eigvals(self._returned[0]))))
+
+    @cached_property
+    def _returned(self) -> Float[Array, "2 K K"]:
+        """(ηκ)² (ψ_p/β) ν_a Σ_j G_ca(j), c of train and test."""
+        return self.strength * np.real(self._kernel(np.zeros(1), False)[..., 0]) * self.draw_weights
+
     def limit(self) -> Limit:
         """Stability and the losses as k → ∞."""
-        summed, averaged = (np.real(self._kernel(np.ones(1), of)[..., 0]) for of in (False, True))
-        noise = self.strength * summed * self.draw_weights
-        radius = float(np.max(np.abs(np.linalg.eigvals(noise[0]))))
+        radius, noise = self.radius, self._returned
         shifted = self.traces.nodes + self.rule.decay
         det = np.real(1 + 2 * (self.traces.linear / shifted).sum(-1) + (self.traces.second / np.outer(shifted, shifted)).sum((-2, -1)))
         if not radius < 1:
             return Limit(radius, np.full_like(det, np.nan), np.full_like(det, np.nan))
         train = np.linalg.solve(np.eye(len(noise[0])) - noise[0], det[0])
-        excess = self.strength * (averaged * self.draw_weights) @ train
+        if self.rule.averaging is not None:
+            noise = self.strength * np.real(self._kernel(np.zeros(1), True)[..., 0]) * self.draw_weights
+        excess = noise @ train
         return Limit(radius, det + excess, excess)
 
     def excess(self, steps: Float[Array, " T"]) -> Complex[Array, "2 T K"]:
@@ -129,7 +139,11 @@ class Volterra:
         result[:, near] = early[:, steps[near].astype(int)]
         if np.any(np.isinf(steps)):
             result[:, np.isinf(steps)] = self.limit().excess[:, None]
-        left = np.flatnonzero(~near & np.isfinite(steps))
+        return self._far(result, steps, ~near & np.isfinite(steps))
+
+    def _far(self, result: Complex[Array, "2 T K"], steps: Float[Array, " T"], which: Array) -> Complex[Array, "2 T K"]:
+        """The result with its entries at some of the steps, one hyperbola after the other."""
+        left = np.flatnonzero(which)
         while left.size:
             first = steps[left[0]]
             window = left[steps[left] <= WINDOW * first]
@@ -188,7 +202,7 @@ class Volterra:
 
     def _hyperbola(self, first: float) -> tuple[Complex[Array, " P"], Complex[Array, " P"]]:
         """Points s on the upper and lower half of a hyperbola around the singularities, and weights ds/(2πi)."""
-        angles = _wedge(np.concatenate([self.modes.roots, self.modes.averaged_roots]))
+        angles = abs(np.angle(-self._exponents(np.concatenate([self.modes.roots, self.modes.averaged_roots]))))
         wedge = float(np.max(angles[angles <= WEDGE], initial=0.1))
         alpha = (np.pi / 2 - wedge) / 2
         scale = EXPONENT / (WINDOW * first * (1 - math.sin(alpha)))
@@ -199,44 +213,65 @@ class Volterra:
         return s, slope * (u[1] - u[0]) / (2j * np.pi)
 
     def _transform(self, s: Complex[Array, " P"]) -> Complex[Array, "2 K P"]:
-        """Generating function of the excess, train and test, at ζ = e^{-s}."""
-        zeta = np.exp(-s)
-        det, G = self._deterministic(zeta, -1 / np.expm1(-s)), self._kernel(zeta, False)[0]
-        K = self.strength * zeta * G * self.draw_weights[:, None]
+        """Generating function of the excess, train and test, at e^{-s}."""
+        delay, kernel = self._delay(s), self._kernel(s, False)
+        det = self._deterministic(s)
+        K = self.strength * delay * kernel[0] * self.draw_weights[:, None]
         loss = np.linalg.solve(np.eye(len(det)) - np.moveaxis(K, -1, 0), det.T[..., None])[..., 0]
-        averaged = self._kernel(zeta, True) if self.rule.averaging is not None else self._kernel(zeta, False)
-        return np.einsum("scap,a,pa->scp", averaged, self.strength * self.draw_weights, loss) * zeta
+        averaged = kernel if self.rule.averaging is None else self._kernel(s, True)
+        return np.einsum("scap,a,pa->scp", averaged, self.strength * self.draw_weights, loss) * delay
 
-    def _deterministic(self, zeta: Complex[Array, " P"], ones: Complex[Array, " P"]) -> Complex[Array, "K P"]:
+    def _deterministic(self, s: Complex[Array, " P"]) -> Complex[Array, "K P"]:
         """Generating function of the train losses along the whole gradient, by f_k f'_k = (1 - e_k)(1 - e'_k)/((λ + ρ)(λ' + ρ))."""
         modes, traces, shifted = self.modes, self.traces, self.traces.nodes + self.rule.decay
-        e = (modes.error[:, None] / (1 - zeta[:, None] * modes.roots[:, None])).sum(0)  # (P, N)
+        ones = self._constant(s)
+        e = (modes.error[:, None] * self._single(s[:, None], modes.roots[:, None])).sum(0)  # (P, N)
         linear, second = traces.linear[0] / shifted, traces.second[0] / np.outer(shifted, shifted)
         result = ones + 2 * linear @ (ones[:, None] - e).T
         result = result + second.sum((-2, -1))[:, None] * ones - 2 * second.sum(-1) @ e.T
-        return result + self._pairs(second, modes.roots, modes.error, zeta)
+        return result + self._pairs(second, modes.roots, modes.error, s)
 
-    def _kernel(self, zeta: Complex[Array, " P"], averaged: bool) -> Complex[Array, "2 K K P"]:
+    def _kernel(self, s: Complex[Array, " P"], averaged: bool) -> Complex[Array, "2 K K P"]:
         """Generating function of G_ca(j), c of train and test."""
         modes = self.modes
         roots, factors = (modes.averaged_roots, modes.averaged) if averaged else (modes.roots, modes.impulse)
-        return self._pairs(self.traces.moments, roots, factors, zeta)
+        return self._pairs(self.traces.moments, roots, factors, s)
 
-    def _pairs(self, matrices: Array, roots: Array, factors: Array, zeta: Array) -> Array:
-        """Σ_{NN'} matrix Σ_{ii'} factor_i factor_i' / (1 - ζ root_i root_i') over nodes N and exponentials i, (…, P)."""
+    def _pairs(self, matrices: Array, roots: Array, factors: Array, s: Array) -> Array:
+        """Σ_{NN'} matrix Σ_{ii'} factor_i factor_i' × generating function of (root_i root_i')^k, over nodes N, exponentials i; (…, P)."""
         size, shape = roots.shape[1], matrices.shape[:-2]
         flat = matrices.reshape(-1, size, size)
-        result = np.zeros((len(flat), len(zeta)), complex)
+        result = np.zeros((len(flat), len(s)), complex)
         upper, everything = np.triu_indices(size), tuple(np.indices((size, size)).reshape(2, -1))
         for i in range(len(roots)):
             for j in range(i + 1):
                 # the matrices are symmetric: each pair of nodes, or of exponentials, stands for two
                 rows, cols = upper if i == j else everything
                 weight = factors[i][rows] * factors[j][cols] * (np.where(rows == cols, 1, 2) if i == j else 2)
-                products, kept = roots[i][rows] * roots[j][cols], flat[:, rows, cols]
-                for part in np.array_split(np.arange(len(zeta)), max(1, len(zeta) * len(rows) // BLOCK)):
-                    result[:, part] += kept @ (weight / (1 - np.multiply.outer(zeta[part], products))).T
-        return result.reshape(*shape, len(zeta))
+                products, kept = self._product(roots[i][rows], roots[j][cols]), flat[:, rows, cols]
+                for part in np.array_split(np.arange(len(s)), max(1, len(s) * len(rows) // BLOCK)):
+                    result[:, part] += kept @ (weight * self._single(s[part, None], products)).T
+        return result.reshape(*shape, len(s))
+
+    def _constant(self, s: Array) -> Array:
+        """Generating function of 1."""
+        return -1 / np.expm1(-s)
+
+    def _single(self, s: Array, root: Array) -> Array:
+        """Generating function of root^k at ζ = e^{-s}."""
+        return 1 / (1 - np.exp(-s) * root)
+
+    def _product(self, one: Array, other: Array) -> Array:
+        """Root of a product of two modes."""
+        return one * other
+
+    def _exponents(self, roots: Array) -> Array:
+        """Where the generating function of a mode is singular in s."""
+        return np.log(roots)
+
+    def _delay(self, s: Array) -> Array:
+        """ζ: the noise of a step moves the losses one step later."""
+        return np.exp(-s)
 
 
 def _convolved(kernel: Array, values: Array) -> Array:
