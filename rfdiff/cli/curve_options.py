@@ -103,7 +103,7 @@ def training_rule(options: Curves) -> Rule:
         if given and name not in (*RULE_OPTIONS[options.rule], *RULE_CHOICES[options.rule]):
             users = " and ".join(rule for rule in RULES if name in (*RULE_OPTIONS[rule], *RULE_CHOICES[rule]))
             raise InputError(f"{flag}: not an option of --rule {options.rule}; it goes with {users}")
-    if options.rule == "ridge" and options.taus:
+    if options.rule == Ridge.name and options.taus:
         raise InputError("--taus: not an option of --rule ridge, whose penalties take the place of training times")
     arguments = {name: given_number(options, name) for name in RULE_OPTIONS[options.rule]}
     arguments |= {name: value for name in RULE_CHOICES[options.rule] if (value := given_number(options, name)) is not None}
@@ -126,8 +126,8 @@ def check_curves(options: Curves, problem: Problem, rule: Rule) -> None:
     check(options, points=between(options.points, 3, MOST_POINTS), q=fraction(options.q))
     if isinstance(options, Closed):
         check(options, tolerance=tolerance_allowed(options.tolerance))
-    name = "penalties" if options.rule == "ridge" else "taus"
-    count = len(getattr(options, name) or ()) if options.rule == "ridge" or options.taus else options.points
+    name = "penalties" if options.rule == Ridge.name else "taus"
+    count = len(getattr(options, name) or ()) if options.rule == Ridge.name or options.taus else options.points
     if count < 3:
         raise InputError(f"--{name}: {count} given; allowed: at least 3, to read times from")
     if options.taus:
