@@ -23,13 +23,12 @@ from rfdiff.theory.contour_forms import CurveKernel, first_traces, kernel_from, 
 from rfdiff.theory.equivalent import Equivalent, equivalent
 from rfdiff.theory.input_checks import checked_tolerance, require_concrete
 from rfdiff.theory.neuron_types import (
-    LATTICE_RANK,
     SCRAMBLES,
     SOBOL_LEVELS,
     SOBOL_RATE,
     SOBOL_REACH,
     STUDENT,
-    gram_root,
+    by_lattice,
     levels,
     refined_error,
 )
@@ -38,6 +37,7 @@ from rfdiff.theory.resolvent import RESIDUAL
 from rfdiff.theory.support import bounds
 from rfdiff.theory.training_times import LEAST, TAIL_EFFECT, Times, limit_diverges, spectrum_span, time_grid, types_radius
 
+ROUNDING = 1e-10  # of a loss: no estimate is below, since solutions of the fixed point are not
 PATIENCE = 1  # refinements of a contour without gain before it is given up
 
 
@@ -194,7 +194,7 @@ def learning_curves(
         times = Times.within_reach(taus, span, rule, kappa, limit_diverges(problem), tolerance)
         # where every node costs a matrix, a contour is widened in steps
         question = _Question(rule, kappa, times.asked, times.clock(rule, clock, kappa), tolerance / 4, np.inf if near is problem else 2.0)
-        refine = _over_levels if gram_root(problem.mixture.centroid_gram).shape[1] <= LATTICE_RANK else _over_scrambles
+        refine = _over_levels if by_lattice(near, radius) else _over_scrambles
         answer = refine(near, question, span, radius, tolerance, TAIL_EFFECT * tail)
         if near is not problem:
             answer = _with_matrices(problem, question, answer, tolerance, dense.Work(progress))
@@ -203,19 +203,25 @@ def learning_curves(
     return _package(problem, taus, *times.read(answer.losses, answer.contour_error + answer.types_error, tolerance))
 
 
+def size_of(losses: np.ndarray) -> float:
+    """The largest loss, if above 1: what errors of losses scale with."""
+    return float(np.max(abs(losses), initial=1.0, where=np.isfinite(losses)))
+
+
 def _over_levels(problem: Problem, question: _Question, span: Span, radius: float, tolerance: float, beyond: float) -> _Answer:
-    """Losses refined over levels of neuron types until the tolerance is met; `beyond` is the error from neurons outside the radius."""
+    """Losses refined over levels of neuron types until the tolerance is met; `beyond` is the error of a loss of 1 from neurons outside
+    the radius.
+    """
     before: np.ndarray | None = None
     for level in levels(problem, 1, radius):
         eq = equivalent(problem, level, radius, LEAST)
         losses, error, span = _converge(eq, question, span, partial(_evaluate, eq))
-        types = beyond
-        if before is not None:
-            types += refined_error(problem, float(np.max(abs(losses - before))))
-        elif radius:
-            types = np.inf  # one level says nothing of its own error
-        if error + types <= tolerance:
+        tail = beyond * size_of(losses)
+        types = refined_error(True, float(np.max(abs(losses - before)))) if before is not None else np.inf if radius else 0.0
+        if error + types <= max(tolerance - tail, tail):  # finer types would not change what the tail adds
+            types += tail
             break
+        types += tail
         before = losses
     return _Answer(losses, error, types, span, eq)
 
@@ -236,7 +242,7 @@ def _over_scrambles(problem: Problem, question: _Question, span: Span, radius: f
             losses, error, span = _converge(eq, question, span, partial(_evaluate, eq))
             runs.append(losses)
             errors.append(error)
-        types = STUDENT * float(np.max(np.std(runs, 0, ddof=1))) / math.sqrt(SCRAMBLES) + beyond
+        types = STUDENT * float(np.max(np.std(runs, 0, ddof=1))) / math.sqrt(SCRAMBLES) + beyond * size_of(np.stack(runs))
         if types + max(errors) <= tolerance or level == last or not np.isfinite(types):
             return _Answer(np.mean(runs, 0), max(errors), types, span, eq)
         level = min(last, level + max(1, math.ceil(math.log2(types / tolerance) / SOBOL_RATE)))
@@ -254,6 +260,7 @@ def _with_matrices(problem: Problem, question: _Question, near: _Answer, toleran
 
 def _package(problem: Problem, taus: np.ndarray, losses: np.ndarray, error: float) -> LearningCurves:
     law = problem.mixture
+    error = max(error, ROUNDING * size_of(losses))
     train, test = losses if np.isfinite(error) else losses * np.nan
     optimal = np.asarray(optimal_loss(law.eigenvalue_weights, law.eigenvalues, problem.t))
     score = (test - optimal) / float(noise_variance_of(problem.t))

@@ -27,10 +27,11 @@ from rfdiff.rules import GradientFlow, Rule
 from rfdiff.theory import real_axis, resolvent, solutions, training_times
 from rfdiff.theory.contour import PROBES, SIZES, Contour, Span, lay
 from rfdiff.theory.contour_forms import CurveKernel, solve_kernel
+from rfdiff.theory.dynamics import size_of
 from rfdiff.theory.equivalent import Equivalent
 from rfdiff.theory.implicit import expand, unknowns
 from rfdiff.theory.input_checks import POINTS_INSTEAD, checked_tolerance, require_commuting, require_concrete
-from rfdiff.theory.neuron_types import gram_root, levels, refined_error
+from rfdiff.theory.neuron_types import by_lattice, gram_root, levels, refined_error
 from rfdiff.theory.plan_averages import Averages, averages_error, averages_for, equivalent_on, require_made_for
 from rfdiff.theory.support import bounds
 from rfdiff.theory.traces import ridge_losses
@@ -102,11 +103,12 @@ def plan_curves(
             raise InputError("taus: inf, where the test loss diverges (p = n m); allowed: finite training times")
         shown = training_times.time_grid(problem, num=40) if taus is None and isinstance(rule, GradientFlow) else wanted
         before: np.ndarray | None = None
+        lattice = by_lattice(problem, radius)
         for level in levels(problem, 1, radius):
             averages = averages_for(problem, level, radius, training_times.LEAST if rank else 1, gram_derivatives)
             plan, losses, error, span = _refine_contour(problem, averages, span, rule, kappa, shown, tolerance / 4)
-            types = training_times.TAIL_EFFECT * tail
-            types += refined_error(problem, float(np.max(abs(losses - before)))) if before is not None else np.inf if rank else 0.0
+            types = training_times.TAIL_EFFECT * tail * size_of(losses)
+            types += refined_error(lattice, float(np.max(abs(losses - before)))) if before is not None else np.inf if rank else 0.0
             plan = dataclasses.replace(plan, averages=dataclasses.replace(averages, error=types), error_estimate=error + types)
             if error + types <= tolerance:
                 break

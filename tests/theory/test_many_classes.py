@@ -45,7 +45,6 @@ def by_lattice() -> object:
 @pytest.mark.slow
 def test_scrambled_points_find_what_the_lattice_finds(by_lattice: object, monkeypatch: pytest.MonkeyPatch) -> None:
     """A Gram matrix of rank 2 given to the points for high rank: off by less than the returned error, which is small."""
-    monkeypatch.setattr(dynamics, "LATTICE_RANK", 1)
     monkeypatch.setattr(neuron_types, "LATTICE_RANK", 1)
     found = theory.learning_curves(problem(plane(4)), TAUS, tolerance=1e-2)
     assert 1e-6 < found.error_estimate < 3e-3
