@@ -88,7 +88,7 @@ def readings(curves: LearningCurves, q: float = 0.5) -> np.ndarray:
 
     τ_gap measures every class with one rule: the gap between its test and train loss reaches half of the smallest final gap of any class.
     """
-    found = times(curves, q)
+    found = times(curves, q=q)
     rows = [np.asarray(getattr(found, name), np.float64) for name in TIMES]
     return np.stack([*rows, gap_times(curves), np.asarray(curves.test_loss, np.float64).min(axis=0)])
 

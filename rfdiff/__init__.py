@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from rfdiff.rules import GradientDescent as GradientDescent
     from rfdiff.rules import GradientFlow as GradientFlow
     from rfdiff.rules import HeavyBall as HeavyBall
+    from rfdiff.rules import MinibatchSGD as MinibatchSGD
+    from rfdiff.rules import Nesterov as Nesterov
     from rfdiff.rules import Ridge as Ridge
     from rfdiff.samples import Samples as Samples
 
@@ -56,6 +58,8 @@ HOMES = {
     "MixtureLaw": "mixture",
     "Problem": "problem",
     "Result": "files.result_file",
+    "MinibatchSGD": "rules",
+    "Nesterov": "rules",
     "Ridge": "rules",
     "Samples": "samples",
     "Spectrum": "curves",

@@ -149,7 +149,7 @@ class Reading:
     reason: str = ""
 
 
-def times(curves: LearningCurves, q: float = 0.5) -> ClassTimes:
+def times(curves: LearningCurves, *, q: float = 0.5) -> ClassTimes:
     """Class-wise generalisation, early-stopping, memorisation and near-optimality times of a set of curves.
 
     Between training times the curves are interpolated by monotone cubics in log τ (PCHIP), which never leave the samples; the minimum
@@ -201,7 +201,7 @@ def readings(curves: LearningCurves, q: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _read(curves: LearningCurves, q: float) -> np.ndarray:
-    read = times(curves, q)
+    read = times(curves, q=q)
     rows = [np.asarray(getattr(read, name), np.float64) for name in TIME_NAMES]
     test = np.asarray(curves.test_loss, np.float64)
     diverges = bool(np.isinf(np.asarray(curves.taus)[-1]) and np.isnan(test[-1]).all())  # at τ = ∞ where p = n m

@@ -8,14 +8,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 from rfdiff.activation import Activation, as_activation
 from rfdiff.diffusion import noise_variance
 from rfdiff.errors import InputError
-from rfdiff.mixture import MixtureLaw
+from rfdiff.mixture import WEIGHT_TOLERANCE, MixtureLaw
 from rfdiff.problem_file import fields_from_dict, fields_to_dict, read_toml, toml_text
-from rfdiff.value_types import Scalar, Value, as_number, is_concrete, set_field, static, value_type
+from rfdiff.value_types import (
+    Scalar,
+    Value,
+    as_number,
+    as_real_array,
+    describe,
+    is_concrete,
+    set_field,
+    static,
+    value_type,
+    vectorize_text,
+)
 
 LARGEST_NUMBER = 1e10  # of t, psi_p and psi_n: beyond it nothing of the limit is left to learn
 MOST_DRAWS = 10**9
@@ -33,6 +47,8 @@ class Problem(Value):
         psi_p: features per dimension ψ_p = p/d > 0.
         psi_n: samples per dimension ψ_n = n/d > 0. These three are at most 10^10.
         noise_draws: noise draws m per training sample, an integer from 1 to 10^9, or `math.inf` for the exact noise average.
+        loss_weights: (K,) weights ω_c ≥ 0 of the classes in the training loss Σ_c ω_c L_c, summing to 1; None for the class fractions.
+            A class of weight 0 is not trained on; its losses are measured all the same.
 
     Raises:
         InputError: naming the field, its value and the allowed range.
@@ -44,6 +60,7 @@ class Problem(Value):
     psi_p: Scalar
     psi_n: Scalar
     noise_draws: float = static(default=math.inf)
+    loss_weights: Float[np.ndarray, " K"] | Float[jax.Array, " K"] | None = None
 
     if TYPE_CHECKING:  # what the constructor accepts is wider than what the fields hold
 
@@ -55,6 +72,7 @@ class Problem(Value):
             psi_p: Scalar | np.number[Any],
             psi_n: Scalar | np.number[Any],
             noise_draws: float | np.number[Any] = math.inf,
+            loss_weights: ArrayLike | None = None,
         ) -> None: ...
 
     def __post_init__(self) -> None:
@@ -65,13 +83,18 @@ class Problem(Value):
         for name in ("t", "psi_p", "psi_n"):
             set_field(self, name, _positive(name, getattr(self, name)))
         set_field(self, "noise_draws", _draws(self.noise_draws))
+        if self.loss_weights is not None:
+            set_field(self, "loss_weights", checked_loss_weights(self.loss_weights, self.num_classes))
 
     def __repr__(self) -> str:
         """One line: the network, the ratios and the classes."""
         fields = (
             [f"t={self.t:.6g}", f"psi_p={self.psi_p:.6g}", f"psi_n={self.psi_n:.6g}"] if is_concrete(self.t, self.psi_p, self.psi_n) else []
         )
-        return f"Problem({self.mixture!r}, {self.activation.name!r}, {', '.join([*fields, f'noise_draws={self.noise_draws}'])})"
+        fields.append(f"noise_draws={self.noise_draws}")
+        if self.loss_weights is not None:
+            fields.append(f"loss_weights={describe(self.loss_weights)}")
+        return f"Problem({self.mixture!r}, {self.activation.name!r}, {', '.join(fields)})"
 
     @property
     def num_classes(self) -> int:
@@ -83,8 +106,21 @@ class Problem(Value):
         """Rate κ = 2Δ/ψ_p: an eigenvalue λ of U relaxes as e^{-κτλ} in units of training time τ."""
         return 2 * noise_variance_of(self.t) / self.psi_p
 
+    @property
+    def training_weights(self) -> Float[np.ndarray, " K"] | Float[jax.Array, " K"]:
+        """(K,) weights ω_c of the classes in the training loss: `loss_weights`, or the class fractions π_c."""
+        return self.mixture.weights if self.loss_weights is None else self.loss_weights
+
+    @property
+    def columns_per_dimension(self) -> float:
+        """Noisy samples that the training loss counts, over d: ψ_n m, without those of classes of weight 0; concrete problems only."""
+        columns = float(self.psi_n) * float(self.noise_draws)
+        if self.loss_weights is None or np.all(np.asarray(self.loss_weights) > 0):
+            return columns
+        return columns * float(np.sum(np.asarray(self.mixture.weights)[np.asarray(self.loss_weights) > 0]))
+
     def with_mixture(self, mixture: MixtureLaw) -> "Problem":
-        """The same network and ratios with another mixture law.
+        """The same network, ratios and loss weights with another mixture law.
 
         Raises:
             InputError: not a `MixtureLaw`.
@@ -169,6 +205,25 @@ def _positive(name: str, value: Scalar) -> Scalar:
     if not 0 < number <= LARGEST_NUMBER:
         raise InputError(f"{name}: {value!r}; allowed: a finite number > 0, at most {LARGEST_NUMBER:g}")
     return number
+
+
+def checked_loss_weights(value: Any, num_classes: int) -> Any:
+    """Weights of the classes in the training loss as a float64 array (K,) of sum 1; as they are where they are traced.
+
+    Raises:
+        InputError: not K finite numbers >= 0 that sum to 1.
+    """
+    weights = as_real_array("loss_weights", value) if is_concrete(value) else jnp.asarray(value)
+    if np.shape(weights) != (num_classes,):
+        raise InputError(f"loss_weights: shape {np.shape(weights)}; allowed: ({num_classes},), one for each class, or None")
+    if not is_concrete(weights):
+        return weights
+    if not np.all(np.isfinite(weights)) or np.any(weights < 0):
+        raise InputError(f"loss_weights: {vectorize_text(weights)}; allowed: finite numbers >= 0 that sum to 1, or None")
+    if abs(weights.sum() - 1) > WEIGHT_TOLERANCE:
+        raise InputError(f"loss_weights: {vectorize_text(weights)} sums to {weights.sum():.8g}; allowed: a sum of 1, or None")
+    # a normalised list is left alone, so that a file reads back to the same numbers
+    return weights / weights.sum() if abs(weights.sum() - 1) > 1e-15 * weights.size else weights
 
 
 def _draws(value: object) -> float:

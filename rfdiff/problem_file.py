@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 import tomli_w
+from numpy.typing import ArrayLike
 
 from rfdiff.activation import ACTIVATIONS, Activation
 from rfdiff.errors import InputError
 from rfdiff.mixture import MixtureLaw
 from rfdiff.value_types import Scalar, as_real_array
 
-PROBLEM_KEYS = ("activation", "t", "psi_p", "psi_n", "noise_draws", "mixture")
+PROBLEM_KEYS = ("activation", "t", "psi_p", "psi_n", "noise_draws", "loss_weights", "mixture")
 MIXTURE_KEYS = ("weights", "variances", "eigenvalues", "eigenvalue_weights", "centroid_gram")
 MOST_LEVELS = 8
 BYTE_ORDER_MARK = "\ufeff"
@@ -55,7 +56,8 @@ def fields_from_dict(document: dict[str, Any]) -> dict[str, Any]:
         raise InputError(f"activation: got {document['activation']!r}; allowed: one of {', '.join(ACTIVATIONS)}")
     draws = document.get("noise_draws", math.inf)
     numbers = {name: document[name] for name in ("t", "psi_p", "psi_n")}
-    return {"mixture": _mixture(document["mixture"]), "activation": document["activation"], **numbers, "noise_draws": draws}
+    fields = {"mixture": _mixture(document["mixture"]), "activation": document["activation"], **numbers, "noise_draws": draws}
+    return {**fields, "loss_weights": document["loss_weights"]} if "loss_weights" in document else fields
 
 
 def _mixture(table: object) -> MixtureLaw:
@@ -78,7 +80,13 @@ def _mixture(table: object) -> MixtureLaw:
 
 
 def fields_to_dict(
-    mixture: MixtureLaw, activation: Activation, t: Scalar, psi_p: Scalar, psi_n: Scalar, noise_draws: float
+    mixture: MixtureLaw,
+    activation: Activation,
+    t: Scalar,
+    psi_p: Scalar,
+    psi_n: Scalar,
+    noise_draws: float,
+    loss_weights: ArrayLike | None,
 ) -> dict[str, Any]:
     """The fields of a `Problem` as plain numbers and lists, the inverse of `fields_from_dict`.
 
@@ -102,6 +110,7 @@ def fields_to_dict(
         "psi_p": float(psi_p),
         "psi_n": float(psi_n),
         "noise_draws": noise_draws if math.isinf(noise_draws) else int(noise_draws),
+        **({} if loss_weights is None else {"loss_weights": np.asarray(loss_weights).tolist()}),
         "mixture": {"weights": mixture.weights.tolist(), **spectrum, "centroid_gram": mixture.centroid_gram.tolist()},
     }
 

@@ -61,6 +61,29 @@ class Stieltjes(Labelled):
 
 
 @value_type
+class SGDStability:
+    """Whether minibatch SGD converges, and how far from the whole gradient its noise keeps it.
+
+    Args:
+        radius: spectral radius of what the noise of one step returns as noise later; SGD converges below 1.
+        largest_step: step size η below which it converges, at its batch.
+        smallest_batch: batch size over d above which it converges, at its step.
+        train_excess, test_excess: (K,) how much higher its losses are than those of the whole gradient as τ → ∞; NaN where it diverges.
+    """
+
+    radius: float
+    largest_step: float
+    smallest_batch: float
+    train_excess: Float[np.ndarray, " K"]
+    test_excess: Float[np.ndarray, " K"]
+
+    @property
+    def converges(self) -> bool:
+        """Whether the radius is below 1."""
+        return self.radius < 1
+
+
+@value_type
 class BulkTimes(Labelled):
     """Times read from the bulks of the spectrum (K classes), in units of τ; NaN where the support does not separate the bulks.
 

@@ -49,7 +49,8 @@ def allowed_imports(module: str) -> set[str]:
     """First names below rfdiff that a module may import ("theory", "curves", …; "" is the front door itself)."""
     top = module.split(".")[0]
     if top in VOCABULARY:
-        return set(VOCABULARY[: VOCABULARY.index(top)])
+        files = [top] if "." in module else []  # a package of the vocabulary imports its own files
+        return {*VOCABULARY[: VOCABULARY.index(top)], *files}
     extra: dict[str, set[str]] = {
         "files": {"files"},  # result types live in curves, so that files and figures need neither side
         "plots": {"plots", "files"},  # a figure is written like every other file: whole or not at all

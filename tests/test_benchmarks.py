@@ -102,6 +102,7 @@ def blocked(*banned: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_scaling_needs_no_command_line() -> None:
     """It runs where tyro, matfree, h5netcdf and what draws figures are missing; the blocker does block what is needed."""
     result = blocked("tyro", "matfree", "h5netcdf", "matplotlib", "chex", "flax")

@@ -215,7 +215,7 @@ def test_steps_rounded_to_the_same_time_are_read() -> None:
 @pytest.mark.parametrize("q", [0.0, 1.0, -0.5, 2.0, math.nan])
 def test_q_is_a_fraction(q: float) -> None:
     with pytest.raises(ValueError, match="^q: .*allowed: 0 < q < 1"):
-        times(curves([1, 2, 3], [0.9, 0.8, 0.7], [0.9, 0.8, 0.7]), q)
+        times(curves([1, 2, 3], [0.9, 0.8, 0.7], [0.9, 0.8, 0.7]), q=q)
 
 
 def test_grids_that_cannot_be_read() -> None:

@@ -1,6 +1,7 @@
 """Problems: validation, the TOML file, and their life as pytrees."""
 
 import math
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,44 @@ def test_toml_round_trip(draws: float, case_b: Problem, tmp_path: Path) -> None:
         assert same(back, problem) and back.noise_draws == draws
         assert type(back.noise_draws) is type(problem.noise_draws)
         assert back.to_toml() == problem.to_toml()
+
+
+def test_loss_weights_are_part_of_the_problem(tmp_path: Path) -> None:
+    problem, plain = Problem(**GOOD, loss_weights=[1 / 3, 2 / 3]), Problem(**GOOD)
+    path = tmp_path / "problem.toml"
+    path.write_text(problem.to_toml())
+    for back in (Problem.from_toml(path), pickle.loads(pickle.dumps(problem)), jax.tree.map(lambda leaf: leaf, problem)):
+        assert back.equals(problem) and not back.equals(plain)
+    assert "loss_weights=[0.333333, 0.666667]" in repr(problem)
+    assert "loss_weights" not in plain.to_dict() and "loss_weights" not in repr(plain)
+    np.testing.assert_array_equal(plain.training_weights, [0.7, 0.3])
+    np.testing.assert_array_equal(problem.training_weights, [1 / 3, 2 / 3])
+    moved = problem.with_mixture(MixtureLaw.isotropic([0.5, 0.5], [1.0, 1.0]))
+    np.testing.assert_array_equal(np.asarray(moved.loss_weights), problem.training_weights)
+
+
+def test_columns_of_classes_that_are_not_trained_on_do_not_count() -> None:
+    drawn = {**GOOD, "noise_draws": 2}
+    assert Problem(**drawn).columns_per_dimension == 6.0 == Problem(**drawn, loss_weights=[0.1, 0.9]).columns_per_dimension
+    assert Problem(**drawn, loss_weights=[1.0, 0.0]).columns_per_dimension == pytest.approx(4.2, rel=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([1.0], r"shape \(1,\); allowed: \(2,\), one for each class, or None"),
+        (0.5, r"shape \(\); allowed: \(2,\)"),
+        ([0.5, 0.6], r"\[0.5, 0.6\] sums to 1.1; allowed: a sum of 1"),
+        ([1.5, -0.5], r"\[1.5, -0.5\]; allowed: finite numbers >= 0 that sum to 1, or None"),
+        ([math.nan, 1.0], "allowed: finite numbers >= 0"),
+        (["a", "b"], "is not an array of numbers"),
+    ],
+)
+def test_loss_weights_are_checked(value: Any, message: str) -> None:
+    with pytest.raises(InputError, match=f"^loss_weights: .*{message}"):
+        Problem(**GOOD, loss_weights=value)
+    with pytest.raises(InputError, match="^loss_weights: "):
+        Problem.from_dict({**DOCUMENT, "loss_weights": value})
 
 
 def test_a_users_function_cannot_be_written() -> None:

@@ -22,10 +22,15 @@ from rfdiff.cli.options import (
 from rfdiff.curves import LearningCurves
 from rfdiff.errors import InputError
 from rfdiff.problem import Problem
-from rfdiff.rules import RULES, Ridge, Rule, RuleName, rule_of
+from rfdiff.rules import RULES, MinibatchSGD, Ridge, Rule, RuleName, rule_of
 from rfdiff.simulation.seed_batches import MOST_SEEDS
+from rfdiff.theory.input_checks import tolerance_allowed
 
-RULE_OPTIONS = {name: rule.arguments for name, rule in RULES.items()}
+RULE_OPTIONS = {name: rule.arguments for name, rule in RULES.items()}  # what each rule needs
+RULE_CHOICES = {name: tuple(rule.options) for name, rule in RULES.items()}  # what it may be given
+OPTION_NAMES = {"batch_per_dimension": "batch"}  # where the option is called otherwise than the number of the rule
+UNOFFERED = ("sampling",)
+RULE_FIELDS = tuple(dict.fromkeys(name for rule in RULES.values() for name in (*rule.arguments, *rule.options) if name not in UNOFFERED))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,9 +46,15 @@ class Curves(Output):
     rule: RuleName = "gradient-flow"
     """Training rule."""
     step_size: Number = None
-    """Step of gradient-descent and heavy-ball, in units of training time."""
+    """Step of gradient-descent, heavy-ball, nesterov and sgd, in units of training time."""
+    batch: Number = None
+    """Batch size of sgd over the dimension d."""
     momentum: Number = None
-    """Momentum of heavy-ball, at least 0 and below 1."""
+    """Momentum of heavy-ball, nesterov and sgd, at least 0 and below 1."""
+    weight_decay: Number = None
+    """Weight decay, added to every eigenvalue of U; goes with every rule but ridge."""
+    averaging: Number = None
+    """Exponential moving average of the weights: its time constant with gradient-flow, its decay per step (below 1) with steps."""
     penalties: Numbers = None
     """Penalties of ridge in any order, each > 0; they take the place of the training times."""
     q: float = 0.5
@@ -64,7 +75,7 @@ class Networks:
 
     d: int = 100
     """Dimension of the data; a network has psi_p d features and psi_n d training samples."""
-    seeds: int = 10
+    num_seeds: int = 10
     """Number of independent networks."""
     seed: int = 0
     """Random key; the same key gives the same networks."""
@@ -85,19 +96,25 @@ def training_rule(options: Curves) -> Rule:
     for name in ("taus", "penalties"):
         if getattr(options, name) == ():
             raise InputError(f"--{name}: given without a number; allowed: at least 3 numbers, or no --{name}")
-    for name in ("step_size", "momentum", "penalties"):
-        given, flag = getattr(options, name) is not None, f"--{name.replace('_', '-')}"
+    for name in RULE_FIELDS:
+        given, flag = given_number(options, name) is not None, f"--{OPTION_NAMES.get(name, name).replace('_', '-')}"
         if not given and name in RULE_OPTIONS[options.rule]:
             raise InputError(f"{flag}: missing; --rule {options.rule} needs it")
-        if given and name not in RULE_OPTIONS[options.rule]:
-            users = " and ".join(rule for rule, names in RULE_OPTIONS.items() if name in names)
+        if given and name not in (*RULE_OPTIONS[options.rule], *RULE_CHOICES[options.rule]):
+            users = " and ".join(rule for rule in RULES if name in (*RULE_OPTIONS[rule], *RULE_CHOICES[rule]))
             raise InputError(f"{flag}: not an option of --rule {options.rule}; it goes with {users}")
     if options.rule == "ridge" and options.taus:
         raise InputError("--taus: not an option of --rule ridge, whose penalties take the place of training times")
-    arguments = {name: getattr(options, name) for name in RULE_OPTIONS[options.rule]}
+    arguments = {name: given_number(options, name) for name in RULE_OPTIONS[options.rule]}
+    arguments |= {name: value for name in RULE_CHOICES[options.rule] if (value := given_number(options, name)) is not None}
     if "penalties" in arguments:
         arguments["penalties"] = sorted(arguments["penalties"], reverse=True)  # smaller ones stand for later times
     return rule_of(options.rule, **arguments)
+
+
+def given_number(options: Curves, name: str) -> Any:
+    """What the options say of a number of a rule; None where they do not."""
+    return getattr(options, OPTION_NAMES.get(name, name), None)
 
 
 def check_curves(options: Curves, problem: Problem, rule: Rule) -> None:
@@ -108,13 +125,19 @@ def check_curves(options: Curves, problem: Problem, rule: Rule) -> None:
     """
     check(options, points=between(options.points, 3, MOST_POINTS), q=fraction(options.q))
     if isinstance(options, Closed):
-        check(options, tolerance=(1e-9 <= options.tolerance <= 0.1, "1e-9 <= tolerance <= 0.1"))
+        check(options, tolerance=tolerance_allowed(options.tolerance))
     name = "penalties" if options.rule == "ridge" else "taus"
     count = len(getattr(options, name) or ()) if options.rule == "ridge" or options.taus else options.points
     if count < 3:
         raise InputError(f"--{name}: {count} given; allowed: at least 3, to read times from")
     if options.taus:
         rule.schedule(options.taus, problem.kappa)
+    if isinstance(rule, MinibatchSGD) and isinstance(options, Networks):
+        if not options.taus or np.isinf(options.taus[-1]):
+            what = "missing" if not options.taus else "inf"
+            raise InputError(f"--taus: {what}; --rule sgd trains networks step by step, up to the last of finite training times")
+        if options.solver not in ("auto", "exact"):
+            raise InputError(f"--solver: {options.solver}; allowed: auto with --rule sgd, which trains step by step")
 
 
 def check_networks(options: Networks, least_dimension: int, least_seeds: int, reason: str = "") -> None:
@@ -132,7 +155,7 @@ def check_networks(options: Networks, least_dimension: int, least_seeds: int, re
     check(
         options,
         d=dimension(options.d, least_dimension),
-        seeds=(least_seeds <= options.seeds <= MOST_SEEDS, f"{least_seeds} to {MOST_SEEDS}{reason}"),
+        num_seeds=(least_seeds <= options.num_seeds <= MOST_SEEDS, f"{least_seeds} to {MOST_SEEDS}{reason}"),
         seed=between(options.seed, 0, LARGEST_KEY),
     )
     if options.krylov_tolerance is not None:
@@ -164,9 +187,9 @@ def closed_curves(problem: Problem, taus: np.ndarray | None, rule: Rule, toleran
 def run_record(command: str, options: Curves) -> dict[str, Any]:
     """What a result file records of the command that made it; no paths."""
     record: dict[str, Any] = {"command": command, "rule": options.rule}
-    for name in ("step_size", "momentum", "tolerance", "d", "seeds", "krylov_tolerance"):
-        value = getattr(options, name, None)
-        if value is not None:
+    for name in (*RULE_FIELDS, "tolerance", "d", "num_seeds", "krylov_tolerance"):
+        value = given_number(options, name)
+        if value is not None and name != "penalties":
             record[name] = value
     if options.penalties:
         record["penalties"] = ", ".join(repr(value) for value in options.penalties)

@@ -9,7 +9,7 @@ from rfdiff import plots
 from rfdiff.agreement import Agreement, assess
 from rfdiff.class_times import TIME_NAMES, readings, times
 from rfdiff.cli.command import AGREE, DISAGREE, NOT_COMPUTED
-from rfdiff.cli.folder import Files, check_drawing, drawn, redraw_folder, write_figures
+from rfdiff.cli.folder import Files, check_drawing, drawn, loss_weight_lines, redraw_folder, write_figures
 from rfdiff.cli.options import Drawing, Redrawing, check, fraction
 from rfdiff.cli.tables import Cell, Table, measured, words
 from rfdiff.cli.terminal import report
@@ -39,7 +39,7 @@ def show(result: result_file.Result, out: Path, q: float, drawing: Drawing, repl
         agreement = assess(result.theory, result.simulation, result.smaller)
     predicted = result.theory if result.covering is None else result.covering  # times do not depend on the times shown
     reference = predicted if predicted is not None else result.simulation
-    marked = None if reference is None else times(reference, q)
+    marked = None if reference is None else times(reference, q=q)
     both = [curves for curves in (result.theory, result.simulation) if curves is not None]
     figures = drawn(drawing, "curves", functools.partial(plots.curves, *both, times=marked), CURVE_PANELS)
     spectra = [one for one in (result.spectrum, None if result.simulation is None else result.simulation.spectrum) if one is not None]
@@ -54,7 +54,7 @@ def show(result: result_file.Result, out: Path, q: float, drawing: Drawing, repl
         asked = result.metadata.get("tolerance")
         notes += error_lines(result.theory, asked if isinstance(asked, float) else None)
     verdict = verdict_lines(agreement) if agreement is not None else []
-    report([table], drawing.table, [*notes, *verdict, *missing, f"in {out}: {', '.join(names)}"])
+    report([table], drawing.table, [*loss_weight_lines(result.problem), *notes, *verdict, *missing, f"in {out}: {', '.join(names)}"])
     if missing:
         return NOT_COMPUTED
     return AGREE if agreement is None or agreement.agrees else DISAGREE
@@ -103,7 +103,7 @@ def times_table(
     for c in range(sides[0][1].num_classes if sides else 0):
         label = str(c) if class_names is None else class_names[c]
         for name, curves, (values, errors) in sides:
-            read, weight = times(curves, q), float(np.asarray(curves.weights)[c])
+            read, weight = times(curves, q=q), float(np.asarray(curves.weights)[c])
             cells = [measured(value, error) for value, error in zip(values[:, c], errors[:, c], strict=True)]
             for j, time in enumerate(TIME_NAMES):
                 if np.isnan(values[j, c]):

@@ -10,6 +10,7 @@ from typing import Any
 from rfdiff import plots
 from rfdiff.cli.options import Drawing, Redrawing
 from rfdiff.errors import InputError
+from rfdiff.files.dataset_file import load_dataset
 from rfdiff.files.lock import locked
 from rfdiff.plots.style import SIZES, NotebookFigure
 from rfdiff.problem import Problem
@@ -81,6 +82,21 @@ def redraw_folder(options: Redrawing, files: Files) -> Path:
     return out
 
 
+def redraw_dataset(options: Redrawing, files: Files, show: Callable[..., int | None]) -> int:
+    """Print the tables of a dataset's file and draw its figures again.
+
+    Returns:
+        What `show` returns, or exit status 0.
+
+    Raises:
+        InputError: a damaged file, or existing figures in another folder than that of the file.
+        OSError: the folder cannot be written to.
+    """
+    dataset = load_dataset(options.file)
+    check_drawing(options, dataset.sizes["class"])
+    return show(dataset, redraw_folder(options, files), options, replace=False) or 0
+
+
 def check_drawing(drawing: Drawing, num_classes: int) -> None:
     """Refuse sizes and names of classes that figures do not take, before anything is computed.
 
@@ -129,6 +145,19 @@ def write_figures(out: Path, files: Files, figures: Mapping[str, NotebookFigure]
     for name, figure in zip(names, figures.values(), strict=True):
         plots.save_figure(figure, out / name)
     return [*[files.data] * (out / files.data).exists(), *names]
+
+
+def loss_weight_lines(problem: Problem) -> list[str]:
+    """A line on the weights of the classes in the training loss, where they are not the class fractions."""
+    if problem.loss_weights is None:
+        return []
+    numbers = (", ".join(f"{value:.4g}" for value in values) for values in (problem.loss_weights, problem.mixture.weights))
+    return ["weights of the classes in the training loss: {}; class fractions: {}".format(*numbers)]
+
+
+def loss_weight_lines_of(attributes: Mapping[str, Any]) -> list[str]:
+    """The same for the attributes of a dataset that holds its problem as text."""
+    return loss_weight_lines(Problem.from_text(str(attributes["problem"]))) if "problem" in attributes else []
 
 
 def read_problem(path: Path) -> Problem:

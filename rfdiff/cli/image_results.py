@@ -8,11 +8,10 @@ import xarray as xr
 
 from rfdiff import plots
 from rfdiff.class_times import ClassTimes
-from rfdiff.cli.folder import Files, check_drawing, drawn, redraw_folder, write_figures
+from rfdiff.cli.folder import Files, drawn, redraw_dataset, write_figures
 from rfdiff.cli.options import Drawing, Redrawing
 from rfdiff.cli.tables import Cell, Table, integer, measured, shown, words
 from rfdiff.cli.terminal import report
-from rfdiff.files.dataset_file import load_dataset
 from rfdiff.images.readout import CONTENT, FILE, READINGS, class_times, steps_of, times_of
 
 GOOD = 0.9  # below this accuracy the table says that the classifier is weak
@@ -76,13 +75,5 @@ def show(dataset: xr.Dataset, out: Path, drawing: Drawing, replace: bool) -> Non
 
 
 def redraw(options: Redrawing) -> int:
-    """Print the table of an evaluation.nc and draw its figures again.
-
-    Raises:
-        InputError: a damaged file, or figures in another folder than that of the file.
-        OSError: the folder cannot be written to.
-    """
-    dataset = load_dataset(options.file)
-    check_drawing(options, dataset.sizes["class"])
-    show(dataset, redraw_folder(options, FILES), options, replace=False)
-    return 0
+    """Print the table of an evaluation.nc and draw its figures again, as `redraw_dataset`."""
+    return redraw_dataset(options, FILES, show)

@@ -17,13 +17,14 @@ PROBLEM = """\
 # simulation takes d on the command line.
 #
 #   rfdiff predict FILE                       learning curves and spectrum in closed form
-#   rfdiff compare FILE --d 100 --seeds 10    the same and real networks, and whether they agree
+#   rfdiff compare FILE --d 100 --num-seeds 10    the same and real networks, and whether they agree
 
 activation = "tanh" # tanh, erf, relu, softplus, gelu or sin
 t = 0.1             # diffusion time > 0: a sample becomes exp(-t) x + sqrt(1 - exp(-2t)) noise
 psi_p = 4.0         # features per dimension, p/d
 psi_n = 3.0         # training samples per dimension, n/d, all classes together
 noise_draws = inf   # noise draws for each sample: an integer >= 1, or inf for the exact average over the noise
+# loss_weights = [0.5, 0.5] # weights of the classes in the training loss, summing to 1; without this line the class fractions
 
 [mixture]
 weights = [0.7, 0.3] # class fractions, summing to 1

@@ -26,7 +26,7 @@ class Ensembles:
         problem: the question.
         taus: (T,) training times; None for ridge.
         rule: the training rule.
-        seeds: number of networks at each dimension.
+        num_seeds: number of networks at each dimension.
         dtype: floating type.
         solvers: the solver at each dimension.
         tolerance: of a Krylov space; None for its default.
@@ -36,7 +36,7 @@ class Ensembles:
     problem: Problem
     taus: np.ndarray | None
     rule: Rule
-    seeds: int
+    num_seeds: int
     dtype: str
     solvers: dict[int, str]
     tolerance: float | None
@@ -54,19 +54,19 @@ class Ensembles:
             KeyboardInterrupt: with a sentence on what is stored.
         """
         folder = self.folder(d, key)
-        batches = {r: batch for r in range(self.seeds) if (batch := kept_seeds.load_seed(folder, r)) is not None}
+        batches = {r: batch for r in range(self.num_seeds) if (batch := kept_seeds.load_seed(folder, r)) is not None}
         options: dict[str, Any] = {"rule": self.rule, "dtype": self.dtype, "solver": self.solvers[d], "tolerance": self.tolerance}
         try:
-            with progress(f"simulation at d = {d}", self.seeds, len(batches)) as advance:
-                for r in range(self.seeds):
+            with progress(f"simulation at d = {d}", self.num_seeds, len(batches)) as advance:
+                for r in range(self.num_seeds):
                     if r not in batches:
                         batches[r] = simulation.run_seeds(self.problem, self.taus, d=d, key=key, seeds=[r], **options)
                         kept_seeds.save_seed(folder, batches[r])
                         advance(1)
         except KeyboardInterrupt as stop:
-            count = sum(kept_seeds.holds(folder, r) for r in range(self.seeds))  # what is on disk: the signal may fall anywhere
-            raise KeyboardInterrupt(f"{count} of {self.seeds} seeds at d = {d} are kept, the same command resumes from them") from stop
-        return simulation.summarize([batches[r] for r in range(self.seeds)])
+            count = sum(kept_seeds.holds(folder, r) for r in range(self.num_seeds))  # what is on disk: the signal may fall anywhere
+            raise KeyboardInterrupt(f"{count} of {self.num_seeds} seeds at d = {d} are kept, the same command resumes from them") from stop
+        return simulation.summarize([batches[r] for r in range(self.num_seeds)])
 
 
 def solvers_for(problem: Problem, options: Any, dimensions: tuple[int, ...]) -> dict[int, str]:
@@ -85,8 +85,10 @@ def solvers_for(problem: Problem, options: Any, dimensions: tuple[int, ...]) -> 
     num_times = len(curves.taus or curves.penalties or ()) or curves.points
     dtype = floating_type(networks.dtype)
     solver = None if networks.solver == "auto" else networks.solver
+    if curves.rule == "sgd":
+        return dict.fromkeys(dimensions, "exact")  # trained step by step, which needs no more memory than this
     return {
-        d: simulation.fitting_solver(problem, d=d, num_times=num_times, num_seeds=networks.seeds, dtype=dtype, solver=solver)
+        d: simulation.fitting_solver(problem, d=d, num_times=num_times, num_seeds=networks.num_seeds, dtype=dtype, solver=solver)
         for d in dimensions
     }
 
@@ -94,4 +96,4 @@ def solvers_for(problem: Problem, options: Any, dimensions: tuple[int, ...]) -> 
 def ensembles(problem: Problem, taus: np.ndarray | None, rule: Rule, options: Any, solvers: dict[int, str]) -> Ensembles:
     """The networks that the options of simulate or compare describe."""
     dtype = floating_type(options.dtype)
-    return Ensembles(problem, taus, rule, options.seeds, dtype, solvers, options.krylov_tolerance, options.out)
+    return Ensembles(problem, taus, rule, options.num_seeds, dtype, solvers, options.krylov_tolerance, options.out)

@@ -87,7 +87,7 @@ def _check_words(words: Sequence[str], kinds: type, prog: str) -> None:
     Raises:
         UsageError: naming the option.
     """
-    names = {f"--{name.replace('_', '-')}" for name in _fields(kinds)} | {"--help", "--num-seeds"}
+    names = {f"--{name.replace('_', '-')}" for name in _fields(kinds)} | {"--help"}
     option = prog
     for word in words:
         if word.startswith("--") and len(word) > 2:

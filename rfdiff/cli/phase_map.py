@@ -15,7 +15,16 @@ import xarray as xr
 from rfdiff import plots, theory
 from rfdiff.class_times import TIME_NAMES, ClassTimes, stacked
 from rfdiff.cli.command import AGREE, NOT_COMPUTED, Command
-from rfdiff.cli.folder import Files, check_drawing, drawn, read_problem, redraw_folder, results_folder, write_figures
+from rfdiff.cli.folder import (
+    Files,
+    check_drawing,
+    drawn,
+    loss_weight_lines_of,
+    read_problem,
+    redraw_folder,
+    results_folder,
+    write_figures,
+)
 from rfdiff.cli.options import ClassPair, Drawing, Output, ProblemFile, Quantity, Redrawing, check, fraction
 from rfdiff.cli.tables import Cell, Table, integer, measured, shown, words
 from rfdiff.cli.terminal import report, say_cost
@@ -26,6 +35,7 @@ from rfdiff.parameters import get_parameter, meaning
 from rfdiff.plots.style import NotebookFigure
 from rfdiff.problem import Problem
 from rfdiff.progress import progress
+from rfdiff.theory.input_checks import tolerance_allowed
 from rfdiff.theory.maps import MOST_CELLS, cells_in, problem_at
 from rfdiff.theory_results import TIE
 
@@ -35,6 +45,7 @@ MOST_VALUES = 10_000
 
 Axis = Annotated[tuple[str, float, float, int], tyro.conf.arg(metavar="NAME LOW HIGH NUM")]
 Scale = Literal["auto", "log", "linear"]
+SHARES = ("weight_", "loss_weight_")  # numbers between 0 and 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,12 +55,13 @@ class PhaseMap(Output):
     problem: ProblemFile
     """Problem file; it holds everything that the axes do not vary."""
     x: Axis = ("variance_ratio", 0.25, 4.0, 33)
-    """Horizontal axis: t, psi_p, psi_n, weight_C (the other classes keep their proportions), variance_C, variance_ratio (of class 0 over
+    """Horizontal axis: t, psi_p, psi_n, weight_C (the other classes keep their proportions), samples_C (of class C over d; the other
+    classes keep theirs), loss_weight_C (weight of class C in the training loss), variance_C, variance_ratio (of class 0 over
     class 1, whose variance stays fixed) or centroid_norm_C (squared norm over d; directions stay fixed). C is the number of a class."""
     y: Axis = ("weight_0", 0.1, 0.9, 33)
     """Vertical axis, with the same names."""
     x_scale: Scale = "auto"
-    """Spacing of the horizontal axis; auto is linear for class fractions and logarithmic for everything else."""
+    """Spacing of the horizontal axis; auto is linear for class fractions and loss weights and logarithmic for everything else."""
     y_scale: Scale = "auto"
     """Spacing of the vertical axis."""
     quantity: Quantity = "all"
@@ -74,7 +86,7 @@ def run(options: PhaseMap) -> int:
         KeyboardInterrupt: with a sentence on what is kept.
     """
     start = time.monotonic()
-    check(options, q=fraction(options.q), tolerance=(1e-9 <= options.tolerance <= 0.1, "1e-9 <= tolerance <= 0.1"))
+    check(options, q=fraction(options.q), tolerance=tolerance_allowed(options.tolerance))
     problem = read_problem(options.problem)
     axes, scales = axes_of(problem, options)
     pair = pair_of(options.pair, problem.num_classes)
@@ -118,8 +130,9 @@ def axes_of(problem: Problem, options: PhaseMap) -> tuple[dict[str, np.ndarray],
             raise InputError(f"--{option}: {str(err).removeprefix('parameter: ')}") from err
         if name in axes:
             raise InputError(f"--y: {name}, as --x; allowed: another number of the problem")
-        spacing = ("linear" if name.startswith("weight_") else "log") if scale == "auto" else scale
-        least, most = (0.0, 1.0) if name.startswith("weight_") else (0.0, math.inf)
+        share = name.startswith(SHARES)
+        spacing = ("linear" if share else "log") if scale == "auto" else scale
+        least, most = (0.0, 1.0) if share else (0.0, math.inf)
         if not least < low < high < most:
             raise InputError(f"--{option}: {name} from {low:g} to {high:g}; allowed: {least:g} < LOW < HIGH < {most:g}")
         if not 2 <= num <= MOST_VALUES:
@@ -183,7 +196,7 @@ def show(dataset: xr.Dataset, out: Path, quantity: str, pair: tuple[int, int], d
         figures |= drawn(drawing, f"phase_map_{name}", functools.partial(plots.phase_map, result, name, classes=pair))
     names = write_figures(out, FILES, figures, drawing, replace)
     table, head = order_table(dataset, pair, drawing.classes)
-    report([table], drawing.table, [f"in {out}: {', '.join(names)}"], head)
+    report([table], drawing.table, [*loss_weight_lines_of(dataset.attrs), f"in {out}: {', '.join(names)}"], head)
     return AGREE if converged_cells(dataset).any() else NOT_COMPUTED
 
 
@@ -280,7 +293,7 @@ def _check_variable(problem: Problem, name: str) -> None:
     if zero:
         raise InputError(f"parameter: {name} of a problem in which the variance of class {zero[0]} is 0; allowed: where both are > 0")
     present = get_parameter(problem, name)
-    if not present > 0:
+    if not present > 0 and not name.startswith("loss_weight_"):
         raise InputError(f"parameter: {name} is {present:g} in the problem and cannot be scaled; allowed: a problem where it is > 0")
 
 

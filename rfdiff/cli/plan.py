@@ -19,7 +19,7 @@ class Plan(Printing):
     """Problem file; experiments/problem.toml is a commented example."""
     d: int = 100
     """Dimension of the data; a network has psi_p d features and psi_n d training samples."""
-    seeds: int = 10
+    num_seeds: int = 10
     """Number of independent networks."""
     points: int = 80
     """Number of training times."""
@@ -36,11 +36,11 @@ def run(options: Plan) -> int:
     check(
         options,
         d=dimension(options.d),
-        seeds=between(options.seeds, 1, MOST_SEEDS),
+        num_seeds=between(options.num_seeds, 1, MOST_SEEDS),
         points=between(options.points, 3, MOST_POINTS),
     )
     plan = simulation.plan(
-        read_problem(options.problem), d=options.d, num_times=options.points, num_seeds=options.seeds, dtype=options.dtype
+        read_problem(options.problem), d=options.d, num_times=options.points, num_seeds=options.num_seeds, dtype=options.dtype
     )
     memory = "unknown" if plan.available is None else f"{plan.available / 2**30:.3g} GiB"
     head = (

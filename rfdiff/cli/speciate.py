@@ -16,12 +16,21 @@ from rfdiff.backward.samplers import chunk_of
 from rfdiff.backward.speciation_agreement import SpeciationVerdict, speciation_verdict
 from rfdiff.backward.speciation_study import CONTENT
 from rfdiff.cli.command import AGREE, DISAGREE, Command
-from rfdiff.cli.folder import Files, check_drawing, drawn, read_problem, redraw_folder, results_folder, write_figures
+from rfdiff.cli.folder import (
+    Files,
+    check_drawing,
+    drawn,
+    loss_weight_lines_of,
+    read_problem,
+    redraw_dataset,
+    results_folder,
+    write_figures,
+)
 from rfdiff.cli.options import LARGEST_KEY, Drawing, Flag, Output, ProblemFile, Redrawing, between, check
 from rfdiff.cli.tables import Cell, Table, measured, shown, words
 from rfdiff.cli.terminal import report, say_cost
 from rfdiff.files import kept_parts
-from rfdiff.files.dataset_file import load_dataset, save_dataset
+from rfdiff.files.dataset_file import save_dataset
 from rfdiff.mixture import GaussianMixture
 from rfdiff.progress import reporting
 
@@ -92,18 +101,8 @@ def run(options: Speciate) -> int:
 
 
 def redraw(options: Redrawing) -> int:
-    """Print the table of a speciation.nc and draw its figures again.
-
-    Returns:
-        The exit status: 0, or 1 where the measurement does not confirm the closed form.
-
-    Raises:
-        InputError: a damaged file, or existing figures in another folder than that of the file.
-        OSError: the folder cannot be written to.
-    """
-    dataset = load_dataset(options.file)
-    check_drawing(options, dataset.sizes["class"])
-    return show(dataset, redraw_folder(options, FILES), options, replace=False)
+    """Print the table of a speciation.nc and draw its figures again, as `redraw_dataset`; status 1 where it does not confirm the theory."""
+    return redraw_dataset(options, FILES, show)
 
 
 def show(dataset: xr.Dataset, out: Path, drawing: Drawing, replace: bool) -> int:
@@ -122,6 +121,7 @@ def head_lines(dataset: xr.Dataset) -> list[str]:
     return [
         f"backward process of the exact score at d = {dataset.attrs['d']}, {dataset.attrs['trajectories']} trajectories for each point",
         f"classical estimate, half the logarithm of the largest eigenvalue: {dataset.attrs['classical_time']:.4g}",
+        *[f"{line}, which the exact score is of" for line in loss_weight_lines_of(dataset.attrs)],
         *_steps_note(dataset, speciation_verdict(dataset).compared["uturn"].systematic),
     ]
 

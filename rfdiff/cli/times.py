@@ -14,14 +14,24 @@ from rfdiff import plots, theory
 from rfdiff.class_times import TIME_NAMES, ClassTimes, stacked, times
 from rfdiff.cli.command import AGREE, NOT_COMPUTED, Command
 from rfdiff.cli.curve_results import error_lines, missing_losses
-from rfdiff.cli.folder import Files, check_drawing, drawn, read_problem, redraw_folder, results_folder, write_figures
+from rfdiff.cli.folder import (
+    Files,
+    check_drawing,
+    drawn,
+    loss_weight_lines_of,
+    read_problem,
+    redraw_dataset,
+    results_folder,
+    write_figures,
+)
 from rfdiff.cli.options import MOST_POINTS, Drawing, Flag, Output, ProblemFile, Redrawing, check, fraction
 from rfdiff.cli.tables import Cell, Table, measured, shown, words
 from rfdiff.cli.terminal import note, report, say_cost
 from rfdiff.curves import LearningCurves, Spectrum
 from rfdiff.errors import InputError
-from rfdiff.files.dataset_file import load_dataset, save_dataset
+from rfdiff.files.dataset_file import save_dataset
 from rfdiff.problem import Problem
+from rfdiff.theory.input_checks import tolerance_allowed
 
 CONTENT = "class-wise times"
 PANELS = ("curves", "spectrum")
@@ -61,10 +71,10 @@ def run(options: Times) -> int:
         options,
         q=fraction(options.q),
         points=(20 <= options.points <= MOST_POINTS, f"20 to {MOST_POINTS}"),
-        tolerance=(1e-9 <= options.tolerance <= 0.1, "1e-9 <= tolerance <= 0.1"),
+        tolerance=tolerance_allowed(options.tolerance),
     )
     problem = read_problem(options.problem)
-    if options.sensitivity and problem.psi_p == problem.psi_n * problem.noise_draws:
+    if options.sensitivity and problem.psi_p == problem.columns_per_dimension:
         raise InputError(f"--sensitivity: psi_p = {problem.psi_p:g} = psi_n m, where the curves have no limit; allowed: psi_p != psi_n m")
     check_drawing(options, problem.num_classes)
     with results_folder(options.out, FILES, options.overwrite):
@@ -72,7 +82,7 @@ def run(options: Times) -> int:
         curves, covering = theory.covering_curves(problem, theory.time_grid(problem, num=options.points), tolerance=options.tolerance)
         spectrum = theory.spectrum(problem)
         sensitivity = theory.sensitivity(problem, q=options.q) if options.sensitivity else None
-        dataset = labelled(problem, curves, spectrum, times(covering, options.q), sensitivity)
+        dataset = labelled(problem, curves, spectrum, times(covering, q=options.q), sensitivity)
         dataset = dataset.assign_attrs(command="times", tolerance=options.tolerance, seconds=round(time.monotonic() - start, 1))
         save_dataset(dataset, options.out / FILES.data)
         status = show(dataset, options.out, options, replace=True)
@@ -81,15 +91,8 @@ def run(options: Times) -> int:
 
 
 def redraw(options: Redrawing) -> int:
-    """Print the table of a times.nc and draw its figure again.
-
-    Raises:
-        InputError: a damaged file, or an existing figure in another folder than that of the file.
-        OSError: the folder cannot be written to.
-    """
-    dataset = load_dataset(options.file)
-    check_drawing(options, dataset.sizes["class"])
-    return show(dataset, redraw_folder(options, FILES), options, replace=False)
+    """Print the table of a times.nc and draw its figure again, as `redraw_dataset`."""
+    return redraw_dataset(options, FILES, show)
 
 
 def labelled(
@@ -130,7 +133,7 @@ def show(dataset: xr.Dataset, out: Path, drawing: Drawing, replace: bool) -> int
     """
     results = results_of(dataset)
     names = write_figures(out, FILES, drawn(drawing, "times", functools.partial(plots.times, *results), PANELS), drawing, replace)
-    notes = [] if dataset.separated else [NOT_SEPARATED]
+    notes = [*loss_weight_lines_of(dataset.attrs), *([] if dataset.separated else [NOT_SEPARATED])]
     notes += error_lines(results[0], dataset.attrs.get("tolerance"))
     missing = missing_losses(results[0])
     report(

@@ -110,4 +110,8 @@ def _source(network: TrainedNetwork, index: int) -> Score:
         return network.score(index)
     law = network.mixture.noised
     name = REFERENCES[index - len(network.taus)]
-    return EmpiricalScore(network.samples) if name == "empirical score" else jax.tree_util.Partial(type(law).score, law)
+    return (
+        EmpiricalScore(network.samples, network.sample_weights)
+        if name == "empirical score"
+        else jax.tree_util.Partial(type(law).score, law)
+    )

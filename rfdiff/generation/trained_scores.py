@@ -63,20 +63,24 @@ class GridScore:
 
 @value_type
 class EmpiricalScore:
-    """Exact score of the training set itself, (1/n) Σ_i δ(x - x_i) noised to t: what memorises all of it.
+    """Exact score of the training set itself, (1/n) Σ_i w_i δ(x - x_i) noised to t: what memorises all of it.
 
     Args:
         samples: (n, d) training samples.
+        weights: (n,) weights w_i of the samples in the training loss; None where all weigh 1.
     """
 
     samples: Float[ArrayLike, "n d"]
+    weights: Float[ArrayLike, " n"] | None = None
 
     def __call__(self, x: Float[Array, " d"], t: ArrayLike) -> Float[Array, " d"]:
         """Score (d,) at a point x (d,)."""
         samples = jnp.asarray(self.samples, x.dtype)
         delta, scale = noise_variance(jnp.asarray(t, x.dtype)), signal_scale(jnp.asarray(t, x.dtype))
-        overlap = product(samples, x) - scale * jnp.sum(samples**2, axis=1) / 2
-        return (scale * product(jax.nn.softmax(scale * overlap / delta), samples) - x) / delta
+        logits = scale * (product(samples, x) - scale * jnp.sum(samples**2, axis=1) / 2) / delta
+        if self.weights is not None:
+            logits = logits + jnp.log(jnp.asarray(self.weights, x.dtype))
+        return (scale * product(jax.nn.softmax(logits), samples) - x) / delta
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +91,7 @@ class TrainedNetwork:
         mixture: law of the data, in dimension d.
         samples: (n, d) training samples in class order.
         labels: (n,) their classes.
+        sample_weights: (n,) their weights in the training loss; None where all weigh 1.
         first_layer: (p, d) W.
         readouts: (T, G, d, p) A(τ; t)/√p.
         taus: (T,) training times τ.
@@ -98,6 +103,7 @@ class TrainedNetwork:
     mixture: GaussianMixture
     samples: Float[np.ndarray, "n d"]
     labels: Int[np.ndarray, " n"]
+    sample_weights: Float[np.ndarray, " n"] | None
     first_layer: Float[np.ndarray, "p d"]
     readouts: Float[np.ndarray, "T G d p"]
     taus: Float[np.ndarray, " T"]
@@ -154,7 +160,9 @@ def train(
             if progress is not None:
                 progress(min(start + chunk, len(grid)), len(grid))
         labels = np.repeat(np.arange(len(sizes.counts)), sizes.counts)
-        return TrainedNetwork(mixture, np.asarray(x), labels, np.asarray(W), readouts, taus, grid, problem.activation, name)
+        return TrainedNetwork(
+            mixture, np.asarray(x), labels, sizes.sample_weights, np.asarray(W), readouts, taus, grid, problem.activation, name
+        )
 
 
 def check_memory(sizes: Sizes, dtype: str, num_taus: int, num_times: int) -> None:
@@ -186,7 +194,7 @@ def _readouts(
 ) -> tuple[Float[Array, "G T d p"], Float[Array, " G"]]:
     """A(τ; t)/√p (G, T, d, p) and the truncation (G,) of the averages, one t after another: one U is held at a time."""
     sizes, dtype = layout.sizes, W.dtype
-    shares = [np.asarray(count / sizes.n, dtype) for count in sizes.counts]
+    shares = [np.asarray(share, dtype) for share in sizes.shares]
 
     def at(t: jax.Array) -> tuple[jax.Array, jax.Array]:
         if sizes.draws is None:

@@ -11,6 +11,7 @@ from rfdiff.diffusion import log_snr
 from rfdiff.errors import InputError
 from rfdiff.images.architecture import Architecture
 from rfdiff.images.protocol import Protocol
+from rfdiff.problem import checked_loss_weights
 from rfdiff.rules import log_spaced
 from rfdiff.value_types import as_integer, as_number
 
@@ -57,7 +58,10 @@ class Settings:
         protocol: its images.
         architecture: its network.
         steps: number of training steps; a run may go on to more later.
-        batch: images of a step; batches walk through a random order of the training images, drawn anew when it is used up.
+        batch: images of a step.
+        loss_weights: K weights ω_c ≥ 0 of the classes in the training loss, summing to 1; None for the fractions of the images n_c/n.
+        sampling: "weighted": batches walk through a random order of the training images, drawn anew when it is used up, and the losses of
+            class c are multiplied by ω_c n/n_c. "balanced": images with replacement, of class c with probability ω_c.
         optimizer: "adam", or "sgd" with momentum.
         learning_rate: constant.
         momentum: of sgd.
@@ -78,6 +82,8 @@ class Settings:
     architecture: Architecture = dataclasses.field(default_factory=Architecture)
     steps: int = 20_000
     batch: int = 128
+    loss_weights: tuple[float, ...] | None = None
+    sampling: Literal["weighted", "balanced"] = "weighted"
     optimizer: Literal["adam", "sgd"] = "adam"
     learning_rate: float = 1e-3
     momentum: float = 0.9
@@ -103,9 +109,13 @@ class Settings:
         )
         for name, least, most in limits:
             object.__setattr__(self, name, as_integer(name, getattr(self, name), least, most))
-        for name, allowed in (("optimizer", ("adam", "sgd")), ("dtype", ("float32", "bfloat16"))):
+        choices = {"optimizer": ("adam", "sgd"), "dtype": ("float32", "bfloat16"), "sampling": ("weighted", "balanced")}
+        for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name}: {getattr(self, name)!r}; allowed: {' or '.join(allowed)}")
+        if self.loss_weights is not None:
+            checked = checked_loss_weights(self.loss_weights, self.protocol.num_classes)
+            object.__setattr__(self, "loss_weights", tuple(checked.tolist()))
         if not 0 < as_number(self.learning_rate) < np.inf:
             raise InputError(f"learning_rate: {self.learning_rate!r}; allowed: a finite number > 0")
         if not 0 <= as_number(self.momentum) < 1:
@@ -114,6 +124,14 @@ class Settings:
             raise InputError(f"t: {self.t!r}; allowed: a diffusion time, 0.0001 to 10")
         if len(self.log_snr) != 2 or not -20 <= self.log_snr[0] < self.log_snr[1] <= 20:
             raise InputError(f"log_snr: {self.log_snr}; allowed: two increasing numbers, -20 to 20")
+
+    @property
+    def image_weights(self) -> tuple[float, ...] | None:
+        """K weights ω_c n/n_c of an image of each class in the training loss; None where all weigh 1."""
+        if self.loss_weights is None:
+            return None
+        total, counts = sum(self.protocol.counts), self.protocol.counts
+        return tuple(weight * total / count for weight, count in zip(self.loss_weights, counts, strict=True))
 
     def measured_log_snrs(self) -> Float[np.ndarray, " T"]:
         """(T,) log-SNRs λ = log(e^{-2t}/Δ) at which losses are measured, ascending: that of t alone, or the grid."""

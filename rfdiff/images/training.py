@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax  # type: ignore[import-untyped]
 import xarray as xr
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from rfdiff.diffusion import log_snr, time_at_log_snr
 from rfdiff.errors import InputError
@@ -53,21 +53,30 @@ class State(NamedTuple):
 
 
 class Recipe(NamedTuple):
-    """The fields of `Settings` that the program of a training step is made from."""
+    """What of `Settings` the program of a training step is made from; `groups` where the images do not all weigh the same, else ()."""
 
     architecture: Architecture
     batch: int
+    sampling: str
     optimizer: str
     learning_rate: float
     momentum: float
     t: float | None
     log_snr: tuple[float, float]
     dtype: str
+    groups: tuple[tuple[int, float], ...] = ()  # class after class, the number of images and the weight of each in the loss
+
+    @property
+    def weights(self) -> Float[np.ndarray, " n"] | None:
+        """(n,) weights of the images in the loss, of mean 1; None where all weigh 1."""
+        return np.repeat([weight for _, weight in self.groups], [count for count, _ in self.groups]) if self.groups else None
 
 
 def recipe_of(settings: Settings) -> Recipe:
     """What the program of a run's steps is made from."""
-    return Recipe(**{name: getattr(settings, name) for name in Recipe._fields})
+    weights = settings.image_weights
+    groups = () if weights is None else tuple(zip(settings.protocol.counts, weights, strict=True))
+    return Recipe(**{name: getattr(settings, name) for name in Recipe._fields if name != "groups"}, groups=groups)
 
 
 def optimizer_of(recipe: Recipe) -> optax.GradientTransformation:
@@ -99,9 +108,8 @@ def training_step(recipe: Recipe, devices: Devices) -> Callable[[State, jax.Arra
     def step(state: State, images: jax.Array, seed: jax.Array) -> State:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         order_key, level_key, noise_key = jax.random.split(key, 3)
-        place = state.step % (len(images) // batch)  # what an order leaves over is in the next one
-        order = jax.lax.cond(place == 0, lambda old: jax.random.permutation(order_key, old), lambda old: old, state.order)
-        x0 = devices.split(images[jax.lax.dynamic_slice(order, (place * batch,), (batch,))])
+        order, chosen = _chosen(state, order_key, recipe, len(images))
+        x0 = devices.split(images[chosen])
         if recipe.t is None:  # stratified over the range: one number in each of `batch` equal parts
             parts = (jnp.arange(batch) + jax.random.uniform(level_key, (batch,))) / batch
             levels = low + (high - low) * parts
@@ -110,12 +118,25 @@ def training_step(recipe: Recipe, devices: Devices) -> Callable[[State, jax.Arra
         noise = jax.random.normal(noise_key, x0.shape)
 
         def loss(parameters: PyTree) -> jax.Array:
-            return jnp.mean((noise_estimate(network, parameters, noised(x0, levels, noise), levels) - noise) ** 2)
+            squares = (noise_estimate(network, parameters, noised(x0, levels, noise), levels) - noise) ** 2
+            if recipe.weights is None or recipe.sampling == "balanced":  # balanced batches hold the classes as they weigh
+                return jnp.mean(squares)
+            return jnp.mean(devices.split(jnp.asarray(recipe.weights, squares.dtype)[chosen]) * jnp.mean(squares, axis=(1, 2)))
 
         updates, own = optimizer.update(jax.grad(loss)(state.parameters), state.optimizer, state.parameters)
         return State(state.step + 1, optax.apply_updates(state.parameters, updates), own, order)
 
     return step
+
+
+def _chosen(state: State, key: jax.Array, recipe: Recipe, total: int) -> tuple[jax.Array | np.ndarray, jax.Array]:
+    """The order of the images, and the numbers (batch,) of those of this step."""
+    if recipe.sampling == "balanced":
+        probabilities = None if recipe.weights is None else jnp.asarray(recipe.weights / total, jnp.float32)
+        return state.order, jax.random.choice(key, total, (recipe.batch,), p=probabilities)
+    place = state.step % (total // recipe.batch)  # what an order leaves over is in the next one
+    order = jax.lax.cond(place == 0, lambda old: jax.random.permutation(key, old), lambda old: old, state.order)
+    return order, jax.lax.dynamic_slice(order, (place * recipe.batch,), (recipe.batch,))
 
 
 def train(settings: Settings, images: ImageSet, folder: Path, devices: Devices | None = None) -> xr.Dataset:

@@ -189,7 +189,13 @@ def parameter_label(name: str) -> str:
         "psi_n": r"$\psi_n = n/d$",
         "variance_ratio": r"$\sigma_0^2/\sigma_1^2$ at fixed $\sigma_1^2$",
     }
-    symbols = {"weight": r"class fraction $\pi", "variance": r"variance $\sigma^2", "centroid_norm": r"squared centroid norm $\|\mu\|^2/d"}
+    symbols = {
+        "weight": r"class fraction $\pi",
+        "samples": r"samples $n/d",
+        "loss_weight": r"loss weight $\omega",
+        "variance": r"variance $\sigma^2",
+        "centroid_norm": r"squared centroid norm $\|\mu\|^2/d",
+    }
     kind, _, c = name.rpartition("_")
     return labels.get(name, f"{symbols[kind]}$ of class {c}" if kind in symbols else name)
 

@@ -29,12 +29,14 @@ class Sizes:
         p: features, round(ψ_p d).
         counts: K samples n_c of each class, each ≥ 1; their sum is n = round(ψ_n d).
         draws: noise draws m per sample; None for the exact noise average.
+        loss_weights: K weights ω_c of the classes in the training loss; None for the fractions n_c/n.
     """
 
     d: int
     p: int
     counts: tuple[int, ...]
     draws: int | None
+    loss_weights: tuple[float, ...] | None = None
 
     @property
     def n(self) -> int:
@@ -42,9 +44,22 @@ class Sizes:
         return sum(self.counts)
 
     @property
+    def shares(self) -> tuple[float, ...]:
+        """K weights of the classes in U = Σ_c ω_c U_c and V = Σ_c ω_c V_c."""
+        return tuple(count / self.n for count in self.counts) if self.loss_weights is None else self.loss_weights
+
+    @property
+    def sample_weights(self) -> Float[np.ndarray, " n"] | None:
+        """(n,) weights ω_c n/n_c of the samples in the training loss, of mean 1; None where all weigh 1."""
+        if self.loss_weights is None:
+            return None
+        return np.repeat(np.asarray(self.loss_weights) * self.n / np.asarray(self.counts), self.counts)
+
+    @property
     def rank(self) -> int:
-        """Largest rank of U: min(p, n m), or p when the noise is averaged exactly."""
-        return self.p if self.draws is None else min(self.p, self.n * self.draws)
+        """Largest rank of U: p, or for drawn noise the number n m of columns of the classes that are trained on, if smaller."""
+        trained = sum(count for count, share in zip(self.counts, self.shares, strict=True) if share > 0)
+        return self.p if self.draws is None else min(self.p, trained * self.draws)
 
 
 def sizes_at(problem: Problem, d: int) -> Sizes:
@@ -70,7 +85,8 @@ def sizes_at(problem: Problem, d: int) -> Sizes:
             "a smaller d, psi_n or noise_draws"
         )
     counts = tuple(int(count) for count in largest_remainder(problem.mixture.weights, n))
-    return Sizes(d, p, counts, draws)
+    weights = None if problem.loss_weights is None else tuple(np.asarray(problem.loss_weights, np.float64).tolist())
+    return Sizes(d, p, counts, draws, weights)
 
 
 def floating_type(dtype: DTypeLike | None) -> str:

@@ -4,9 +4,10 @@ With U = O Λ Oᵀ, Ṽ = OᵀV and the filter f of the rule, for each class c a
 
     L_c(τ) = (1/d) E_c‖ξ‖² - (2/d) Σ_i f_i (Ṽ_c Ṽᵀ)_ii + (1/d) Σ_ij f_i f_j (Ṽ Ṽᵀ)_ij (Oᵀ U_c O)_ij,
 
-a matrix product (T, p) × (p, p) per curve once U_c is rotated. The rotated matrix is symmetric and enters only here, so its lower
-half is formed in panels that are used and dropped. The class averages of the training U_c add up to U, so one class needs no
-rotation: its share of every form is what the others leave of Λ.
+a matrix product (T, p) × (p, p) per curve once U_c is rotated. U and V are averages Σ_c ω_c over the classes, ω_c their weights in the
+training loss (the class fractions, unless the problem says otherwise). The rotated matrix is symmetric and enters only here, so its lower
+half is formed in panels that are used and dropped. The training U_c add up to U, so one class needs no rotation: its share of every form
+is what the others leave of Λ.
 """
 
 import functools
@@ -35,7 +36,7 @@ class FlowResult:
     Args:
         train_loss, test_loss: (T, K) losses L_c(τ) per coordinate.
         eigenvalues: (p,) eigenvalues of U, ascending; rounding-level ones exactly 0.
-        class_weights: (p, K) weights π_c (oᵀU_c o)/(p λ) in the class-resolved density, 0 on zero modes.
+        class_weights: (p, K) weights ω_c (oᵀU_c o)/(p λ) in the class-resolved density, 0 on zero modes.
     """
 
     train_loss: Float[Array, "T K"]
@@ -63,13 +64,13 @@ def flow_losses(train: Moments, test: Moments, sizes: Sizes, rule: Rule, clock: 
     Args:
         train: moments of the training set.
         test: moments of the population.
-        sizes: counts of each class, which weigh the classes in U and V; and the rank that U can have.
+        sizes: shares of the classes in U and V, and the rank that U can have.
         rule: training rule; its `filter` is evaluated at the eigenvalues of U.
         clock: of the T training times, from `rule.schedule`.
         kappa: κ = 2Δ/ψ_p, the unit of training time.
     """
     dtype, d = train.U[0].dtype, sizes.d
-    shares = [np.asarray(count / sizes.n, dtype) for count in sizes.counts]
+    shares = [np.asarray(share, dtype) for share in sizes.shares]
     U, V = mixed(shares, train.U), mixed(shares, train.V)
     raw, basis = jnp.linalg.eigh(U, symmetrize_input=False)
     # Eigenvectors as rows, held in memory: XLA would fold the transposition into products that then run at half speed on a CPU.
@@ -105,7 +106,7 @@ def zero_rounding(eigenvalues: Float[Array, " p"], rank: int) -> Float[Array, " 
 
 
 def mixed(shares: Sequence[np.ndarray], moments: tuple[jax.Array, ...]) -> jax.Array:
-    """Average Σ_c π_c over the classes of one of their moments."""
+    """Average Σ_c ω_c over the classes of one of their moments."""
     return functools.reduce(jnp.add, [moment * share for share, moment in zip(shares, moments, strict=True)])
 
 
@@ -132,7 +133,7 @@ def _remaining_form(
     gram: Float[Array, "p p"],
     f: Float[Array, "T p"],
 ) -> QuadraticForm:
-    """Form of the remaining class, from Σ_c π_c Oᵀ U_c O = Λ; it is the largest class, where rounding is amplified least."""
+    """Form of the remaining class, from Σ_c ω_c Oᵀ U_c O = Λ; it is that of the largest weight, where rounding is amplified least."""
     values, diagonal = product(f * f, jnp.diagonal(gram) * eigenvalues), eigenvalues
     for c, form in others.items():
         values, diagonal = values - shares[c] * form.values, diagonal - shares[c] * form.diagonal

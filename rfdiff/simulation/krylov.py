@@ -193,8 +193,8 @@ def krylov_losses(
     """Losses of every class along training from A = 0, all times at once.
 
     Args:
-        averages: operators of one network; the first of the train classes is never applied (the classes add up to the whole).
-        shares: (K,) class fractions of the training set.
+        averages: operators of one network; the train class of the largest share is never applied (the classes add up to the whole).
+        shares: (K,) weights of the classes in the training loss.
         rule: training rule, evaluated at the Ritz values.
         clock: of the T training times, from `rule.schedule`.
         kappa: κ = 2Δ/ψ_p.

@@ -110,12 +110,13 @@ class RitzCurves:
         Args:
             averages: operators of the classes, and the untrained train losses.
             class_V: V_c of the train and the test classes, or the same combinations of their columns as V's.
-            shares: (K,) class fractions of the training set.
+            shares: (K,) weights of the classes in the training loss.
             exhausted: whether the space is invariant, so that the only error is rounding.
         """
         space, k = self.space, len(shares)
         Q = space.basis()
-        halves = [space.coordinates(_half_times(operator, Q)) for operator in (*averages.train[1:], *averages.test)]
+        applied = [operator for c, operator in enumerate(averages.train) if c != _remaining(shares)]
+        halves = [space.coordinates(_half_times(operator, Q)) for operator in (*applied, *averages.test)]
         on_basis = _ClassMoments([half + half.T for half in halves], [space.coordinates(V_c) for V_c in class_V])
         untrained = np.concatenate([np.asarray(averages.untrained_loss, np.float64), np.ones(k)])
 
@@ -173,9 +174,15 @@ class RitzCurves:
         return float(np.finfo(self.V.dtype).eps * largest)
 
 
+def _remaining(shares: Float[np.ndarray, " K"]) -> int:
+    """The train class that needs no operator, for the others add up with it to U: the one of the largest share."""
+    return int(np.argmax(shares))
+
+
 def _rotated(ritz: _RitzPairs, moments: _ClassMoments, shares: Float[np.ndarray, " K"]) -> _ClassMoments:
-    """YᵀU_cY of every train and test class, and YᵀV_c; U of the first train class is what the others leave of Θ."""
-    size, k = len(ritz.values), len(shares)
+    """YᵀU_cY of every train and test class, and YᵀV_c; U of the train class of the largest share is what the others leave of Θ."""
+    size, k, remaining = len(ritz.values), len(shares), _remaining(shares)
     U = [ritz.S.T @ U_c[:size, :size] @ ritz.S for U_c in moments.U]
-    first = np.diag(ritz.values) - sum(share * U_c for share, U_c in zip(shares[1:], U[: k - 1], strict=True))
-    return _ClassMoments([first / shares[0], *U], [ritz.S.T @ V_c[:size] for V_c in moments.V])
+    rest = np.diag(ritz.values) - sum(share * U_c for share, U_c in zip(np.delete(shares, remaining), U[: k - 1], strict=True))
+    U.insert(remaining, rest / shares[remaining])
+    return _ClassMoments(U, [ritz.S.T @ V_c[:size] for V_c in moments.V])

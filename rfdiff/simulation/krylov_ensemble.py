@@ -90,7 +90,7 @@ def krylov_seeds(
                 signs = jax.random.rademacher(jax.random.fold_in(replica_key, PROBE_STREAM), (d, probes), jnp.float32)
             check_truncation(np.asarray(truncation), layout)
             curves = krylov_losses(
-                averages, np.asarray(sizes.counts) / sizes.n, rule=rule, clock=clock, kappa=float(problem.kappa), d=sizes.d,
+                averages, np.asarray(sizes.shares), rule=rule, clock=clock, kappa=float(problem.kappa), d=sizes.d,
                 rank=sizes.rank, tolerance=limit, max_steps=MOST_STEPS, probes=signs,
             )  # fmt: skip
         check_stability(rule, problem.kappa, float(curves.ritz_values[-1]))
@@ -193,11 +193,12 @@ def replica_averages(
     whole: Moment
     train: list[Moment]
     if sizes.draws is None:
-        average = NoiseAverage(W, x, np.full(sizes.n, 1 / sizes.n), t, activation, layout.train_rule, layout.train_order, rows)
+        share = np.full(sizes.n, 1 / sizes.n) if sizes.sample_weights is None else sizes.sample_weights / sizes.n
+        average = NoiseAverage(W, x, share, t, activation, layout.train_rule, layout.train_order, rows)
         whole, train = average, [*_class_averages(average, x, sizes.counts)]
     else:
         stops = np.cumsum(sizes.counts).tolist()
-        whole = Draws(W, x, t, keys[2], activation, sizes.draws, 0, sizes.n, rows)
+        whole = Draws(W, x, t, keys[2], activation, sizes.draws, 0, sizes.n, rows, sizes.sample_weights)
         train = [
             Draws(W, x, t, keys[2], activation, sizes.draws, stop - count, stop, rows)
             for count, stop in zip(sizes.counts, stops, strict=True)

@@ -226,6 +226,7 @@ class Draws:
         draws: m.
         start, stop: which samples.
         rows: the features whose W this is.
+        weights: (n,) weights ≥ 0 of the samples, of mean 1 over these; None where all weigh 1.
     """
 
     W: Float[Array, "p d"]
@@ -237,6 +238,7 @@ class Draws:
     start: int = static()
     stop: int = static()
     rows: Rows = static(default=ALL)
+    weights: Float[np.ndarray, " n"] | Float[Array, " n"] | None = None
 
     def _sum(self, zero: jax.Array, term: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]) -> jax.Array:
         """Sum over draws and blocks of samples of `term(features (s, p), noise (s, d), live (s, 1))`, over the number of terms."""
@@ -247,6 +249,7 @@ class Draws:
         std, scale = jnp.sqrt(noise_variance(self.t)).astype(dtype), signal_scale(self.t).astype(dtype)
         samples = np.minimum(starts[:, None] + np.arange(size), count - 1)
         live = (starts[:, None] + np.arange(size) < count).astype(dtype)
+        root = None if self.weights is None else jnp.sqrt(jnp.asarray(self.weights, dtype))  # a half for either factor of a product
 
         def draw(r: jax.Array, total: jax.Array) -> jax.Array:
             noise = jax.random.normal(jax.random.fold_in(self.key, r), self.x.shape, jnp.float32).astype(dtype)
@@ -254,8 +257,9 @@ class Draws:
             def block(total: jax.Array, samples: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
                 which, mask = samples
                 xi = noise[self.start + which]
+                scaled = mask[:, None] if root is None else (mask * root[self.start + which])[:, None]
                 phi = self.rows.masked(feature_map(self.activation, self.W, scale * self.x[self.start + which] + std * xi), axis=1)
-                return total + term(phi * mask[:, None], xi, mask[:, None]), None
+                return total + term(phi * scaled, xi if root is None else xi * scaled, mask[:, None]), None
 
             return jax.lax.scan(block, total, (jnp.asarray(samples), jnp.asarray(live)))[0]
 

@@ -1,6 +1,7 @@
 """Curves of networks by the solver asked for or picked, and the refusal of networks too large for memory (`solver_costs` estimates)."""
 
 import functools
+import importlib
 from collections.abc import Sequence
 
 from jax.sharding import Mesh
@@ -11,7 +12,7 @@ from rfdiff.curves import LearningCurves
 from rfdiff.errors import InputError
 from rfdiff.problem import Problem
 from rfdiff.progress import Progress
-from rfdiff.rules import GradientFlow, Rule, Taus
+from rfdiff.rules import GradientFlow, MinibatchSGD, Rule, Taus
 from rfdiff.samples import Samples
 from rfdiff.simulation.data_split import held_out_counts
 from rfdiff.simulation.distributed import agreed, over_processes
@@ -54,6 +55,15 @@ def run_seeds(
     if mesh is not None:
         check_mesh(mesh)
     schedule, _ = rule.schedule(taus, problem.kappa)
+    if isinstance(rule, MinibatchSGD):
+        if solver not in (None, "exact") or mesh is not None:
+            what = f"solver: {solver!r}" if mesh is None else "mesh: given"
+            raise InputError(f"{what} with rule sgd, whose steps are taken one by one on one device; allowed: None")
+        trainer = importlib.import_module("rfdiff.simulation.descent.minibatch")  # step by step: it brings optax, which is slow to import
+        steps: SeedBatch = trainer.sgd_seeds(
+            problem, taus, d=d, key=key, seeds=replicas, rule=rule, dtype=dtype, progress=progress, data=data
+        )
+        return steps
     chosen = fitting_solver(
         problem, d=d, num_times=len(schedule), num_seeds=len(replicas), dtype=dtype, solver=solver, mesh=mesh, data=data
     )

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import math
 import time
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
+from rfdiff.labels import as_dataset
 from rfdiff.machine_memory import available_bytes
 from rfdiff.problem import Problem
 from rfdiff.samples import Samples
@@ -28,6 +29,9 @@ from rfdiff.simulation.pieces import piece
 from rfdiff.simulation.replica_memory import Layout, layout_for, replica_bytes
 from rfdiff.simulation.seed_batches import MOST_SEEDS
 from rfdiff.value_types import as_integer
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 SOLVERS = ("exact", "krylov", "krylov-matrix-free", "krylov-probes")
 PROBES = 16
@@ -84,6 +88,19 @@ class SolverPlan:
     def fitting(self) -> list[str]:
         """The solvers whose memory is there."""
         return [estimate.solver for estimate in self.estimates if estimate.fits]
+
+    def to_xarray(self) -> "xr.Dataset":
+        """The estimates on the axis solver; sizes, machine and choice as attributes (an empty text where no solver fits)."""
+        variables = {
+            "bytes": ("solver", [e.bytes for e in self.estimates], {"long_name": "peak memory", "units": "byte"}),
+            "flops": ("solver", [e.flops for e in self.estimates], {"long_name": "operations of products and eigendecompositions"}),
+            "seconds": ("solver", [e.seconds for e in self.estimates], {"long_name": "expected time of one network", "units": "s"}),
+            "fits": ("solver", [e.fits for e in self.estimates], {"long_name": "whether the memory is there"}),
+        }
+        sizes = {name: getattr(self.sizes, name) for name in ("d", "p", "n")}
+        attributes: dict[str, Any] = {**sizes, "dtype": self.dtype, "num_seeds": self.num_seeds, "rate": self.rate}
+        known = {} if self.available is None else {"available_bytes": self.available}
+        return as_dataset(variables, {"solver": [e.solver for e in self.estimates]}, attributes | known | {"taken": self.solver or ""})
 
     def __str__(self) -> str:
         """A table, one line a solver."""

@@ -155,7 +155,7 @@ def check_finite(curves: LearningCurves, problem: Problem) -> None:
         InputError: naming the first training time at which a loss is not finite.
     """
     taus = np.asarray(curves.taus)
-    diverges = np.isinf(taus) & (problem.psi_p == problem.psi_n * problem.noise_draws)
+    diverges = np.isinf(taus) & (float(problem.psi_p) == problem.columns_per_dimension)
     lost = ~diverges & ~np.isfinite(np.stack([curves.train_loss, curves.test_loss])).all(axis=(0, 2))
     if lost.any():
         estimate = float(curves.error_estimate)

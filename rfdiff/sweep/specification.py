@@ -9,12 +9,12 @@ import numpy as np
 from rfdiff.errors import InputError
 from rfdiff.problem import Problem
 from rfdiff.problem_file import check_keys, read_toml
-from rfdiff.rules import RULES, Ridge, Rule, check_taus
+from rfdiff.rules import RULES, Ridge, Rule, check_taus, rule_of
 from rfdiff.simulation import SOLVERS as NETWORK_SOLVERS
 from rfdiff.simulation.features import DTYPES, LARGEST_DIMENSION, sizes_at
 from rfdiff.sweep.grid import LIST_AXIS, problems_of
 from rfdiff.sweep.refusals import counted, distinct, is_integer, named, one_of
-from rfdiff.value_types import as_number
+from rfdiff.theory.input_checks import checked_tolerance
 
 THEORY = "theory"
 SOLVERS = (THEORY, *NETWORK_SOLVERS)
@@ -140,8 +140,8 @@ def _rule(table: object) -> tuple[str, Rule]:
     if not isinstance(table, dict) or "name" not in table:
         raise InputError(f"rule: {table!r}; allowed: a table [rule] with a name")
     name = one_of("rule: name", table["name"], tuple(RULES))
-    check_keys(f"rule: {name}", table, ("name", *RULES[name].arguments), RULES[name].arguments)
-    rule = named("rule", RULES[name], *(table[key] for key in RULES[name].arguments))
+    check_keys(f"rule: {name}", table, ("name", *RULES[name].arguments, *RULES[name].options), RULES[name].arguments)
+    rule = named("rule", rule_of, name, **{key: value for key, value in table.items() if key != "name"})
     if isinstance(rule, Ridge) and (len(rule.penalties) < 3 or np.any(np.diff(rule.penalties) >= 0)):
         raise InputError(f"rule: penalties: {table['penalties']!r}; allowed: at least 3, decreasing, so that training times increase")
     return name, rule
@@ -162,9 +162,7 @@ def _taus(document: dict[str, Any], rule_name: str) -> tuple[float, ...] | None:
 
 
 def _tolerance(value: object) -> float | None:
-    if value is not None and not 1e-9 <= as_number(value) <= 0.1:
-        raise InputError(f"tolerance: {value!r}; allowed: 1e-9 <= tolerance <= 0.1")
-    return None if value is None else as_number(value)
+    return None if value is None else checked_tolerance(value)
 
 
 def _check_cells(sweep: Sweep) -> None:
@@ -188,6 +186,11 @@ def _check_cells(sweep: Sweep) -> None:
             named(where, sweep.rule.schedule, sweep.taus, problem.kappa)
         for d in sweep.dimensions:
             named(where, sizes_at, problem, d)
+    if sweep.rule_name == "sgd" and sweep.networks:
+        if sweep.networks != ("exact",):
+            raise InputError(f"solvers: {', '.join(sweep.networks)} with sgd; allowed: theory and exact, which then trains step by step")
+        if sweep.taus is None or np.isinf(sweep.taus[-1]):
+            raise InputError("taus: none or inf with sgd, which trains networks step by step; allowed: finite training times")
     if "krylov-probes" in sweep.solvers and min(sweep.dimensions) < 2:
         raise InputError(f"d: {min(sweep.dimensions)} with krylov-probes; allowed: at least 2, the columns that it draws")
 

@@ -12,15 +12,16 @@ from rfdiff.theory.density import spectrum
 from rfdiff.theory.dynamics import learning_curves
 from rfdiff.theory.learning_times import class_times
 from rfdiff.theory.maps import phase_map
+from rfdiff.theory.minibatch import sgd_stability
 from rfdiff.theory.plans import Plan, curve_kernel, plan_curves, plan_points, transform_at
 from rfdiff.theory.problem_times import covering_curves, times
 from rfdiff.theory.time_sensitivity import sensitivity
 from rfdiff.theory.training_times import limit_diverges, time_grid
 from rfdiff.theory.transform import stieltjes
-from rfdiff.theory_results import BulkTimes, Losses, PhaseMap, Stieltjes, TimeSensitivity
+from rfdiff.theory_results import BulkTimes, Losses, PhaseMap, SGDStability, Stieltjes, TimeSensitivity
 
 __all__ = [
-    "BulkTimes", "CurveKernel", "Losses", "PhaseMap", "Plan", "Stieltjes", "TimeSensitivity", "bulk_times",
+    "BulkTimes", "CurveKernel", "Losses", "PhaseMap", "Plan", "SGDStability", "Stieltjes", "TimeSensitivity", "bulk_times",
     "class_times", "covering_curves", "curve_kernel", "gradient", "learning_curves", "limit_diverges", "phase_map", "plan_curves",
-    "plan_points", "sensitivity", "spectrum", "stieltjes", "time_grid", "times", "transform_at",
+    "plan_points", "sensitivity", "sgd_stability", "spectrum", "stieltjes", "time_grid", "times", "transform_at",
 ]  # fmt: skip

@@ -85,8 +85,8 @@ class Laid(NamedTuple):
 def lay(span: Span, rule: Rule, kappa: float, taus: Float[np.ndarray, " T"], tolerance: float, size: int | None = None) -> Laid:
     """A contour around a span on which the rule's filter does not grow, or so little that its integrals lose no digit that counts.
 
-    A support that starts far below 1/(κ τ), τ the latest time, or below the smallest penalty, need not be resolved: there the filter is
-    smooth, and the contour may pass left of 0, between 0 and the pole at -ρ (not at τ = ∞).
+    A support that starts far below 1/(κ τ), τ the latest time, or below ρ, the weight decay or the smallest penalty, need not be resolved:
+    there the filter is smooth, and the contour may pass left of 0, between 0 and the pole at -ρ (not at τ = ∞ without decay).
 
     Args:
         span: what it goes around.
@@ -98,7 +98,7 @@ def lay(span: Span, rule: Rule, kappa: float, taus: Float[np.ndarray, " T"], tol
     """
     low, high = span
     latest = float(np.max(taus))
-    smooth = float(np.min(rule.penalties)) if isinstance(rule, Ridge) else 1 / (kappa * latest) if latest > 0 else 2 * high
+    smooth = rule.decay if isinstance(rule, Ridge) else rule.decay + 1 / (kappa * latest) if latest > 0 else 2 * high
     shift = smooth / 2 if smooth / 2 > low else 0.0
     left = -shift / 2 if shift else low / 2
     margin = min(1.5, math.sqrt(max(rule.largest_stable_eigenvalue(kappa) / high, 1.0001)))

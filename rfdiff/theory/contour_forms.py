@@ -158,7 +158,7 @@ def kernel_from(
     whole, scale = overlaps(eq)
     missing = jnp.max(abs(integrate(-weights * linear)[0] - whole) / jnp.where(scale > 0, scale, 1))
     return CurveKernel(
-        nodes, weights, linear, *second, jnp.asarray(optimal), eq.class_weights, jnp.asarray(kappa), eq.noise_variance, jnp.asarray(latest),
+        nodes, weights, linear, *second, jnp.asarray(optimal), eq.fractions, jnp.asarray(kappa), eq.noise_variance, jnp.asarray(latest),
         missing, jnp.max(residual)
     )  # fmt: skip
 

@@ -16,8 +16,8 @@ from rfdiff.curves import LearningCurves
 from rfdiff.errors import InputError
 from rfdiff.mixture import optimal_loss
 from rfdiff.problem import Problem, noise_variance_of
-from rfdiff.rules import GradientFlow, Ridge, Rule
-from rfdiff.theory import pair_traces, solutions
+from rfdiff.rules import GradientFlow, MinibatchSGD, Ridge, Rule
+from rfdiff.theory import minibatch, pair_traces, solutions
 from rfdiff.theory.contour import PROBES, SIZES, Laid, Span, lay
 from rfdiff.theory.contour_forms import CurveKernel, first_traces, kernel_from, trapezoid_error
 from rfdiff.theory.equivalent import Equivalent, equivalent
@@ -170,9 +170,10 @@ def learning_curves(
 
     Returns:
         `LearningCurves`; `error_estimate` is the error reached. Where the fixed point fails, entries are NaN and the estimate inf.
-        Entries at τ = ∞ are NaN where the limit diverges (`limit_diverges`: p = n m), and where it is not reached within 10^12 relaxation
-        times of the fastest mode. With a Gram matrix of rank above 3 neuron types are averaged by quasi-Monte-Carlo, which stops at about
-        1e-4 to 1e-3: the estimate is then 3.2 standard errors over independent point sets, and may stay above the tolerance.
+        Entries at τ = ∞ are NaN where the limit diverges (`limit_diverges`: p = n m without decay), and where it is not reached within
+        10^12 relaxation times of the fastest mode. With a Gram matrix of rank above 3 neuron types are averaged by quasi-Monte-Carlo, which
+        stops at about 1e-4 to 1e-3: the estimate is then 3.2 standard errors over independent point sets, and may stay above the
+        tolerance.
 
     Raises:
         InputError: malformed taus, tolerance or progress; a step size at which the rule diverges; matrices that do not fit in memory.
@@ -187,11 +188,13 @@ def learning_curves(
     if taus is None and not isinstance(rule, Ridge):
         taus = time_grid(problem)
     taus, clock = rule.schedule(taus, kappa)
+    if isinstance(rule, MinibatchSGD):
+        return _with_batches(problem, taus, rule, tolerance)
     with jax.enable_x64(True):
         near = dense.surrogate(problem)
         radius, tail = types_radius(problem, tolerance)
         span = spectrum_span(near, rule, kappa, radius)
-        times = Times.within_reach(taus, span, rule, kappa, limit_diverges(problem), tolerance)
+        times = Times.within_reach(taus, span, rule, kappa, limit_diverges(problem, rule), tolerance)
         # where every node costs a matrix, a contour is widened in steps
         question = _Question(rule, kappa, times.asked, times.clock(rule, clock, kappa), tolerance / 4, np.inf if near is problem else 2.0)
         refine = _over_levels if by_lattice(near, radius) else _over_scrambles
@@ -256,6 +259,25 @@ def _with_matrices(problem: Problem, question: _Question, near: _Answer, toleran
     wider = Span(low / dense.WIDENING, min(high * dense.WIDENING, max(math.sqrt(stable) * math.sqrt(high), high)))
     losses, error, span = _converge(dense.spectra(ready, problem), question, wider, partial(_evaluate_dense, ready, work))
     return near._replace(losses=losses, contour_error=error + ready.neglected, span=span)
+
+
+def _with_batches(problem: Problem, taus: np.ndarray, rule: MinibatchSGD, tolerance: float) -> LearningCurves:
+    """Losses under minibatch SGD: those of the steps along the whole gradient, and what the noise of the batches adds."""
+    minibatch.check_covered(problem, rule)
+    with jax.enable_x64(True):
+        clock, kappa, eq = rule.schedule(taus, float(problem.kappa))[1], float(problem.kappa), equivalent(problem, 1, 0.0, LEAST)
+        span = spectrum_span(problem, rule, kappa, 0.0)
+        steps = np.where(np.isinf(taus), np.inf, np.rint(taus / float(rule.step_size)))
+        # laid for all times: stability is a question about all of them
+        question = _Question(rule.descent, kappa, minibatch.ALL_TIMES, clock, tolerance / 2)
+
+        def evaluate(question: _Question, laid: Laid) -> _Evaluated:
+            calm, solved = _evaluate(eq, question, laid), solutions.anywhere(eq, np.asarray(laid.contour.nodes))
+            noise = minibatch.excess(problem, eq, rule, laid.contour, solved.u, steps)
+            return calm._replace(losses=calm.losses + noise.losses, error=calm.error + noise.error)
+
+        losses, error, _ = _converge(eq, question, span, evaluate)
+    return _package(problem, taus, losses, error)
 
 
 def _package(problem: Problem, taus: np.ndarray, losses: np.ndarray, error: float) -> LearningCurves:

@@ -13,7 +13,9 @@ distribution of h — Gaussian, of the rank of Q — which is replaced here by J
 
 Rotating the m noise draws of a sample so that the first axis is their mean turns the n·m columns of features into independent ones
 of two kinds: one in m carries m times the clean signal, the others none. Every formula downstream is written for a list of kinds
-with a signal gain and a noise gain; m = ∞ is one kind without noise, plus a deterministic noise term of weight π_c.
+with a signal gain and a noise gain; m = ∞ is one kind without noise, plus a deterministic noise term of weight ω_c, that of the
+class in the training loss (`equations`, section 9.1). A class whose weight is not its fraction π_c of the samples has columns scaled by
+√(ω_c/π_c): the same formulas with ω_c for π_c, and with π_c n/ω_c effective samples behind each trace δ_c.
 """
 
 import math
@@ -48,12 +50,13 @@ class Equivalent:
         linear: (J, K) α_c, linear coefficient of signal and noise.
         kept: (J, K) v_c², non-linear variance kept by the noise average.
         carried: (J, K) s_c², non-linear variance carried by the noise.
-        class_weights: (K,) π_c.
+        fractions: (K,) π_c, shares of the samples.
+        loss_weights: (K,) ω_c, weights of the classes in the training loss.
         eigenvalues: (L, K) e^{-2t} λ_lc, variance of the clean signal per direction.
         group_weights: (L,) shares of the directions.
         noise_variance: Δ.
         psi_p, psi_n: ratios p/d and n/d.
-        kind_weights: (S,) share of each column kind in a class, w_τ/π_c.
+        kind_weights: (S,) share of each column kind in a class, w_τ/ω_c.
         signal_gains, noise_gains: (S,) gains of signal and noise in the covariance of a column of that kind.
         draws: columns per sample, m (1 for the exact noise average).
         deterministic: 1 if the noise is averaged exactly (m = ∞), else 0.
@@ -63,7 +66,8 @@ class Equivalent:
     linear: Float[Array, "J K"]
     kept: Float[Array, "J K"]
     carried: Float[Array, "J K"]
-    class_weights: Float[Array, " K"]
+    fractions: Float[Array, " K"]
+    loss_weights: Float[Array, " K"]
     eigenvalues: Float[Array, "L K"]
     group_weights: Float[Array, " L"]
     noise_variance: Float[Array, ""]
@@ -287,6 +291,7 @@ def _refinement(activation: Activation, signal_std: float, noise_std: float) -> 
 def build(
     activation: Activation,
     mixture: MixtureLaw,
+    loss_weights: ArrayLike,
     t: ArrayLike,
     psi_p: ArrayLike,
     psi_n: ArrayLike,
@@ -301,6 +306,7 @@ def build(
     Args:
         activation: σ.
         mixture: the `MixtureLaw`.
+        loss_weights: (K,) ω_c, the problem's `training_weights`.
         t, psi_p, psi_n: of the problem.
         kinds: result of `column_kinds`.
         root: (K, rank) with root rootᵀ = Q.
@@ -321,8 +327,9 @@ def build(
         alpha, kept, carried = coefficients(activation, means, signal_std, jnp.sqrt(delta), *rules)
     shares, signal_gains, noise_gains, draws, deterministic = (jnp.asarray(x, jnp.float64) for x in kinds)
     return Equivalent(
-        jnp.asarray(grid.weights), alpha, kept, carried, jnp.asarray(mixture.weights), eigenvalues, group_weights, delta,
-        jnp.asarray(psi_p, jnp.float64), jnp.asarray(psi_n, jnp.float64), shares, signal_gains, noise_gains, draws, deterministic,
+        jnp.asarray(grid.weights), alpha, kept, carried, jnp.asarray(mixture.weights), jnp.asarray(loss_weights), eigenvalues,
+        group_weights, delta, jnp.asarray(psi_p, jnp.float64), jnp.asarray(psi_n, jnp.float64), shares, signal_gains, noise_gains, draws,
+        deterministic,
     )  # fmt: skip
 
 
@@ -348,6 +355,6 @@ def equivalent(problem: Problem, level: int, radius: float, least: int = 64, scr
     grid = type_grid(root, level, radius, is_odd(problem.activation), least, scramble)
     table = table_size(problem, root, float(np.max(np.linalg.norm(grid.nodes, axis=1), initial=0)))
     return build(
-        problem.activation, problem.mixture, problem.t, problem.psi_p, problem.psi_n, column_kinds(problem.noise_draws), root, grid,
-        gauss_rules(problem), table if 2 * table < grid.weights.size else 0,
+        problem.activation, problem.mixture, problem.training_weights, problem.t, problem.psi_p, problem.psi_n,
+        column_kinds(problem.noise_draws), root, grid, gauss_rules(problem), table if 2 * table < grid.weights.size else 0,
     )  # fmt: skip

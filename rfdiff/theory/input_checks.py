@@ -7,6 +7,7 @@ from rfdiff.problem import Problem
 from rfdiff.value_types import as_number, is_concrete
 
 LEAST_TOLERANCE, LARGEST_TOLERANCE = 1e-9, 0.1
+ALLOWED_TOLERANCE = "1e-9 <= tolerance <= 0.1"
 HOST_ONLY = (
     "chooses its contour from the numbers of the problem, outside of jit, grad and vmap; "
     "allowed inside: theory.gradient(problem, taus, functional) for derivatives, or theory.curve_kernel(problem, plan) with a plan "
@@ -18,14 +19,21 @@ POINTS_INSTEAD = (
 )
 
 
+def tolerance_allowed(tolerance: Any) -> tuple[bool, str]:
+    """Whether a tolerance is one of the closed forms', and the range in words."""
+    inside = not isinstance(tolerance, bool) and LEAST_TOLERANCE <= as_number(tolerance) <= LARGEST_TOLERANCE
+    return inside, ALLOWED_TOLERANCE
+
+
 def checked_tolerance(tolerance: Any) -> float:
     """A tolerance of the closed forms as a number.
 
     Raises:
         InputError: not a number from 1e-9 to 0.1.
     """
-    if isinstance(tolerance, bool) or not LEAST_TOLERANCE <= as_number(tolerance) <= LARGEST_TOLERANCE:
-        raise InputError(f"tolerance: {tolerance!r}; allowed: {LEAST_TOLERANCE:g} <= tolerance <= {LARGEST_TOLERANCE:g}")
+    inside, allowed = tolerance_allowed(tolerance)
+    if not inside:
+        raise InputError(f"tolerance: {tolerance!r}; allowed: {allowed}")
     return as_number(tolerance)
 
 

@@ -65,7 +65,7 @@ def phase_map(
         problem: what the axes do not vary.
         axes: two names of `rfdiff.parameters` with their values; every cell must be a valid problem.
         q: fraction of the way to the exact score's loss that counts as learned, in τ_opt.
-        tolerance: largest error of a loss in a cell that counts as computed.
+        tolerance: largest error of a loss in a cell that counts as computed; larger than for curves, since a map shows times to 1e-3.
         progress: called on the host with (cells done, cells in all) after each chunk.
         store: finished chunks by name, {name: {array name: array}}; those in it are taken over, the others are added as they get done.
             One store goes with one call: same problem, axes, q and tolerance.
@@ -206,8 +206,9 @@ def _bounds(stacked: Problem, setting: _Setting) -> tuple[jax.Array, jax.Array]:
 
 def _equivalent(problem: Problem, root: jax.Array, setting: _Setting) -> Equivalent:
     return build(
-        problem.activation, problem.mixture, problem.t, problem.psi_p, problem.psi_n, setting.kinds, root, setting.grid, setting.rules
-    )
+        problem.activation, problem.mixture, problem.training_weights, problem.t, problem.psi_p, problem.psi_n,
+        setting.kinds, root, setting.grid, setting.rules,
+    )  # fmt: skip
 
 
 @partial(jax.jit, static_argnames=("size", "q", "careful"))

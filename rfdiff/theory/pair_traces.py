@@ -15,6 +15,7 @@ from rfdiff.symmetric import multiplicity
 from rfdiff.theory import implicit, resolvent
 from rfdiff.theory.contour_forms import BLOCK_BYTES
 from rfdiff.theory.equivalent import Equivalent
+from rfdiff.theory.resolvent import Point
 from rfdiff.theory.traces import one_trace, two_trace_of_pairs
 
 TILES = (16, 8, 4, 2)  # nodes on a side, the most that fit in `BLOCK_BYTES`
@@ -33,21 +34,26 @@ def _tile(eq: Equivalent, z: jax.Array, u: jax.Array, other_z: jax.Array, other_
     """t1 (2, K, N) at N points, and t2 (2, K, N, N) at their pairs with N others, from the packed solutions u (N, U)."""
     size = z.shape[0]
     rows, cols = implicit.expand(eq, z, u), implicit.expand(eq, other_z, other_u)
-    first = jax.tree.map(lambda leaf: jnp.repeat(leaf, size, 0), rows)
-    second = jax.tree.map(lambda leaf: jnp.tile(leaf, (size, *(1,) * (leaf.ndim - 1))), cols)
+    first, second = paired(rows, cols, size)
     pairs = jnp.stack(two_trace_of_pairs(eq, first, second, resolvent.feature_averages(eq, first.r * second.r)))
     return jnp.swapaxes(jnp.stack(one_trace(eq, rows)), 1, 2), pairs.reshape(*pairs.shape[:2], size, size)
+
+
+def paired(rows: Point, cols: Point, size: int) -> tuple[Point, Point]:
+    """Both points of each pair of `size` rows with as many columns, the columns fastest."""
+    first = jax.tree.map(lambda leaf: jnp.repeat(leaf, size, 0), rows)
+    return first, jax.tree.map(lambda leaf: jnp.tile(leaf, (size, *(1,) * (leaf.ndim - 1))), cols)
 
 
 def traces(eq: Equivalent, z: np.ndarray, u: np.ndarray) -> Traces:
     """Traces at Z nodes of the upper half-plane, from the packed solutions u (Z, U) there."""
     size, k = len(z), eq.linear.shape[1]
-    side = _side(eq)
+    side = tile_side(eq)
     padded = side * -(-size // side)
     z, u = (np.concatenate([x, np.repeat(x[-1:], padded - size, 0)]) for x in (z, u))
     linear = np.zeros((2, k, padded), complex)
     same, conjugate = np.zeros((2, 2, k, padded, padded), complex)
-    for row, col in _upper_tiles(padded, side):
+    for row, col in pair_tiles(padded, side):
         one, two = _tile(eq, z[row], u[row], z[col], u[col])
         linear[..., row] = one
         same[..., row, col] = two
@@ -60,7 +66,7 @@ def traces(eq: Equivalent, z: np.ndarray, u: np.ndarray) -> Traces:
 
 def ridge_losses(eq: Equivalent, penalties: np.ndarray, u: np.ndarray) -> np.ndarray:
     """Train and test losses (2, R, K) of ridge regression, from the packed solutions u (R, U) at z = -ρ: no contour is needed."""
-    side, size = _side(eq), len(penalties)
+    side, size = tile_side(eq), len(penalties)
     losses = []
     for start in range(0, size, side):
         here = np.minimum(np.arange(start, start + side), size - 1)
@@ -70,12 +76,14 @@ def ridge_losses(eq: Equivalent, penalties: np.ndarray, u: np.ndarray) -> np.nda
     return np.swapaxes(np.concatenate(losses, -1)[..., :size], 1, 2)
 
 
-def _upper_tiles(size: int, side: int) -> Iterator[tuple[slice, slice]]:
+def pair_tiles(size: int, side: int) -> Iterator[tuple[slice, slice]]:
+    """Rows and columns of the tiles on and above the diagonal."""
     starts = range(0, size, side)
     return ((slice(i, i + side), slice(j, j + side)) for i in starts for j in starts if i <= j)
 
 
-def _side(eq: Equivalent) -> int:
+def tile_side(eq: Equivalent) -> int:
+    """Nodes on a side of a tile, so that its arrays stay below `BLOCK_BYTES`."""
     k = eq.linear.shape[1]
     features, unknowns = 2 * k + multiplicity(k).size, eq.kind_weights.size * k + multiplicity(k).size
     pair_bytes = 16 * (eq.type_weights.size + 10 * max(features, unknowns) ** 2)

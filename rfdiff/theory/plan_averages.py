@@ -102,7 +102,7 @@ def equivalent_on(problem: Problem, averages: Averages) -> Equivalent:
     nodes = jnp.concatenate([jnp.repeat(averages.types.nodes, copies, 0), jnp.tile(averages.offsets, (size, 1))], 1)
     weights = jnp.outer(jnp.asarray(averages.types.weights), shares).ravel()
     return build(
-        problem.activation, problem.mixture, problem.t, problem.psi_p, problem.psi_n,
+        problem.activation, problem.mixture, problem.training_weights, problem.t, problem.psi_p, problem.psi_n,
         column_kinds(problem.noise_draws), root, TypeGrid(nodes, weights), averages.rules,
     )  # fmt: skip
 

@@ -23,7 +23,7 @@ from rfdiff.diffusion import noise_variance
 from rfdiff.errors import InputError
 from rfdiff.mixture import optimal_loss
 from rfdiff.problem import Problem
-from rfdiff.rules import GradientFlow, Rule
+from rfdiff.rules import GradientFlow, Rule, require_filter
 from rfdiff.theory import real_axis, resolvent, solutions, training_times
 from rfdiff.theory.contour import PROBES, SIZES, Contour, Span, lay
 from rfdiff.theory.contour_forms import CurveKernel, solve_kernel
@@ -92,6 +92,7 @@ def plan_curves(
     """
     require_concrete(problem, "theory.plan_curves")
     require_commuting(problem)
+    require_filter(rule)
     tolerance = checked_tolerance(tolerance)
     kappa = float(problem.kappa)
     wanted = np.array([0.0, np.inf]) if taus is None else rule.schedule(taus, kappa)[0]
@@ -99,7 +100,7 @@ def plan_curves(
     with jax.enable_x64(True):
         radius, tail = training_times.types_radius(problem, tolerance)
         span = training_times.spectrum_span(problem, rule, kappa, radius)
-        if span.low == 0 and np.isinf(wanted).any():
+        if span.low == 0 and np.isinf(wanted).any() and not rule.decay:
             raise InputError("taus: inf, where the test loss diverges (p = n m); allowed: finite training times")
         shown = training_times.time_grid(problem, num=40) if taus is None and isinstance(rule, GradientFlow) else wanted
         before: np.ndarray | None = None
@@ -128,7 +129,9 @@ def _refine_contour(
         nodes, weights = (np.asarray(array) for array in contour)
         penalties = np.geomspace(max(low / 3, 2 * shift), 3 * high, PROBES)
         finite = taus[np.isfinite(taus)]
-        latest = float(finite.max()) if nodes.real.min() < 0 and finite.size else np.inf
+        latest = np.inf  # of plain flow; with decay the contour is laid for more than it can
+        if nodes.real.min() < 0:
+            latest = 1 / (2 * kappa * shift) if rule.decay else float(finite.max()) if finite.size else np.inf
         start = _start(problem, averages, np.concatenate([nodes, -penalties]))
         plan = Plan(averages, nodes, weights, penalties, start, latest, np.inf)
         kernel = _compiled_kernel(problem, plan)

@@ -16,7 +16,7 @@ from rfdiff.class_times import times as times_of
 from rfdiff.curves import CURVE_NAMES, LearningCurves
 from rfdiff.errors import InputError
 from rfdiff.problem import Problem
-from rfdiff.rules import GradientFlow, HeavyBall, Ridge, Rule
+from rfdiff.rules import GradientFlow, HeavyBall, MinibatchSGD, Ridge, Rule
 from rfdiff.theory.dynamics import learning_curves
 from rfdiff.theory.equivalent import equivalent
 from rfdiff.theory.input_checks import checked_fraction, require_concrete
@@ -56,7 +56,7 @@ def times(
     Reference: `equations`, section 7; tests/theory/test_problem_times.py.
     """
     q = checked_fraction(q)
-    return times_of(covering_curves(problem, (), rule=rule, tolerance=tolerance, progress=progress)[1], q)
+    return times_of(covering_curves(problem, (), rule=rule, tolerance=tolerance, progress=progress)[1], q=q)
 
 
 def covering_curves(
@@ -85,7 +85,7 @@ def covering_curves(
     """
     require_concrete(problem, "theory.times", INSTEAD)
     if isinstance(rule, Ridge):
-        raise InputError("rule: Ridge has penalties and no training time; allowed: gradient flow, descent or momentum")
+        raise InputError("rule: Ridge has penalties and no training time; allowed: gradient flow, descent, momentum or SGD")
     kappa = float(problem.kappa)
     chosen = time_grid(problem) if taus is None else np.asarray(taus)
     shown = rule.schedule(chosen, kappa)[0] if chosen.size else np.zeros(0)
@@ -100,11 +100,11 @@ def _covering_times(problem: Problem, rule: Rule) -> Float[np.ndarray, " T"]:
     with jax.enable_x64(True):
         low, high = extent(equivalent(dense.surrogate(problem), 1, FAR, LEAST))
     kappa = float(problem.kappa)
-    end = LAST / (kappa * (HARD * high if low == 0 or limit_diverges(problem) else low))
-    if isinstance(rule, HeavyBall):
+    end = LAST / (kappa * (HARD * high if low == 0 or limit_diverges(problem) else low)) + LAST * rule.memory
+    if isinstance(rule, HeavyBall | MinibatchSGD):
         momentum, first = float(rule.momentum), float(rule.step_size) * np.arange(1, FIRST_STEPS + 1)
         # slow modes are faster by 1/(1 - momentum); fast ones oscillate, and decay by the momentum alone
-        end = max(end * (1 - momentum), LAST * first[0] / (1 - momentum), 2 * first[-1])
+        end = max(end * (1 - momentum), LAST * first[0] / (1 - momentum), 2 * first[-1], LAST * rule.memory)
         finite = np.concatenate([first, np.geomspace(first[-1], end, NUM_TIMES)[1:]])
     else:
         finite = np.geomspace(FIRST / (kappa * high), end, NUM_TIMES)

@@ -1,7 +1,8 @@
 """The fixed point for R(z) = (U - z)^{-1} and its linear response: one- and two-point functions (`equations`, sections 4 and 5).
 
 Derivation in short. U is a sum of independent columns of a few kinds plus, for averaged noise, a deterministic matrix. Removing one
-column at a time (cavity) gives every column the weight Ξ = w/(1 + δ), δ the trace of R against the column's covariance; integrating
+column at a time (cavity) gives every column the weight Ξ = w/(1 + δ), δ the trace of R against the column's covariance (times ω_c/π_c,
+where the weight ω_c of its class in the loss is not its fraction π_c: `equations`, section 9.1); integrating
 out the d directions of W, which the neurons share, gives the K×K matrix H = ψ_p E_h[r α αᵀ] of the neurons' response and, per
 eigenvalue group, Y = H (I + M H)^{-1} with M = diag(a e^{-2t}λ + b Δ). Here a_c and b_c are the summed weights of the class's columns
 seen by signal and noise. The unknowns (δ, H) solve a closed system; all else follows.
@@ -64,16 +65,16 @@ def _columns(eq: Equivalent, Y_diagonal: jax.Array, averages: jax.Array) -> jax.
     signal = jnp.einsum("l,lk,...lk->...k", eq.group_weights, eq.eigenvalues, Y_diagonal) + eq.psi_p * averages[..., :k]
     noise = eq.noise_variance * jnp.einsum("l,...lk->...k", eq.group_weights, Y_diagonal) + eq.psi_p * averages[..., k : 2 * k]
     gains = eq.signal_gains[:, None] * signal[..., None, :] + eq.noise_gains[:, None] * noise[..., None, :]
-    return gains / (eq.draws * eq.psi_n)
+    return gains * (eq.loss_weights / eq.fractions) / (eq.draws * eq.psi_n)
 
 
 def expand(eq: Equivalent, features: jax.Array, z: jax.Array, delta: jax.Array, H: jax.Array) -> Point:
     """Everything that follows from the unknowns at Z points."""
     k = eq.linear.shape[1]
     q = 1 / (1 + delta)
-    xi = eq.kind_weights[:, None] * eq.class_weights * q
+    xi = eq.kind_weights[:, None] * eq.loss_weights * q
     a = jnp.einsum("s,zsk->zk", eq.signal_gains, xi)
-    b = jnp.einsum("s,zsk->zk", eq.noise_gains, xi) + eq.deterministic * eq.class_weights
+    b = jnp.einsum("s,zsk->zk", eq.noise_gains, xi) + eq.deterministic * eq.loss_weights
     M = a[:, None, :] * eq.eigenvalues + b[:, None, :] * eq.noise_variance
     B = batched_systems.inverse(jnp.eye(k) + M[..., :, None] * H[:, None])
     G, Y = B * M[..., None, :], _product(H[:, None], B)
@@ -92,8 +93,8 @@ def image(eq: Equivalent, features: jax.Array, point: Point) -> jax.Array:
 
 def response(
     eq: Equivalent, p1: Point, p2: Point, C: jax.Array, a: jax.Array, b: jax.Array, H: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Response (δ', H', Y') to responses a', b' (…,K) and H' (…,K,K), for points (or pairs) given by broadcasting p1 and p2.
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Response (δ', H', Y', E_h[r' features]) to responses a', b' (…,K) and H' (…,K,K), for pairs given by broadcasting p1 and p2.
 
     C (…,F,F) holds E_h[r_1 r_2 features featuresᵀ]: all that the neuron types contribute, for any right-hand side.
     """
@@ -106,12 +107,12 @@ def response(
     coefficients = jnp.concatenate([a, b, upper(quadratic) * multiplicity(k)], -1)
     averages = -jnp.einsum("...fg,...g->...f", C, coefficients)
     Y = _product(_product(jnp.swapaxes(p1.B, -1, -2), H_), p2.B) - _product(p1.Y * M[..., None, :], p2.Y)
-    return _columns(eq, _diagonal(Y), averages), symmetric(eq.psi_p * averages[..., 2 * k :], k), Y
+    return _columns(eq, _diagonal(Y), averages), symmetric(eq.psi_p * averages[..., 2 * k :], k), Y, averages
 
 
 def weights_response(eq: Equivalent, q1: jax.Array, q2: jax.Array, delta: jax.Array) -> tuple[jax.Array, jax.Array]:
     """a', b' (…,K) from δ' (…,S,K): Ξ' = -w δ'/((1+δ_1)(1+δ_2))."""
-    xi = -eq.kind_weights[:, None] * eq.class_weights * q1 * q2 * delta
+    xi = -eq.kind_weights[:, None] * eq.loss_weights * q1 * q2 * delta
     return jnp.einsum("s,...sk->...k", eq.signal_gains, xi), jnp.einsum("s,...sk->...k", eq.noise_gains, xi)
 
 
@@ -236,13 +237,13 @@ def _relative(difference: jax.Array, value: jax.Array, split: int) -> jax.Array:
 
 
 def stieltjes_of(eq: Equivalent, point: Point) -> tuple[jax.Array, jax.Array]:
-    """g(z) = (1/p) tr R (Z,) and the class-resolved κ_c(z) = (π_c/p) tr[U_c R] (Z,K), with Σ_c κ_c = 1 + z g."""
+    """g(z) = (1/p) tr R (Z,) and the class-resolved κ_c(z) = (ω_c/p) tr[U_c R] (Z,K), with Σ_c κ_c = 1 + z g."""
     g = point.r @ eq.type_weights
     ratio = eq.draws * eq.psi_n / eq.psi_p
-    sampled = ratio * jnp.einsum("s,zsk->zk", eq.kind_weights, point.delta * point.q) * eq.class_weights
+    sampled = ratio * jnp.einsum("s,zsk->zk", eq.kind_weights, point.delta * point.q) * eq.fractions
     trace = jnp.einsum("l,zlk->zk", eq.group_weights, _diagonal(point.Y))
     averaged = eq.noise_variance / eq.psi_p * trace + (point.r * eq.type_weights) @ eq.carried
-    return g, sampled + eq.deterministic * eq.class_weights * averaged
+    return g, sampled + eq.deterministic * eq.loss_weights * averaged
 
 
 def feature_averages(eq: Equivalent, products: jax.Array) -> jax.Array:

@@ -41,16 +41,33 @@ def bounds(eq: Equivalent) -> tuple[float, float]:
 @jax.jit
 def outer_bounds(eq: Equivalent) -> tuple[jax.Array, jax.Array]:
     """`bounds` as a traceable function; a high bound of 0 says that U vanishes."""
-    w, gs, gn = eq.kind_weights[:, None] * eq.class_weights, eq.signal_gains[:, None], eq.noise_gains[:, None]
+    w, gs, gn = eq.kind_weights[:, None], eq.signal_gains[:, None], eq.noise_gains[:, None]
     columns = eq.psi_n * eq.draws
     edge, alpha = (1 + jnp.sqrt(eq.psi_p)) ** 2, jnp.max(eq.linear**2, 0)
     norm = alpha * edge * (gs * jnp.max(eq.eigenvalues, 0) + gn * eq.noise_variance) + gs * eq.kept.max(0) + gn * eq.carried.max(0)
-    fixed = eq.deterministic * eq.class_weights
-    high = jnp.sum(w * norm * (1 + jnp.sqrt(eq.psi_p / (columns * w))) ** 2)
+    fixed = eq.deterministic * eq.loss_weights
+    high = jnp.sum(w * eq.loss_weights * norm * (1 + jnp.sqrt(eq.psi_p / (columns * w * eq.fractions))) ** 2)
     high = 1.1 * (high + jnp.sum(fixed * (alpha * edge * eq.noise_variance + eq.carried.max(0))))
-    floor = jnp.min(gs[:, None] * eq.kept + gn[:, None] * eq.carried) * (1 - jnp.sqrt(eq.psi_p / columns)) ** 2 / 10
+    least = jnp.min(gs[:, None] * eq.kept + gn[:, None] * eq.carried, (0, 1))
+    floor = _column_floor(eq, least, columns) / 10
     low = jnp.where(eq.deterministic > 0, jnp.min(eq.carried @ fixed), floor)
     return jnp.maximum(low / 1.5, FLOOR * high), high
+
+
+def _column_floor(eq: Equivalent, least: jax.Array, columns: jax.Array) -> jax.Array:
+    """Lower bound on the non-zero eigenvalues that the independent columns alone make, from the least variance (K,) of each class's.
+
+    A class has columns of relative weight ω_c/π_c. All classes of positive weight together bound every non-zero eigenvalue; the heavier
+    ones alone do where their columns are more than the features, and then the lighter ones can only add.
+    """
+    relative = eq.loss_weights / eq.fractions
+    heavier = (relative >= relative[:, None]) & (relative > 0)  # row by row, the classes at least as heavy as one
+    share = heavier @ eq.fractions
+    variance = jnp.min(jnp.where(heavier, least, jnp.inf), 1)
+    edge = (1 - jnp.sqrt(eq.psi_p / (columns * jnp.where(share > 0, share, 1)))) ** 2
+    everything = share >= (1 - 1e-12) * jnp.sum(jnp.where(relative > 0, eq.fractions, 0))
+    bounds_all = (relative > 0) & (everything | (columns * share > eq.psi_p))
+    return jnp.max(jnp.where(bounds_all, relative * share * variance * edge, 0))
 
 
 def _scan(eq: Equivalent, masses: Masses, points: int) -> tuple[np.ndarray, Solved, bool]:
@@ -164,12 +181,12 @@ def _edges(eq: Equivalent, lam: np.ndarray, axis: Solved, inside: np.ndarray, ma
 def atoms(eq: Equivalent) -> Masses:
     """Places and weights of the atoms, as residues of g.
 
-    At 0 for p > n m (no noise average), and, for centred classes with averaged noise, at Σ_c π_c s_c² for p > n + d.
+    At 0 for p > n m (no noise average), and, for centred classes with averaged noise, at Σ_c ω_c s_c² for p > n + d.
     """
     averaged = float(eq.deterministic)
     places = [] if averaged and float(np.min(eq.carried)) > 0 else [0.0]
     if len(eq.type_weights) == 1 and averaged:
-        fixed = float(np.asarray(eq.carried)[0] @ np.asarray(eq.class_weights))
+        fixed = float(np.asarray(eq.carried)[0] @ np.asarray(eq.loss_weights))
         places += [fixed] if fixed > 0 else []
     if not places:
         return NO_ATOMS

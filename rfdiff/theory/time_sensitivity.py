@@ -28,7 +28,7 @@ def sensitivity(problem: Problem, *, q: float = 0.5, tolerance: float = 1e-7) ->
     Args:
         problem: the problem, K classes, with a limit τ → ∞ (not p = n m).
         q: fraction of the way to the exact score's loss that counts as learned, in (0, 1).
-        tolerance: largest numerical error wanted of the losses.
+        tolerance: largest numerical error wanted of the losses; smaller than for curves, since derivatives lose a digit.
 
     Returns:
         `TimeSensitivity`.

@@ -10,7 +10,7 @@ from scipy.stats import chi2
 
 from rfdiff.errors import InputError
 from rfdiff.problem import Problem
-from rfdiff.rules import HeavyBall, Ridge, Rule, check_stability
+from rfdiff.rules import GradientFlow, HeavyBall, Ridge, Rule, check_stability
 from rfdiff.theory.contour import Span
 from rfdiff.theory.equivalent import equivalent
 from rfdiff.theory.input_checks import require_concrete
@@ -31,9 +31,14 @@ def types_radius(problem: Problem, tolerance: float) -> tuple[float, float]:
     return (math.sqrt(chi2.isf(tail, rank)), tail) if rank else (0.0, 0.0)
 
 
-def limit_diverges(problem: Problem) -> bool:
-    """Whether test losses grow without bound as τ → ∞: at p = n m, where the spectrum of U reaches down to 0."""
-    columns = float(problem.psi_n) * float(problem.noise_draws)
+def limit_diverges(problem: Problem, rule: Rule = GradientFlow()) -> bool:
+    """Whether test losses grow without bound as τ → ∞: at p = n m, where the spectrum of U reaches down to 0, without weight decay.
+
+    n counts the samples of classes whose weight in the loss is not 0.
+    """
+    if rule.decay > 0:
+        return False
+    columns = problem.columns_per_dimension
     return math.isfinite(columns) and (1 - math.sqrt(float(problem.psi_p) / columns)) ** 2 < FLOOR
 
 
@@ -58,7 +63,7 @@ class Times(NamedTuple):
         """
         if isinstance(rule, Ridge):
             return cls(taus, np.arange(taus.size), np.zeros(taus.size, bool), diverges)
-        reach = np.inf if span.low > 0 else 1 / (kappa * FLOOR * span.high)
+        reach = np.inf if span.low > 0 or rule.decay > FLOOR * span.high else 1 / (kappa * FLOOR * span.high)
         effective = np.where(_settled(taus, rule, kappa, span, tolerance), np.inf, taus)
         beyond = (effective > reach) | (diverges & np.isinf(effective))
         if diverges and beyond.all():
@@ -83,7 +88,7 @@ class Times(NamedTuple):
 
 
 def _settled(taus: np.ndarray, rule: Rule, kappa: float, span: Span, tolerance: float) -> np.ndarray:
-    """Training times (T,) at which every mode of a discrete rule has converged: its filter is 1/λ, though no longer smooth off the axis."""
+    """Training times (T,) at which every mode of a discrete rule has converged: its filter is 1/(λ + ρ), not smooth off the axis."""
     if not isinstance(rule, HeavyBall) or span.low <= 0:
         return np.zeros(taus.size, bool)
     slowest = float(np.max(rule.growth(np.geomspace(span.low, span.high, 256), kappa)))

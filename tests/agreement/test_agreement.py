@@ -23,6 +23,8 @@ D, SEEDS = 48, 12
 ROOT = np.array([[1.0], [-0.6], [0.3]])
 
 PROBLEMS: dict[str, Problem] = {
+    # two classes, one with a centroid, noise averaged exactly
+    "two": Problem(MixtureLaw.isotropic([0.6, 0.4], [1.4, 0.5], [[1.0, 0.0], [0.0, 0.0]]), "tanh", 0.2, 2.0, 1.5),
     # three classes, unequal weights, noise averaged exactly
     "three": Problem(MixtureLaw.isotropic([0.5, 0.3, 0.2], [1.4, 0.5, 0.9], ROOT @ ROOT.T), "tanh", 0.2, 2.0, 2.0),
     # opposite centroids of norm²/d = 4, one noise draw
@@ -35,8 +37,8 @@ PROBLEMS: dict[str, Problem] = {
     "mixed": Problem(MixtureLaw([0.35, 0.65], [[2.4, 0.2], [0.2, 1.4]], [0.5, 0.5], [[1.5, 0.0], [0.0, 0.0]]), "erf", 0.15, 2.0, 2.0),
 }
 
-# the fourth repeats the checks of the others in a new combination
-SLOW = ("strong", "mixed")
+# more classes, longer centroids, and the checks of the others in new combinations
+SLOW = ("three", "strong", "mixed")
 NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in PROBLEMS]
 
 

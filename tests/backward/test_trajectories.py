@@ -15,6 +15,8 @@ from rfdiff.mixture import GaussianMixture, MixtureLaw
 from rfdiff.noised_mixture import NoisedMixture
 from tests.tolerances import assert_within, rejects
 
+pytestmark = pytest.mark.usefixtures("full_optimisation")
+
 MIRROR = np.array([[1.0, -1.0], [-1.0, 1.0]])
 ALLOWANCE = 3e-3  # of 96 steps
 KEY = jax.random.key(0)

@@ -36,8 +36,8 @@ def test_compare_writes_what_the_library_computes(compared: types.SimpleNamespac
     agreement = assess(result.theory, result.simulation, result.smaller)
     assert compared.status == (command.AGREE if agreement.agrees else command.DISAGREE)
     assert result.problem.to_toml() == problem.to_toml()
-    recorded = {name: result.metadata[name] for name in ("command", "rule", "d", "seeds", "random_seed", "tolerance")}
-    assert recorded == {"command": "compare", "rule": "gradient-flow", "d": D, "seeds": SEEDS, "random_seed": 0, "tolerance": 1e-6}
+    recorded = {name: result.metadata[name] for name in ("command", "rule", "d", "num_seeds", "random_seed", "tolerance")}
+    assert recorded == {"command": "compare", "rule": "gradient-flow", "d": D, "num_seeds": SEEDS, "random_seed": 0, "tolerance": 1e-6}
 
 
 def test_compare_prints_table_verdict_places_and_cost(compared: types.SimpleNamespace) -> None:

@@ -81,7 +81,7 @@ def test_plot_draws_it_again(folder: Path, tmp_path: Path) -> None:
         (["--d", "100000"], "GiB of memory; allowed: d up to about"),
         (["--taus", "3", "2"], "taus: [3, 2] does not increase strictly"),
         (["--points", "2"], "--points: 2; allowed: 3 to"),
-        (["--seeds", "0"], "--seeds: 0; allowed: 1 to"),
+        (["--num-seeds", "0"], "--num-seeds: 0; allowed: 1 to"),
         (["--samples", "1"], "--samples: 1; allowed: 10 to"),
         (["--steps", "1"], "--steps: 1; allowed: 2 to"),
         (["--t-start", "0.001"], "t_start: 0.001; allowed: t_end = 0.01 < t_start"),

@@ -42,6 +42,8 @@ def spoken(*arguments: str) -> tuple[int, str, str]:
         (("train", "--side", "15"), "side: 15; allowed: 28, 14, 7 pixels"),
         (("train", "--width", "6"), "width: 6; allowed: a multiple of 4"),
         (("train", "--devices", "99"), "devices: 99; allowed: 1 to"),
+        (("train", "--loss-weights", "0.5", "0.6"), "loss_weights: [0.5, 0.6] sums to 1.1; allowed: a sum of 1"),
+        (("train", "--loss-weights", "1"), "loss_weights: shape (1,); allowed: (2,), one for each class"),
         (("train", "--learning-rate", "0"), "learning_rate: 0.0; allowed: a finite number > 0"),
         (("evaluate", "nowhere"), "nowhere/run.json: no such file; allowed: a folder of rfdiff images train"),
         (("evaluate",), "missing: DIR"),

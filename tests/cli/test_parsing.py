@@ -35,7 +35,7 @@ from tests.cli.command_line import TOML, Words, refusal
         (["predict", "PROBLEM", "again.toml"], "Unrecognized options: again.toml"),
         (["compare", "PROBLEM", "--d", "ten"], "rfdiff: --d: 'ten'; allowed: an integer .see"),
         (["compare", "PROBLEM", "--d"], "Missing value for argument '--d'.*see rfdiff compare --help"),
-        (["compare", "PROBLEM", "--seeds", "2.5"], "rfdiff: --seeds: '2.5'; allowed: an integer .see"),
+        (["compare", "PROBLEM", "--num-seeds", "2.5"], "rfdiff: --num-seeds: '2.5'; allowed: an integer .see"),
         (["predict", "PROBLEM", "--taus", "1", "x"], "--taus: 'x' is not a number"),
         (["predict", "PROBLEM", "--tolerance", "small"], "rfdiff: --tolerance: 'small'; allowed: a number .see"),
         (["predict", "PROBLEM", "--rule", "adam"], "invalid choice 'adam' for argument '--rule'. Expected one of .*'ridge'"),
@@ -48,11 +48,11 @@ from tests.cli.command_line import TOML, Words, refusal
         (["predict", "PROBLEM", "--penalties"], "--penalties: given without a number"),
         (["predict", "NESTED"], "nested.toml: not a TOML file"),
         (["simulate", "PROBLEM", "--d", "0"], "--d: 0; allowed: an integer >= 1"),
-        (["compare", "PROBLEM", "--seeds", "1"], "--seeds: 1; allowed: 2 to 1000000, for a standard error"),
-        (["simulate", "PROBLEM", "--seeds", "0"], "--seeds: 0; allowed: 1 to 1000000"),
+        (["compare", "PROBLEM", "--num-seeds", "1"], "--num-seeds: 1; allowed: 2 to 1000000, for a standard error"),
+        (["simulate", "PROBLEM", "--num-seeds", "0"], "--num-seeds: 0; allowed: 1 to 1000000"),
         (["simulate", "PROBLEM", "--krylov-tolerance", "1e-4"], "--krylov-tolerance: applies only to Krylov solvers, not to --solver auto"),
         (["simulate", "PROBLEM", "--solver", "krylov", "--krylov-tolerance", "2"], "--krylov-tolerance: 2.0; allowed: 0 < tolerance < 1"),
-        (["simulate", "PROBLEM", "--seeds", "1000000000"], "--seeds: 1000000000; allowed: 1 to 1000000"),
+        (["simulate", "PROBLEM", "--num-seeds", "1000000000"], "--num-seeds: 1000000000; allowed: 1 to 1000000"),
         (["simulate", "PROBLEM", "--seed", "-1"], "--seed: -1; allowed: 0 to"),
         (["predict", "PROBLEM", "--points", "2"], "--points: 2; allowed: 3 to 100000"),
         (["predict", "PROBLEM", "--taus", "1", "2"], "--taus: 2 given; allowed: at least 3"),
@@ -72,7 +72,22 @@ from tests.cli.command_line import TOML, Words, refusal
             "momentum: 1.0; allowed: 0 <= momentum < 1",
         ),
         (["predict", "PROBLEM", "--rule", "gradient-descent", "--step-size", "-1"], "step_size: -1.0; allowed"),
-        (["predict", "PROBLEM", "--momentum", "0.5"], "--momentum: not an option of --rule gradient-flow; it goes with heavy-ball"),
+        (
+            ["predict", "PROBLEM", "--momentum", "0.5"],
+            "--momentum: not an option of --rule gradient-flow; it goes with heavy-ball and nesterov and sgd",
+        ),
+        (
+            ["predict", "PROBLEM", "--rule", "ridge", "--penalties", "1", "2", "3", "--averaging", "3"],
+            "--averaging: not an option of --rule ridge; it goes with gradient-flow and gradient-descent and heavy-ball",
+        ),
+        (["predict", "PROBLEM", "--rule", "sgd", "--step-size", "1"], "--batch: missing; --rule sgd needs it"),
+        (["predict", "PROBLEM", "--batch", "1"], "--batch: not an option of --rule gradient-flow; it goes with sgd"),
+        (["simulate", "PROBLEM", "--rule", "sgd", "--step-size", "1", "--batch", "1"], "--taus: missing; --rule sgd trains networks step"),
+        (
+            ["compare", "PROBLEM", "--rule", "sgd", "--step-size", "1", "--batch", "1", "--taus", "1", "2", "inf"],
+            "--taus: inf; --rule sgd trains networks step",
+        ),
+        (["predict", "PROBLEM", "--weight-decay", "-1"], "weight_decay: -1.0; allowed: a finite number >= 0"),
         (["predict", "PROBLEM", "--step-size", "1"], "it goes with gradient-descent and heavy-ball"),
         (["predict", "absent.toml"], r"absent\.toml: cannot be read \(No such file or directory\)"),
         (["predict", "FOLDER"], "cannot be read"),
@@ -137,7 +152,7 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
         assert "(default: None)" not in told.out and "(default: False)" not in told.out
     assert entry.main(["compare", "--help"]) == 0
     told = capsys.readouterr()
-    for option in ("--d ", "--seeds ", "--seed ", "--out ", "--points ", "--taus ", "--rule ", "--step-size ", "--momentum ", "--q "):
+    for option in ("--d ", "--num-seeds ", "--seed ", "--out ", "--points ", "--taus ", "--rule ", "--step-size ", "--momentum ", "--q "):
         assert option in told.out
 
 
@@ -145,5 +160,5 @@ def test_parse_gives_the_defaults_and_the_words() -> None:
     command, parsed = parsing.parse(["compare", "a.toml", "--taus", "0", "1e3", "inf", "--seed", "7", "--overwrite"])
     assert command is compare.COMMAND and isinstance(parsed, compare.Compare)
     assert (parsed.problem, parsed.out, parsed.taus) == (Path("a.toml"), Path("rfdiff-out"), (0.0, 1000.0, np.inf))
-    assert (parsed.d, parsed.seeds, parsed.seed, parsed.rule, parsed.q, parsed.overwrite) == (100, 10, 7, "gradient-flow", 0.5, True)
+    assert (parsed.d, parsed.num_seeds, parsed.seed, parsed.rule, parsed.q, parsed.overwrite) == (100, 10, 7, "gradient-flow", 0.5, True)
     assert isinstance(parsing.parse(["plot", "a.nc"])[1], plot.Plot)

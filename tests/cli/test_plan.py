@@ -12,7 +12,7 @@ from tests.cli.command_line import refusal
 
 def test_plan_prints_every_solver(problem_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(solver_costs, "product_rate", lambda dtype: 5e10)
-    assert entry.main(["plan", str(problem_file), "--d", "800", "--seeds", "3"]) == 0
+    assert entry.main(["plan", str(problem_file), "--d", "800", "--num-seeds", "3"]) == 0
     told = capsys.readouterr().out
     assert "p = 1600" in told and "3 networks" in told and all(name in told for name in simulation.SOLVERS)
     assert entry.main(["plan", str(problem_file), "--d", "900000"]) == 0

@@ -16,7 +16,7 @@ from rfdiff.cli import curve_options, entry, parsing
 from rfdiff.errors import InputError
 from rfdiff.files import kept_parts, result_file
 from rfdiff.problem import Problem
-from rfdiff.rules import GradientDescent, GradientFlow, HeavyBall, Ridge
+from rfdiff.rules import GradientDescent, GradientFlow, HeavyBall, MinibatchSGD, Nesterov, Ridge
 from rfdiff.simulation.features import sizes_at
 from tests import synthetic
 from tests.cli.command_line import SEEDS, TAUS, TOML, D, Words, leaves, refusal, started, words
@@ -47,6 +47,9 @@ def test_simulate_depends_on_the_key_alone(problem_file: Path, tmp_path: Path) -
     [
         (["--rule", "gradient-descent", "--step-size", "0.2"], GradientDescent(0.2)),
         (["--rule", "heavy-ball", "--step-size", "0.2", "--momentum", "0.5"], HeavyBall(0.2, 0.5)),
+        (["--rule", "nesterov", "--step-size", "0.2", "--momentum", "0.5", "--averaging", "0.9"], Nesterov(0.2, 0.5, averaging=0.9)),
+        (["--rule", "sgd", "--step-size", "0.2", "--batch", "0.5"], MinibatchSGD(0.2, 0.5)),
+        (["--weight-decay", "0.1", "--averaging", "30"], GradientFlow(weight_decay=0.1, averaging=30)),
         (["--rule", "ridge", "--penalties", "1", "0.1", "0.01"], Ridge([1, 0.1, 0.01])),
         ([], GradientFlow()),
     ],
@@ -61,13 +64,14 @@ def test_rules_reach_the_simulation(
         raise InputError("seen enough")
 
     monkeypatch.setattr(simulation, "run_seeds", stop)
-    given = options if "ridge" in options else [*options, "--taus", *TAUS]
+    times = [tau for tau in TAUS if tau != "inf"] if "sgd" in options else TAUS
+    given = options if "ridge" in options else [*options, "--taus", *times]
     arguments = ["simulate", str(problem_file), "--out", str(tmp_path / "o"), "--d", "9", "--dtype", "float32", *given]
     assert entry.main(arguments) == entry.BAD_INPUT
     ((rule, taus, d, dtype, seeds, *solved),) = seen
     assert type(rule) is type(expected)
     assert leaves(rule) == leaves(expected)
-    assert taus == (None if "ridge" in options else [float(tau) for tau in TAUS])
+    assert taus == (None if "ridge" in options else [float(tau) for tau in times])
     assert (d, dtype, seeds, solved) == (9, "float32", [0], ["exact", None])
 
 
@@ -171,7 +175,7 @@ def test_damaged_checkpoint_is_named(
 def test_solvers_give_the_same_networks(problem_file: Path, tmp_path: Path) -> None:
     found = {}
     for solver in ("exact", "krylov"):
-        assert entry.main(words("simulate", problem_file, tmp_path / solver, "--seeds", "2", "--solver", solver)) == 0
+        assert entry.main(words("simulate", problem_file, tmp_path / solver, "--num-seeds", "2", "--solver", solver)) == 0
         found[solver] = result_file.load(tmp_path / solver / "result.nc")
         assert found[solver].metadata["solver"] == solver
     one, other = (result.simulation for result in found.values())
@@ -221,7 +225,7 @@ def test_real_interrupt_signal_stops_cleanly_and_resumes_bit_for_bit(
     problem_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, count = tmp_path / "out", 120
-    arguments = ["simulate", str(problem_file), "--d", str(D), "--seeds", str(count), "--taus", *TAUS]
+    arguments = ["simulate", str(problem_file), "--d", str(D), "--num-seeds", str(count), "--taus", *TAUS]
     process = started([*arguments, "--out", str(out)])
     deadline = time.monotonic() + 90
     while len(list(out.glob("*.partial/*.npz"))) < 3 and process.poll() is None and time.monotonic() < deadline:

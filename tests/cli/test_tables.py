@@ -17,12 +17,12 @@ def test_table_reads_theory_beside_simulation_with_errors_over_seeds() -> None:
     table = curve_results.times_table(predicted, simulated, 0.4)[0].lines()
     assert table[0].split() == ["class", "weight", "source", "tau_gen", "tau_stop", "tau_mem", "tau_opt(0.4)", "best", "test", "loss"]
     assert [line.split()[0:3] for line in table[1::2]] == [["0", "0.667", "theory"], ["1", "0.333", "theory"]]
-    found = times(predicted, 0.4)
+    found = times(predicted, q=0.4)
     assert table[1].split()[3:6] == [f"{x[0]:.4g}" for x in (found.tau_gen, found.tau_stop, found.tau_mem)]
     assert simulated.per_seed is not None
-    runs = [times(dataclasses.replace(simulated, **{n: simulated.per_seed[n][s] for n in simulated.per_seed}), 0.4) for s in range(3)]
+    runs = [times(dataclasses.replace(simulated, **{n: simulated.per_seed[n][s] for n in simulated.per_seed}), q=0.4) for s in range(3)]
     values, errors = readings(simulated, 0.4)
-    np.testing.assert_array_equal(values[2], times(simulated, 0.4).tau_mem)
+    np.testing.assert_array_equal(values[2], times(simulated, q=0.4).tau_mem)
     np.testing.assert_allclose(errors[2], np.std([run.tau_mem for run in runs], axis=0, ddof=1) / np.sqrt(3))
     lowest = np.asarray(simulated.per_seed["test_loss"]).min(axis=1)
     np.testing.assert_allclose(errors[4], np.std(lowest, axis=0, ddof=1) / np.sqrt(3))

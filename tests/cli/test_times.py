@@ -77,7 +77,7 @@ def test_bulks_that_overlap_and_elasticities_are_told() -> None:
 
     slopes = {name: four([np.array([i + j / 10, np.nan]) for j in range(4)]) for i, name in enumerate(("t", "psi_p"))}
     found = theory.TimeSensitivity(times(synthetic.theory()), slopes, four(np.zeros((4, 2, 2, 2))), 1e-7)
-    data = times_command.labelled(synthetic.problem(), synthetic.theory(), synthetic.spectrum(), times(synthetic.theory(), 0.4), found)
+    data = times_command.labelled(synthetic.problem(), synthetic.theory(), synthetic.spectrum(), times(synthetic.theory(), q=0.4), found)
     table, rates = times_command.time_tables(data)  # no table of bulks, since no gap separates them
     assert list(table.headings[-2:]) == ["tau_opt(0.4)", "tau_mem/tau_gen"]
     assert table.lines()[2].split() == ["spectrum", "-", "-", "-", "-", "-"]

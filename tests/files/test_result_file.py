@@ -225,7 +225,7 @@ def test_own_activation_cannot_be_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt(), MemoryError()])
-@pytest.mark.parametrize("moment", ["to_netcdf", "fsync", "replace"])
+@pytest.mark.parametrize("moment", ["dump_to_store", "fsync", "replace"])
 def test_failed_write_leaves_the_old_file_and_nothing_else(
     error: BaseException, moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,7 +235,7 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(
     def fail(*args: object, **kwargs: object) -> None:
         raise error
 
-    target: Any = xr.DataTree if moment == "to_netcdf" else os
+    target: Any = xr.Dataset if moment == "dump_to_store" else os
     with monkeypatch.context() as patch:
         patch.setattr(target, moment, fail)
         with pytest.raises(type(error)):

@@ -117,6 +117,8 @@ def test_names_of_classes() -> None:
     [
         ("t", r"diffusion time $t$"),
         ("weight_0", r"class fraction $\pi$ of class 0"),
+        ("loss_weight_1", r"loss weight $\omega$ of class 1"),
+        ("samples_0", r"samples $n/d$ of class 0"),
         ("variance_12", r"variance $\sigma^2$ of class 12"),
         ("centroid_norm_1", r"squared centroid norm $\|\mu\|^2/d$ of class 1"),
         ("problem", "problem"),

@@ -13,7 +13,7 @@ from scipy.linalg import expm
 
 from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
-from rfdiff.rules import GradientDescent, GradientFlow, HeavyBall, Ridge, Rule
+from rfdiff.rules import GradientDescent, GradientFlow, HeavyBall, Nesterov, Ridge, Rule
 from rfdiff.simulation import gradient_flow as module
 from rfdiff.simulation.features import Sizes, clean_samples, first_layer, sizes_at
 from rfdiff.simulation.gradient_flow import FlowResult, flow_losses, zero_rounding
@@ -80,7 +80,10 @@ def readout(case: Setup, fV: np.ndarray) -> np.ndarray:
     return -np.sqrt(case.sizes.p / -np.expm1(-0.6)) * fV.T
 
 
-@pytest.mark.parametrize("rule", [GradientDescent(0.5), HeavyBall(0.5, 0.8)])
+PRACTISED = Nesterov(0.5, 0.6, weight_decay=0.05, averaging=0.7)
+
+
+@pytest.mark.parametrize("rule", [GradientDescent(0.5), HeavyBall(0.5, 0.8), PRACTISED], ids=["plain", "heavy", "practised"])
 @pytest.mark.parametrize("draws", [1, 2])
 def test_discrete_rules_are_a_loop_of_gradient_steps(rule: HeavyBall, draws: int) -> None:
     case = setup(draws)
@@ -92,18 +95,22 @@ def test_discrete_rules_are_a_loop_of_gradient_steps(rule: HeavyBall, draws: int
             return jnp.sqrt(delta / case.sizes.p) * phi @ A.T + noise
 
         # gradient flow is dA/dτ = -d² ∇L, so a step of η in units of τ is one of η d² along the gradient
-        optimizer = optax.sgd(float(rule.step_size) * D**2, momentum=float(rule.momentum))
+        sgd = optax.sgd(float(rule.step_size) * D**2, momentum=float(rule.momentum), nesterov=isinstance(rule, Nesterov))
+        optimizer = optax.chain(optax.add_decayed_weights(case.problem.kappa * float(rule.weight_decay) / D**2), sgd)
+        average = optax.ema(float(rule.averaging or 0.0), debias=False)
         gradient = jax.grad(lambda A: jnp.sum(jnp.mean(residuals(A) ** 2, axis=(0, 1))) / D)
 
         @jax.jit
         def step(A: jax.Array, state: Any) -> Any:
-            updates, state = optimizer.update(gradient(A), state)
-            return optax.apply_updates(A, updates), state
+            updates, inner = optimizer.update(gradient(A), state[0], A)
+            A = optax.apply_updates(A, updates)
+            mean, averaged = average.update(A, state[1])
+            return A, (inner, averaged), mean
 
-        A = jnp.zeros((D, case.sizes.p))
-        state, stops = optimizer.init(A), np.cumsum((0, *case.sizes.counts))
+        weights = jnp.zeros((D, case.sizes.p))
+        state, stops = (optimizer.init(weights), average.init(weights)), np.cumsum((0, *case.sizes.counts))
         for count in range(1, 41):
-            A, state = step(A, state)
+            weights, state, A = step(weights, state)
             where = np.flatnonzero(np.isclose(schedule, count * 0.5))
             for i in where:
                 squares = np.asarray(residuals(A)) ** 2

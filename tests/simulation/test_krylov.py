@@ -244,6 +244,9 @@ def test_the_plan_prefers_what_gives_most_and_fits(monkeypatch: pytest.MonkeyPat
     found = simulation.plan(wide, d=100, num_seeds=3)
     text = str(found)
     assert "p = 6400, n = 400, d = 100, float64, 3 networks; memory 24 GiB" in text and text.count("<- taken") == 1
+    data = found.to_xarray()
+    assert data.solver.values.tolist() == list(simulation.SOLVERS) and (data.attrs["taken"], data.attrs["p"]) == (found.solver, 6400)
+    np.testing.assert_array_equal(data.seconds.values, [estimate.seconds for estimate in found.estimates])
     seconds = [[e.seconds for e in simulation.plan(wide, d=d).estimates] for d in (50, 100, 200)]
     assert np.all(np.diff(seconds, axis=0) > 0)
     monkeypatch.setattr(solver_costs, "available_bytes", lambda: 2**20)

@@ -12,8 +12,6 @@ from rfdiff.simulation import moment_assembly, moment_operators
 from rfdiff.simulation.mehler import MehlerTerms
 from tests.tolerances import rejects
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 D, S, ORDER = 12, 5, 3
 
 

@@ -30,6 +30,7 @@ def close(found: np.ndarray) -> None:
     assert np.max(found) < 1e-4
 
 
+@pytest.mark.slow
 def test_a_moderate_problem() -> None:
     close(deviation())
 

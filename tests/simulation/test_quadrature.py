@@ -12,8 +12,6 @@ from rfdiff.activation import ACTIVATIONS, Activation
 from rfdiff.errors import InputError
 from rfdiff.simulation.quadrature import hermite_moments, mehler_order, quadrature_for
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 MEANS = np.array([[-2.3, -0.4], [0.0, 0.7], [0.31, 4.0]])
 STDS = np.array([0.15, 0.6, 1.1])
 

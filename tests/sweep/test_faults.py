@@ -81,6 +81,7 @@ def kill_serially(out: Path, kills: int, seed: int, step: int) -> int:
     return len(done(out))
 
 
+@pytest.mark.slow
 def test_a_process_killed_again_and_again_loses_nothing(tmp_path: Path, few: tuple[list[str], xr.Dataset]) -> None:
     left = kill_serially(tmp_path, kills=3, seed=0, step=8)
     assert 0 < left < FEW

@@ -9,7 +9,7 @@ import pytest
 import tomli_w
 
 from rfdiff.parameters import get_parameter
-from rfdiff.rules import GradientDescent, GradientFlow, HeavyBall, Ridge
+from rfdiff.rules import GradientDescent, GradientFlow, HeavyBall, Nesterov, Ridge
 from rfdiff.sweep import cells, read_spec, sweep_from_dict
 from rfdiff.sweep.cells import cell_name, cells_of, versions
 from rfdiff.sweep.specification import point_of
@@ -81,6 +81,8 @@ def test_a_list_of_problems_and_a_single_one() -> None:
     [
         ({"name": "gradient-descent", "step_size": 0.01}, GradientDescent),
         ({"name": "heavy-ball", "step_size": 0.01, "momentum": 0.9}, HeavyBall),
+        ({"name": "nesterov", "step_size": 0.01, "momentum": 0.9, "weight_decay": 0.1, "averaging": 0.99}, Nesterov),
+        ({"name": "gradient-flow", "averaging": 30.0}, GradientFlow),
         ({"name": "ridge", "penalties": [10.0, 1.0, 0.1]}, Ridge),
     ],
 )
@@ -142,7 +144,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"points": 20}, "points: 20 beside taus; allowed: one of them"),
     ({"taus": [3.0, 1.0, 2.0]}, r"taus: \[3, 1, 2\] does not increase strictly"),
     ({"taus": [1.0, 2.0]}, "taus: 2 given; allowed: at least 3"),
-    ({"rule": {"name": "adam"}}, "rule: name: 'adam'; allowed: gradient-flow, gradient-descent, heavy-ball, ridge"),
+    ({"rule": {"name": "adam"}}, "rule: name: 'adam'; allowed: gradient-flow, gradient-descent, heavy-ball, nesterov, sgd, ridge"),
     ({"rule": {"step_size": 1.0}}, "rule: .*; allowed: a table .rule. with a name"),
     ({"rule": {"name": "gradient-descent"}}, "rule: gradient-descent: key 'step_size' is missing"),
     ({"rule": {"name": "gradient-flow", "step_size": 1.0}}, "rule: gradient-flow: unknown key 'step_size'"),

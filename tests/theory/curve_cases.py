@@ -13,7 +13,7 @@ TAUS = np.concatenate([[1e-4, 1e-3], np.geomspace(1e-2, 1e4, 25), [1e9, math.inf
 
 
 def with_(problem: Problem, **changes: Any) -> Problem:
-    fields = ("mixture", "activation", "t", "psi_p", "psi_n", "noise_draws")
+    fields = ("mixture", "activation", "t", "psi_p", "psi_n", "noise_draws", "loss_weights")
     return Problem(**{name: changes.get(name, getattr(problem, name)) for name in fields})
 
 

@@ -183,6 +183,7 @@ def test_stencil_of_directions_without_width(n: int) -> None:
     assert found(gaussian) == pytest.approx(expected(-np.eye(n)), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_class_without_variance_has_derivatives() -> None:
     """One-sided differences in its variance; t moves it too. The root of a variance has no derivative at 0, the averages have."""
     at = Problem(MixtureLaw.isotropic([0.6, 0.4], [1.0, 0.0]), "tanh", t=0.2, psi_p=3.0, psi_n=2.0, noise_draws=2)

@@ -170,6 +170,7 @@ def test_relabelling_permutes_the_curves() -> None:
     rejects(lambda: assert_same(straight, reversed_, 1e-3))
 
 
+@pytest.mark.slow
 def test_relabelling_three_anisotropic_classes_with_centroids() -> None:
     """Here a wrong index in the Gram matrix, the eigenvalues or the column kinds would show."""
     order = [2, 0, 1]

@@ -30,6 +30,7 @@ def losses(curves: LearningCurves) -> np.ndarray:
     return np.stack([curves.train_loss, curves.test_loss])
 
 
+@pytest.mark.slow
 def test_a_rare_class_interpolates_like_the_others() -> None:
     """One sample in 1200 is of class 0, with its own scale: p > n m, so every train loss ends at 0."""
     law = MixtureLaw(

@@ -61,7 +61,7 @@ def assert_slopes(exact: np.ndarray, differences: np.ndarray, relative: float = 
 
 @pytest.fixture(scope="module")
 def found() -> Any:
-    """Losses (2, T, K) of the centred problem, their estimated error, and their Jacobian: one compilation for all."""
+    """Losses (2, T, K) of the centred problem, their estimated error, their Jacobian, and the plan: one compilation for all."""
     problem = centred()
     plan = theory.plan_curves(problem, TAUS, tolerance=1e-8)
 
@@ -72,7 +72,7 @@ def found() -> Any:
 
     with jax.enable_x64(True):
         jacobian, (value, error) = jax.jit(jax.jacrev(losses, has_aux=True))(problem)
-    return np.asarray(value), float(error), jacobian
+    return np.asarray(value), float(error), jacobian, plan
 
 
 @pytest.fixture(scope="module")
@@ -198,9 +198,9 @@ def test_a_plan_made_for_another_problem_is_refused(change: dict[str, Any], mess
         theory.transform_at(dataclasses.replace(centred(), **change), plan)
 
 
-def test_a_problem_whose_spectrum_leaves_the_contour() -> None:
+def test_a_problem_whose_spectrum_leaves_the_contour(found: Any) -> None:
     """Refused where its numbers are known; inside jit its error estimate is as large as its losses are wrong."""
-    plan = theory.plan_curves(centred(), TAUS, gram_derivatives=False)
+    plan = found[3]
     far = dataclasses.replace(centred(), psi_n=0.3)
     with jax.enable_x64(True):
         with pytest.raises(InputError, match=r"its spectrum leaves the contour of the plan \(losses are off by"):

@@ -17,8 +17,6 @@ from rfdiff.theory.support import outer_bounds
 from rfdiff.theory.traces import one_trace, two_trace_of_pairs
 from tests.tolerances import rejects
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 GROUPS, TYPES = 2, 5
 POINTS = np.array([0.4 + 0.05j, 1.7 + 0.3j, 0.02 + 0.4j, -0.6 + 0.01j])
 CASES = [(1, np.inf), (2, 1), (2, np.inf), (2, 3), (3, np.inf), (3, 4)]
@@ -28,13 +26,15 @@ def draw(k: int, m: float, seed: int = 0) -> Equivalent:
     """Random coefficients: the identities are algebraic and hold for any of them."""
     rng = np.random.default_rng([seed, k])
     shares, signal, noise, draws, deterministic = column_kinds(m)
-    type_weights, class_weights, group_weights = (rng.dirichlet(np.full(size, 3.0)) for size in (TYPES, k, GROUPS))
+    type_weights, fractions, group_weights = (rng.dirichlet(np.full(size, 3.0)) for size in (TYPES, k, GROUPS))
+    loss_weights = np.random.default_rng([seed, k, 1]).dirichlet(np.full(k, 3.0))
     coefficients: list[Any] = [  # host arrays stand in for JAX's
         type_weights,
         rng.uniform(0.2, 1.0, (TYPES, k)) * rng.choice([-1, 1], (TYPES, k)),
         rng.uniform(0.02, 0.3, (TYPES, k)),
         rng.uniform(0.02, 0.3, (TYPES, k)),
-        class_weights,
+        fractions,
+        loss_weights,
         rng.uniform(0.1, 2.0, (GROUPS, k)),
         group_weights,
         *(np.asarray(x) for x in (0.35, 2.3, 1.4)),
@@ -103,16 +103,16 @@ def test_equations_of_section_4_term_by_term(k: int, m: float) -> None:
 
 def _image(eq: Equivalent, z: complex, delta: np.ndarray, H: np.ndarray, m: float, psi_n: float, kept: jax.Array | np.ndarray) -> Any:
     """Right-hand sides for δ (S, K) and H (K, K), the rows for m = ∞ and for finite m as they stand."""
-    k, pi, big_delta, psi_p = H.shape[0], eq.class_weights, float(eq.noise_variance), float(eq.psi_p)
+    k, omega, big_delta, psi_p = H.shape[0], eq.loss_weights, float(eq.noise_variance), float(eq.psi_p)
     averaged = np.isinf(m)
     columns = [(np.inf, 1.0)] if averaged else [(m, 1 / m), (0.0, 1 - 1 / m)][: delta.shape[0]]
     M, T = np.zeros((GROUPS, k), complex), np.zeros(TYPES, complex)
     for c in range(k):
         for s, (gain, share) in enumerate(columns):
-            xi = pi[c] * share / (1 + delta[s, c])
+            xi = omega[c] * share / (1 + delta[s, c])
             if averaged:
-                M[:, c] += xi * eq.eigenvalues[:, c] + pi[c] * big_delta
-                T += xi * kept[:, c] + pi[c] * eq.carried[:, c]
+                M[:, c] += xi * eq.eigenvalues[:, c] + omega[c] * big_delta
+                T += xi * kept[:, c] + omega[c] * eq.carried[:, c]
             else:
                 M[:, c] += xi * (gain * eq.eigenvalues[:, c] + big_delta)
                 T += xi * (gain * kept[:, c] + eq.carried[:, c])
@@ -123,26 +123,27 @@ def _image(eq: Equivalent, z: complex, delta: np.ndarray, H: np.ndarray, m: floa
     new_H = psi_p * sum(eq.type_weights[j] * r[j] * np.outer(eq.linear[j], eq.linear[j]) for j in range(TYPES))
     new_delta = np.zeros_like(delta)
     for c in range(k):
+        n = psi_n * eq.fractions[c] / omega[c]  # effective samples over d
         for s, (gain, _) in enumerate(columns):
             if averaged:
                 trace = eq.group_weights @ (eq.eigenvalues[:, c] * Y[:, c, c])
-                new_delta[s, c] = (trace + psi_p * (eq.type_weights * r) @ kept[:, c]) / psi_n
+                new_delta[s, c] = (trace + psi_p * (eq.type_weights * r) @ kept[:, c]) / n
             else:
                 trace = eq.group_weights @ ((gain * eq.eigenvalues[:, c] + big_delta) * Y[:, c, c])
-                new_delta[s, c] = (trace + psi_p * (eq.type_weights * r) @ (gain * kept[:, c] + eq.carried[:, c])) / (m * psi_n)
+                new_delta[s, c] = (trace + psi_p * (eq.type_weights * r) @ (gain * kept[:, c] + eq.carried[:, c])) / (m * n)
     return new_delta, new_H
 
 
 @pytest.mark.parametrize(("k", "m"), CASES)
 def test_ward_identity_ties_two_points_to_one(k: int, m: float) -> None:
-    """Σ_c π_c R(z1) U_c R(z2) = R(z1) U R(z2) = (z1 R(z1) - z2 R(z2))/(z1 - z2), between Vᵀ and V."""
+    """Σ_c ω_c R(z1) U_c R(z2) = R(z1) U R(z2) = (z1 R(z1) - z2 R(z2))/(z1 - z2), between Vᵀ and V."""
     eq, (_, _, (one_train, _), (two_train, two_test)) = solved(k, m)
-    one = one_train @ eq.class_weights
+    one = one_train @ eq.loss_weights
     z1, z2 = POINTS[:, None], POINTS[None]
     away = ~np.eye(len(POINTS), dtype=bool)
 
     def holds(two: np.ndarray) -> None:
-        total = np.einsum("c,cij->ij", eq.class_weights, two)
+        total = np.einsum("c,cij->ij", eq.loss_weights, two)
         want = (z1 * one[:, None] - z2 * one[None])[away] / (z1 - z2)[away]
         assert np.max(abs(total[away] - want)) < 1e-11
 

@@ -25,7 +25,7 @@ def test_the_default_grid_is_the_one_of_time_grid() -> None:
 
 @pytest.mark.parametrize("tolerance", [1e-10, 0.2, -1.0, math.nan, "small", None])
 def test_refused_tolerances(case_a: Problem, tolerance: Any) -> None:
-    with pytest.raises(ValueError, match="tolerance: .*; allowed: 1e-09 <= tolerance <= 0.1"):
+    with pytest.raises(ValueError, match="tolerance: .*; allowed: 1e-9 <= tolerance <= 0.1"):
         learning_curves(case_a, [1.0], tolerance=tolerance)
 
 

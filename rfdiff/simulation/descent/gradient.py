@@ -5,7 +5,9 @@ With L(A) = (1/d) E‖√Δ A φ/√p + ξ‖² over the training set, the flow 
     G(A) = κ (A U + √(p/Δ) Vᵀ) = κ √(p/Δ) E[ (√(Δ/p) A φ + ξ) φᵀ ],      κ = 2Δ/ψ_p,
 
 which is d² ∇L where ψ_p d is a whole number of features (κ is the problem's, as in the flow). The expectation over a batch drawn
-uniformly from the pairs (sample, noise draw) is unbiased: each pair of a class weighs the same, and classes weigh n_c/n.
+uniformly from the pairs (sample, noise draw) is unbiased: each pair of a class weighs the same, and classes weigh n_c/n. Other weights ω_c
+of the classes in the loss multiply the terms of class c by ω_c n/n_c; or the batch is drawn with them: a class with probability ω_c, then
+one of its pairs.
 """
 
 import jax
@@ -35,6 +37,7 @@ class Training:
         kappa: κ.
         signal_scale, noise_std: e^{-t} and √Δ.
         weights: (K,) class fractions of the problem.
+        sample_weights: (n,) weights ω_c n/n_c of the samples in the loss, of mean 1; None where all weigh 1.
         log_steps: (T,) increasing step numbers at which the losses are measured; the last ends the training.
     """
 
@@ -49,6 +52,7 @@ class Training:
     signal_scale: Float[Array, ""]
     noise_std: Float[Array, ""]
     weights: Float[Array, " K"]
+    sample_weights: Float[Array, " n"] | None
     log_steps: Int[Array, " T"]
 
 
@@ -70,7 +74,12 @@ def whole_gradient(A: Float[Array, "d p"], training: Training) -> Float[Array, "
 
 
 def batch_gradient(
-    A: Float[Array, "d p"], training: Training, activation: Activation, chosen: Int[Array, " B"], noise: Float[Array, "B d"]
+    A: Float[Array, "d p"],
+    training: Training,
+    activation: Activation,
+    chosen: Int[Array, " B"],
+    noise: Float[Array, "B d"],
+    weights: Float[Array, " B"] | None = None,
 ) -> Float[Array, "d p"]:
     """G(A) over some noised samples, whose features are recomputed in blocks.
 
@@ -80,6 +89,7 @@ def batch_gradient(
         activation: σ.
         chosen: (B,) numbers of the clean samples.
         noise: (B, d) their noise.
+        weights: (B,) of their terms in the loss; None for 1.
     """
     assert training.samples is not None  # `prepared_replica` draws them wherever batches are made
     W, x = training.samples
@@ -94,7 +104,7 @@ def batch_gradient(
         return gradient + product(residual.T, phi), None
 
     padding = count * block - total  # the last block is padded with samples that weigh nothing
-    live = jnp.pad(jnp.ones(total, A.dtype), (0, padding)).reshape(count, block)
+    live = jnp.pad(jnp.ones(total, A.dtype) if weights is None else weights, (0, padding)).reshape(count, block)
     rows = jnp.pad(chosen, (0, padding)).reshape(count, block)
     xi = jnp.pad(noise, ((0, padding), (0, 0))).reshape(count, block, noise.shape[1])
     summed = jax.lax.scan(add, jnp.zeros_like(A), (rows, xi, live))[0]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import optax  # type: ignore[import-untyped]
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from rfdiff.activation import Activation
 from rfdiff.errors import InputError
@@ -59,6 +59,7 @@ class Recipe:
         pairs: pairs (sample, draw) to choose batches from: n m, or n with fresh noise.
         stop: early stop, or None.
         chunk: steps of a chunk.
+        balanced: whether the class of each pair of a batch is drawn first, with its weight in the loss.
     """
 
     activation: Activation
@@ -67,6 +68,12 @@ class Recipe:
     pairs: int
     stop: StopWhen | None
     chunk: int
+    balanced: bool = False
+
+    @property
+    def in_epochs(self) -> bool:
+        """Whether batches walk through a permutation of all pairs."""
+        return self.batch is not None and not self.balanced
 
 
 @value_type
@@ -77,7 +84,7 @@ class State:
         A: (d, p) readout.
         optimizer: state of the optimiser.
         step: steps taken.
-        order: (pairs,) this epoch's permutation; empty for the whole training set.
+        order: (pairs,) this epoch's permutation; empty where batches walk through none.
         row: measurements made.
         train_loss, test_loss: (T, K) measured losses, NaN where still to come.
         best: lowest monitored loss so far.
@@ -109,7 +116,7 @@ def start(training: Training, recipe: Recipe, optimizer: optax.GradientTransform
         A=A,
         optimizer=optimizer.init(A),
         step=jnp.int32(0),
-        order=jnp.zeros(0 if recipe.batch is None else recipe.pairs, jnp.int32),
+        order=jnp.zeros(recipe.pairs if recipe.in_epochs else 0, jnp.int32),
         row=jnp.int32(now),
         train_loss=blank.at[0].set(training.train.untrained_loss) if now else blank,
         test_loss=blank.at[0].set(training.test.untrained_loss) if now else blank,
@@ -154,8 +161,10 @@ def _gradient(state: State, training: Training, recipe: Recipe) -> tuple[jax.Arr
     assert training.samples is not None  # `prepared_replica` draws them for such recipes
     noise_key, batch_key = training.keys
     n, d = training.samples[1].shape
-    order, chosen = state.order, jnp.arange(n, dtype=jnp.int32)
-    if recipe.batch is not None:
+    order, chosen, weights = state.order, jnp.arange(n, dtype=jnp.int32), training.sample_weights
+    if recipe.balanced:
+        chosen, weights = _drawn_by_class(jax.random.fold_in(batch_key, state.step), training, recipe, n), None
+    elif recipe.batch is not None:
         steps = recipe.pairs // recipe.batch  # an epoch leaves out the few pairs that fill no batch, others each time
         position = state.step % steps
 
@@ -169,7 +178,19 @@ def _gradient(state: State, training: Training, recipe: Recipe) -> tuple[jax.Arr
     else:
         assert training.noise is not None  # "fixed": the stored draws
         noise = training.noise[chosen]
-    return order, batch_gradient(state.A, training, recipe.activation, chosen % n, noise)
+    chosen = chosen % n
+    return order, batch_gradient(state.A, training, recipe.activation, chosen, noise, None if weights is None else weights[chosen])
+
+
+def _drawn_by_class(key: Key[Array, ""], training: Training, recipe: Recipe, n: int) -> Int[Array, " B"]:
+    """Numbers (B,) of pairs, with replacement: a class with its weight ω_c in the loss, one of its samples, one of the draws.
+
+    That is a sample with probability ω_c/n_c.
+    """
+    sample_key, draw_key = jax.random.split(key)
+    weights, shape = training.sample_weights, (recipe.batch or 0,)
+    chosen = jax.random.choice(sample_key, n, shape, p=None if weights is None else weights / n)
+    return chosen.astype(jnp.int32) + n * jax.random.randint(draw_key, shape, 0, recipe.pairs // n, jnp.int32)
 
 
 def _measure(state: State, training: Training, recipe: Recipe) -> State:

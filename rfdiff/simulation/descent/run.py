@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,9 @@ from rfdiff.simulation.replica_memory import Layout, layout_for
 from rfdiff.simulation.seed_batches import SeedBatch, check_progress, check_seeds, summarize
 from rfdiff.value_types import as_number, static, value_type
 
+if TYPE_CHECKING:
+    import xarray as xr
+
 BATCH_STREAM = 4  # replicas use the streams 0 to 3 of their key
 
 
@@ -62,6 +65,12 @@ class Descent:
         """Learning curves of this run."""
         return summarize([self.batch])
 
+    def to_xarray(self) -> "xr.Dataset":
+        """The learning curves, with the step number of each training time, the trained readout, and why the run ended."""
+        readout = (("coordinate", "neuron"), np.asarray(self.readout), {"long_name": "trained readout A at the last training time"})
+        steps = ("tau", np.asarray(self.steps), {"long_name": "step number"})
+        return self.curves.to_xarray().assign(step=steps, readout=readout).assign_attrs(stopped=self.stopped)
+
 
 class _Run(NamedTuple):
     """A validated request, with its replica."""
@@ -84,6 +93,7 @@ def descend(
     seed: int = 0,
     noise: str | None = None,
     batch_size: int | None = None,
+    sampling: str = "weighted",
     log_steps: Sequence[int] | np.ndarray | None = None,
     stop: StopWhen | None = None,
     dtype: DTypeLike | None = None,
@@ -101,7 +111,10 @@ def descend(
         seed: replica number r in [0, 2^32); the replica of `run_seeds` of that number.
         noise: "average" (exact, m = ∞), "fixed" (the problem's m stored draws) or "fresh" (a new draw of every sample at every step,
             which trains on the m = ∞ loss); None is "average" at m = ∞ and "fixed" else. Train losses are those of the whole training set.
-        batch_size: pairs (sample, draw) a step, without replacement until an epoch is over; None for all of them.
+        batch_size: pairs (sample, draw) a step; None for all of them.
+        sampling: how batches meet the problem's `loss_weights` ω_c. "weighted": pairs as they come, without replacement until an epoch is
+            over, their losses multiplied by ω_c n/n_c. "balanced": with replacement, a class with probability ω_c and then one of its
+            pairs; without loss weights, each pair alike.
         log_steps: increasing steps in [0, K] at which to measure, K being added; None is about 60, log-spaced.
         stop: early stop on the test loss.
         checkpoint: keeps the state between chunks; the same call resumes from the last one, to the same bits.
@@ -115,7 +128,9 @@ def descend(
     name, sizes, number = floating_type(dtype), sizes_at(problem, d), check_seeds([seed])[0]
     tau = _checked_arguments(step_size, checkpoint, progress)
     logged = schedule(num_steps, log_steps)
-    recipe = recipe_for(problem, sizes, noise=noise, batch_size=batch_size, stop=stop, num_steps=int(logged[-1]))
+    recipe = recipe_for(
+        problem, sizes, noise=noise, batch_size=batch_size, stop=stop, num_steps=int(logged[-1]), sampling=sampling
+    )  # fmt: skip
     held_out = () if data is None else held_out_counts(data, problem, sizes)
     check_memory(sizes, name, len(logged), recipe, held_out)
     layout = layout_for(problem, sizes, name, held_out)
@@ -196,7 +211,7 @@ def _dependencies(
         "problem": (problem, problem.noise_draws), "activation": problem.activation, "dimension": layout.sizes.d, "key": key, "seed": seed,
         "data": (data, layout.held_out), "dtype": layout.dtype, "optimizer": optimizer, "step_size": run.step_size,
         "log_steps": run.training.log_steps, "noise": run.recipe.noise, "batch_size": run.recipe.batch, "stop": repr(run.recipe.stop),
-        "chunk": run.recipe.chunk,
+        "chunk": run.recipe.chunk, "sampling": run.recipe.balanced,
     }  # fmt: skip
 
 

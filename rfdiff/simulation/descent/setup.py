@@ -25,6 +25,7 @@ from rfdiff.simulation.replica_memory import Layout, chunk_size, replica_bytes
 from rfdiff.value_types import as_integer, whole_number
 
 NOISES = ("average", "fixed", "fresh")
+SAMPLINGS = ("weighted", "balanced")
 MOST_STEPS = 2**31 - 1
 MOST_MEASURED = 59  # steps beside the first, where the user names none
 LONGEST_CHUNK = 1024  # steps
@@ -48,12 +49,19 @@ def schedule(num_steps: int, log_steps: Sequence[int] | np.ndarray | None) -> In
 
 
 def recipe_for(
-    problem: Problem, sizes: Sizes, *, noise: str | None, batch_size: int | None, stop: StopWhen | None, num_steps: int
+    problem: Problem,
+    sizes: Sizes,
+    *,
+    noise: str | None,
+    batch_size: int | None,
+    stop: StopWhen | None,
+    num_steps: int,
+    sampling: str = "weighted",
 ) -> Recipe:
     """The validated choices of a training; chunks take about a second and are of one length.
 
     Raises:
-        InputError: noise that the problem's number of draws does not go with, a batch size or an early stop out of range.
+        InputError: noise that the problem's number of draws does not go with, a batch size, a sampling or an early stop out of range.
     """
     noise = ("average" if sizes.draws is None else "fixed") if noise is None else noise
     if noise not in NOISES:
@@ -65,6 +73,10 @@ def recipe_for(
     batch = None if batch_size is None else as_integer("batch_size", batch_size, 1, pairs, "samples times draws; or None for all")
     if batch is not None and noise == "average":
         raise InputError(f"batch_size: {batch} with noise averaged exactly; allowed: None, or noise='fresh' or 'fixed'")
+    if sampling not in SAMPLINGS:
+        raise InputError(f"sampling: {sampling!r}; allowed: {' or '.join(SAMPLINGS)}")
+    if sampling == "balanced" and batch is None:
+        raise InputError("sampling: 'balanced' without batches; allowed: with a batch_size")
     if stop is not None and not isinstance(stop, StopWhen):
         raise InputError(f"stop: {stop!r}; allowed: a StopWhen, or None")
     if stop is not None and stop.class_index is not None and stop.class_index >= problem.num_classes:
@@ -72,7 +84,7 @@ def recipe_for(
     exact = batch is None and noise != "fresh"
     flops = 2 * sizes.d * sizes.p * sizes.p if exact else 6 * sizes.d * sizes.p * (batch or sizes.n)
     chunk = int(np.clip(CHUNK_FLOPS // flops, 1, min(LONGEST_CHUNK, num_steps)))
-    return Recipe(problem.activation, noise, batch, pairs, stop, chunk)
+    return Recipe(problem.activation, noise, batch, pairs, stop, chunk, sampling == "balanced")
 
 
 def check_memory(sizes: Sizes, dtype: str, measurements: int, recipe: Recipe, held_out: tuple[int, ...]) -> None:
@@ -118,6 +130,7 @@ def prepared_replica(
         signal_scale=jnp.asarray(signal_scale(problem.t), dtype),
         noise_std=jnp.sqrt(jnp.asarray(noise_variance(problem.t), dtype)),
         weights=jnp.asarray(problem.mixture.weights, dtype),
+        sample_weights=None if layout.sizes.sample_weights is None else jnp.asarray(layout.sizes.sample_weights, dtype),
         log_steps=jnp.asarray(log_steps),
     )
     return training, jnp.maximum(train.truncation, test.truncation)
@@ -130,7 +143,7 @@ def _moments(
     """U and V of the whole training set, and the moments of each class."""
     sizes = layout.sizes
     train, test = replica_moments(problem, source, keys, layout)
-    shares = [np.asarray(count / sizes.n, layout.dtype) for count in sizes.counts]
+    shares = [np.asarray(share, layout.dtype) for share in sizes.shares]
     return (mixed(shares, train.U), mixed(shares, train.V)), train, test
 
 

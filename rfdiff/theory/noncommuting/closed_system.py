@@ -49,7 +49,7 @@ class System(NamedTuple):
     @property
     def shape(self) -> tuple[int, int]:
         """Kinds S and classes K."""
-        return len(self.eq.kind_weights), len(self.eq.class_weights)
+        return len(self.eq.kind_weights), len(self.eq.loss_weights)
 
 
 def system_for(eq: Equivalent, directions: Directions) -> System:
@@ -62,8 +62,8 @@ def system_for(eq: Equivalent, directions: Directions) -> System:
     gains = np.zeros((kinds * k + quadratic.shape[1], 2 * k + quadratic.shape[1]))
     for s in range(kinds):
         of_kind = slice(s * k, (s + 1) * k)
-        gains[of_kind, :k] = eq.signal_gains[s] * np.eye(k) / (eq.draws * eq.psi_n)
-        gains[of_kind, k : 2 * k] = eq.noise_gains[s] * np.eye(k) / (eq.draws * eq.psi_n)
+        gains[of_kind, :k] = eq.signal_gains[s] * np.diag(eq.loss_weights / eq.fractions) / (eq.draws * eq.psi_n)
+        gains[of_kind, k : 2 * k] = eq.noise_gains[s] * np.diag(eq.loss_weights / eq.fractions) / (eq.draws * eq.psi_n)
     gains[kinds * k :, 2 * k :] = np.eye(quadratic.shape[1])
     return System(eq, directions, np.concatenate([eq.kept, eq.carried, quadratic], 1), gains)
 
@@ -71,15 +71,16 @@ def system_for(eq: Equivalent, directions: Directions) -> System:
 def _weights(system: System, delta: Array) -> tuple[Array, Array, Array]:
     """q (…,S,K) and the weights a, b (…,K) of δ (…,S,K)."""
     eq, q = system.eq, 1 / (1 + delta)
-    xi = eq.kind_weights[:, None] * eq.class_weights * q
+    xi = eq.kind_weights[:, None] * eq.loss_weights * q
     a, b = (np.einsum("s,...sk->...k", gains, xi) for gains in (eq.signal_gains, eq.noise_gains))
-    return q, a, b + eq.deterministic * eq.class_weights
+    return q, a, b + eq.deterministic * eq.loss_weights
 
 
-def _weights_map(system: System, q1: Array, q2: Array) -> Array:
-    """(…, F, S K + N) matrix of (a', b', H') in the unknowns."""
+def _weights_map(system: System, q1: Array, q2: Array, weighted: bool = True) -> Array:
+    """(…, F, S K + N) matrix of (a', b', H') in the unknowns; unweighted: in ω_c δ' in the place of δ'."""
     eq, (kinds, k) = system.eq, system.shape
-    xi = -eq.kind_weights[:, None] * eq.class_weights * q1 * q2
+    xi = -eq.kind_weights[:, None] * q1 * q2
+    xi = xi * eq.loss_weights if weighted else xi
     matrix = np.zeros((*xi.shape[:-2], *system.gains.T.shape), complex)
     diagonal = np.arange(k)
     for s in range(kinds):
@@ -223,7 +224,7 @@ def responses(system: System, solved: Solved, rows: slice, gamma: Array, theta: 
         solved: its one-point solutions.
         rows: which z1.
         gamma: (R, 2Z, base, base) products of the directions for these pairs.
-        theta: (X, K) excitation θ' of the columns of each class, for X sources.
+        theta: (X, K) excitation ω_c θ' of the columns of each class, for X sources.
         signal, noise: (X, K) additions to a' and b'.
     """
     (kinds, k), q, r = system.shape, np.asarray(solved.point.q), np.asarray(solved.point.r)
@@ -235,7 +236,7 @@ def responses(system: System, solved: Solved, rows: slice, gamma: Array, theta: 
     # a source on the columns acts like -δ' of the columns does
     unit = np.zeros((system.gains.shape[0], len(theta)))
     unit[: kinds * k] = -np.tile(theta.T, (kinds, 1))
-    source = weights @ unit
+    source = _weights_map(system, q1, q2, weighted=False) @ unit
     source[..., :k, :] += signal.T
     source[..., k : 2 * k, :] += noise.T
     A = system.gains @ E

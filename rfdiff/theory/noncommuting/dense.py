@@ -28,6 +28,7 @@ from rfdiff.theory.traces import sandwich
 Progress = Callable[[int, int], None]
 PAIR_BYTES = 2**27
 WIDENING = 1.3  # of the surrogate's support, on either side
+LEAST_WEIGHT = 1e-12  # of a class in the loss: one of weight 0 is given so much, which moves a loss by no more than about that
 CORE_SHARE = 0.1  # of the tolerance, left to the coupling of the tail
 
 
@@ -57,7 +58,7 @@ def surrogate(problem: Problem) -> Problem:
         return problem
     values, shares = aligned_eigenvalues(np.asarray(law.covariances), np.asarray(law.weights))
     near = MixtureLaw(law.weights, values, shares, law.centroid_gram)
-    return Problem(near, problem.activation, problem.t, problem.psi_p, problem.psi_n, problem.noise_draws)
+    return problem.with_mixture(near)
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,10 @@ def prepare(problem: Problem, near: Equivalent, tolerance: float) -> Dense:
     """
     delta, law = float(near.noise_variance), problem.mixture
     matrices = working_basis(np.asarray(law.covariances), np.asarray(law.weights), 1 - delta, delta, CORE_SHARE * tolerance)
-    linear = np.asarray(near.linear)
-    return Dense(closed_system.system_for(near, directions_for(matrices, linear, delta)), near, matrices.neglected)
+    linear, weights = np.asarray(near.linear), np.asarray(near.loss_weights)
+    # the blocks of several neuron types divide by the weight of each class
+    weighted = Equivalent(**{**vars(near), "loss_weights": np.maximum(weights, LEAST_WEIGHT)})
+    return Dense(closed_system.system_for(weighted, directions_for(matrices, linear, delta)), near, matrices.neglected)
 
 
 def spectra(dense: Dense, problem: Problem) -> Equivalent:
@@ -113,7 +116,7 @@ def second_traces(dense: Dense, solved: closed_system.Solved, work: Work) -> jax
     k, eq = system.shape[1], system.eq
     gamma = products(system.directions, solved.nodes, work.advance)
     units, zeros = np.eye(k), np.zeros((k, k))
-    theta = np.concatenate([units / eq.class_weights, zeros])
+    theta = np.concatenate([units, zeros])
     signal, noise = np.concatenate([zeros, units]), np.concatenate([units * eq.deterministic, units])
     base, features = gamma.shape[-1] + 1, system.features.shape[1]
     row_bytes = 16 * (2 * count * 7 * base * max(base, features) + features**2 * len(system.features))

@@ -19,6 +19,7 @@ from rfdiff.simulation.replica_memory import layout_for
 LAW = MixtureLaw.isotropic([0.7, 0.3], [1.5, 0.4], [[0.5, 0.1], [0.1, 1.0]])
 AVERAGED = Problem(LAW, "tanh", 0.3, 2.0, 1.5)
 DRAWN = Problem(LAW, "tanh", 0.3, 2.0, 1.5, noise_draws=2)
+WEIGHTED = Problem(LAW, "tanh", 0.3, 2.0, 1.5, noise_draws=2, loss_weights=[0.2, 0.8])
 D, KEY, SEED = 12, jax.random.key(2), 3
 STEPS = 300
 SGD = optax.sgd(0.5)

@@ -141,6 +141,10 @@ def test_logged_steps_and_readout() -> None:
     np.testing.assert_allclose(result.batch.test_loss[0, -1], test, rtol=1e-12)
     curves = result.curves
     assert (curves.source, curves.dimension, curves.dtype, curves.spectrum) == ("simulation", D, "float64", None)
+    data = result.to_xarray()
+    assert data.step.values.tolist() == [0, 3, 40, STEPS] and data.attrs["stopped"] == result.stopped
+    np.testing.assert_array_equal(data.readout.values, result.readout)
+    np.testing.assert_array_equal(data.test_loss.values, curves.test_loss)
 
 
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,6 +96,29 @@ def test_identical_classes_are_one_class() -> None:
     close(pair[..., :1], pair[..., 1:])
 
 
+@pytest.mark.parametrize(
+    ("k", "moved", "draws", "weights"),
+    [
+        (2, True, 3, (0.3, 0.7)),
+        (2, True, 3, (0.0, 1.0)),
+        (2, True, math.inf, (1.0, 0.0)),
+        (3, False, 3, (0.0, 0.3, 0.7)),
+        pytest.param(3, True, math.inf, (0.7, 0.0, 0.3), marks=slow),
+    ],
+)
+def test_weights_of_the_loss(k: int, moved: bool, draws: float, weights: tuple[float, ...]) -> None:
+    """Matrices and joint eigenvalues give the same numbers for any weights of the classes, those of weight 0 included."""
+    means, covariances = centroids(k) * moved, matrices(k, bases=(3, 3, 3))
+
+    def weighted(law: MixtureLaw, weights: tuple[float, ...] | None) -> np.ndarray:
+        asked = problem(law, draws)
+        return integrals(Problem(law, asked.activation, asked.t, asked.psi_p, asked.psi_n, draws, weights))
+
+    joint = weighted(MixtureLaw.from_covariances(WEIGHTS[k], covariances, means), weights)
+    close(weighted(forced(k, covariances, means), weights), joint)
+    rejects(lambda: close(weighted(forced(k, covariances, means), None), joint, 1e-3))
+
+
 @pytest.mark.parametrize(("k", "moved", "draws"), [(3, True, 3), pytest.param(3, False, math.inf, marks=slow)])
 def test_relabelling_and_rotating(k: int, moved: bool, draws: float) -> None:
     """One class is eliminated first and one basis preferred, and neither may show."""

@@ -179,7 +179,7 @@ def test_filters_keep_dtype_and_shape(rule: Rule) -> None:
 
 def test_rules_are_pytrees_of_their_numbers() -> None:
     rule = HeavyBall(0.5, 0.25)
-    assert jax.tree.leaves(rule) == [0.5, 0.25] and jax.tree.leaves(GradientFlow()) == []
+    assert jax.tree.leaves(rule) == [0.5, 0.25, 0.0] and jax.tree.leaves(GradientFlow()) == [0.0]
     doubled = jax.tree.map(lambda x: 8 * x, rule)  # momentum 2 would be refused if it were validated
     assert type(doubled) is HeavyBall and doubled.momentum == 2.0
 
@@ -286,6 +286,8 @@ def test_the_registry_holds_every_rule() -> None:
         "gradient-flow": (),
         "gradient-descent": ("step_size",),
         "heavy-ball": ("step_size", "momentum"),
+        "nesterov": ("step_size", "momentum"),
+        "sgd": ("step_size", "batch_per_dimension"),
         "ridge": ("penalties",),
     }
 
@@ -293,7 +295,7 @@ def test_the_registry_holds_every_rule() -> None:
 @pytest.mark.parametrize(
     ("name", "numbers", "message"),
     [
-        ("adam", {}, "^rule: 'adam'; allowed: gradient-flow, gradient-descent, heavy-ball, ridge"),
+        ("adam", {}, "^rule: 'adam'; allowed: gradient-flow, gradient-descent, heavy-ball, nesterov, sgd, ridge"),
         ("heavy-ball", {"step_size": 0.1}, "^momentum: missing; allowed: rule heavy-ball takes step_size, momentum"),
         ("gradient-flow", {"step_size": 0.1}, "^step_size: given; allowed: rule gradient-flow takes no numbers"),
         ("gradient-descent", {"step_size": -1}, "^step_size: -1; allowed: a finite number > 0"),

@@ -1,0 +1,251 @@
+"""Losses under minibatch SGD: a Volterra equation in the number of steps, solved for any number of them (`equations`, section 9.3).
+
+    L_c(k) = L_c^det(k) + (ηκ)² (ψ_p/β) Σ_a ν_a Σ_{j<k} G_ca(k-1-j) ℓ_a(j),      G_ca(j) = (1/p) tr[U_c h_j(U) U_a h_j(U)],
+
+L^det the losses of steps along the whole gradient, ℓ_a the train losses under SGD itself. Early steps are taken one by one. Later ones
+come from the generating functions X̂(ζ) = Σ_k ζ^k X(k), in which the sum is a product:
+
+    ℓ̂(ζ) = (1 - ζ C Ĝ(ζ) ν)^{-1} ℓ̂^det(ζ),      X(k) = (1/2πi) ∫ X̂(e^{-s}) e^{sk} ds.
+
+The singularities of X̂(e^{-s}) lie at the logarithms of products of two growth factors of modes and where the inverse does not exist, all
+on the negative axis where modes do not oscillate; those that do have died out by the time this begins. The integral runs along a
+hyperbola to the right of them and of their images of the contour's nodes, one hyperbola for all k within a factor `WINDOW`.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Complex, Float
+
+from rfdiff.rules import MinibatchSGD
+from rfdiff.theory.minibatch_traces import NoiseTraces
+
+Array = np.ndarray
+DIED_OUT = 36.0  # natural logarithms after which an oscillating mode counts no more
+FEWEST, MOST = 64, 2**13  # steps taken one by one
+WINDOW = 4.0
+POINTS = 64  # of a hyperbola's upper half
+WEDGE = 0.95  # angle around the negative axis in which -s of a mode that does not oscillate lies: the contour's own is at most π/4
+EXPONENT = 4.0  # of e^{sk} on a hyperbola's vertex at the end of its window, at most
+BLOCK = 2**22  # pairs and points at once
+
+
+class Modes(NamedTuple):
+    """A mode λ of the rule as sums of exponentials in the number of steps: h_j = Σ_i impulse_i root_i^j, e_k = Σ_i error_i root_i^k.
+
+    h_j is the response of the readout to an impulse j steps ago, e_k = 1 - (λ + ρ) f_k the error of the whole gradient. For averaged
+    weights `averaged` are the coefficients of h̄, one more root (γ) than the others. All (R, N).
+    """
+
+    roots: Complex[Array, "R N"]
+    impulse: Complex[Array, "R N"]
+    error: Complex[Array, "R N"]
+    averaged_roots: Complex[Array, "S N"]
+    averaged: Complex[Array, "S N"]
+
+
+def modes_of(rule: MinibatchSGD, kappa: float, eigenvalues: Complex[Array, " N"]) -> Modes:
+    """The modes at some eigenvalues, none of which is a double root."""
+    x = kappa * float(rule.step_size) * (eigenvalues + rule.decay)
+    beta = float(rule.momentum)
+    if beta == 0:
+        roots, impulse = (1 - x)[None], np.ones((1, x.size), complex)
+    else:
+        trace = 1 + beta - x
+        difference = np.sqrt(trace**2 - 4 * beta)
+        roots = np.stack([trace + difference, trace - difference]) / 2
+        impulse = roots * np.array([[1], [-1]]) / difference
+    error = x * impulse / (1 - roots)
+    if rule.averaging is None:
+        return Modes(roots, impulse, error, roots, impulse)
+    gamma = float(rule.averaging)
+    share = impulse * (1 - gamma) / (roots - gamma)
+    averaged = np.concatenate([share * roots, -gamma * share.sum(0, keepdims=True)])
+    return Modes(roots, impulse, error, np.concatenate([roots, np.full((1, x.size), gamma)]), averaged)
+
+
+class Limit(NamedTuple):
+    """Stability, and what the noise leaves as k → ∞.
+
+    radius: spectral radius of (ηκ)² (ψ_p/β) ν_a Σ_j G_ca(j) (train); SGD converges below 1. losses, excess (2, K): losses of SGD in the
+    limit, train and test, and how far above those of the whole gradient they are; NaN from radius 1 on.
+    """
+
+    radius: float
+    losses: Float[Array, "2 K"]
+    excess: Float[Array, "2 K"]
+
+
+@dataclass(frozen=True)
+class Volterra:
+    """The equation of a rule on the traces of a contour.
+
+    Args:
+        traces: on the whole contour.
+        rule: SGD.
+        kappa: κ.
+        psi_p: ψ_p.
+        draw_weights: (K,) ν_a.
+    """
+
+    traces: NoiseTraces
+    rule: MinibatchSGD
+    kappa: float
+    psi_p: float
+    draw_weights: Float[Array, " K"]
+
+    @cached_property
+    def modes(self) -> Modes:
+        """Of the contour's nodes."""
+        return modes_of(self.rule, self.kappa, self.traces.nodes)
+
+    @property
+    def strength(self) -> float:
+        """(ηκ)² ψ_p/β."""
+        return (float(self.rule.step_size) * self.kappa) ** 2 * self.psi_p / float(self.rule.batch_per_dimension)
+
+    def limit(self) -> Limit:
+        """Stability and the losses as k → ∞."""
+        summed, averaged = (np.real(self._kernel(np.ones(1), of)[..., 0]) for of in (False, True))
+        noise = self.strength * summed * self.draw_weights
+        radius = float(np.max(np.abs(np.linalg.eigvals(noise[0]))))
+        shifted = self.traces.nodes + self.rule.decay
+        det = np.real(1 + 2 * (self.traces.linear / shifted).sum(-1) + (self.traces.second / np.outer(shifted, shifted)).sum((-2, -1)))
+        if not radius < 1:
+            return Limit(radius, np.full_like(det, np.nan), np.full_like(det, np.nan))
+        train = np.linalg.solve(np.eye(len(noise[0])) - noise[0], det[0])
+        excess = self.strength * (averaged * self.draw_weights) @ train
+        return Limit(radius, det + excess, excess)
+
+    def excess(self, steps: Float[Array, " T"]) -> Complex[Array, "2 T K"]:
+        """L_c(k) - L_c^det(k) at T numbers of steps, of train and test; its imaginary part is an error."""
+        direct = min(self.first_window, int(np.max(steps[np.isfinite(steps)], initial=0)))
+        early = self._stepwise(direct)
+        result = np.zeros((2, len(steps), early.shape[-1]), complex)
+        near = steps <= direct
+        result[:, near] = early[:, steps[near].astype(int)]
+        if np.any(np.isinf(steps)):
+            result[:, np.isinf(steps)] = self.limit().excess[:, None]
+        left = np.flatnonzero(~near & np.isfinite(steps))
+        while left.size:
+            first = steps[left[0]]
+            window = left[steps[left] <= WINDOW * first]
+            result[:, window] = self._windowed(steps[window], first)
+            left = left[window.size :]
+        return result
+
+    @cached_property
+    def first_window(self) -> int:
+        """Number of steps after which every mode that oscillates has died out, on the contour's nodes too."""
+        return min(max(FEWEST, math.ceil(DIED_OUT / max(-math.log(self.oscillation), 1e-12))), MOST)
+
+    @cached_property
+    def oscillation(self) -> float:
+        """Largest growth factor of a mode that oscillates: its product with a slow one decays no more slowly."""
+        real = self.traces.nodes.real
+        on_axis = modes_of(self.rule, self.kappa, np.linspace(real.min(), real.max(), 2001) + 0j).roots
+        roots = np.concatenate([on_axis.ravel(), self.modes.roots.ravel()])
+        return float(np.max(np.abs(roots[_wedge(roots) > WEDGE]), initial=1e-300))
+
+    @property
+    def remainder(self) -> float:
+        """What is left of oscillating modes where the hyperbolas begin, relative."""
+        return math.exp(self.first_window * math.log(self.oscillation)) if self.first_window == MOST else 0.0
+
+    def _stepwise(self, last: int) -> Complex[Array, "2 k K"]:
+        """The excess after 0 … `last` steps."""
+        modes, traces, k = self.modes, self.traces, len(self.draw_weights)
+        powers = modes.roots[:, None] ** np.arange(last + 1)[:, None]
+        h = np.einsum("rn,rjn->jn", modes.impulse, powers)
+        f = (1 - np.einsum("rn,rjn->jn", modes.error, powers)) / (traces.nodes + self.rule.decay)
+        det = 1 + 2 * f @ traces.linear[0].T + np.stack([((f @ matrix) * f).sum(-1) for matrix in traces.second[0]], -1)
+        weighted = self.strength * self.draw_weights
+
+        def kernel(h: Array, side: int) -> Array:
+            return np.stack([[((h @ matrix) * h).sum(-1) for matrix in row] for row in traces.moments[side]]) * weighted[:, None]
+
+        G, loss, excess = kernel(h, 0), np.zeros((k, last + 1), complex), np.zeros((2, last + 1, k), complex)
+        for j in range(last + 1):
+            loss[:, j] = det[j] + np.einsum("caj,aj->c", G[:, :, :j][:, :, ::-1], loss[:, :j])
+        if self.rule.averaging is not None:
+            h = np.einsum("sn,sjn->jn", modes.averaged, modes.averaged_roots[:, None] ** np.arange(last + 1)[:, None])
+        for side in range(2):
+            G = kernel(h, side)
+            for c in range(k):
+                excess[side, 1:, c] = sum(_convolved(G[c, a], loss[a])[:last] for a in range(k))
+        return excess
+
+    def _windowed(self, steps: Float[Array, " T"], first: float) -> Complex[Array, "2 T K"]:
+        """The excess at steps within a factor `WINDOW` from the first, along one hyperbola."""
+        s, weights = self._hyperbola(first)
+        factors = np.exp(np.outer(steps, s)) * weights
+        noise = self._transform(s)
+        whole, half = np.einsum("ti,sci->stc", factors, noise), 2 * np.einsum("ti,sci->stc", factors[:, ::2], noise[..., ::2])
+        return np.real(whole) + 1j * (np.imag(whole) + np.minimum(abs(np.real(whole - half)), 10 * np.real(whole - half) ** 2))
+
+    def _hyperbola(self, first: float) -> tuple[Complex[Array, " P"], Complex[Array, " P"]]:
+        """Points s on the upper and lower half of a hyperbola around the singularities, and weights ds/(2πi)."""
+        angles = _wedge(np.concatenate([self.modes.roots, self.modes.averaged_roots]))
+        wedge = float(np.max(angles[angles <= WEDGE], initial=0.1))
+        alpha = (np.pi / 2 - wedge) / 2
+        scale = EXPONENT / (WINDOW * first * (1 - math.sin(alpha)))
+        reach = math.acosh((1 + DIED_OUT / (scale * first)) / math.sin(alpha))
+        u = np.linspace(-reach, reach, 2 * POINTS + 1)
+        s = scale * (1 - math.sin(alpha) * np.cosh(u) + 1j * math.cos(alpha) * np.sinh(u))
+        slope = scale * (-math.sin(alpha) * np.sinh(u) + 1j * math.cos(alpha) * np.cosh(u))
+        return s, slope * (u[1] - u[0]) / (2j * np.pi)
+
+    def _transform(self, s: Complex[Array, " P"]) -> Complex[Array, "2 K P"]:
+        """Generating function of the excess, train and test, at ζ = e^{-s}."""
+        zeta = np.exp(-s)
+        det, G = self._deterministic(zeta, -1 / np.expm1(-s)), self._kernel(zeta, False)[0]
+        K = self.strength * zeta * G * self.draw_weights[:, None]
+        loss = np.linalg.solve(np.eye(len(det)) - np.moveaxis(K, -1, 0), det.T[..., None])[..., 0]
+        averaged = self._kernel(zeta, True) if self.rule.averaging is not None else self._kernel(zeta, False)
+        return np.einsum("scap,a,pa->scp", averaged, self.strength * self.draw_weights, loss) * zeta
+
+    def _deterministic(self, zeta: Complex[Array, " P"], ones: Complex[Array, " P"]) -> Complex[Array, "K P"]:
+        """Generating function of the train losses along the whole gradient, by f_k f'_k = (1 - e_k)(1 - e'_k)/((λ + ρ)(λ' + ρ))."""
+        modes, traces, shifted = self.modes, self.traces, self.traces.nodes + self.rule.decay
+        e = (modes.error[:, None] / (1 - zeta[:, None] * modes.roots[:, None])).sum(0)  # (P, N)
+        linear, second = traces.linear[0] / shifted, traces.second[0] / np.outer(shifted, shifted)
+        result = ones + 2 * linear @ (ones[:, None] - e).T
+        result = result + second.sum((-2, -1))[:, None] * ones - 2 * second.sum(-1) @ e.T
+        return result + self._pairs(second, modes.roots, modes.error, zeta)
+
+    def _kernel(self, zeta: Complex[Array, " P"], averaged: bool) -> Complex[Array, "2 K K P"]:
+        """Generating function of G_ca(j), c of train and test."""
+        modes = self.modes
+        roots, factors = (modes.averaged_roots, modes.averaged) if averaged else (modes.roots, modes.impulse)
+        return self._pairs(self.traces.moments, roots, factors, zeta)
+
+    def _pairs(self, matrices: Array, roots: Array, factors: Array, zeta: Array) -> Array:
+        """Σ_{NN'} matrix Σ_{ii'} factor_i factor_i' / (1 - ζ root_i root_i') over nodes N and exponentials i, (…, P)."""
+        size, shape = roots.shape[1], matrices.shape[:-2]
+        flat = matrices.reshape(-1, size, size)
+        result = np.zeros((len(flat), len(zeta)), complex)
+        upper, everything = np.triu_indices(size), tuple(np.indices((size, size)).reshape(2, -1))
+        for i in range(len(roots)):
+            for j in range(i + 1):
+                # the matrices are symmetric: each pair of nodes, or of exponentials, stands for two
+                rows, cols = upper if i == j else everything
+                weight = factors[i][rows] * factors[j][cols] * (np.where(rows == cols, 1, 2) if i == j else 2)
+                products, kept = roots[i][rows] * roots[j][cols], flat[:, rows, cols]
+                for part in np.array_split(np.arange(len(zeta)), max(1, len(zeta) * len(rows) // BLOCK)):
+                    result[:, part] += kept @ (weight / (1 - np.multiply.outer(zeta[part], products))).T
+        return result.reshape(*shape, len(zeta))
+
+
+def _convolved(kernel: Array, values: Array) -> Array:
+    """Σ_{j ≤ i} kernel(i - j) values(j)."""
+    size = 2 ** math.ceil(math.log2(2 * len(values)))
+    result: Array = np.fft.ifft(np.fft.fft(kernel, size) * np.fft.fft(values, size))[: len(values)]
+    return result
+
+
+def _wedge(roots: Array) -> Array:
+    """Angle of -log(root) from the positive axis: 0 for a mode that decays, beyond π/2 for one that grows."""
+    return np.abs(np.angle(-np.log(roots)))

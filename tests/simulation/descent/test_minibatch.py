@@ -1,0 +1,77 @@
+"""SGD of the networks: each step is the gradient of its own batch, with momentum, decay and average as optax has them."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax  # type: ignore[import-untyped]
+import pytest
+
+from rfdiff.problem import Problem
+from rfdiff.rules import MinibatchSGD
+from rfdiff.simulation import run_seeds
+from rfdiff.simulation.descent.gradient import fresh_noise, losses
+from tests.simulation.descent.descent_cases import AVERAGED, DRAWN, KEY, SEED, D, replica
+from tests.tolerances import rejects
+
+RULE = MinibatchSGD(0.5, 0.75, momentum=0.6, weight_decay=0.05, averaging=0.7)
+
+
+def trained(problem: Problem, rule: MinibatchSGD = RULE, taus: Any = (0.5, 2.0, 5.0)) -> Any:
+    return run_seeds(problem, np.array(taus), d=D, key=KEY, seeds=[SEED], rule=rule, dtype="float64")
+
+
+@pytest.mark.parametrize("problem", [AVERAGED, DRAWN], ids=["fresh noise", "stored draws"])
+def test_steps_are_those_of_optax_on_the_same_batches(problem: Problem) -> None:
+    batch = trained(problem)
+    with jax.enable_x64(True):
+        training, kappa = replica(problem), float(problem.kappa)
+        W, x = training.samples  # type: ignore[misc]
+        n, p, delta = len(x), len(W), float(training.noise_std) ** 2
+        pairs = n if training.noise is None else len(training.noise)
+        optimizer = optax.chain(optax.add_decayed_weights(kappa * 0.05), optax.sgd(0.5, momentum=0.6))
+        average = optax.ema(0.7, debias=False)
+        noise_key, batch_key = training.keys
+
+        def loss(A: jax.Array, chosen: jax.Array, xi: jax.Array) -> jax.Array:
+            phi = jnp.tanh((training.signal_scale * x[chosen % n] + training.noise_std * xi) @ W.T / math.sqrt(D))
+            return jnp.sum((jnp.sqrt(delta / p) * phi @ A.T + xi) ** 2) / (D * len(chosen))
+
+        A = jnp.zeros((D, p))
+        state, mean_state, measured = optimizer.init(A), average.init(A), []
+        for k in range(10):
+            chosen = jax.random.randint(jax.random.fold_in(batch_key, k), (9,), 0, pairs)
+            xi = fresh_noise(noise_key, jnp.int32(k), (9, D), A.dtype) if training.noise is None else training.noise[chosen]
+            updates, state = optimizer.update(D**2 * jax.grad(loss)(A, chosen, xi), state, A)
+            A = optax.apply_updates(A, updates)
+            mean, mean_state = average.update(A, mean_state)
+            if k + 1 in (1, 4, 10):
+                measured.append(np.stack(losses(mean, training)))
+        raw = np.stack(losses(A, training))
+    expected = np.stack(measured)
+    np.testing.assert_allclose(batch.taus, [0.5, 2.0, 5.0])
+    np.testing.assert_allclose(batch.train_loss[0], expected[:, 0], rtol=1e-10)
+    np.testing.assert_allclose(batch.test_loss[0], expected[:, 1], rtol=1e-10)
+    rejects(lambda: np.testing.assert_allclose(batch.test_loss[0], raw[1], rtol=1e-3))
+
+
+def test_times_between_do_not_change_the_steps() -> None:
+    few, many = trained(AVERAGED, taus=(5.0,)), trained(AVERAGED, taus=(0.5, 1.0, 2.5, 5.0))
+    np.testing.assert_array_equal(few.test_loss[0, -1], many.test_loss[0, -1])
+
+
+@pytest.mark.parametrize(
+    ("rule", "options", "message"),
+    [
+        (MinibatchSGD(50.0, 0.75), {"taus": np.array([5e4])}, "^step_size: 50 diverges: the training is not finite after 1000 steps"),
+        (RULE, {"taus": np.array([1.0, math.inf])}, "^taus: inf takes inf steps, one by one; allowed: at most"),
+        (RULE, {"solver": "krylov"}, "^solver: 'krylov' with rule sgd"),
+        (MinibatchSGD(0.5, 0.01), {}, "^batch_per_dimension: 0.01 makes no batch at d = 12"),
+    ],
+)
+def test_refused(rule: MinibatchSGD, options: dict[str, Any], message: str) -> None:
+    settings = {"taus": np.array([1.0]), "d": D, "key": KEY, "seeds": [SEED], "rule": rule, "dtype": "float64", **options}
+    with pytest.raises(ValueError, match=message):
+        run_seeds(AVERAGED, **settings)

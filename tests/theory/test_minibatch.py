@@ -1,0 +1,193 @@
+"""The closed form of minibatch SGD: traces against the spectrum, two ways to the Volterra equation, limits, stability, refusals."""
+
+import dataclasses
+import itertools
+import math
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from rfdiff.mixture import MixtureLaw
+from rfdiff.problem import Problem
+from rfdiff.rules import GradientDescent, HeavyBall, MinibatchSGD
+from rfdiff.theory import learning_curves, plan_curves, sgd_stability, solutions
+from rfdiff.theory.contour import lay
+from rfdiff.theory.equivalent import equivalent
+from rfdiff.theory.minibatch import ALL_TIMES, excess
+from rfdiff.theory.minibatch_noise import Volterra, modes_of
+from rfdiff.theory.minibatch_traces import noise_traces
+from rfdiff.theory.training_times import LEAST, spectrum_span
+from tests.theory.curve_cases import one_class, two_classes, with_
+from tests.tolerances import loglog_slope, rejects
+
+RULE = MinibatchSGD(0.5, 0.5)
+TAUS = np.array([0.5, 1.0, 5.0, 20.0, 100.0, 1e3, 1e5, math.inf])
+
+
+def equation(rule: MinibatchSGD, problem: Problem | None = None) -> tuple[Volterra, Any, Any]:
+    """The Volterra equation of a problem, with its contour and the solutions there."""
+    problem = two_classes() if problem is None else problem
+    with jax.enable_x64(True):
+        eq, kappa = equivalent(problem, 1, 0.0, LEAST), float(problem.kappa)
+        contour = lay(spectrum_span(problem, rule, kappa, 0.0), rule.descent, kappa, ALL_TIMES, 1e-7).contour
+        solved = solutions.anywhere(eq, np.asarray(contour.nodes))
+        weights = np.asarray(problem.mixture.weights)
+        return Volterra(noise_traces(eq, contour, solved.u), rule, kappa, float(problem.psi_p), weights), contour, solved
+
+
+@pytest.mark.parametrize("draws", [math.inf, 2], ids=["averaged", "two draws"])
+def test_moment_traces_are_moments_of_the_class_resolved_spectrum(draws: float) -> None:
+    """Σ_a π_a (π_c/p) tr[U_c U_a] = (π_c/p) tr[U_c U], which κ_c gives; and every entry is symmetric in the two classes."""
+    noise, contour, solved = equation(RULE, two_classes(draws))
+    weights = noise.draw_weights
+    first = np.real(noise.traces.moments[0].sum((-2, -1)))
+    nodes, dz = np.asarray(contour.nodes), np.asarray(contour.weights)
+    expected = -2 * np.real((dz * nodes) @ solved.kappa)
+    np.testing.assert_allclose(weights * (first @ weights), expected, rtol=1e-7)
+    np.testing.assert_allclose(first, first.T, rtol=1e-7)
+    rejects(lambda: np.testing.assert_allclose(weights * (first @ weights[::-1]), expected, rtol=1e-2))
+
+
+CASES = [
+    MinibatchSGD(0.5, 0.5),
+    MinibatchSGD(0.3, 2.0, momentum=0.6, averaging=0.9),
+    MinibatchSGD(0.5, 0.5, weight_decay=0.03, averaging=0.99),
+]
+
+
+@pytest.mark.parametrize("rule", CASES, ids=["plain", "momentum", "practised"])
+def test_modes_are_their_recursions(rule: MinibatchSGD) -> None:
+    x = 0.3 * float(rule.step_size) * (np.array([0.02, 0.5 + 0.1j, 3.0]) + float(rule.weight_decay))
+    modes, beta, gamma = modes_of(rule, 0.3, np.array([0.02, 0.5 + 0.1j, 3.0])), float(rule.momentum), float(rule.averaging or 0.0)
+    before, h, f, mean = 0 * x, np.ones_like(x), 0 * x, 0 * x
+    for j in range(30):
+        mean = gamma * mean + (1 - gamma) * h
+        np.testing.assert_allclose((modes.impulse * modes.roots**j).sum(0), h, atol=1e-13)
+        np.testing.assert_allclose((modes.averaged * modes.averaged_roots**j).sum(0), mean, atol=1e-13)
+        np.testing.assert_allclose((modes.error * modes.roots**j).sum(0), 1 - x * f, atol=1e-13)
+        before, h, f = h, (1 + beta - x) * h - beta * before, f + h
+
+
+@pytest.mark.parametrize("rule", CASES, ids=["plain", "momentum", "practised"])
+def test_hyperbolas_give_what_single_steps_give(rule: MinibatchSGD) -> None:
+    far, _, _ = equation(rule)
+    near = dataclasses.replace(far)
+    near.__dict__["first_window"] = 3000  # every step is taken
+    steps = np.array([far.first_window + 1, far.first_window + 40, 1000, 2900])
+    one, other = far.excess(steps), near.excess(steps)
+    assert far.first_window < 999 and np.min(abs(one)) > 1e-4
+    np.testing.assert_allclose(np.real(one), np.real(other), rtol=1e-9)
+    assert np.max(abs(np.imag(one))) < 1e-9
+    late, limit = far.excess(np.array([1e9])), far.limit()
+    np.testing.assert_allclose(np.real(late[:, 0]), limit.excess, rtol=1e-9)
+    other_batch = dataclasses.replace(near, rule=dataclasses.replace(rule, batch_per_dimension=1.01 * float(rule.batch_per_dimension)))
+    rejects(lambda: np.testing.assert_allclose(np.real(one), np.real(other_batch.excess(steps)), rtol=1e-3))
+
+
+def test_curves_keep_their_tolerance() -> None:
+    problem = two_classes()
+    rough, fine = (learning_curves(problem, TAUS, rule=RULE, tolerance=tolerance) for tolerance in (1e-4, 1e-8))
+    assert rough.error_estimate <= 1e-4 and fine.error_estimate <= 1e-8
+    for name in ("train_loss", "test_loss"):
+        assert np.max(abs(getattr(rough, name) - getattr(fine, name))) <= 1e-4
+
+
+def test_the_noise_knows_the_error_of_its_contour() -> None:
+    problem, kappa, steps, found = two_classes(), float(two_classes().kappa), np.append(np.rint(np.geomspace(1, 1e6, 30)), math.inf), []
+    with jax.enable_x64(True):
+        eq = equivalent(problem, 1, 0.0, LEAST)
+        span = spectrum_span(problem, RULE, kappa, 0.0)
+        for size in (0, 2, 5):
+            contour = lay(span, RULE.descent, kappa, ALL_TIMES, 1e-7, size).contour
+            found.append(excess(problem, eq, RULE, contour, solutions.anywhere(eq, np.asarray(contour.nodes)).u, steps))
+    coarse, middle, exact = found
+    assert exact.error < 1e-11 < middle.error < 1e-8 < coarse.error < 1e-2
+    for rough in (coarse, middle):
+        assert 1e-3 * rough.error < np.max(abs(rough.losses - exact.losses)) <= rough.error
+
+
+def test_large_batches_are_the_whole_gradient() -> None:
+    problem = two_classes()
+    calm = learning_curves(problem, TAUS, rule=GradientDescent(0.5))
+    batches, gaps = np.array([1e2, 1e3, 1e4]), []
+    for batch in batches:
+        gaps.append(np.max(abs(learning_curves(problem, TAUS, rule=MinibatchSGD(0.5, batch)).test_loss - calm.test_loss)))
+    assert abs(loglog_slope(batches, gaps) + 1) < 0.02
+
+
+def test_small_steps_at_fixed_noise_have_a_limit_of_first_order() -> None:
+    """η → 0 at fixed η/β: homogenised SGD, which differs from the flow; SGD differs from it by O(η)."""
+    problem, taus = two_classes(), np.array([2.0, 10.0, 100.0])
+    steps = [0.2, 0.1, 0.05, 0.025]
+    curves = [learning_curves(problem, taus, rule=MinibatchSGD(step, step)).test_loss for step in steps]
+    gaps = [np.max(abs(a - b)) for a, b in itertools.pairwise(curves)]
+    assert abs(loglog_slope(steps[:-1], gaps) - 1) < 0.1
+    calm = learning_curves(problem, taus, rule=GradientDescent(0.025)).test_loss
+    assert np.min(curves[-1] - calm) > 10 * gaps[-1]
+
+
+def test_identical_classes_are_one_class() -> None:
+    one = one_class()
+    two = with_(one, mixture=MixtureLaw.isotropic([0.3, 0.7], [1.2, 1.2]))
+    single, double = (learning_curves(problem, TAUS, rule=RULE) for problem in (one, two))
+    for c in range(2):
+        np.testing.assert_allclose(double.train_loss[:, c], single.train_loss[:, 0], atol=3e-6)
+        np.testing.assert_allclose(double.test_loss[:, c], single.test_loss[:, 0], atol=3e-6)
+
+
+@pytest.mark.slow
+def test_stability_bounds_step_and_batch() -> None:
+    problem = two_classes()
+    found = sgd_stability(problem, RULE)
+    assert found.converges and found.smallest_batch == pytest.approx(0.5 * found.radius, rel=1e-12)
+    for factor in (0.999, 1.001):
+        by_step = sgd_stability(problem, MinibatchSGD(found.largest_step * factor, 0.5))
+        by_batch = equation(MinibatchSGD(0.5, found.smallest_batch / factor))[0].limit()
+        assert by_step.converges == (by_batch.radius < 1) == (factor < 1)
+        assert by_step.largest_step == pytest.approx(found.largest_step, rel=1e-6)
+    limit, calm = learning_curves(problem, TAUS, rule=RULE), learning_curves(problem, TAUS, rule=GradientDescent(0.5))
+    np.testing.assert_allclose(limit.train_loss[-1] - calm.train_loss[-1], found.train_excess, atol=3e-6)
+    np.testing.assert_allclose(limit.test_loss[-1] - calm.test_loss[-1], found.test_excess, atol=3e-6)
+    with pytest.raises(ValueError, match=r"^step_size: .* diverges by the noise of batches of 0.5 d.*; allowed: below ") as caught:
+        learning_curves(problem, [10.0, 1e3], rule=MinibatchSGD(1.05 * found.largest_step, 0.5))
+    assert float(str(caught.value).split("below ")[1].split(",")[0]) == pytest.approx(found.largest_step, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("problem", "message"),
+    [
+        (with_(two_classes(), mixture=MixtureLaw.isotropic([0.5, 0.5], [1.0, 1.0], np.eye(2))), "^centroid_gram: not 0 with rule sgd"),
+        (with_(two_classes(), activation="relu"), "^activation: relu is not odd"),
+        (with_(two_classes(), loss_weights=[0.9, 0.1]), "^loss_weights: 0.9, 0.1 with rule sgd, whose batches take pairs as they come"),
+        (one_class(1, psi_p=1.5, psi_n=1.5), "^psi_p: 1.5 = psi_n m with rule sgd"),
+    ],
+)
+def test_what_is_not_covered_is_refused(problem: Problem, message: str) -> None:
+    for ask in (lambda: learning_curves(problem, TAUS, rule=RULE), lambda: sgd_stability(problem, RULE)):
+        with pytest.raises(ValueError, match=message):
+            ask()
+
+
+def test_sgd_is_no_filter() -> None:
+    for ask in (lambda: plan_curves(two_classes(), TAUS, rule=RULE), lambda: RULE.filter(np.ones(1), None, 1.0)):  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="^rule: sgd is no filter of U"):
+            ask()
+
+
+def test_numbers_of_sgd_are_checked() -> None:
+    refused: list[tuple[dict[str, Any], str]] = [
+        ({"batch_per_dimension": 0.0}, "^batch_per_dimension: 0.0; allowed: a finite number > 0"),
+        ({"step_size": -1}, "^step_size: -1"),
+        ({"momentum": 1.0}, "^momentum: 1.0"),
+        ({"averaging": 1.0}, "^averaging: 1.0"),
+        ({"sampling": "balanced"}, "^sampling: 'balanced'; allowed: uniform"),
+    ]
+    for changes, message in refused:
+        with pytest.raises(ValueError, match=message):
+            MinibatchSGD(**{"step_size": 0.5, "batch_per_dimension": 0.5, **changes})
+    assert RULE.batch_size(100) == 50
+    with pytest.raises(ValueError, match="makes no batch at d = 10; allowed: at least 0.05"):
+        MinibatchSGD(0.5, 0.01).batch_size(10)
+    assert MinibatchSGD(0.5, 1, 0.3, 0.1, 0.9).descent.equals(HeavyBall(0.5, 0.3, weight_decay=0.1, averaging=0.9))
