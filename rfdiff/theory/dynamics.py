@@ -118,9 +118,15 @@ def _evaluate_dense(ready: dense.Dense, work: dense.Work, question: _Question, l
     return _Evaluated(np.asarray(losses), float(error), float(kernel.missing), float(kernel.residual))
 
 
-def _converge(eq: Equivalent, question: _Question, span: Span, evaluate: Evaluate) -> tuple[np.ndarray, float, Span]:
-    """Losses on a contour refined until its error estimate is below the tolerance; with the estimate, and what the contour goes around."""
-    size, last, stalled = None, np.inf, 0
+def _converge(
+    eq: Equivalent, question: _Question, span: Span, evaluate: Evaluate, size: int | None = None
+) -> tuple[np.ndarray, float, Span, int]:
+    """Losses on a contour refined until its error estimate is below the tolerance.
+
+    Returns:
+        The losses, the estimate, what the contour goes around, and the index of its size, with which a similar equivalent begins.
+    """
+    last, stalled = np.inf, 0
     low, high = bounds(eq)
     everything = Span(low, min(high, 0.99 * question.rule.largest_stable_eigenvalue(question.kappa)))
     while True:
@@ -136,7 +142,7 @@ def _converge(eq: Equivalent, question: _Question, span: Span, evaluate: Evaluat
             error = np.inf
         stalled = 0 if error < 0.5 * last else stalled + 1  # an oscillating filter may need a second try before its nodes resolve it
         if error <= question.tolerance or size == len(SIZES) - 1 or stalled > PATIENCE:
-            return values.losses, error, span
+            return values.losses, error, span, size
         size, last = size + 1, min(error, last)
 
 
@@ -216,11 +222,14 @@ def _over_levels(problem: Problem, question: _Question, span: Span, radius: floa
     the radius.
     """
     before: np.ndarray | None = None
+    size: int | None = None
+    change = 0.0
     for level in levels(problem, 1, radius):
         eq = equivalent(problem, level, radius, LEAST)
-        losses, error, span = _converge(eq, question, span, partial(_evaluate, eq))
+        losses, error, span, size = _converge(eq, question, span, partial(_evaluate, eq), size)
         tail = beyond * size_of(losses)
-        types = refined_error(True, float(np.max(abs(losses - before)))) if before is not None else np.inf if radius else 0.0
+        earlier, change = change, 0.0 if before is None else float(np.max(abs(losses - before)))
+        types = refined_error(True, change, earlier) if before is not None else np.inf if radius else 0.0
         if error + types <= max(tolerance - tail, tail):  # finer types would not change what the tail adds
             types += tail
             break
@@ -237,12 +246,12 @@ def _over_scrambles(problem: Problem, question: _Question, span: Span, radius: f
     """
     question = replace(question, tolerance=max(question.tolerance, 1e-5))
     last = SOBOL_LEVELS - 2
-    level = 0 if tolerance > SOBOL_REACH else last
+    level, size = 0 if tolerance > SOBOL_REACH else last, None
     while True:
         runs, errors = [], []
         for scramble in range(SCRAMBLES):
             eq = equivalent(problem, level, radius, LEAST, scramble)
-            losses, error, span = _converge(eq, question, span, partial(_evaluate, eq))
+            losses, error, span, size = _converge(eq, question, span, partial(_evaluate, eq), size)
             runs.append(losses)
             errors.append(error)
         types = STUDENT * float(np.max(np.std(runs, 0, ddof=1))) / math.sqrt(SCRAMBLES) + beyond * size_of(np.stack(runs))
@@ -257,7 +266,7 @@ def _with_matrices(problem: Problem, question: _Question, near: _Answer, toleran
     stable = question.rule.largest_stable_eigenvalue(question.kappa)
     low, high = near.span
     wider = Span(low / dense.WIDENING, min(high * dense.WIDENING, max(math.sqrt(stable) * math.sqrt(high), high)))
-    losses, error, span = _converge(dense.spectra(ready, problem), question, wider, partial(_evaluate_dense, ready, work))
+    losses, error, span, _ = _converge(dense.spectra(ready, problem), question, wider, partial(_evaluate_dense, ready, work))
     return near._replace(losses=losses, contour_error=error + ready.neglected, span=span)
 
 
@@ -276,7 +285,7 @@ def _with_batches(problem: Problem, taus: np.ndarray, rule: MinibatchSGD, tolera
             noise = minibatch.excess(problem, eq, rule, laid.contour, solved.u, steps)
             return calm._replace(losses=calm.losses + noise.losses, error=calm.error + noise.error)
 
-        losses, error, _ = _converge(eq, question, span, evaluate)
+        losses, error, *_ = _converge(eq, question, span, evaluate)
     return _package(problem, taus, losses, error)
 
 

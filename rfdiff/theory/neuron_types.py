@@ -90,12 +90,17 @@ def levels(problem: Problem, first: int, radius: float) -> range:
 
 
 def refined_error(lattice: bool, change: float, before: float = 0.0) -> float:
-    """Error left after a refinement that changed a result by `change`, and the one before that by `before`.
+    """Error left after a refinement that changed a result by `change`, and the one before that by `before` (0: there was none).
 
-    A lattice converges geometrically, about squaring a small error every second level; Sobol points do not. Two levels may agree by
-    accident, which the change before them would not.
+    A lattice converges geometrically, about squaring a small error every second level; Sobol points do not. It may begin more slowly, so
+    that a single change tells less, and the ratio of two more. Two levels may also agree by accident, which the change before them would
+    not.
     """
-    return max(min(change, 2 * change**1.4), min(before, 2 * before**2)) if lattice else change
+    if not lattice:
+        return change
+    if before == 0:
+        return min(change, 2 * change**1.25)
+    return max(min(change, 2 * change**1.4), change * min(1.0, change / before), min(before, 2 * before**2))
 
 
 def lattice_steps(root: np.ndarray, level: int) -> np.ndarray:

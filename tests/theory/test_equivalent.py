@@ -14,7 +14,7 @@ from rfdiff.activation import ACTIVATIONS
 from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
 from rfdiff.theory.equivalent import PanelRule, coefficients, column_kinds, equivalent, gauss_rules, smooth_rule, table_size, tabulated
-from rfdiff.theory.neuron_types import by_lattice, gram_root, is_odd, levels, sobol_grid, type_grid
+from rfdiff.theory.neuron_types import by_lattice, gram_root, is_odd, levels, refined_error, sobol_grid, type_grid
 from tests.tolerances import rejects
 
 VARIANCES = (1.0, 25.0)
@@ -278,3 +278,12 @@ def test_panels_around_a_kink_average_like_a_fine_uniform_rule(t: float) -> None
     assert isinstance(outer, PanelRule) and outer.nodes.size == 192 < uniform.nodes.size / 2
     for one, other in zip(panels, exact, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
+
+
+def test_what_a_refinement_leaves_is_not_promised_too_soon() -> None:
+    """Errors of a lattice at four levels, erf with narrow classes: each estimate covers a third of the error that is left."""
+    errors = np.array([9.06e-5, 1.42e-5, 1.33e-6, 1.4e-11])
+    changes = errors[:-1] - errors[1:]
+    estimates = [refined_error(True, changes[0]), refined_error(True, changes[1], changes[0]), refined_error(True, changes[2], changes[1])]
+    assert all(error <= 3 * estimate for error, estimate in zip(errors[1:], estimates, strict=True))
+    assert estimates[-1] < 1e-6 < estimates[-2] and refined_error(False, 1e-3, 1e-3) == 1e-3

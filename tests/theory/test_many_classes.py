@@ -99,9 +99,9 @@ def test_the_error_is_that_of_independent_scrambles(scatter: float, tolerance: f
         asked.append((level, scramble))
         return level, scramble
 
-    def converge(eq: tuple[int, int], question: Any, span: Any, evaluate: Any) -> Any:
+    def converge(eq: tuple[int, int], question: Any, span: Any, evaluate: Any, size: Any) -> Any:
         loss = np.full((1, 2), scatter * 2.0 ** -eq[0] * eq[1])
-        return np.stack([0 * loss, loss]), 1e-6, span
+        return np.stack([0 * loss, loss]), 1e-6, span, size
 
     monkeypatch.setattr(dynamics, "equivalent", made_up)
     monkeypatch.setattr(dynamics, "_converge", converge)
