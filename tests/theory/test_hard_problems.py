@@ -65,6 +65,16 @@ def test_at_the_interpolation_threshold_with_several_draws() -> None:
     assert not limit_diverges(Problem(law, "gelu", t=0.022, psi_p=0.361, psi_n=0.36 / 5, noise_draws=5))
 
 
+def test_a_gap_between_0_and_the_support_is_no_support() -> None:
+    """p = 0.94 n: points far below the lower edge are out of reach of the free resolvent, and must not count as support down to 0."""
+    law = MixtureLaw([1.0], [[0.382312], [2.82065]], [0.52614, 0.47386], [[0.0]])
+    problem = Problem(law, "tanh", t=0.00319101, psi_p=0.944638, psi_n=1.00561, noise_draws=1)
+    curves = learning_curves(problem, TAUS)
+    assert curves.error_estimate <= 1e-6 and np.all(np.isfinite(losses(curves)))
+    assert 10 < curves.test_loss.max() < 20
+    assert float(time_grid(problem, num=10)[-2]) < 1e8
+
+
 def test_times_near_the_largest_number_are_convergence() -> None:
     curves = learning_curves(two_classes(), [1.0, 1e300, 1e308, math.inf])
     for late in (1, 2):
