@@ -79,8 +79,8 @@ def check_curves(options: Curves, problem: Problem, rule: Rule) -> None:
     check(options, points=between(options.points, 3, MOST_POINTS), q=fraction(options.q))
     if isinstance(options, Closed):
         check(options, tolerance=tolerance_allowed(options.tolerance))
-    name = "penalties" if options.rule == "ridge" else "taus"
-    count = len(getattr(options, name) or ()) if options.rule == "ridge" or options.taus else options.points
+    name = "penalties" if options.rule == Ridge.name else "taus"
+    count = len(getattr(options, name) or ()) if options.rule == Ridge.name or options.taus else options.points
     if count < 3:
         raise InputError(f"--{name}: {count} given; allowed: at least 3, to read times from")
     if options.taus:

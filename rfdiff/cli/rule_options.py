@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from rfdiff.cli.options import Number, choice
 from rfdiff.errors import InputError
-from rfdiff.rules import RULES, SAMPLINGS, Rule, RuleName, rule_of
+from rfdiff.rules import RULES, SAMPLINGS, GradientFlow, Ridge, Rule, RuleName, rule_of
 
 RULE_OPTIONS = {name: rule.arguments for name, rule in RULES.items()}  # what each rule needs
 RULE_CHOICES = {name: tuple(rule.options) for name, rule in RULES.items()}  # what it may be given
@@ -20,7 +20,7 @@ Sampling = Annotated[Literal["uniform", "balanced", "weighted"] | None, *choice(
 class Training:
     """Options of the training rule."""
 
-    rule: RuleName = "gradient-flow"
+    rule: RuleName = GradientFlow.name
     """Training rule."""
     step_size: Number = None
     """Step of gradient-descent, heavy-ball, nesterov and sgd, in units of training time."""
@@ -53,7 +53,7 @@ def training_rule(options: Training) -> Rule:
         if given and name not in (*RULE_OPTIONS[options.rule], *RULE_CHOICES[options.rule]):
             users = " and ".join(rule for rule in RULES if name in (*RULE_OPTIONS[rule], *RULE_CHOICES[rule]))
             raise InputError(f"{flag}: not an option of --rule {options.rule}; it goes with {users}")
-    if options.rule == "ridge" and getattr(options, "taus", None):
+    if options.rule == Ridge.name and getattr(options, "taus", None):
         raise InputError("--taus: not an option of --rule ridge, whose penalties take the place of training times")
     arguments = {name: given_number(options, name) for name in RULE_OPTIONS[options.rule]}
     arguments |= {name: value for name in RULE_CHOICES[options.rule] if (value := given_number(options, name)) is not None}
@@ -68,8 +68,8 @@ def rule_in_time(options: Training) -> Rule:
     Raises:
         InputError: as `training_rule`; or ridge, which has no training time.
     """
-    if options.rule == "ridge":
-        others = ", ".join(name for name in RULES if name != "ridge")
+    if options.rule == Ridge.name:
+        others = ", ".join(name for name in RULES if name != Ridge.name)
         raise InputError(f"--rule: ridge, which has penalties and no training time; allowed: {others}")
     return training_rule(options)
 
@@ -87,6 +87,7 @@ def rule_record(options: Training) -> dict[str, Any]:
 
 def rule_text(attributes: Mapping[str, Any]) -> str:
     """The rule that a record names, with its numbers; empty for gradient flow alone."""
-    numbers = [f"{OPTION_NAMES.get(name, name).replace('_', ' ')} {attributes[name]}" for name in RULE_FIELDS if name in attributes]
-    rule = str(attributes.get("rule", "gradient-flow"))
-    return "" if rule == "gradient-flow" and not numbers else ", ".join([rule, *numbers])
+    rule = str(attributes.get("rule", GradientFlow.name))
+    names = [name for name in (*RULE_OPTIONS[rule], *RULE_CHOICES[rule]) if name in attributes]
+    numbers = [f"{OPTION_NAMES.get(name, name).replace('_', ' ')} {attributes[name]}" for name in names]
+    return "" if rule == GradientFlow.name and not numbers else ", ".join([rule, *numbers])

@@ -149,7 +149,7 @@ def _rule(table: object) -> tuple[str, Rule]:
 
 def _taus(document: dict[str, Any], rule_name: str) -> tuple[float, ...] | None:
     for name in ("taus", "points"):
-        if name in document and rule_name == "ridge":
+        if name in document and rule_name == Ridge.name:
             raise InputError(f"{name}: {document[name]!r} with ridge; allowed: none, its penalties take the place of training times")
     if "taus" not in document:
         return None
@@ -182,7 +182,7 @@ def _check_cells(sweep: Sweep) -> None:
         if first != i:
             raise InputError(f"problems: {i} is the same as {first}; allowed: each problem once")
         where = f"problem {i}" if LIST_AXIS in sweep.axes else f"axes: {point_text(sweep, i)}"
-        if sweep.taus is not None or sweep.rule_name == "ridge":
+        if sweep.taus is not None or sweep.rule_name == Ridge.name:
             named(where, sweep.rule.schedule, sweep.taus, problem.kappa)
         for d in sweep.dimensions:
             named(where, sizes_at, problem, d)

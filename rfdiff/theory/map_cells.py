@@ -37,14 +37,14 @@ def one_by_one(
                 refusal = refusal or err
         if progress is not None:
             progress(i + 1, len(cells))
-    unknown = {**dict.fromkeys(TIME_NAMES, np.full(cells[0].num_classes, np.nan)), "error": np.inf}
+    unknown = {**dict.fromkeys(TIME_NAMES, np.full(cells[0].num_classes, np.nan)), "error": np.array(np.inf)}
     found = [store.get(f"cell-{i}", unknown) for i in range(len(cells))]
     if refusal is not None and all(cell is unknown for cell in found):
         raise refusal
     error = np.array([float(cell["error"]) for cell in found])
     converged = error <= tolerance
-    values = {name: np.where(converged[:, None], np.stack([np.asarray(cell[name]) for cell in found]), np.nan) for name in TIME_NAMES}
-    return ClassTimes(**values, q=q), error, converged
+    values = (np.where(converged[:, None], np.stack([cell[name] for cell in found]), np.nan) for name in TIME_NAMES)
+    return ClassTimes(*values, q=q), error, converged
 
 
 def _times(cell: Problem, rule: Rule, q: float, tolerance: float) -> dict[str, np.ndarray]:

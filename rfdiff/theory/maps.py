@@ -25,7 +25,7 @@ from rfdiff.rules import GradientFlow, Rule
 from rfdiff.theory.approaches import approach_along_rays
 from rfdiff.theory.contour import HALF_HEIGHT, ellipse
 from rfdiff.theory.contour_forms import solve_kernel
-from rfdiff.theory.equivalent import Equivalent, GaussRule, build, column_kinds, gauss_rules
+from rfdiff.theory.equivalent import Equivalent, GaussRules, build, column_kinds, gauss_rules
 from rfdiff.theory.input_checks import checked_fraction, checked_tolerance, require_commuting, require_concrete
 from rfdiff.theory.learning_times import class_times
 from rfdiff.theory.map_cells import one_by_one
@@ -138,7 +138,7 @@ class _Setting(NamedTuple):
 
     roots: Float[np.ndarray, "C K rank"]
     grid: TypeGrid
-    rules: tuple[GaussRule, ...]
+    rules: GaussRules
     kinds: tuple[np.ndarray, np.ndarray, np.ndarray, float, float]
 
 
@@ -197,9 +197,7 @@ def _setting(cells: list[Problem]) -> _Setting:
     roots = [gram_root(cell.mixture.centroid_gram) for cell in cells]
     rank = max(root.shape[1] for root in roots)
     padded = np.stack([np.pad(root, ((0, 0), (0, rank - root.shape[1]))) for root in roots])
-    longest = padded[int(np.argmax([np.linalg.norm(root) for root in roots]))] if rank else padded[0]
-    if rank and np.linalg.matrix_rank(longest) < rank:
-        longest = next(root for root in padded if np.linalg.matrix_rank(root) == rank)
+    longest = np.diag(np.max(np.linalg.norm(padded, axis=1), axis=0))  # along each axis, of any cell
     grid = type_grid(longest, LEVEL, RADIUS, is_odd(cells[0].activation), 16)
     steepest = max(range(len(cells)), key=lambda i: math.exp(-cells[i].t) * math.sqrt(np.max(cells[i].mixture.variances)))
     noisiest = min(range(len(cells)), key=lambda i: cells[i].t)

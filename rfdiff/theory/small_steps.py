@@ -123,7 +123,8 @@ class SmallSteps(Volterra):
         return 1 / s
 
     def _single(self, s: Array, root: Array) -> Array:
-        return 1 / (s - root)
+        function = s - root
+        return np.reciprocal(function, out=function)
 
     def _product(self, one: Array, other: Array) -> Array:
         return one + other

@@ -108,6 +108,11 @@ def anywhere(eq: Equivalent, z: np.ndarray) -> Solved:
             break
         start = along(eq, np.asarray(way(z)), None, STAGE_TOLERANCE, STAGE_LIMIT).u
         other = near(eq, z, start, 1e-13, 400)
-        better = ~(best.residual <= other.residual)
-        best = Solved(*(np.where(better.reshape(-1, *(1,) * (new.ndim - 1)), new, old) for new, old in zip(other, best, strict=True)))
+        best = better(best, other)
     return best
+
+
+def better(one: Solved, other: Solved) -> Solved:
+    """At each point the one with the smaller residual."""
+    pick = one.residual <= other.residual
+    return Solved(*(np.where(pick.reshape(-1, *(1,) * (a.ndim - 1)), a, b) for a, b in zip(one, other, strict=True)))

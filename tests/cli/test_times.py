@@ -14,7 +14,7 @@ from rfdiff.cli import tables
 from rfdiff.cli import times as times_command
 from rfdiff.files.dataset_file import load_dataset
 from rfdiff.problem import Problem
-from rfdiff.rules import MinibatchSGD
+from rfdiff.rules import GradientFlow, MinibatchSGD, Rule
 from tests import synthetic
 from tests.cli.command_line import refused, run
 
@@ -38,6 +38,7 @@ def timed(tmp_path_factory: pytest.TempPathFactory) -> types.SimpleNamespace:
     return types.SimpleNamespace(status=status, text=text, problem=folder / "problem.toml", out=folder / "out")
 
 
+@pytest.mark.thorough
 def test_times_holds_both_readings_for_xarray_alone(timed: types.SimpleNamespace) -> None:
     assert timed.status == 0
     assert sorted(path.name for path in timed.out.iterdir()) == [".lock", "times.nc", "times.png"]
@@ -86,16 +87,25 @@ def test_bulks_that_overlap_and_elasticities_are_told() -> None:
     assert rates.lines()[-1].split() == ["psi_p", "+1.000", "-", "+1.100", "-", "+1.200", "-", "+1.300", "-"]
 
 
-def test_times_under_a_rule_are_those_of_its_curves(timed: types.SimpleNamespace, tmp_path: Path) -> None:
-    rule = ["--rule", "sgd", "--step-size", "0.5", "--batch", "2", "--averaging", "0.99"]
-    status, text = run("times", str(timed.problem), "--out", str(tmp_path / "out"), "--points", "60", *rule)
+RULES: dict[str, tuple[list[str], str, Rule]] = {
+    "averaged": (["--averaging", "50"], "gradient-flow, averaging 50.0", GradientFlow(averaging=50.0)),
+    "sgd": (
+        ["--rule", "sgd", "--step-size", "0.5", "--batch", "2", "--averaging", "0.99"],
+        "sgd, step size 0.5, batch 2.0, averaging 0.99",
+        MinibatchSGD(0.5, 2, averaging=0.99),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ["averaged", pytest.param("sgd", marks=pytest.mark.slow)])
+def test_times_under_a_rule_are_those_of_its_curves(name: str, timed: types.SimpleNamespace, tmp_path: Path) -> None:
+    words, meaning, rule = RULES[name]
+    status, text = run("times", str(timed.problem), "--out", str(tmp_path / "out"), "--points", "60", *words)
     assert status == 0
-    told = (
-        "training rule of the curves: sgd, step size 0.5, batch 2.0, averaging 0.99; what is read from the spectrum are times of gradient"
-    )
+    told = f"training rule of the curves: {meaning}; what is read from the spectrum are times of gradient flow"
     assert told in text and told not in timed.text
     found, flow = load_dataset(tmp_path / "out" / "times.nc"), load_dataset(timed.out / "times.nc")
-    expected = theory.times(Problem.from_toml(timed.problem), rule=MinibatchSGD(0.5, 2, averaging=0.99))
+    expected = theory.times(Problem.from_toml(timed.problem), rule=rule)
     np.testing.assert_allclose(found.time, [getattr(expected, name) for name in TIME_NAMES], rtol=1e-9)
     np.testing.assert_array_equal(found.bulk_time, flow.bulk_time)
     assert np.all(found.time[0] > 1.5 * flow.time[0])

@@ -73,7 +73,7 @@ def test_modes_are_their_recursions(rule: MinibatchSGD) -> None:
 
 
 @pytest.mark.parametrize(
-    "rule", [CASES[0], pytest.param(CASES[1], marks=pytest.mark.slow), CASES[2]], ids=["plain", "momentum", "practised"]
+    "rule", [CASES[0], pytest.param(CASES[1], marks=pytest.mark.thorough), CASES[2]], ids=["plain", "momentum", "practised"]
 )
 def test_hyperbolas_give_what_single_steps_give(rule: MinibatchSGD) -> None:
     far, _, _ = equation(rule)
@@ -90,6 +90,7 @@ def test_hyperbolas_give_what_single_steps_give(rule: MinibatchSGD) -> None:
     rejects(lambda: np.testing.assert_allclose(np.real(one), np.real(other_batch.excess(steps)), rtol=1e-3))
 
 
+@pytest.mark.thorough
 def test_curves_keep_their_tolerance() -> None:
     problem = two_classes()
     rough, fine = (learning_curves(problem, TAUS, rule=RULE, tolerance=tolerance) for tolerance in (1e-4, 1e-8))
@@ -98,6 +99,7 @@ def test_curves_keep_their_tolerance() -> None:
         assert np.max(abs(getattr(rough, name) - getattr(fine, name))) <= 1e-4
 
 
+@pytest.mark.thorough
 def test_the_noise_knows_the_error_of_its_contour() -> None:
     problem, kappa, steps, found = two_classes(), float(two_classes().kappa), np.append(np.rint(np.geomspace(1, 1e6, 30)), math.inf), []
     with jax.enable_x64(True):
@@ -113,6 +115,7 @@ def test_the_noise_knows_the_error_of_its_contour() -> None:
         assert 1e-3 * rough.error < np.max(abs(rough.losses - exact.losses)) <= rough.error
 
 
+@pytest.mark.thorough
 def test_large_batches_are_the_whole_gradient() -> None:
     problem = two_classes()
     calm = learning_curves(problem, TAUS, rule=GradientDescent(0.5))
@@ -122,6 +125,7 @@ def test_large_batches_are_the_whole_gradient() -> None:
     assert abs(loglog_slope(batches, gaps) + 1) < 0.02
 
 
+@pytest.mark.thorough
 def test_identical_classes_are_one_class() -> None:
     one = one_class()
     two = with_(one, mixture=MixtureLaw.isotropic([0.3, 0.7], [1.2, 1.2]))
@@ -142,7 +146,7 @@ def test_samplings_agree_where_they_are_the_same() -> None:
     assert sgd_stability(problem, WEIGHTED).radius > sgd_stability(problem, BALANCED).radius
 
 
-@pytest.mark.parametrize("draws", [math.inf, 2], ids=["averaged", "two draws"])
+@pytest.mark.parametrize("draws", [math.inf, pytest.param(2, marks=pytest.mark.thorough)], ids=["averaged", "two draws"])
 def test_a_class_that_is_not_drawn_makes_no_noise(draws: float) -> None:
     """A class of weight 0 changes nothing for the other, and its losses, train and test alike, are those of data that were not seen."""
     two = learning_curves(two_classes(draws, loss_weights=[1.0, 0.0]), TAUS, rule=BALANCED)
@@ -153,6 +157,7 @@ def test_a_class_that_is_not_drawn_makes_no_noise(draws: float) -> None:
     np.testing.assert_allclose(two.train_loss[:, 1], two.test_loss[:, 1], atol=3e-6)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("rule", [BALANCED, WEIGHTED], ids=["balanced", "weighted"])
 def test_samples_without_weight_only_fill_batches_that_take_pairs_as_they_come(rule: MinibatchSGD) -> None:
     """One sample in five has no weight. Balanced batches never hold it; of a weighted batch four fifths count."""
@@ -182,6 +187,7 @@ def test_stability_bounds_step_and_batch() -> None:
     assert float(str(caught.value).split("below ")[1].split(",")[0]) == pytest.approx(found.largest_step, rel=1e-4)
 
 
+@pytest.mark.thorough
 def test_the_largest_step_is_known_close_to_that_of_the_whole_gradient() -> None:
     """Beyond the contour the spectral radius is continued: to where a contour laid that far has 1."""
     found = sgd_stability(two_classes(), MinibatchSGD(0.5, 0.53))

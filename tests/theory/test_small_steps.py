@@ -9,7 +9,7 @@ import pytest
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow, MinibatchSGD
 from rfdiff.theory import homogenised_sgd, learning_curves
-from tests.theory.curve_cases import one_class, two_classes
+from tests.theory.curve_cases import one_class, two_classes, with_
 from tests.tolerances import loglog_slope, rejects
 
 pytestmark = pytest.mark.usefixtures("full_optimisation")
@@ -30,7 +30,7 @@ def smaller(rule: MinibatchSGD, factor: float) -> MinibatchSGD:
     return dataclasses.replace(rule, step_size=step, batch_per_dimension=batch, averaging=gamma)
 
 
-@pytest.mark.parametrize("name", ["plain", "averaged", *(pytest.param(name, marks=pytest.mark.slow) for name in ("balanced", "momentum"))])
+@pytest.mark.parametrize("name", [name if name == "plain" else pytest.param(name, marks=pytest.mark.thorough) for name in CASES])
 def test_sgd_differs_from_it_in_proportion_to_the_step(name: str) -> None:
     problem, rule = CASES[name]
     limit = homogenised_sgd(problem, TAUS, rule=rule)
@@ -72,4 +72,4 @@ def test_a_ratio_at_which_the_noise_diverges_is_refused() -> None:
     with pytest.raises(ValueError, match="^rule: .*; allowed: a MinibatchSGD"):
         homogenised_sgd(two_classes(), TAUS, rule=GradientFlow())  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="^activation: relu is not odd"):
-        homogenised_sgd(dataclasses.replace(two_classes(), activation="relu"), TAUS, rule=MinibatchSGD(1.0, 1.0))
+        homogenised_sgd(with_(two_classes(), activation="relu"), TAUS, rule=MinibatchSGD(1.0, 1.0))
