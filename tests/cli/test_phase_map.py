@@ -78,6 +78,7 @@ def test_the_file_holds_what_the_library_computes_for_xarray_alone(mapped: types
     assert {"rfdiff_version", "date", "seconds"} <= set(found.attrs)
 
 
+@pytest.mark.thorough
 def test_the_table_says_what_failed_and_where_the_order_flips(mapped: types.SimpleNamespace) -> None:
     found = load_dataset(mapped.out / FILE)
     table, head = phase_map.order_table(found, (0, 1))

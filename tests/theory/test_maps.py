@@ -54,6 +54,7 @@ def test_cells_are_the_problems_own_and_nothing_compiles_twice() -> None:
     assert programs._cache_size() == compiled
 
 
+@pytest.mark.thorough
 def test_a_failed_cell_is_marked_and_harms_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """A contour's error is made to look large in one cell: it stays NaN, with its error, and the others keep their times."""
     whole = theory.phase_map(centred(), AXES)

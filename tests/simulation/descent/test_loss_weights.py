@@ -48,7 +48,7 @@ def whole(problem: Problem) -> np.ndarray:
         return np.asarray(whole_gradient(jnp.asarray(some_readout()), replica(problem)))
 
 
-@pytest.mark.parametrize("problem", [WEIGHTED, AVERAGED_WEIGHTED], ids=["drawn", "averaged"])
+@pytest.mark.parametrize("problem", [pytest.param(WEIGHTED, marks=pytest.mark.thorough), AVERAGED_WEIGHTED], ids=["drawn", "averaged"])
 def test_the_whole_gradient_is_that_of_the_weighted_loss(problem: Problem) -> None:
     training: Training = replica(problem)
     with jax.enable_x64(True):
