@@ -57,6 +57,11 @@ def _counted(convert: Callable[[str], Any], count: int, metavar: str) -> Any:
     )
 
 
+def choice(words: tuple[str, ...]) -> tuple[Any, Any]:
+    """What annotates one of some words that may be left out."""
+    return _optional(str, "|".join(words), words), _hint()
+
+
 def _listed(convert: Callable[[str], Any], metavar: str, commas: bool = True) -> Any:
     """Any number of values, separated by spaces, or by commas too."""
     return PrimitiveConstructorSpec(
@@ -76,7 +81,7 @@ Integer = Annotated[int | None, _optional(_whole, "INTEGER"), _hint()]
 Size = Annotated[tuple[float, float] | None, _counted(_number, 2, "WIDTH HEIGHT"), _hint()]
 Names = Annotated[tuple[str, ...] | None, _listed(str, "NAME ...", commas=False), _hint()]
 Text = Annotated[str | None, _optional(str, "TEXT"), _hint()]
-FloatingType = Annotated[Literal["float32", "float64"] | None, _optional(str, "float32|float64", ("float32", "float64")), _hint()]
+FloatingType = Annotated[Literal["float32", "float64"] | None, *choice(("float32", "float64"))]
 Quantity = Literal["all", "tau_gen", "tau_stop", "tau_mem", "tau_opt"]
 ClassPair = Annotated[tuple[int, int] | None, _counted(_whole, 2, "CLASS CLASS"), _hint("(default: 0 1)")]
 ProblemFile = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="PROBLEM.toml")]

@@ -38,6 +38,10 @@ class Rule(Protocol):
         """Eigenvalue of U above which the rule diverges; inf where it never does."""
         ...
 
+    def equals(self, other: object) -> bool:
+        """Whether `other` is the same rule with the same numbers (`Value`)."""
+        ...
+
     @property
     def decay(self) -> float:
         """What the rule adds to every eigenvalue of U, at convergence at least: its weight decay, or its smallest penalty."""
