@@ -37,7 +37,7 @@ from rfdiff.theory.resolvent import RESIDUAL
 from rfdiff.theory.support import bounds
 from rfdiff.theory.training_times import LEAST, TAIL_EFFECT, Times, limit_diverges, spectrum_span, time_grid, types_radius
 
-ROUNDING = 3e-10  # of a loss: no estimate is below, since solutions of the fixed point are not
+ROUNDING = 1e-9  # of a loss: no estimate is below, since solutions of the fixed point are not
 PATIENCE = 1  # refinements of a contour without gain before it is given up
 
 
