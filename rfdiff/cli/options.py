@@ -95,7 +95,7 @@ class Printing:
     """How tables are printed."""
 
     table: Literal["text", "csv", "json"] = "text"
-    """How tables are printed. With csv (the main table) or json (all tables) only tables go to standard output."""
+    """How tables are printed. csv prints the main table, json all tables; everything else then goes to standard error."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -107,7 +107,7 @@ class Drawing(Printing):
     size: Size = None
     """Width and height of every figure in inches."""
     classes: Names = None
-    """Names of the classes in figures and tables, in the order of the problem file."""
+    """Names of the classes in figures and tables, in the order of the classes."""
     panels: Flag = False
     """Write every panel of a figure to a file of its own."""
 

@@ -25,10 +25,10 @@ class Training:
     step_size: Number = None
     """Step of gradient-descent, heavy-ball, nesterov and sgd, in units of training time."""
     batch: Number = None
-    """Batch size of sgd over the dimension d."""
+    """Batch size of sgd divided by the dimension d."""
     sampling: Sampling = None
-    """What is in a batch of sgd. uniform (default): samples as they come; balanced: a class is drawn with its loss weight, then a sample of
-    it; weighted: samples as they come, their losses multiplied by loss weight over fraction. The last two go with loss weights."""
+    """How batches of sgd are drawn. uniform (default): every sample alike; balanced: first a class, its loss weight being the probability,
+    then one of its samples; weighted: as uniform, each loss times loss weight / class fraction. The last two need loss weights."""
     momentum: Number = None
     """Momentum of heavy-ball, nesterov and sgd, at least 0 and below 1."""
     weight_decay: Number = None

@@ -53,7 +53,7 @@ class Times(Training, Output):
     q: float = 0.5
     """tau_opt(q) is when a class's test loss has gone this fraction of the way to that of the exact score."""
     points: int = 400
-    """Number of training times at which the curves are computed."""
+    """Number of training times drawn and written; the times of the classes do not depend on it."""
     tolerance: float = 1e-6
     """Largest numerical error of a closed-form loss."""
 

@@ -53,6 +53,16 @@ class Rule(Protocol):
         ...
 
 
+def require_rule(value: object) -> None:
+    """Refuse what is no training rule, such as the name of one.
+
+    Raises:
+        InputError: showing it.
+    """
+    if not hasattr(value, "schedule") or isinstance(value, type):
+        raise InputError(f"rule: got {value!r}; allowed: a training rule with its numbers, such as GradientFlow() or HeavyBall(0.1, 0.9)")
+
+
 def log_spaced(last: int, per_decade: float) -> list[int]:
     """Distinct steps 1 … last of a training, `per_decade` in a decade, the last one included; those below it do not depend on it."""
     count = int(np.floor(per_decade * np.log10(last) + 1e-9)) + 1

@@ -16,7 +16,7 @@ from rfdiff.curves import LearningCurves
 from rfdiff.errors import InputError
 from rfdiff.mixture import optimal_loss
 from rfdiff.problem import Problem, noise_variance_of
-from rfdiff.rules import GradientFlow, MinibatchSGD, Ridge, Rule
+from rfdiff.rules import GradientFlow, MinibatchSGD, Ridge, Rule, require_rule
 from rfdiff.theory import minibatch, pair_traces, solutions
 from rfdiff.theory.contour import PROBES, SIZES, Laid, Span, lay
 from rfdiff.theory.contour_forms import CurveKernel, first_traces, kernel_from, trapezoid_error
@@ -37,7 +37,7 @@ from rfdiff.theory.resolvent import RESIDUAL
 from rfdiff.theory.support import bounds
 from rfdiff.theory.training_times import LEAST, TAIL_EFFECT, Times, limit_diverges, spectrum_span, time_grid, types_radius
 
-ROUNDING = 3e-10  # of a loss: no estimate is below, since solutions of the fixed point are not
+ROUNDING = 1e-9  # of a loss: no estimate is below, since solutions of the fixed point are not
 PATIENCE = 1  # refinements of a contour without gain before it is given up
 
 
@@ -188,6 +188,7 @@ def learning_curves(
     Reference: `equations`, section 5; tests/theory/test_dynamics.py.
     """
     require_concrete(problem, "theory.learning_curves")
+    require_rule(rule)
     tolerance = checked_tolerance(tolerance)
     if progress is not None and not callable(progress):
         raise InputError(f"progress: {progress!r}; allowed: a function of (done, total), or None")
