@@ -58,22 +58,22 @@ def read(curves: LearningCurves) -> np.ndarray:
 
 
 def lines(arguments: dict[str, Any]) -> dict[str, Any]:
-    """`CURVES` of a rule of `RULES` in theory, at `TAUS` and at many times."""
+    """`CURVES` of a rule of `RULES` in theory, at the times of networks and at many."""
     rule = RULES[arguments["name"]]
     many = np.unique(np.rint(np.geomspace(1, 3000, 60)))
-    at, shown = (theory.learning_curves(problem_of(arguments), taus, rule=rule, tolerance=TOLERANCE) for taus in (TAUS, many))
+    at, shown = (theory.learning_curves(problem_of(arguments), taus, rule=rule, tolerance=TOLERANCE) for taus in (arguments["taus"], many))
     return {"value": read(at), "taus": many, "line": read(shown)}
 
 
 def simulated(arguments: dict[str, Any]) -> dict[str, Any]:
     """The same of networks of two sizes, trained step by step."""
-    return two_sizes(arguments, read, TAUS, RULES[arguments["name"]])
+    return two_sizes(arguments, read, arguments["taus"], RULES[arguments["name"]])
 
 
 def compute(smoke: bool, cells: harness.Cells) -> xr.Dataset:
     batches = [SMALLEST, 1.0, 8.0] if smoke else [float(b) for b in np.geomspace(SMALLEST, 16, 7)]
     shares = [0.5, 0.95] if smoke else [0.125, 0.25, 0.5, 0.7, 0.85, 0.95]
-    d, seeds = (24, 10) if smoke else (40, 14)
+    d, seeds, taus = (20, 8, TAUS[:4]) if smoke else (40, 14, TAUS)  # class sizes are whole at d and at d/2
     kinds, k = list(KINDS), len(KINDS)
     whole = cells("theory", predicted, [cell(kind, batch=None) for kind in kinds])
     raw = cells("theory", predicted, [cell(kind, batch=b) for kind in kinds for b in batches])
@@ -81,7 +81,7 @@ def compute(smoke: bool, cells: harness.Cells) -> xr.Dataset:
     steps = harness.stack(cells("stability", largest_step, [cell(kind) for kind in kinds]), "step")
     near = [cell(kind, batch=1.0, step=float(share * step)) for kind, step in zip(kinds, steps, strict=True) for share in shares]
     by_step = cells("theory", predicted, near)
-    named = [cell(kind) | {"name": name} for kind in kinds for name in RULES]
+    named = [cell(kind) | {"name": name, "taus": taus} for kind in kinds for name in RULES]
     drawn = cells("lines", lines, named)
     seen = cells("simulation", simulated, [one | {"d": d, "seeds": seeds} for one in named])
     dims, axes = ("reading", "class"), {"kind": k, "rule": len(RULES)}
@@ -95,7 +95,7 @@ def compute(smoke: bool, cells: harness.Cells) -> xr.Dataset:
         "line": (("kind", "rule", "curve", "many", "class"), harness.stack(drawn, "line", (k, len(RULES)))),
         **variables(seen, "networks", axes, ("curve", "tau", "class")),
     }
-    coordinates = {"kind": kinds, "batch": batches, "share": shares, "reading": list(READ), "rule": list(RULES), "tau": TAUS,
+    coordinates = {"kind": kinds, "batch": batches, "share": shares, "reading": list(READ), "rule": list(RULES), "tau": taus,
                    "curve": list(CURVES), "many": drawn[0]["taus"]}  # fmt: skip
     setting = {"d": d, "seeds": seeds, "psi_p": 8.0, "psi_n": 4.0, "diffusion_time": 0.1, "activation": "tanh", "step": STEP}
     return xr.Dataset(found, coordinates, setting)
@@ -152,17 +152,17 @@ def table(data: xr.Dataset) -> str:
             rows += [[kind, f"{c}", name, *(f"{v:.4g}" if np.isfinite(v) else "—" for v in value[:, c])] for name, value in groups.items()]
     first = harness.markdown(["classes", "class", "batches", "τ_gen", "τ_mem", "best score error", "final gap"], rows)
     networks, at = _comparison(data), []
+    taus = data["tau"].values.tolist()
+    shown = [(0, 1), (0, len(taus) - 1), (1, 3), (1, len(taus) - 1)]
     for i, kind in enumerate(data["kind"].values):
         for r, rule in enumerate(RULES):
             for c in range(data.sizes["class"]):
                 row = [kind, f"{c}", rule]
-                for curve, t in ((0, 1), (0, 5), (1, 3), (1, 5)):
+                for curve, t in shown:
                     here = (i, r, curve, t, c)
                     row += [f"{np.exp(networks.theory[here]):.3f}", with_error(networks.limit[here], networks.error[here])]
                 at.append(row)
-    heads = [
-        f"{name} at τ = {tau}{what}" for name, tau in (("E", 10), ("E", 1000), ("gap", 100), ("gap", 1000)) for what in ("", ", d → ∞")
-    ]
+    heads = [f"{('E', 'gap')[curve]} at τ = {taus[t]:g}{what}" for curve, t in shown for what in ("", ", d → ∞")]
     size = f"Networks: d = {data.attrs['d']}, {data.attrs['seeds']} a rule, twice as many at d/2; β = {SMALLEST:g}, γ = {GAMMA:g}."
     return f"{first}\n\n{harness.markdown(['classes', 'class', 'rule', *heads], at)}\n\n{size}"
 
