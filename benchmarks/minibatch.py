@@ -20,7 +20,7 @@ from rfdiff import MinibatchSGD, MixtureLaw, Problem, simulation, theory
 
 TARGETS = {"curves_warm_s": 5.0, "steps_over_curves": 1e3}
 RULE, STEPS, D = MinibatchSGD(0.5, 1.0), 10**6, 100
-TAUS = np.unique(0.5 * np.rint(np.geomspace(1, STEPS, 260)))[-200:]
+TAUS = 0.5 * np.unique(np.rint(np.geomspace(1, STEPS, 231)))
 
 
 def problem() -> Problem:

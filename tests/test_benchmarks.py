@@ -44,6 +44,21 @@ def test_theory() -> None:
 
 
 @pytest.mark.slow
+def test_minibatch() -> None:
+    found = smoke("minibatch.py")
+    assert found["curves_error_estimate"] <= 1e-6
+    best = found["seconds"]["curves_warm"]["best_s"]
+    assert found["steps_over_curves"] == pytest.approx(1e6 * found["seconds"]["step"]["best_s"] / best)
+
+
+def test_committed_minibatch_reaches_its_targets() -> None:
+    found = json.loads((ROOT / "benchmarks" / "results" / "minibatch.json").read_text(encoding="utf-8"))
+    targets = found["targets"]
+    assert found["seconds"]["curves_warm"]["best_s"] <= targets["curves_warm_s"] == 5.0
+    assert found["steps_over_curves"] >= targets["steps_over_curves"] == 1e3
+
+
+@pytest.mark.slow
 def test_covariances() -> None:
     found = smoke("covariances.py")
     for case in found["cases"].values():

@@ -194,6 +194,9 @@ def draw(data: xr.Dataset) -> Figure:
     panels[1, 0].set(xscale="log", yscale="log", xlabel=r"batch size over $d$, $\beta$", ylabel=r"training time $\tau$")
     panels[1, 0].set_title("isotropic: times (theory); a line that ends: never learned", fontsize=10)
     panels[1, 0].legend(fontsize=7)
+    for panel in (*panels[0, :2], panels[1, 0]):
+        panel.set_xticks([0.25, 1, 4, 16], ["1/4", "1", "4", "16"])
+        panel.xaxis.minorticks_off()
     networks = _comparison(data)
     for panel, curve in zip(panels[1, 1:], range(2), strict=True):
         for r, (style, marker) in enumerate(zip((":", "-", "--"), ("^", "o", "s"), strict=True)):
