@@ -39,7 +39,8 @@ PROBLEMS: dict[str, Problem] = {
 
 # more classes, longer centroids, and the checks of the others in new combinations
 SLOW = ("three", "strong", "mixed")
-NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in PROBLEMS]
+LEFT_OUT = dict.fromkeys(SLOW, pytest.mark.slow) | {"anisotropic": pytest.mark.thorough}
+NAMES = [pytest.param(name, marks=LEFT_OUT[name]) if name in LEFT_OUT else name for name in PROBLEMS]
 
 
 def predicted(problem: Problem) -> LearningCurves:

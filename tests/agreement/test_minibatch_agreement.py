@@ -48,6 +48,7 @@ def accepts(name: str, rule: Rule | None = None, exchanged: bool = False) -> Non
     assert verdict.agrees, verdict
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", NAMES)
 def test_theory_agrees_with_runs_of_sgd(name: str) -> None:
     _, rule = CASES[name]

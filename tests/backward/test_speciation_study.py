@@ -55,6 +55,7 @@ def measured() -> speciation_study.Speciation:
     return measure_speciation(process(), speciation_table(LAW, d=D), key=jax.random.key(1), num=NUM, points=POINTS)
 
 
+@pytest.mark.thorough
 def test_the_measurement_lies_on_the_closed_form(measured: speciation_study.Speciation) -> None:
     uturns, clones = measured.uturns, measured.clones
     expected = measured.closed_form_at(uturns.times)

@@ -54,6 +54,7 @@ def mapped(tmp_path_factory: pytest.TempPathFactory) -> types.SimpleNamespace:
     return types.SimpleNamespace(status=status, text=text, problem=folder / "problem.toml", out=folder / "out")
 
 
+@pytest.mark.thorough
 def test_the_file_holds_what_the_library_computes_for_xarray_alone(mapped: types.SimpleNamespace) -> None:
     assert mapped.status == 0
     assert sorted(path.name for path in mapped.out.iterdir()) == sorted([".lock", FILE, *FIGURES])

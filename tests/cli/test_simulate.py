@@ -221,6 +221,7 @@ def test_checkpoint_folder_tells_runs_apart(tmp_path: Path) -> None:
     kept_parts.remove(folder())  # nothing there: nothing to do
 
 
+@pytest.mark.thorough
 def test_real_interrupt_signal_stops_cleanly_and_resumes_bit_for_bit(
     problem_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -37,6 +37,7 @@ def timed(tmp_path_factory: pytest.TempPathFactory) -> types.SimpleNamespace:
     return types.SimpleNamespace(status=status, text=text, problem=folder / "problem.toml", out=folder / "out")
 
 
+@pytest.mark.thorough
 def test_times_holds_both_readings_for_xarray_alone(timed: types.SimpleNamespace) -> None:
     assert timed.status == 0
     assert sorted(path.name for path in timed.out.iterdir()) == [".lock", "times.nc", "times.png"]

@@ -25,6 +25,7 @@ def found() -> generation.SampleStatistics:
     return generation.generate(problem, [1.0, 30.0], d=12, times=GRID, key=jax.random.key(0), num=COUNT, dtype="float32", probes=20)
 
 
+@pytest.mark.thorough
 def test_the_exact_score_generates_the_classes(found: generation.SampleStatistics) -> None:
     def fractions(source: int) -> None:
         share = found.counts[source] / COUNT

@@ -107,6 +107,7 @@ def evaluator(folder: Path, classifier: Any, seed: int = 0) -> Evaluator:
     return Evaluator(folder, SETTINGS, toy_images(), toy_data(), classifier, Sampling(samples=60, sampler_steps=3, seed=seed), Devices())
 
 
+@pytest.mark.thorough
 def test_an_evaluated_run(evaluated: tuple[Path, xr.Dataset], capsys: pytest.CaptureFixture[str]) -> None:
     folder, dataset = evaluated
     assert readout.steps_of(dataset) == [6, 10, 12]

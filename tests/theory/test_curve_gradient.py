@@ -30,6 +30,7 @@ def functional(curves: LearningCurves) -> Any:
     return curves.test_loss[1, 0] + jnp.log(curves.score_error[2, 1]) - 2 * curves.total("train_loss")[0]
 
 
+@pytest.mark.thorough
 def test_every_number_against_differences_and_a_second_functional_compiles_nothing() -> None:
     slopes = theory.gradient(problem(), TAUS, functional, tolerance=1e-8)
     programs: Any = curve_gradient._curves

@@ -98,6 +98,7 @@ def derivative(observed: Observed, quantity: str, name: str, index: tuple[int, .
 CASES = [(name, ()) for name in NUMBERS] + [(name, index) for name in FIELDS for index in ENTRIES[name]]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("name", "index"), CASES, ids=lambda x: str(x).replace(" ", ""))
 def test_every_number(observed: Observed, name: str, index: tuple[int, ...]) -> None:
     """Fourth-order differences, relative to the largest derivative of the quantity, which is not 0."""

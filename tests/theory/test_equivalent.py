@@ -244,6 +244,7 @@ def test_centroids_too_long_for_a_lattice_take_quasi_random_types() -> None:
     assert type_grid(gram_root(law.centroid_gram), 1, 6.0, False).weights.size == 2**10
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["relu", "tanh"])
 def test_coefficients_of_many_types_are_read_from_a_series(name: str) -> None:
     """A narrow class far from the others needs the longest series; one that is too short is noticed."""

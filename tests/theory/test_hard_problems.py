@@ -45,7 +45,7 @@ def test_a_rare_class_interpolates_like_the_others() -> None:
     assert np.all(curves.train_loss[:5] > 0.05)
 
 
-@pytest.mark.parametrize("activation", ["tanh", pytest.param("softplus", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("activation", [pytest.param("tanh", marks=pytest.mark.thorough), pytest.param("softplus", marks=pytest.mark.slow)])
 def test_neurons_far_from_the_typical_one_lie_inside_the_contour(activation: str) -> None:
     problem = Problem(MixtureLaw.isotropic([1.0], [0.3], [[1.0]]), activation, t=0.1, psi_p=2.0, psi_n=4.0, noise_draws=2)
     rough, fine = (learning_curves(problem, TAUS, tolerance=tolerance) for tolerance in (1e-6, 1e-8))
@@ -53,6 +53,7 @@ def test_neurons_far_from_the_typical_one_lie_inside_the_contour(activation: str
     assert np.max(abs(losses(rough) - losses(fine))) < 3 * rough.error_estimate + fine.error_estimate
 
 
+@pytest.mark.thorough
 def test_at_the_interpolation_threshold_with_several_draws() -> None:
     """p = n m: all finite times are there, the limit is not, and no grid pretends that it is."""
     law = MixtureLaw.isotropic([0.6, 0.4], [1.4, 0.5])
@@ -92,6 +93,7 @@ def test_the_filter_of_the_flow_does_not_overflow() -> None:
     np.testing.assert_allclose(f[2:, :2], 1 / np.broadcast_to(z[:2], (2, 2)), rtol=1e-14)
 
 
+@pytest.mark.thorough
 def test_momentum_near_one() -> None:
     """A thin contour around modes that oscillate for thousands of steps, against a thick one that serves the first hundred."""
     rule = HeavyBall(0.1, 0.999)

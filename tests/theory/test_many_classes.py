@@ -53,6 +53,7 @@ def test_scrambled_points_find_what_the_lattice_finds(by_lattice: object, monkey
     rejects(lambda: within(theory.learning_curves(far, TAUS, tolerance=1e-2), by_lattice))
 
 
+@pytest.mark.thorough
 def test_neurons_far_from_the_typical_one_stay_inside_the_contour() -> None:
     """Their bands below the support are too narrow to be seen in a scan; a contour through them is off by 2e-5 and does not know it."""
     single = problem(np.array([[0.5]]), np.array([0.8]))

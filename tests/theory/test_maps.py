@@ -34,6 +34,7 @@ def assert_cell(found: Any, problem: Problem, i: int, j: int) -> None:
         np.testing.assert_allclose(getattr(found.times, name)[i, j], getattr(expected, name), rtol=2e-3, err_msg=f"{name} at {i}, {j}")
 
 
+@pytest.mark.thorough
 def test_cells_are_the_problems_own_and_nothing_compiles_twice() -> None:
     seen: list[tuple[int, int]] = []
     found = theory.phase_map(centred(), AXES, progress=lambda done, total: seen.append((done, total)))

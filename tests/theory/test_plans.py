@@ -198,6 +198,7 @@ def test_a_plan_made_for_another_problem_is_refused(change: dict[str, Any], mess
         theory.transform_at(dataclasses.replace(centred(), **change), plan)
 
 
+@pytest.mark.thorough
 def test_a_problem_whose_spectrum_leaves_the_contour(found: Any) -> None:
     """Refused where its numbers are known; inside jit its error estimate is as large as its losses are wrong."""
     plan = found[3]
@@ -243,6 +244,7 @@ def assert_error_covers(problem: Problem, seeds: range, reach: float) -> None:
     assert useful >= len(seeds) // 2
 
 
+@pytest.mark.thorough
 def test_the_error_of_a_kernel_covers_near_problems() -> None:
     assert_error_covers(centred(), range(4), 0.1)
 

@@ -92,6 +92,7 @@ def test_balanced_batches_hold_the_classes_as_they_weigh() -> None:
         assert np.max(abs(here - expected)) < 5 * math.sqrt(expected)
 
 
+@pytest.mark.thorough
 def test_training_follows_the_weighted_filters() -> None:
     trained = run(WEIGHTED)
     exact = run_seeds(WEIGHTED, trained.batch.taus, d=D, key=KEY, seeds=[SEED], rule=GradientDescent(0.5))
