@@ -56,7 +56,7 @@ def allowed_imports(module: str) -> set[str]:
         "plots": {"plots", "files"},  # a figure is written like every other file: whole or not at all
         "theory": {"theory"},
         "simulation": {"simulation", "files"},
-        "agreement": {"theory", "simulation"},
+        "agreement": {"agreement", "theory", "simulation"},
         "backward": {"backward"},
         "generation": {"generation", "backward", "simulation", "files"},  # trained networks in the backward samplers: above both
         "images": {"images", "files"},

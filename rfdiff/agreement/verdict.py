@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from rfdiff.agreement.band import FALSE_ALARM, Path, covariance_of_means, path_of, simultaneous_threshold
+from rfdiff.agreement.band import Path, covariance_of_means, path_of, simultaneous_threshold
 from rfdiff.curves import LearningCurves
 from rfdiff.errors import InputError
 from rfdiff.labels import Label, Labelled, labelled_dataset, static_attributes
