@@ -185,7 +185,7 @@ def test_make_targets_are_explained() -> None:
         ["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     ).stdout
     assert all(f"make {target}" in helped for target in make_targets())
-    assert {"demo", "test", "lint", "smoke", "experiments", "bench", "clean", "help"} == make_targets()
+    assert {"demo", "test", "thorough", "lint", "smoke", "experiments", "bench", "clean", "help"} == make_targets()
 
 
 def test_the_readers_reject() -> None:

@@ -186,7 +186,11 @@ def _check_cells(sweep: Sweep) -> None:
             named(where, sweep.rule.schedule, sweep.taus, problem.kappa)
         for d in sweep.dimensions:
             named(where, sizes_at, problem, d)
-    if sweep.rule_name == MinibatchSGD.name and sweep.networks:
+        if isinstance(sweep.rule, MinibatchSGD):
+            named(where, sweep.rule.check_loss_weights, problem.training_weights, problem.mixture.weights)
+    if isinstance(sweep.rule, MinibatchSGD) and sweep.networks:
+        for d in sweep.dimensions:
+            named(f"d = {d}", sweep.rule.batch_size, d)
         if sweep.networks != ("exact",):
             raise InputError(f"solvers: {', '.join(sweep.networks)} with sgd; allowed: theory and exact, which then trains step by step")
         if sweep.taus is None or np.isinf(sweep.taus[-1]):

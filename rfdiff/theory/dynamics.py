@@ -16,7 +16,7 @@ from rfdiff.curves import LearningCurves
 from rfdiff.errors import InputError
 from rfdiff.mixture import optimal_loss
 from rfdiff.problem import Problem, noise_variance_of
-from rfdiff.rules import GradientFlow, MinibatchSGD, Ridge, Rule
+from rfdiff.rules import GradientFlow, MinibatchSGD, Ridge, Rule, require_rule
 from rfdiff.theory import minibatch, pair_traces, solutions
 from rfdiff.theory.contour import PROBES, SIZES, Laid, Span, lay
 from rfdiff.theory.contour_forms import CurveKernel, first_traces, kernel_from, trapezoid_error
@@ -37,7 +37,7 @@ from rfdiff.theory.resolvent import RESIDUAL
 from rfdiff.theory.support import bounds
 from rfdiff.theory.training_times import LEAST, TAIL_EFFECT, Times, limit_diverges, spectrum_span, time_grid, types_radius
 
-ROUNDING = 1e-10  # of a loss: no estimate is below, since solutions of the fixed point are not
+ROUNDING = 1e-9  # of a loss: no estimate is below, since solutions of the fixed point are not
 PATIENCE = 1  # refinements of a contour without gain before it is given up
 
 
@@ -76,6 +76,7 @@ class _Evaluated(NamedTuple):
 
 
 Evaluate = Callable[[_Question, Laid], _Evaluated]
+Noise = Callable[..., minibatch.Excess]  # of an equivalent, a contour and the solutions on it
 
 
 @jax.jit
@@ -187,6 +188,7 @@ def learning_curves(
     Reference: `equations`, section 5; tests/theory/test_dynamics.py.
     """
     require_concrete(problem, "theory.learning_curves")
+    require_rule(rule)
     tolerance = checked_tolerance(tolerance)
     if progress is not None and not callable(progress):
         raise InputError(f"progress: {progress!r}; allowed: a function of (done, total), or None")
@@ -274,18 +276,24 @@ def _with_batches(problem: Problem, taus: np.ndarray, rule: MinibatchSGD, tolera
     """Losses under minibatch SGD: those of the steps along the whole gradient, and what the noise of the batches adds."""
     minibatch.check_covered(problem, rule)
     with jax.enable_x64(True):
-        clock, kappa, eq = rule.schedule(taus, float(problem.kappa))[1], float(problem.kappa), equivalent(problem, 1, 0.0, LEAST)
-        span = spectrum_span(problem, rule, kappa, 0.0)
         steps = np.where(np.isinf(taus), np.inf, np.rint(taus / float(rule.step_size)))
-        # laid for all times: stability is a question about all of them
-        question = _Question(rule.descent, kappa, minibatch.ALL_TIMES, clock, tolerance / 2)
+        return with_noise(problem, taus, rule.descent, partial(minibatch.excess, problem, rule=rule, steps=steps), tolerance)
 
-        def evaluate(question: _Question, laid: Laid) -> _Evaluated:
-            calm, solved = _evaluate(eq, question, laid), solutions.anywhere(eq, np.asarray(laid.contour.nodes))
-            noise = minibatch.excess(problem, eq, rule, laid.contour, solved.u, steps)
-            return calm._replace(losses=calm.losses + noise.losses, error=calm.error + noise.error)
 
-        losses, error, *_ = _converge(eq, question, span, evaluate)
+def with_noise(problem: Problem, taus: np.ndarray, calm: Rule, noise: Noise, tolerance: float) -> LearningCurves:
+    """Losses under a rule that is a filter and noise beside it: those of the filter, and what `noise` adds on a contour.
+
+    Inside `jax.enable_x64`, for centred classes. The contour is laid for all times: stability is a question about all of them.
+    """
+    clock, kappa, eq = calm.schedule(taus, float(problem.kappa))[1], float(problem.kappa), equivalent(problem, 1, 0.0, LEAST)
+    question = _Question(calm, kappa, minibatch.ALL_TIMES, clock, tolerance / 2)
+
+    def evaluate(question: _Question, laid: Laid) -> _Evaluated:
+        still, solved = _evaluate(eq, question, laid), solutions.anywhere(eq, np.asarray(laid.contour.nodes))
+        added = noise(eq, contour=laid.contour, u=solved.u)
+        return still._replace(losses=still.losses + added.losses, error=still.error + added.error)
+
+    losses, error, *_ = _converge(eq, question, spectrum_span(problem, calm, kappa, 0.0), evaluate)
     return _package(problem, taus, losses, error)
 
 

@@ -23,11 +23,13 @@ def descend(eq: Equivalent, real: np.ndarray, unit: np.ndarray) -> Solved:
     """
     path, tolerances = real + 1j * APPROACH[:, None] * unit, np.maximum(1e-3 * APPROACH, 1e-12)
     solved = solutions.along(eq, path, None, tolerances, 60)
-    if np.all(solved.residual <= LOST):
+    lost = np.flatnonzero(~(solved.residual <= LOST))
+    if not lost.size:
         return solved
     # deep in a gap between 0 and the support, where p is close to n m, the free resolvent is too far: begin at the end of a ray
+    path = path[:, lost]
     start = solutions.along(eq, np.asarray(ray(path[0])), None, solutions.STAGE_TOLERANCE, solutions.STAGE_LIMIT).u
-    return solutions.better(solved, solutions.along(eq, path, start, tolerances, 60))
+    return solutions.replaced(solved, lost, solutions.along(eq, path, start, tolerances, 60))
 
 
 def approach(eq: Equivalent, lam: np.ndarray) -> Solved:
@@ -45,11 +47,4 @@ def retry(eq: Equivalent, lam: np.ndarray, solved: Solved) -> Solved:
     failed = np.flatnonzero(solved.residual > UNSOLVED)
     if not failed.size:
         return solved
-    again = approach(eq, lam[failed])
-
-    def put(leaf: np.ndarray, values: np.ndarray) -> np.ndarray:
-        leaf = leaf.copy()
-        leaf[failed] = values
-        return leaf
-
-    return Solved(*map(put, solved, again))
+    return solutions.replaced(solved, failed, approach(eq, lam[failed]))

@@ -103,12 +103,13 @@ def vector_traces(eq: Equivalent, p1: Point, p2: Point, responses: PairResponses
 def moment_traces(eq: Equivalent, p1: Point, p2: Point, responses: PairResponses) -> jax.Array:
     """(1/p) tr[U_a R(z1) X R(z2)] (X, …, K), U_a of each class of the training set, for every source X (`equations`, section 9.3).
 
-    Every class has a weight ω_a > 0 in the loss.
+    Entries of a class a of weight ω_a = 0 in the loss, of which no sample is drawn, are finite and mean nothing.
     """
     k = eq.linear.shape[1]
-    theta = responses.theta.reshape(-1, *(1,) * (responses.delta.ndim - 2), k) / eq.loss_weights
+    weights = jnp.where(eq.loss_weights > 0, eq.loss_weights, 1)
+    theta = responses.theta.reshape(-1, *(1,) * (responses.delta.ndim - 2), k) / weights
     columns = eq.kind_weights[:, None] * p1.q * p2.q * (responses.delta - p1.delta * theta * p2.delta)
-    columns = columns * (eq.fractions / eq.loss_weights)
+    columns = columns * (eq.fractions / weights)
     sampled = eq.draws * eq.psi_n / eq.psi_p * columns.sum(-2)
     trace = jnp.diagonal(responses.Y, axis1=-2, axis2=-1)
     averaged = eq.noise_variance / eq.psi_p * trace + responses.averages[..., k : 2 * k]

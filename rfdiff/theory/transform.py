@@ -8,7 +8,7 @@ from rfdiff.errors import InputError
 from rfdiff.problem import Problem
 from rfdiff.theory import real_axis, resolvent, solutions
 from rfdiff.theory.equivalent import Equivalent, equivalent
-from rfdiff.theory.input_checks import POINTS_INSTEAD, require_concrete
+from rfdiff.theory.input_checks import POINTS_INSTEAD, checked_tolerance, require_concrete
 from rfdiff.theory.neuron_types import FAR, by_lattice, gram_root, levels, refined_error
 from rfdiff.theory.noncommuting import dense
 from rfdiff.theory_results import Stieltjes
@@ -31,11 +31,12 @@ def stieltjes(problem: Problem, z: ArrayLike, *, tolerance: float = 1e-8) -> Sti
         `Stieltjes`.
 
     Raises:
-        InputError: points that are 0 or not finite, or not a list of numbers.
+        InputError: points that are 0 or not finite, or not a list of numbers; a tolerance out of range.
 
     Reference: `equations`, section 4; tests/theory/test_transform.py.
     """
     require_concrete(problem, "theory.stieltjes", POINTS_INSTEAD)
+    tolerance = checked_tolerance(tolerance)
     try:
         points = np.atleast_1d(np.asarray(z, np.complex128))
     except (TypeError, ValueError) as err:

@@ -122,7 +122,7 @@ SIBLINGS: dict[str, Callable[[Problem], LearningCurves]] = {
 # where a change does nothing, or nothing that 12 networks could show: equal ratios; one noise draw, beside which v² is small
 WITHOUT_EFFECT = {("three", "psi_n and psi_p swapped"), ("mixed", "psi_n and psi_p swapped"), ("strong", "kept variance dropped")}
 CHECKED = [
-    pytest.param(name, sibling, marks=pytest.mark.slow if name in SLOW else [])
+    pytest.param(name, sibling, marks=LEFT_OUT.get(name, []))
     for name in PROBLEMS
     for sibling in SIBLINGS
     if (name, sibling) not in WITHOUT_EFFECT

@@ -66,6 +66,7 @@ def test_the_measurement_lies_on_the_closed_form(measured: speciation_study.Spec
     assert measured.paths.positions.shape == (40, 65, 1) and set(measured.paths.classes) == {0, 1}
 
 
+@pytest.mark.thorough
 def test_a_speciation_is_saved_and_read_as_its_dataset(measured: speciation_study.Speciation, tmp_path: Path) -> None:
     again = load(save(measured, tmp_path / "speciation.nc"))
     assert isinstance(again, xr.Dataset) and again.attrs["content"] == "speciation"

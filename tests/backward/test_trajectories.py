@@ -53,6 +53,7 @@ def small() -> GaussianMixture:
     return realised(law([0.7, 0.3], [1.2, 0.6], 0.3 * MIRROR), 24)
 
 
+@pytest.mark.thorough
 def test_full_and_reduced_uturns_agree_and_a_wrong_score_does_not(small: GaussianMixture) -> None:
     times, key = [0.8, 1.4], jax.random.key(2)
     few = uturn(BackwardProcess(small, num_steps=96), times, key=key, num=2000)

@@ -36,7 +36,7 @@ for key, times in compiled.items():
         print("twice:", key)
 sys.exit(status)
 """
-SMALL = ["--d", "40", "--seeds", "3"]
+SMALL = ["--d", "40", "--num-seeds", "3"]
 
 
 @pytest.mark.slow

@@ -81,6 +81,13 @@ from tests.cli.command_line import TOML, Words, refusal
             "--averaging: not an option of --rule ridge; it goes with gradient-flow and gradient-descent and heavy-ball",
         ),
         (["predict", "PROBLEM", "--rule", "sgd", "--step-size", "1"], "--batch: missing; --rule sgd needs it"),
+        (["predict", "PROBLEM", "--sampling", "balanced"], "--sampling: not an option of --rule gradient-flow; it goes with sgd"),
+        (["predict", "PROBLEM", "--rule", "sgd", "--step-size", "1", "--batch", "1", "--sampling", "even"], "invalid choice"),
+        (["times", "PROBLEM", "--rule", "sgd", "--step-size", "1"], "--batch: missing; --rule sgd needs it"),
+        (["times", "PROBLEM", "--rule", "ridge"], "--rule: ridge, which has penalties and no training time; allowed: gradient-flow, "),
+        (["times", "PROBLEM", "--averaging", "9", "--sensitivity"], "--sensitivity: with gradient-flow, averaging 9.0; allowed: with"),
+        (["phase-map", "PROBLEM", "--rule", "ridge"], "--rule: ridge, which has penalties and no training time; allowed: gradient-flow, "),
+        (["phase-map", "PROBLEM", "--step-size", "1"], "--step-size: not an option of --rule gradient-flow; it goes with gradient-descent"),
         (["predict", "PROBLEM", "--batch", "1"], "--batch: not an option of --rule gradient-flow; it goes with sgd"),
         (["simulate", "PROBLEM", "--rule", "sgd", "--step-size", "1", "--batch", "1"], "--taus: missing; --rule sgd trains networks step"),
         (

@@ -14,6 +14,7 @@ from rfdiff.cli import tables
 from rfdiff.cli import times as times_command
 from rfdiff.files.dataset_file import load_dataset
 from rfdiff.problem import Problem
+from rfdiff.rules import GradientFlow, MinibatchSGD, Rule
 from tests import synthetic
 from tests.cli.command_line import refused, run
 
@@ -84,6 +85,32 @@ def test_bulks_that_overlap_and_elasticities_are_told() -> None:
     assert table.lines()[2].split() == ["spectrum", "-", "-", "-", "-", "-"]
     assert rates.lines()[0].split()[:7] == ["d", "log", "time", "/", "d", "log", "tau_gen,"]
     assert rates.lines()[-1].split() == ["psi_p", "+1.000", "-", "+1.100", "-", "+1.200", "-", "+1.300", "-"]
+
+
+RULES: dict[str, tuple[list[str], str, Rule]] = {
+    "averaged": (["--averaging", "50"], "gradient-flow, averaging 50.0", GradientFlow(averaging=50.0)),
+    "sgd": (
+        ["--rule", "sgd", "--step-size", "0.5", "--batch", "2", "--averaging", "0.99"],
+        "sgd, step size 0.5, batch 2.0, averaging 0.99",
+        MinibatchSGD(0.5, 2, averaging=0.99),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ["averaged", pytest.param("sgd", marks=pytest.mark.slow)])
+def test_times_under_a_rule_are_those_of_its_curves(name: str, timed: types.SimpleNamespace, tmp_path: Path) -> None:
+    words, meaning, rule = RULES[name]
+    status, text = run("times", str(timed.problem), "--out", str(tmp_path / "out"), "--points", "60", *words)
+    assert status == 0
+    told = f"training rule of the curves: {meaning}; what is read from the spectrum are times of gradient flow"
+    assert told in text and told not in timed.text
+    found, flow = load_dataset(tmp_path / "out" / "times.nc"), load_dataset(timed.out / "times.nc")
+    expected = theory.times(Problem.from_toml(timed.problem), rule=rule)
+    np.testing.assert_allclose(found.time, [getattr(expected, name) for name in TIME_NAMES], rtol=1e-9)
+    np.testing.assert_array_equal(found.bulk_time, flow.bulk_time)
+    assert np.all(found.time[0] > 1.5 * flow.time[0])
+    status, again = run("plot", str(tmp_path / "out" / "times.nc"), "--out", str(tmp_path / "new"))
+    assert status == 0 and told in again
 
 
 @pytest.mark.slow

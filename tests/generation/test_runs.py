@@ -42,6 +42,7 @@ def assert_moments(found: generation.SampleStatistics, source: int) -> None:
     assert np.all(np.abs(found.variance_error[source]) < 0.2)
 
 
+@pytest.mark.thorough
 def test_the_empirical_score_memorises(found: generation.SampleStatistics) -> None:
     assert np.all(found.memorised[-2] > 0.75 * found.counts[-2])
     assert found.counts.shape == (4, 2) and found.score_error.shape == (4, 31, 2)

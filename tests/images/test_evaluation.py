@@ -123,6 +123,7 @@ def test_an_evaluated_run(evaluated: tuple[Path, xr.Dataset], capsys: pytest.Cap
     assert len(plots.image_run(dataset[["mean_loss", "gap", "time"]]).axes) == 2
 
 
+@pytest.mark.thorough
 def test_evaluations_are_kept_and_the_classifier_is_read_again(evaluated: tuple[Path, xr.Dataset], monkeypatch: pytest.MonkeyPatch) -> None:
     folder = evaluated[0]
     again = trained_classifier(toy_data(), toy_images(), 30, Devices(), folder / "classifier.npz")

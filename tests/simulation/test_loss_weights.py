@@ -39,6 +39,7 @@ def close(one: SeedBatch, other: SeedBatch, tolerance: float = 1e-9) -> None:
         np.testing.assert_allclose(getattr(one, name), getattr(other, name), rtol=0, atol=tolerance)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("solver", "draws"),
     [

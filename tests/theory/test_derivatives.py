@@ -119,6 +119,7 @@ def test_every_number(observed: Observed, name: str, index: tuple[int, ...]) -> 
         rejects(lambda close=close, exact=exact: close(1.0001 * exact))  # type: ignore[misc]
 
 
+@pytest.mark.thorough
 def test_a_plan_serves_the_neighbours(observed: Observed) -> None:
     """What is differentiated is the theory: at numbers other than the plan's own the values are still those of the adaptive routes."""
     near = with_fields(moved("psi_n", (), 0.2), t=0.21, psi_p=4.1)

@@ -21,7 +21,7 @@ from rfdiff.progress import Progress
 from rfdiff.rules import MinibatchSGD, Taus
 from rfdiff.samples import Samples
 from rfdiff.simulation.data_split import held_out_counts
-from rfdiff.simulation.descent.gradient import Training, batch_gradient, fresh_noise, losses
+from rfdiff.simulation.descent.gradient import Training, batch_gradient, drawn_by_class, fresh_noise, losses
 from rfdiff.simulation.descent.loop import Recipe
 from rfdiff.simulation.descent.setup import MOST_STEPS, check_memory, prepared_replica
 from rfdiff.simulation.features import floating_type, sizes_at
@@ -138,9 +138,14 @@ def _advance(state: _State, training: Training, rule: MinibatchSGD, start: int, 
     eta, momentum, decay = (jnp.asarray(x, real) for x in (rule.step_size, rule.momentum, training.kappa * rule.weight_decay))
 
     def step(k: jax.Array, state: _State) -> _State:
-        chosen = jax.random.randint(jax.random.fold_in(batch_key, k), (batch,), 0, pairs)
+        key, weights = jax.random.fold_in(batch_key, k), training.sample_weights
+        if rule.sampling == "balanced":
+            chosen = drawn_by_class(key, training, batch, pairs // n)
+        else:
+            chosen = jax.random.randint(key, (batch,), 0, pairs)
+        weights = weights[chosen % n] if rule.sampling == "weighted" and weights is not None else None
         noise = fresh_noise(noise_key, k, (batch, d), real) if training.noise is None else training.noise[chosen]
-        gradient = batch_gradient(state.A, training, activation, chosen % n, noise) + decay * state.A
+        gradient = batch_gradient(state.A, training, activation, chosen % n, noise, weights) + decay * state.A
         velocity = momentum * state.velocity - eta * gradient
         A = state.A + velocity
         if rule.averaging is None:
