@@ -57,7 +57,7 @@ def allowed_imports(module: str) -> set[str]:
         "datasets": {"datasets"},
         "theory": {"theory"},
         "simulation": {"simulation", "files"},
-        "agreement": {"theory", "simulation"},
+        "agreement": {"agreement", "theory", "simulation"},
         "backward": {"backward"},
         "generation": {"generation", "backward", "simulation", "files"},  # trained networks in the backward samplers: above both
         "images": {"images", "files"},

@@ -68,7 +68,7 @@ def sgd_seeds(
     recipe = Recipe(problem.activation, noise, rule.batch_size(sizes.d), pairs, None, 1)
     held_out = () if data is None else held_out_counts(data, problem, sizes)
     check_memory(sizes, name, len(steps), recipe, held_out)
-    layout, runs, truncations = layout_for(problem, sizes, name, held_out), [], []
+    layout, runs, truncations, untrained = layout_for(problem, sizes, name, held_out), [], [], []
     for done, number in enumerate(replicas, 1):
         with jax.enable_x64(name == "float64"):
             seed_key = jax.random.fold_in(key, np.uint32(number))
@@ -77,6 +77,7 @@ def sgd_seeds(
             training, truncation = prepared_replica(problem, source, keys, batch_key, np.zeros(1, np.int32), layout, sampled=True)
             check_truncation(np.asarray(truncation), layout)
             runs.append(_trained(training, rule, recipe, steps.astype(np.int64)))
+            untrained.append(np.asarray(training.train.untrained_loss, np.float64))
         truncations.append(float(truncation))
         if progress is not None:
             progress(done, len(replicas))
@@ -94,6 +95,7 @@ def sgd_seeds(
         optimal_loss=optimal,
         weights=np.asarray(problem.mixture.weights),
         kappa=float(problem.kappa),
+        untrained_loss=np.stack(untrained),
         dimension=sizes.d,
         dtype=name,
     )
