@@ -7,7 +7,7 @@ OUT    := out/demo
 CLAIMS := $(patsubst experiments/%/run.py,%,$(sort $(wildcard experiments/*/run.py)))
 PYTHON ?=
 
-.PHONY: help demo test lint smoke experiments bench clean
+.PHONY: help demo test thorough lint smoke experiments bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -19,6 +19,9 @@ demo: $(STAMP) ## compare theory and simulation on the example problem, and say 
 
 test: lint ## lint, type check, and the default test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+thorough: $(STAMP) ## further cases of what the default test suite tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m thorough
 
 lint: $(STAMP) ## ruff and mypy alone
 	$(BIN)/python -m ruff check .
@@ -54,5 +57,5 @@ $(STAMP): pyproject.toml constraints.txt
 	if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
 	  echo "creating $(VENV) with $$found"; rm -rf $(VENV); $$found -m venv $(VENV); \
 	fi
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,images,cluster]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,images,cluster,data]'
 	@touch $(STAMP)

@@ -61,11 +61,21 @@ class ClassTimes(Labelled):
     }
 
     def reason(self, name: str, c: int) -> str:
-        """Why a time of a class is NaN, in one sentence; "" where it exists or where nothing is known."""
+        """Why a time of a class is NaN, in one sentence; "" where it exists or where nothing is known.
+
+        Raises:
+            InputError: a name that is no time's, or a class that is not there.
+        """
+        self._require(name, c)
         return self.reasons[TIME_NAMES.index(name)][c] if self.reasons else ""
 
     def text(self, name: str, c: int, digits: int = 4) -> str:
-        """A time of a class for a table: its value, else "> 28.5", "< 0.1" or "1 … 10" where only bounds are known, else "-"."""
+        """A time of a class for a table: its value, else "> 28.5", "< 0.1" or "1 … 10" where only bounds are known, else "-".
+
+        Raises:
+            InputError: a name that is no time's, or a class that is not there.
+        """
+        self._require(name, c)
         value = float(np.asarray(getattr(self, name))[c])
         if not np.isnan(value):
             return f"{value:.{digits}g}"
@@ -75,6 +85,11 @@ class ClassTimes(Labelled):
         if np.isnan(upper):
             return f"> {lower:.{digits}g}"
         return f"< {upper:.{digits}g}" if np.isnan(lower) else f"{lower:.{digits}g} … {upper:.{digits}g}"
+
+    def _require(self, name: str, c: int) -> None:
+        require_time_name(name)
+        if not 0 <= c < np.shape(self.tau_gen)[-1]:
+            raise InputError(f"class: {c}; allowed: 0 to {np.shape(self.tau_gen)[-1] - 1}")
 
     def to_xarray(self) -> "xr.Dataset":
         """Times on the axis class, bounds as `tau_gen_bounds`, … on the axes class and bound where any are known; reasons as JSON."""
@@ -115,6 +130,16 @@ class ClassTimes(Labelled):
         """A table, one row a class."""
         rows = [[c, *(self.text(name, c) for name in TIME_NAMES)] for c in range(np.size(self.tau_gen))]
         return html_table(f"Training times of each class (q = {self.q:g})", ["class", *TIME_NAMES], rows)
+
+
+def require_time_name(name: str) -> None:
+    """Refuse a name that is no time's.
+
+    Raises:
+        InputError: naming it and the times there are.
+    """
+    if name not in TIME_NAMES:
+        raise InputError(f"quantity: {name!r}; allowed: {', '.join(TIME_NAMES)}")
 
 
 def _reasons(attributes: Mapping[str, object], where: str) -> tuple[tuple[str, ...], ...]:

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int
 from numpy.typing import ArrayLike
 
 from rfdiff.errors import InputError
-from rfdiff.value_types import as_number
+from rfdiff.value_types import as_integer, as_number
 
 THRESHOLD = 1 / 3
 BLOCK_BYTES = 2**25  # distances of so many samples to all training samples are held at once
@@ -97,9 +97,18 @@ def memorised_fraction(
         level: coverage of the interval.
         resamples: number of bootstrap samples.
 
+    Raises:
+        InputError: counts that are negative, of another number of networks, or below the memorised ones; a level, a seed or a number of
+            resamples out of range.
+
     Reference: tests/test_memorisation.py (coverage, and resampling one by one).
     """
     counts, memorised = np.atleast_1d(np.asarray(counts, int)), np.atleast_1d(np.asarray(memorised, int))
+    if counts.ndim != 1 or counts.shape != memorised.shape or not counts.size or np.any((memorised < 0) | (memorised > counts)):
+        raise InputError(f"memorised: {memorised.tolist()} of counts {counts.tolist()}; allowed: 0 to the count, for each network")
+    if not 0 < as_number(level) < 1:
+        raise InputError(f"level: {level!r}; allowed: 0 < level < 1")
+    seed, resamples = as_integer("seed", seed, 0), as_integer("resamples", resamples, 1)
     total, hits = int(counts.sum()), int(memorised.sum())
     if total == 0:
         return MemorisedFraction(np.nan, np.nan, np.nan)

@@ -207,6 +207,16 @@ def _positive(name: str, value: Scalar) -> Scalar:
     return number
 
 
+def require_problem(value: object) -> None:
+    """Refuse what is no problem.
+
+    Raises:
+        InputError: naming its type.
+    """
+    if not isinstance(value, Problem):
+        raise InputError(f"problem: got {type(value).__name__}; allowed: a Problem")
+
+
 def checked_loss_weights(value: Any, num_classes: int) -> Any:
     """Weights of the classes in the training loss as a float64 array (K,) of sum 1; as they are where they are traced.
 

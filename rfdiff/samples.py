@@ -25,6 +25,8 @@ class Samples(Value):
             for those of the problem's mixture in this order. The field holds their numbers 0 … K-1.
         held_out: most held-out samples of a class per replica, ≥ 1; a class with fewer left gives all that it has left.
         class_names: K names of the classes; () for the labels themselves.
+        shape: shape of one sample before it was flattened; () where nothing is known of it.
+        preparation: what was done to the samples, as pairs of words; `datasets.load_samples` says it.
 
     Raises:
         InputError: naming the argument, its value and the allowed range.
@@ -34,11 +36,19 @@ class Samples(Value):
     labels: Int[np.ndarray, " N"]
     held_out: int = static(default=1000)
     class_names: tuple[str, ...] = static(default=())
+    shape: tuple[int, ...] = static(default=())
+    preparation: tuple[tuple[str, str], ...] = static(default=())
 
     if TYPE_CHECKING:  # what the constructor accepts is wider than what the fields hold
 
         def __init__(
-            self, samples: ArrayLike, labels: ArrayLike, held_out: int | np.integer = 1000, class_names: Sequence[str] = ()
+            self,
+            samples: ArrayLike,
+            labels: ArrayLike,
+            held_out: int | np.integer = 1000,
+            class_names: Sequence[str] = (),
+            shape: tuple[int, ...] = (),
+            preparation: tuple[tuple[str, str], ...] = (),
         ) -> None: ...
 
     def __post_init__(self) -> None:

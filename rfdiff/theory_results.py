@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Complex, Float
 
-from rfdiff.class_times import TIME_NAMES, ClassTimes, stacked
+from rfdiff.class_times import TIME_NAMES, ClassTimes, require_time_name, stacked
 from rfdiff.errors import InputError
 from rfdiff.labels import Label, Labelled, attribute_of, labelled_dataset, values_of
 from rfdiff.value_types import static, value_type
@@ -61,7 +61,7 @@ class Stieltjes(Labelled):
 
 
 @value_type
-class SGDStability:
+class SGDStability(Labelled):
     """Whether minibatch SGD converges, and how far from the whole gradient its noise keeps it.
 
     Args:
@@ -76,6 +76,14 @@ class SGDStability:
     smallest_batch: float
     train_excess: Float[np.ndarray, " K"]
     test_excess: Float[np.ndarray, " K"]
+
+    LABELS: ClassVar = {
+        "radius": Label((), "spectral radius of what the noise of one step returns as noise later"),
+        "largest_step": Label((), "step size below which SGD converges at its batch", "tau"),
+        "smallest_batch": Label((), "batch size over d above which SGD converges at its step"),
+        "train_excess": Label(("class",), "train loss above that of the whole gradient at late times"),
+        "test_excess": Label(("class",), "test loss above that of the whole gradient at late times"),
+    }
 
     @property
     def converges(self) -> bool:
@@ -222,8 +230,9 @@ class PhaseMap(Labelled):
             pair: the classes (a, b).
 
         Raises:
-            InputError: a class that is not there, or one class twice.
+            InputError: a name that is no time's; a class that is not there, or one class twice.
         """
+        require_time_name(quantity)
         times = np.asarray(getattr(self.times, quantity), np.float64)
         if pair[0] == pair[1] or not all(0 <= c < times.shape[-1] for c in pair):
             raise InputError(f"pair: {pair}; allowed: two different classes of 0 to {times.shape[-1] - 1}")
@@ -239,8 +248,10 @@ class PhaseMap(Labelled):
             pair: the two classes.
 
         Raises:
-            InputError: as `log_ratio`.
+            InputError: as `log_ratio`; another axis.
         """
+        if axis not in (0, 1):
+            raise InputError(f"axis: {axis!r}; allowed: 0 or 1")
         order = np.moveaxis(self.log_ratio(quantity, pair), axis, 0)
         finite = np.isfinite(order)
         signed = np.where(finite & (abs(order) > TIE), order, 0.0)

@@ -29,9 +29,9 @@ VOCABULARY = (
     "theory_results",
     "memorisation",
 )
-UPPER = ("files", "plots", "theory", "simulation", "agreement", "backward", "generation", "images", "sweep")
+UPPER = ("files", "plots", "datasets", "theory", "simulation", "agreement", "backward", "generation", "images", "sweep")
 MOST_ROOT_MODULES = 24
-OPTIONAL_EXTRAS = {"flax", "orbax", "distributed"}
+OPTIONAL_EXTRAS = {"flax", "orbax", "distributed", "pandas", "PIL"}
 DELAYED = {
     ("cli.images", "rfdiff.cli.images_actions"),  # what needs an optional extra, and who hands over to it
     ("labels", "xarray"),  # half a second, for those who ask for a dataset
@@ -54,9 +54,10 @@ def allowed_imports(module: str) -> set[str]:
     extra: dict[str, set[str]] = {
         "files": {"files"},  # result types live in curves, so that files and figures need neither side
         "plots": {"plots", "files"},  # a figure is written like every other file: whole or not at all
+        "datasets": {"datasets"},
         "theory": {"theory"},
         "simulation": {"simulation", "files"},
-        "agreement": {"theory", "simulation"},
+        "agreement": {"agreement", "theory", "simulation"},
         "backward": {"backward"},
         "generation": {"generation", "backward", "simulation", "files"},  # trained networks in the backward samplers: above both
         "images": {"images", "files"},

@@ -124,6 +124,7 @@ def test_realisation_is_the_law_itself(law: MixtureLaw) -> None:
         rejects(lambda moment=moment, error=error, c=c: assert_within(moment, error, given(law.covariances)[1 - c], max_stderr=0.1))  # type: ignore[misc]
 
 
+@pytest.mark.thorough
 def test_population_moments_of_matrices_follow_the_rotation() -> None:
     """Rotating the first layer and the classes together changes no feature moment."""
     d, q = 8, rotation(8, 5)

@@ -34,7 +34,7 @@ from rfdiff import (
 from rfdiff.activation import ACTIVATIONS
 from rfdiff.files.storage import HOMES
 from rfdiff.labels import Labelled
-from rfdiff.theory_results import BulkTimes, PhaseMap, Stieltjes, TimeSensitivity
+from rfdiff.theory_results import BulkTimes, PhaseMap, SGDStability, Stieltjes, TimeSensitivity
 from rfdiff.value_types import as_integer, as_number, describe, same_value, value_type, whole_number
 from tests import synthetic
 
@@ -62,6 +62,7 @@ def results() -> dict[str, Labelled]:
             np.array([1 + 2j, np.nan]), np.ones((2, 3), complex), np.zeros(2), np.array([True, False]), np.full(2, np.nan)
         ),
         "bulks": BulkTimes(np.ones(2), np.full(2, 2.0), np.zeros(2), np.ones(2), np.eye(2), np.ones((2, 2)), np.zeros(2), True),
+        "stability": SGDStability(0.4, 2.0, 0.3, np.array([0.1, np.nan]), np.array([0.2, 0.3])),
         "sensitivity": sensitivity,
         "map": PhaseMap(np.array([1.0, 2.0]), np.arange(3.0), made_up_times(2, 3, 2), np.zeros((2, 3)), converged, ("t", "psi_n")),
         "agreement": assess(theory, simulation, smaller),

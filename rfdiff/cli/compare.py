@@ -15,12 +15,12 @@ from rfdiff.cli.curve_options import (
     check_networks,
     closed_curves,
     run_record,
-    training_rule,
     training_times,
 )
 from rfdiff.cli.curve_results import FILES, show
 from rfdiff.cli.folder import check_drawing, read_problem, results_folder
 from rfdiff.cli.networks import ensembles, solvers_for
+from rfdiff.cli.rule_options import training_rule
 from rfdiff.cli.terminal import note, say_cost
 from rfdiff.files import kept_parts, result_file
 from rfdiff.files.provenance import provenance

@@ -1,4 +1,4 @@
-"""Options of predict, simulate and compare, and what they mean: the training rule, and values that are refused."""
+"""Options of predict, simulate and compare, and values of them that are refused."""
 
 import dataclasses
 from typing import Any, Literal
@@ -19,22 +19,17 @@ from rfdiff.cli.options import (
     dimension,
     fraction,
 )
+from rfdiff.cli.rule_options import Training, rule_record
 from rfdiff.curves import LearningCurves
 from rfdiff.errors import InputError
 from rfdiff.problem import Problem
-from rfdiff.rules import RULES, MinibatchSGD, Ridge, Rule, RuleName, rule_of
+from rfdiff.rules import MinibatchSGD, Ridge, Rule
 from rfdiff.simulation.seed_batches import MOST_SEEDS
 from rfdiff.theory.input_checks import tolerance_allowed
 
-RULE_OPTIONS = {name: rule.arguments for name, rule in RULES.items()}  # what each rule needs
-RULE_CHOICES = {name: tuple(rule.options) for name, rule in RULES.items()}  # what it may be given
-OPTION_NAMES = {"batch_per_dimension": "batch"}  # where the option is called otherwise than the number of the rule
-UNOFFERED = ("sampling",)
-RULE_FIELDS = tuple(dict.fromkeys(name for rule in RULES.values() for name in (*rule.arguments, *rule.options) if name not in UNOFFERED))
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Curves(Output):
+class Curves(Training, Output):
     """Options of every command that computes learning curves."""
 
     problem: ProblemFile
@@ -43,18 +38,6 @@ class Curves(Output):
     """Number of training times, chosen to cover learning and memorisation."""
     taus: Numbers = None
     """Training times, increasing, in place of --points; inf means convergence."""
-    rule: RuleName = "gradient-flow"
-    """Training rule."""
-    step_size: Number = None
-    """Step of gradient-descent, heavy-ball, nesterov and sgd, in units of training time."""
-    batch: Number = None
-    """Batch size of sgd over the dimension d."""
-    momentum: Number = None
-    """Momentum of heavy-ball, nesterov and sgd, at least 0 and below 1."""
-    weight_decay: Number = None
-    """Weight decay, added to every eigenvalue of U; goes with every rule but ridge."""
-    averaging: Number = None
-    """Exponential moving average of the weights: its time constant with gradient-flow, its decay per step (below 1) with steps."""
     penalties: Numbers = None
     """Penalties of ridge in any order, each > 0; they take the place of the training times."""
     q: float = 0.5
@@ -87,36 +70,6 @@ class Networks:
     """Numerical error of the losses at which a Krylov space is large enough; if not given, 1e-8 (1e-4 in float32)."""
 
 
-def training_rule(options: Curves) -> Rule:
-    """The rule that the options name.
-
-    Raises:
-        InputError: an option that the rule needs is missing, or one was given that it does not take.
-    """
-    for name in ("taus", "penalties"):
-        if getattr(options, name) == ():
-            raise InputError(f"--{name}: given without a number; allowed: at least 3 numbers, or no --{name}")
-    for name in RULE_FIELDS:
-        given, flag = given_number(options, name) is not None, f"--{OPTION_NAMES.get(name, name).replace('_', '-')}"
-        if not given and name in RULE_OPTIONS[options.rule]:
-            raise InputError(f"{flag}: missing; --rule {options.rule} needs it")
-        if given and name not in (*RULE_OPTIONS[options.rule], *RULE_CHOICES[options.rule]):
-            users = " and ".join(rule for rule in RULES if name in (*RULE_OPTIONS[rule], *RULE_CHOICES[rule]))
-            raise InputError(f"{flag}: not an option of --rule {options.rule}; it goes with {users}")
-    if options.rule == "ridge" and options.taus:
-        raise InputError("--taus: not an option of --rule ridge, whose penalties take the place of training times")
-    arguments = {name: given_number(options, name) for name in RULE_OPTIONS[options.rule]}
-    arguments |= {name: value for name in RULE_CHOICES[options.rule] if (value := given_number(options, name)) is not None}
-    if "penalties" in arguments:
-        arguments["penalties"] = sorted(arguments["penalties"], reverse=True)  # smaller ones stand for later times
-    return rule_of(options.rule, **arguments)
-
-
-def given_number(options: Curves, name: str) -> Any:
-    """What the options say of a number of a rule; None where they do not."""
-    return getattr(options, OPTION_NAMES.get(name, name), None)
-
-
 def check_curves(options: Curves, problem: Problem, rule: Rule) -> None:
     """Refuse values out of range that concern the curves, and training times that the rule does not take.
 
@@ -126,12 +79,14 @@ def check_curves(options: Curves, problem: Problem, rule: Rule) -> None:
     check(options, points=between(options.points, 3, MOST_POINTS), q=fraction(options.q))
     if isinstance(options, Closed):
         check(options, tolerance=tolerance_allowed(options.tolerance))
-    name = "penalties" if options.rule == "ridge" else "taus"
-    count = len(getattr(options, name) or ()) if options.rule == "ridge" or options.taus else options.points
-    if count < 3:
+    name = "penalties" if options.rule == Ridge.name else "taus"
+    count = len(getattr(options, name) or ()) if options.rule == Ridge.name or options.taus else options.points
+    if count < 3 and (name == "penalties" or isinstance(options, Networks)):  # the closed form's times do not depend on those shown
         raise InputError(f"--{name}: {count} given; allowed: at least 3, to read times from")
     if options.taus:
         rule.schedule(options.taus, problem.kappa)
+    if isinstance(rule, MinibatchSGD):
+        rule.check_loss_weights(problem.training_weights, problem.mixture.weights)
     if isinstance(rule, MinibatchSGD) and isinstance(options, Networks):
         if not options.taus or np.isinf(options.taus[-1]):
             what = "missing" if not options.taus else "inf"
@@ -186,10 +141,10 @@ def closed_curves(problem: Problem, taus: np.ndarray | None, rule: Rule, toleran
 
 def run_record(command: str, options: Curves) -> dict[str, Any]:
     """What a result file records of the command that made it; no paths."""
-    record: dict[str, Any] = {"command": command, "rule": options.rule}
-    for name in (*RULE_FIELDS, "tolerance", "d", "num_seeds", "krylov_tolerance"):
-        value = given_number(options, name)
-        if value is not None and name != "penalties":
+    record: dict[str, Any] = {"command": command, **rule_record(options)}
+    for name in ("tolerance", "d", "num_seeds", "krylov_tolerance"):
+        value = getattr(options, name, None)
+        if value is not None:
             record[name] = value
     if options.penalties:
         record["penalties"] = ", ".join(repr(value) for value in options.penalties)

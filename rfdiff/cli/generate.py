@@ -52,7 +52,7 @@ __all__ = ["COMMAND", "CONTENT", "redraw", "run", "sample_table", "show"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Generate(Output):
-    """What trained networks generate: class fractions, moments and memorised samples, compared with exact and empirical score."""
+    """What trained networks generate: class fractions, moments, memorised samples; beside samples of the exact and empirical score."""
 
     problem: ProblemFile
     """Problem file. Networks are trained at every time of the backward grid; theory is evaluated at the grid time nearest t."""

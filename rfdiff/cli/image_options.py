@@ -60,13 +60,13 @@ class ImageTrain(ImageChoice):
     attention: int = Architecture.attention
     """Number of coarsest levels with self-attention."""
     steps: Integer = None
-    """Training steps; more of them continue a finished run. If not given, 20000 on an accelerator and 2000 on a CPU: minutes on either."""
+    """Training steps; more continue a finished run. If not given, 20000 on an accelerator and 2000 on a CPU: minutes on either."""
     batch: Integer = None
     """Images in each step. If not given, 128 on an accelerator and 32 on a CPU."""
     loss_weights: Numbers = None
     """Weight of each class in the training loss, summing to 1; if not given, the fractions of the training images."""
     sampling: Literal["weighted", "balanced"] = "weighted"
-    """How batches follow these weights: images as they come, with weighted losses; or balanced, a class drawn with its weight."""
+    """How batches follow --loss-weights: images as they come, with weighted losses; or balanced, a class drawn with its weight."""
     optimizer: Literal["adam", "sgd"] = "adam"
     """Optimiser."""
     learning_rate: float = Settings.learning_rate

@@ -13,7 +13,7 @@ from rfdiff.curves import LearningCurves
 from rfdiff.files import kept_parts
 from rfdiff.problem import Problem
 from rfdiff.progress import progress
-from rfdiff.rules import Rule
+from rfdiff.rules import MinibatchSGD, Rule
 from rfdiff.simulation import kept_seeds
 from rfdiff.simulation.features import floating_type
 
@@ -85,7 +85,7 @@ def solvers_for(problem: Problem, options: Any, dimensions: tuple[int, ...]) -> 
     num_times = len(curves.taus or curves.penalties or ()) or curves.points
     dtype = floating_type(networks.dtype)
     solver = None if networks.solver == "auto" else networks.solver
-    if curves.rule == "sgd":
+    if curves.rule == MinibatchSGD.name:
         return dict.fromkeys(dimensions, "exact")  # trained step by step, which needs no more memory than this
     return {
         d: simulation.fitting_solver(problem, d=d, num_times=num_times, num_seeds=networks.num_seeds, dtype=dtype, solver=solver)

@@ -57,6 +57,11 @@ def _counted(convert: Callable[[str], Any], count: int, metavar: str) -> Any:
     )
 
 
+def choice(words: tuple[str, ...]) -> tuple[Any, Any]:
+    """What annotates one of some words that may be left out."""
+    return _optional(str, "|".join(words), words), _hint()
+
+
 def _listed(convert: Callable[[str], Any], metavar: str, commas: bool = True) -> Any:
     """Any number of values, separated by spaces, or by commas too."""
     return PrimitiveConstructorSpec(
@@ -76,7 +81,7 @@ Integer = Annotated[int | None, _optional(_whole, "INTEGER"), _hint()]
 Size = Annotated[tuple[float, float] | None, _counted(_number, 2, "WIDTH HEIGHT"), _hint()]
 Names = Annotated[tuple[str, ...] | None, _listed(str, "NAME ...", commas=False), _hint()]
 Text = Annotated[str | None, _optional(str, "TEXT"), _hint()]
-FloatingType = Annotated[Literal["float32", "float64"] | None, _optional(str, "float32|float64", ("float32", "float64")), _hint()]
+FloatingType = Annotated[Literal["float32", "float64"] | None, *choice(("float32", "float64"))]
 Quantity = Literal["all", "tau_gen", "tau_stop", "tau_mem", "tau_opt"]
 ClassPair = Annotated[tuple[int, int] | None, _counted(_whole, 2, "CLASS CLASS"), _hint("(default: 0 1)")]
 ProblemFile = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="PROBLEM.toml")]
@@ -90,7 +95,7 @@ class Printing:
     """How tables are printed."""
 
     table: Literal["text", "csv", "json"] = "text"
-    """How tables are printed. With csv (the main table) or json (all tables) only tables go to standard output."""
+    """How tables are printed. csv prints the main table, json all tables; everything else then goes to standard error."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,7 +107,7 @@ class Drawing(Printing):
     size: Size = None
     """Width and height of every figure in inches."""
     classes: Names = None
-    """Names of the classes in figures and tables, in the order of the problem file."""
+    """Names of the classes in figures and tables, in the order of the classes."""
     panels: Flag = False
     """Write every panel of a figure to a file of its own."""
 

@@ -17,7 +17,7 @@ from rfdiff.cli.registry import COMMANDS
 from rfdiff.errors import InputError
 
 DESCRIPTION = """\
-Per-class learning curves of random-features score learning on Gaussian mixtures, in closed form and simulated.
+Learning curves of each class for a random-features diffusion model trained on a Gaussian mixture: closed form and simulation.
 
 Exit status: 0 done (and theory and measurement agree), 1 they disagree, 2 bad input or too little memory, 3 something
 could not be computed (NaN, or failed cells of a sweep), 70 a bug in rfdiff, 130 interrupted.

@@ -26,6 +26,7 @@ from rfdiff.cli.folder import (
     write_figures,
 )
 from rfdiff.cli.options import ClassPair, Drawing, Output, ProblemFile, Quantity, Redrawing, check, fraction
+from rfdiff.cli.rule_options import Training, rule_in_time, rule_record, rule_text
 from rfdiff.cli.tables import Cell, Table, integer, measured, shown, words
 from rfdiff.cli.terminal import report, say_cost
 from rfdiff.errors import InputError
@@ -35,6 +36,7 @@ from rfdiff.parameters import get_parameter, meaning
 from rfdiff.plots.style import NotebookFigure
 from rfdiff.problem import Problem
 from rfdiff.progress import progress
+from rfdiff.rules import Rule
 from rfdiff.theory.input_checks import tolerance_allowed
 from rfdiff.theory.maps import MOST_CELLS, cells_in, problem_at
 from rfdiff.theory_results import TIE
@@ -49,7 +51,7 @@ SHARES = ("weight_", "loss_weight_")  # numbers between 0 and 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PhaseMap(Output):
+class PhaseMap(Training, Output):
     """Which class comes first, over two numbers of the problem (closed form)."""
 
     problem: ProblemFile
@@ -87,13 +89,14 @@ def run(options: PhaseMap) -> int:
     """
     start = time.monotonic()
     check(options, q=fraction(options.q), tolerance=tolerance_allowed(options.tolerance))
+    rule = rule_in_time(options)
     problem = read_problem(options.problem)
     axes, scales = axes_of(problem, options)
     pair = pair_of(options.pair, problem.num_classes)
     check_drawing(options, problem.num_classes)
     with results_folder(options.out, FILES, options.overwrite):
-        folder = kept_parts.map_folder(options.out, problem, axes, options.q, options.tolerance)
-        dataset = labelled(_computed(problem, axes, options, folder), problem, scales, options)
+        folder = kept_parts.map_folder(options.out, problem, axes, options.q, options.tolerance, rule)
+        dataset = labelled(_computed(problem, axes, rule, options, folder), problem, scales, options)
         save_dataset(dataset, options.out / FILES.data, command="phase-map", seconds=round(time.monotonic() - start, 1))
         kept_parts.remove(folder)
         status = show(dataset, options.out, options.quantity, pair, options, replace=True)
@@ -180,7 +183,8 @@ def labelled(found: theory.PhaseMap, problem: Problem, scales: Mapping[str, str]
             "converged": ((x, y), found.converged, {"long_name": "error below the tolerance; elsewhere the times are NaN"}),
         },
         {"quantity": list(TIME_NAMES), **axes, "class": np.arange(problem.num_classes)},
-        {"content": CONTENT, "problem": problem.to_toml(), "x": x, "y": y, "q": options.q, "tolerance": options.tolerance},
+        {"content": CONTENT, "problem": problem.to_toml(), "x": x, "y": y, "q": options.q, "tolerance": options.tolerance}
+        | rule_record(options),
     )
 
 
@@ -196,7 +200,9 @@ def show(dataset: xr.Dataset, out: Path, quantity: str, pair: tuple[int, int], d
         figures |= drawn(drawing, f"phase_map_{name}", functools.partial(plots.phase_map, result, name, classes=pair))
     names = write_figures(out, FILES, figures, drawing, replace)
     table, head = order_table(dataset, pair, drawing.classes)
-    report([table], drawing.table, [*loss_weight_lines_of(dataset.attrs), f"in {out}: {', '.join(names)}"], head)
+    rule = rule_text(dataset.attrs)
+    notes = [*loss_weight_lines_of(dataset.attrs), *[f"training rule: {rule}"] * bool(rule)]
+    report([table], drawing.table, [*notes, f"in {out}: {', '.join(names)}"], head)
     return AGREE if converged_cells(dataset).any() else NOT_COMPUTED
 
 
@@ -263,7 +269,7 @@ def flip_text(values: np.ndarray) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _computed(problem: Problem, axes: Mapping[str, np.ndarray], options: PhaseMap, folder: Path) -> theory.PhaseMap:
+def _computed(problem: Problem, axes: Mapping[str, np.ndarray], rule: Rule, options: PhaseMap, folder: Path) -> theory.PhaseMap:
     kept = kept_parts.KeptArrays(folder)
     total = math.prod(len(values) for values in axes.values())
     before = cells_in(kept)
@@ -277,7 +283,7 @@ def _computed(problem: Problem, axes: Mapping[str, np.ndarray], options: PhaseMa
                 told = done
 
         try:
-            return theory.phase_map(problem, axes, q=options.q, tolerance=options.tolerance, progress=tell, store=kept)
+            return theory.phase_map(problem, axes, rule=rule, q=options.q, tolerance=options.tolerance, progress=tell, store=kept)
         except KeyboardInterrupt as stop:
             count = cells_in(kept)  # what is on disk: the signal may fall anywhere
             raise KeyboardInterrupt(f"{count} of {total} cells are kept, the same command resumes from them") from stop

@@ -5,9 +5,10 @@ import time
 
 from rfdiff import theory
 from rfdiff.cli.command import Command
-from rfdiff.cli.curve_options import Closed, Curves, check_curves, closed_curves, run_record, training_rule, training_times
+from rfdiff.cli.curve_options import Closed, Curves, check_curves, closed_curves, run_record, training_times
 from rfdiff.cli.curve_results import FILES, show
 from rfdiff.cli.folder import check_drawing, read_problem, results_folder
+from rfdiff.cli.rule_options import training_rule
 from rfdiff.cli.terminal import note, say_cost
 from rfdiff.files import result_file
 from rfdiff.files.provenance import provenance

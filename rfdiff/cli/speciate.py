@@ -42,7 +42,7 @@ __all__ = ["COMMAND", "CONTENT", "redraw", "run", "show", "speciation_table"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Speciate(Output):
-    """When each class is decided in the backward process with the exact score: in closed form and measured (isotropic classes)."""
+    """When backward sampling commits to a class: closed form and measurement (exact score, isotropic classes)."""
 
     problem: ProblemFile
     """Problem file; only its mixture matters here."""

@@ -25,12 +25,14 @@ from rfdiff.cli.folder import (
     write_figures,
 )
 from rfdiff.cli.options import MOST_POINTS, Drawing, Flag, Output, ProblemFile, Redrawing, check, fraction
+from rfdiff.cli.rule_options import Training, rule_in_time, rule_record, rule_text
 from rfdiff.cli.tables import Cell, Table, measured, shown, words
 from rfdiff.cli.terminal import note, report, say_cost
 from rfdiff.curves import LearningCurves, Spectrum
 from rfdiff.errors import InputError
 from rfdiff.files.dataset_file import save_dataset
 from rfdiff.problem import Problem
+from rfdiff.rules import GradientFlow, MinibatchSGD
 from rfdiff.theory.input_checks import tolerance_allowed
 
 CONTENT = "class-wise times"
@@ -41,7 +43,7 @@ NOT_SEPARATED = "the bulks of the spectrum are not separated: no gap leaves the 
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Times(Output):
+class Times(Training, Output):
     """Two estimates of each class's times, from the curves and from the spectrum (closed form), and their sensitivity to each parameter."""
 
     problem: ProblemFile
@@ -51,7 +53,7 @@ class Times(Output):
     q: float = 0.5
     """tau_opt(q) is when a class's test loss has gone this fraction of the way to that of the exact score."""
     points: int = 400
-    """Number of training times at which the curves are computed."""
+    """Number of training times drawn and written; the times of the classes do not depend on it."""
     tolerance: float = 1e-6
     """Largest numerical error of a closed-form loss."""
 
@@ -63,7 +65,8 @@ def run(options: Times) -> int:
         Exit status 0.
 
     Raises:
-        InputError: bad input, existing results in the folder; --sensitivity where the curves have no limit (p = n m).
+        InputError: bad input, existing results in the folder; --sensitivity where the curves have no limit (p = n m), or with another
+            rule than gradient flow.
         OSError: the folder cannot be written to.
     """
     start = time.monotonic()
@@ -73,17 +76,25 @@ def run(options: Times) -> int:
         points=(20 <= options.points <= MOST_POINTS, f"20 to {MOST_POINTS}"),
         tolerance=tolerance_allowed(options.tolerance),
     )
+    rule = rule_in_time(options)
+    if options.sensitivity and not rule.equals(GradientFlow()):
+        raise InputError(f"--sensitivity: with {rule_text(rule_record(options))}; allowed: with gradient flow alone")
     problem = read_problem(options.problem)
+    if isinstance(rule, MinibatchSGD):
+        rule.check_loss_weights(problem.training_weights, problem.mixture.weights)
     if options.sensitivity and problem.psi_p == problem.columns_per_dimension:
         raise InputError(f"--sensitivity: psi_p = {problem.psi_p:g} = psi_n m, where the curves have no limit; allowed: psi_p != psi_n m")
     check_drawing(options, problem.num_classes)
     with results_folder(options.out, FILES, options.overwrite):
         note(f"closed form: curves, spectrum{', derivatives' if options.sensitivity else ''}")
-        curves, covering = theory.covering_curves(problem, theory.time_grid(problem, num=options.points), tolerance=options.tolerance)
+        grid = theory.time_grid(problem, num=options.points)
+        curves, covering = theory.covering_curves(problem, grid, rule=rule, tolerance=options.tolerance)
         spectrum = theory.spectrum(problem)
         sensitivity = theory.sensitivity(problem, q=options.q) if options.sensitivity else None
         dataset = labelled(problem, curves, spectrum, times(covering, q=options.q), sensitivity)
-        dataset = dataset.assign_attrs(command="times", tolerance=options.tolerance, seconds=round(time.monotonic() - start, 1))
+        dataset = dataset.assign_attrs(
+            **rule_record(options), command="times", tolerance=options.tolerance, seconds=round(time.monotonic() - start, 1)
+        )
         save_dataset(dataset, options.out / FILES.data)
         status = show(dataset, options.out, options, replace=True)
     say_cost(start, options.table)
@@ -121,7 +132,13 @@ def labelled(
         variables["elasticity"] = (("parameter", "quantity", "class"), slopes, {"long_name": "d log time / d log parameter"})
         coordinates["parameter"] = list(sensitivity.elasticities)
     errors = {"error_estimate": float(curves.error_estimate)}
+    bounds = {
+        f"{name}_bounds": (("class", "bound"), values, {"long_name": f"bounds of {name}"}) for name, values in (read.bounds or {}).items()
+    }
+    variables |= bounds
     attributes = {"content": CONTENT, "problem": problem.to_toml(), "q": read.q, "kappa": float(curves.kappa), **errors}
+    if read.reasons:
+        attributes["reasons"] = read.to_xarray().attrs["reasons"]
     return xr.Dataset(variables, coordinates, attributes)
 
 
@@ -133,8 +150,14 @@ def show(dataset: xr.Dataset, out: Path, drawing: Drawing, replace: bool) -> int
     """
     results = results_of(dataset)
     names = write_figures(out, FILES, drawn(drawing, "times", functools.partial(plots.times, *results), PANELS), drawing, replace)
-    notes = [*loss_weight_lines_of(dataset.attrs), *([] if dataset.separated else [NOT_SEPARATED])]
-    notes += error_lines(results[0], dataset.attrs.get("tolerance"))
+    rule = rule_text(dataset.attrs)
+    trained = [f"training rule of the curves: {rule}; what is read from the spectrum are times of gradient flow"] if rule else []
+    read = results[2]
+    labels = [str(c) for c in range(dataset.sizes["class"])] if drawing.classes is None else list(drawing.classes)
+    unknown = [(name, c) for c in range(len(labels)) for name in TIME_NAMES if read.reason(name, c)]
+    reasons = [f"{name} of class {labels[c]}: {read.reason(name, c)}" for name, c in unknown]
+    notes = [*loss_weight_lines_of(dataset.attrs), *trained, *([] if dataset.separated else [NOT_SEPARATED])]
+    notes += [*reasons, *error_lines(results[0], dataset.attrs.get("tolerance"))]
     missing = missing_losses(results[0])
     report(
         time_tables(dataset, drawing.classes),
@@ -153,8 +176,7 @@ def results_of(dataset: xr.Dataset) -> tuple[LearningCurves, Spectrum, ClassTime
     grid, intervals, density = dataset["eigenvalue"].values, dataset["interval"].values, dataset["class_density"].values
     support = np.array([[grid[intervals == i].min(), grid[intervals == i].max()] for i in np.unique(intervals)])
     spectrum = Spectrum(support, grid, density.sum(axis=1), density, intervals, np.zeros(0), np.zeros(0), np.nan)
-    gen, stop, mem, opt = (dataset["time"].sel(quantity=name).values for name in TIME_NAMES)
-    read = ClassTimes(gen, stop, mem, opt, q=float(dataset.attrs["q"]))
+    read = times_in(dataset)
     edges, fastest, slowest = (dataset[name].values for name in ("bulk_edges", "bulk_fastest", "bulk_slowest"))
     gap = np.array([edges[1, 1], edges[0, 0]])
     shares, separated = dataset["bulk_share"].values, bool(dataset["separated"])
@@ -163,11 +185,21 @@ def results_of(dataset: xr.Dataset) -> tuple[LearningCurves, Spectrum, ClassTime
     return curves, spectrum, read, bulks
 
 
+def times_in(dataset: xr.Dataset) -> ClassTimes:
+    """The times read from curves that a times.nc holds, with what is known where one is NaN."""
+    variables: dict[str, Any] = {name: ("class", dataset["time"].sel(quantity=name).values) for name in TIME_NAMES}
+    bounds = [name for name in (f"{name}_bounds" for name in TIME_NAMES) if name in dataset]
+    variables |= {name: (("class", "bound"), dataset[name].values) for name in bounds}
+    attributes = {name: dataset.attrs[name] for name in ("q", "reasons") if name in dataset.attrs}
+    return ClassTimes.from_xarray(xr.Dataset(variables, attrs=attributes))
+
+
 def time_tables(dataset: xr.Dataset, class_names: Sequence[str] | None = None) -> list[Table]:
     """Both readings of each class's times and their ratio; the bulks, if a gap separates them; the elasticities, if there are any."""
     labels = [str(c) for c in range(dataset.sizes["class"])] if class_names is None else list(class_names)
     headings = ["class", "weight", "read from", *TIME_NAMES[:-1], f"tau_opt({dataset.attrs['q']:g})", "tau_mem/tau_gen"]
     rows: list[list[Cell]] = []
+    read = times_in(dataset)
     for c, label in enumerate(labels):
         gen, stop, mem, opt = dataset.time.values[:, c]
         spectral_gen, spectral_mem = dataset.bulk_time.values[:, c]
@@ -177,6 +209,9 @@ def time_tables(dataset: xr.Dataset, class_names: Sequence[str] | None = None) -
             ("spectrum/curves", (spectral_gen / gen, np.nan, spectral_mem / mem, np.nan, np.nan)),
         ):
             rows.append([words(label), shown(dataset.weight.values[c], ".3g"), words(source), *(measured(value) for value in values)])
+            if source == "curves":
+                for j in np.flatnonzero(np.isnan(values[: len(TIME_NAMES)])):
+                    rows[-1][3 + j] = measured(np.nan, text=read.text(TIME_NAMES[j], c))
     tables = [Table("times", headings, rows, grouped=2)]
     if dataset.separated:
         tables.append(_bulk_table(dataset, labels))

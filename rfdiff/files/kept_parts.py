@@ -46,15 +46,16 @@ def folder_for(
     return out / f"seeds-{_digest(parts)}.partial"
 
 
-def map_folder(out: Path, problem: Problem, axes: Mapping[str, Any], q: float, tolerance: float) -> Path:
+def map_folder(out: Path, problem: Problem, axes: Mapping[str, Any], q: float, tolerance: float, rule: Rule) -> Path:
     """Where the chunks of a map are kept until its result is written: OUT/cells-HASH.partial.
 
     Args:
         out: folder of the results.
-        problem, axes, q, tolerance: what the cells depend on, beside the versions of rfdiff and JAX.
+        problem, axes, q, tolerance, rule: what the cells depend on, beside the versions of rfdiff and JAX.
     """
     values = [(name, np.asarray(v, np.float64).tolist()) for name, v in axes.items()]
-    return out / f"cells-{_digest((LAYOUT, problem.to_toml(), values, q, tolerance, _versions()))}.partial"
+    parts = (LAYOUT, problem.to_toml(), values, q, tolerance, rule.name, rule_numbers(rule), _versions())
+    return out / f"cells-{_digest(parts)}.partial"
 
 
 def measurement_folder(out: Path, problem: Problem, *numbers: object) -> Path:

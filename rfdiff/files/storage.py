@@ -21,6 +21,7 @@ HOMES = {
     "LearningCurves": "rfdiff.curves",
     "PhaseMap": "rfdiff.theory_results",
     "ReturnFractions": "rfdiff.backward.uturns",
+    "SGDStability": "rfdiff.theory_results",
     "Spectrum": "rfdiff.curves",
     "Stieltjes": "rfdiff.theory_results",
     "TimeSensitivity": "rfdiff.theory_results",

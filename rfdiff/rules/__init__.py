@@ -9,12 +9,12 @@ A rule turns the user's grid into a `clock` on the host (`schedule`), then evalu
 
 from rfdiff.rules.descent import STEP_BITS, GradientDescent, HeavyBall, Nesterov
 from rfdiff.rules.flow import GradientFlow
-from rfdiff.rules.interface import Clock, Rule, RuleName, Taus, check_stability, check_taus, log_spaced
-from rfdiff.rules.minibatch import MinibatchSGD, require_filter
+from rfdiff.rules.interface import Clock, Rule, RuleName, Taus, check_stability, check_taus, log_spaced, require_rule
+from rfdiff.rules.minibatch import SAMPLINGS, MinibatchSGD, require_filter
 from rfdiff.rules.registry import RULES, rule_numbers, rule_of
 from rfdiff.rules.ridge import Ridge
 
 __all__ = [
-    "RULES", "STEP_BITS", "Clock", "GradientDescent", "GradientFlow", "HeavyBall", "MinibatchSGD", "Nesterov", "Ridge", "Rule", "RuleName",
-    "Taus", "check_stability", "check_taus", "log_spaced", "require_filter", "rule_numbers", "rule_of",
+    "RULES", "SAMPLINGS", "STEP_BITS", "Clock", "GradientDescent", "GradientFlow", "HeavyBall", "MinibatchSGD", "Nesterov", "Ridge", "Rule",
+    "RuleName", "Taus", "check_stability", "check_taus", "log_spaced", "require_filter", "require_rule", "rule_numbers", "rule_of",
 ]  # fmt: skip

@@ -38,6 +38,10 @@ class Rule(Protocol):
         """Eigenvalue of U above which the rule diverges; inf where it never does."""
         ...
 
+    def equals(self, other: object) -> bool:
+        """Whether `other` is the same rule with the same numbers (`Value`)."""
+        ...
+
     @property
     def decay(self) -> float:
         """What the rule adds to every eigenvalue of U, at convergence at least: its weight decay, or its smallest penalty."""
@@ -47,6 +51,16 @@ class Rule(Protocol):
     def memory(self) -> float:
         """Time constant of its average over the weights, in units of τ; 0 without."""
         ...
+
+
+def require_rule(value: object) -> None:
+    """Refuse what is no training rule, such as the name of one.
+
+    Raises:
+        InputError: showing it.
+    """
+    if not hasattr(value, "schedule") or isinstance(value, type):
+        raise InputError(f"rule: got {value!r}; allowed: a training rule with its numbers, such as GradientFlow() or HeavyBall(0.1, 0.9)")
 
 
 def log_spaced(last: int, per_decade: float) -> list[int]:

@@ -12,7 +12,7 @@ from rfdiff.rules.descent import HeavyBall
 from rfdiff.rules.interface import Clock, Rule, RuleName, Taus, positive
 from rfdiff.value_types import Scalar, Value, is_concrete, set_field, static, value_type
 
-SAMPLINGS = ("uniform",)
+SAMPLINGS = ("uniform", "balanced", "weighted")
 NO_FILTER = "rule: sgd is no filter of U; allowed: in learning_curves, times and compare, or another rule"
 
 
@@ -27,7 +27,9 @@ class MinibatchSGD(Value):
         step_size: η > 0 in units of τ.
         batch_per_dimension: β > 0, batch size over d.
         momentum, weight_decay, averaging: as in `HeavyBall`.
-        sampling: "uniform", pairs as they come.
+        sampling: what is in a batch. "uniform": pairs as they come, so that classes weigh as many samples as they have. "balanced": a class
+            is drawn with its weight ω_c in the loss, then one of its pairs. "weighted": pairs as they come, and the loss of each is
+            multiplied by ω_c/π_c, which has the same mean and more noise.
 
     Raises:
         InputError: a number out of range, or another sampling.
@@ -52,8 +54,7 @@ class MinibatchSGD(Value):
             for name in ("step_size", "momentum", "weight_decay", "averaging"):
                 set_field(self, name, getattr(self.descent, name))
 
-    @staticmethod
-    def check_loss_weights(loss_weights: ArrayLike, fractions: ArrayLike) -> None:
+    def check_loss_weights(self, loss_weights: ArrayLike, fractions: ArrayLike) -> None:
         """Refuse weights of the classes in the loss other than their fractions, which uniform batches do not have.
 
         Args:
@@ -63,9 +64,12 @@ class MinibatchSGD(Value):
         Raises:
             InputError: naming the weights.
         """
-        if not np.allclose(loss_weights, fractions, rtol=1e-12, atol=0):
+        if self.sampling == "uniform" and not np.allclose(loss_weights, fractions, rtol=1e-12, atol=0):
             given = ", ".join(f"{weight:.6g}" for weight in np.asarray(loss_weights))
-            raise InputError(f"loss_weights: {given} with rule sgd, whose batches take pairs as they come; allowed: None")
+            raise InputError(
+                f"loss_weights: {given} with rule sgd and uniform batches, which take pairs as they come; allowed: None, or "
+                "sampling balanced or weighted"
+            )
 
     @property
     def descent(self) -> HeavyBall:

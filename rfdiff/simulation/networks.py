@@ -10,9 +10,9 @@ from jaxtyping import Array, Key
 
 from rfdiff.curves import LearningCurves
 from rfdiff.errors import InputError
-from rfdiff.problem import Problem
+from rfdiff.problem import Problem, require_problem
 from rfdiff.progress import Progress
-from rfdiff.rules import GradientFlow, MinibatchSGD, Rule, Taus
+from rfdiff.rules import GradientFlow, MinibatchSGD, Rule, Taus, require_rule
 from rfdiff.samples import Samples
 from rfdiff.simulation.data_split import held_out_counts
 from rfdiff.simulation.distributed import agreed, over_processes
@@ -50,6 +50,8 @@ def run_seeds(
     Raises:
         InputError: as `learning_curves`; or seeds that repeat or are not such integers.
     """
+    require_problem(problem)
+    require_rule(rule)
     replicas = check_seeds(seeds)
     check_progress(progress)
     if mesh is not None:

@@ -14,7 +14,7 @@ from rfdiff.curves import LearningCurves
 from rfdiff.errors import InputError
 from rfdiff.files.provenance import computing_versions
 from rfdiff.problem import Problem
-from rfdiff.rules import rule_numbers, rule_of
+from rfdiff.rules import Ridge, rule_numbers, rule_of
 from rfdiff.sweep.specification import THEORY, Sweep
 
 LAYOUT = 1  # raised when the same cell gives other numbers, or its file another layout
@@ -94,7 +94,7 @@ def cells_of(sweep: Sweep, of: Mapping[str, str]) -> list[Cell]:
         d=None,
         seeds=(),
         taus=sweep.taus,
-        points=sweep.points if sweep.taus is None and sweep.rule_name != "ridge" else None,
+        points=sweep.points if sweep.taus is None and sweep.rule_name != Ridge.name else None,
         rule=sweep.rule_name,
         rule_numbers=tuple(rule_numbers(sweep.rule).items()),
         dtype=None,

@@ -9,7 +9,7 @@ import numpy as np
 from rfdiff.errors import InputError
 from rfdiff.problem import Problem
 from rfdiff.problem_file import check_keys, read_toml
-from rfdiff.rules import RULES, Ridge, Rule, check_taus, rule_of
+from rfdiff.rules import RULES, MinibatchSGD, Ridge, Rule, check_taus, rule_of
 from rfdiff.simulation import SOLVERS as NETWORK_SOLVERS
 from rfdiff.simulation.features import DTYPES, LARGEST_DIMENSION, sizes_at
 from rfdiff.sweep.grid import LIST_AXIS, problems_of
@@ -149,7 +149,7 @@ def _rule(table: object) -> tuple[str, Rule]:
 
 def _taus(document: dict[str, Any], rule_name: str) -> tuple[float, ...] | None:
     for name in ("taus", "points"):
-        if name in document and rule_name == "ridge":
+        if name in document and rule_name == Ridge.name:
             raise InputError(f"{name}: {document[name]!r} with ridge; allowed: none, its penalties take the place of training times")
     if "taus" not in document:
         return None
@@ -182,11 +182,15 @@ def _check_cells(sweep: Sweep) -> None:
         if first != i:
             raise InputError(f"problems: {i} is the same as {first}; allowed: each problem once")
         where = f"problem {i}" if LIST_AXIS in sweep.axes else f"axes: {point_text(sweep, i)}"
-        if sweep.taus is not None or sweep.rule_name == "ridge":
+        if sweep.taus is not None or sweep.rule_name == Ridge.name:
             named(where, sweep.rule.schedule, sweep.taus, problem.kappa)
         for d in sweep.dimensions:
             named(where, sizes_at, problem, d)
-    if sweep.rule_name == "sgd" and sweep.networks:
+        if isinstance(sweep.rule, MinibatchSGD):
+            named(where, sweep.rule.check_loss_weights, problem.training_weights, problem.mixture.weights)
+    if isinstance(sweep.rule, MinibatchSGD) and sweep.networks:
+        for d in sweep.dimensions:
+            named(f"d = {d}", sweep.rule.batch_size, d)
         if sweep.networks != ("exact",):
             raise InputError(f"solvers: {', '.join(sweep.networks)} with sgd; allowed: theory and exact, which then trains step by step")
         if sweep.taus is None or np.isinf(sweep.taus[-1]):

@@ -15,6 +15,7 @@ from rfdiff.theory.maps import phase_map
 from rfdiff.theory.minibatch import sgd_stability
 from rfdiff.theory.plans import Plan, curve_kernel, plan_curves, plan_points, transform_at
 from rfdiff.theory.problem_times import covering_curves, times
+from rfdiff.theory.small_steps import homogenised_sgd
 from rfdiff.theory.time_sensitivity import sensitivity
 from rfdiff.theory.training_times import limit_diverges, time_grid
 from rfdiff.theory.transform import stieltjes
@@ -22,6 +23,6 @@ from rfdiff.theory_results import BulkTimes, Losses, PhaseMap, SGDStability, Sti
 
 __all__ = [
     "BulkTimes", "CurveKernel", "Losses", "PhaseMap", "Plan", "SGDStability", "Stieltjes", "TimeSensitivity", "bulk_times",
-    "class_times", "covering_curves", "curve_kernel", "gradient", "learning_curves", "limit_diverges", "phase_map", "plan_curves",
-    "plan_points", "sensitivity", "sgd_stability", "spectrum", "stieltjes", "time_grid", "times", "transform_at",
+    "class_times", "covering_curves", "curve_kernel", "gradient", "homogenised_sgd", "learning_curves", "limit_diverges", "phase_map",
+    "plan_curves", "plan_points", "sensitivity", "sgd_stability", "spectrum", "stieltjes", "time_grid", "times", "transform_at",
 ]  # fmt: skip

@@ -132,10 +132,10 @@ def second_traces(eq: Equivalent, point: Point) -> tuple[jax.Array, jax.Array]:
 
     values = jax.lax.map(traces, tuple(jnp.asarray(array) for array in index))
     values = jnp.moveaxis(values, 0, 2).reshape(2, eq.linear.shape[1], -1)
-    place = np.zeros((size, size), int)
-    place[rows[:pairs], cols[:pairs]] = np.arange(pairs)
-    place = np.maximum(place, place.T)
-    same, conjugate = values[..., :pairs][..., place], values[..., pairs : 2 * pairs][..., place]
+    pair_of = np.zeros((size, size), int)
+    pair_of[rows[:pairs], cols[:pairs]] = np.arange(pairs)
+    pair_of = np.maximum(pair_of, pair_of.T)
+    same, conjugate = values[..., :pairs][..., pair_of], values[..., pairs : 2 * pairs][..., pair_of]
     return same, jnp.where(np.tri(size, k=-1, dtype=bool), conjugate.conj(), conjugate)
 
 

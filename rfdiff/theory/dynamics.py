@@ -16,20 +16,19 @@ from rfdiff.curves import LearningCurves
 from rfdiff.errors import InputError
 from rfdiff.mixture import optimal_loss
 from rfdiff.problem import Problem, noise_variance_of
-from rfdiff.rules import GradientFlow, MinibatchSGD, Ridge, Rule
+from rfdiff.rules import GradientFlow, MinibatchSGD, Ridge, Rule, require_rule
 from rfdiff.theory import minibatch, pair_traces, solutions
 from rfdiff.theory.contour import PROBES, SIZES, Laid, Span, lay
 from rfdiff.theory.contour_forms import CurveKernel, first_traces, kernel_from, trapezoid_error
 from rfdiff.theory.equivalent import Equivalent, equivalent
 from rfdiff.theory.input_checks import checked_tolerance, require_concrete
 from rfdiff.theory.neuron_types import (
-    LATTICE_RANK,
     SCRAMBLES,
     SOBOL_LEVELS,
     SOBOL_RATE,
     SOBOL_REACH,
     STUDENT,
-    gram_root,
+    by_lattice,
     levels,
     refined_error,
 )
@@ -38,6 +37,7 @@ from rfdiff.theory.resolvent import RESIDUAL
 from rfdiff.theory.support import bounds
 from rfdiff.theory.training_times import LEAST, TAIL_EFFECT, Times, limit_diverges, spectrum_span, time_grid, types_radius
 
+ROUNDING = 1e-9  # of a loss: no estimate is below, since solutions of the fixed point are not
 PATIENCE = 1  # refinements of a contour without gain before it is given up
 
 
@@ -76,6 +76,7 @@ class _Evaluated(NamedTuple):
 
 
 Evaluate = Callable[[_Question, Laid], _Evaluated]
+Noise = Callable[..., minibatch.Excess]  # of an equivalent, a contour and the solutions on it
 
 
 @jax.jit
@@ -118,9 +119,15 @@ def _evaluate_dense(ready: dense.Dense, work: dense.Work, question: _Question, l
     return _Evaluated(np.asarray(losses), float(error), float(kernel.missing), float(kernel.residual))
 
 
-def _converge(eq: Equivalent, question: _Question, span: Span, evaluate: Evaluate) -> tuple[np.ndarray, float, Span]:
-    """Losses on a contour refined until its error estimate is below the tolerance; with the estimate, and what the contour goes around."""
-    size, last, stalled = None, np.inf, 0
+def _converge(
+    eq: Equivalent, question: _Question, span: Span, evaluate: Evaluate, size: int | None = None
+) -> tuple[np.ndarray, float, Span, int]:
+    """Losses on a contour refined until its error estimate is below the tolerance.
+
+    Returns:
+        The losses, the estimate, what the contour goes around, and the index of its size, with which a similar equivalent begins.
+    """
+    last, stalled = np.inf, 0
     low, high = bounds(eq)
     everything = Span(low, min(high, 0.99 * question.rule.largest_stable_eigenvalue(question.kappa)))
     while True:
@@ -136,7 +143,7 @@ def _converge(eq: Equivalent, question: _Question, span: Span, evaluate: Evaluat
             error = np.inf
         stalled = 0 if error < 0.5 * last else stalled + 1  # an oscillating filter may need a second try before its nodes resolve it
         if error <= question.tolerance or size == len(SIZES) - 1 or stalled > PATIENCE:
-            return values.losses, error, span
+            return values.losses, error, span, size
         size, last = size + 1, min(error, last)
 
 
@@ -181,6 +188,7 @@ def learning_curves(
     Reference: `equations`, section 5; tests/theory/test_dynamics.py.
     """
     require_concrete(problem, "theory.learning_curves")
+    require_rule(rule)
     tolerance = checked_tolerance(tolerance)
     if progress is not None and not callable(progress):
         raise InputError(f"progress: {progress!r}; allowed: a function of (done, total), or None")
@@ -197,7 +205,7 @@ def learning_curves(
         times = Times.within_reach(taus, span, rule, kappa, limit_diverges(problem, rule), tolerance)
         # where every node costs a matrix, a contour is widened in steps
         question = _Question(rule, kappa, times.asked, times.clock(rule, clock, kappa), tolerance / 4, np.inf if near is problem else 2.0)
-        refine = _over_levels if gram_root(problem.mixture.centroid_gram).shape[1] <= LATTICE_RANK else _over_scrambles
+        refine = _over_levels if by_lattice(near, radius) else _over_scrambles
         answer = refine(near, question, span, radius, tolerance, TAIL_EFFECT * tail)
         if near is not problem:
             answer = _with_matrices(problem, question, answer, tolerance, dense.Work(progress))
@@ -206,19 +214,28 @@ def learning_curves(
     return _package(problem, taus, *times.read(answer.losses, answer.contour_error + answer.types_error, tolerance))
 
 
+def size_of(losses: np.ndarray) -> float:
+    """The largest loss, if above 1: what errors of losses scale with."""
+    return float(np.max(abs(losses), initial=1.0, where=np.isfinite(losses)))
+
+
 def _over_levels(problem: Problem, question: _Question, span: Span, radius: float, tolerance: float, beyond: float) -> _Answer:
-    """Losses refined over levels of neuron types until the tolerance is met; `beyond` is the error from neurons outside the radius."""
+    """Losses refined over levels of neuron types until the tolerance is met; `beyond` is the error of a loss of 1 from neurons outside
+    the radius.
+    """
     before: np.ndarray | None = None
+    size: int | None = None
+    change = 0.0
     for level in levels(problem, 1, radius):
         eq = equivalent(problem, level, radius, LEAST)
-        losses, error, span = _converge(eq, question, span, partial(_evaluate, eq))
-        types = beyond
-        if before is not None:
-            types += refined_error(problem, float(np.max(abs(losses - before))))
-        elif radius:
-            types = np.inf  # one level says nothing of its own error
-        if error + types <= tolerance:
+        losses, error, span, size = _converge(eq, question, span, partial(_evaluate, eq), size)
+        tail = beyond * size_of(losses)
+        earlier, change = change, 0.0 if before is None else float(np.max(abs(losses - before)))
+        types = refined_error(True, change, earlier) if before is not None else np.inf if radius else 0.0
+        if error + types <= max(tolerance - tail, tail):  # finer types would not change what the tail adds
+            types += tail
             break
+        types += tail
         before = losses
     return _Answer(losses, error, types, span, eq)
 
@@ -231,15 +248,15 @@ def _over_scrambles(problem: Problem, question: _Question, span: Span, radius: f
     """
     question = replace(question, tolerance=max(question.tolerance, 1e-5))
     last = SOBOL_LEVELS - 2
-    level = 0 if tolerance > SOBOL_REACH else last
+    level, size = 0 if tolerance > SOBOL_REACH else last, None
     while True:
         runs, errors = [], []
         for scramble in range(SCRAMBLES):
             eq = equivalent(problem, level, radius, LEAST, scramble)
-            losses, error, span = _converge(eq, question, span, partial(_evaluate, eq))
+            losses, error, span, size = _converge(eq, question, span, partial(_evaluate, eq), size)
             runs.append(losses)
             errors.append(error)
-        types = STUDENT * float(np.max(np.std(runs, 0, ddof=1))) / math.sqrt(SCRAMBLES) + beyond
+        types = STUDENT * float(np.max(np.std(runs, 0, ddof=1))) / math.sqrt(SCRAMBLES) + beyond * size_of(np.stack(runs))
         if types + max(errors) <= tolerance or level == last or not np.isfinite(types):
             return _Answer(np.mean(runs, 0), max(errors), types, span, eq)
         level = min(last, level + max(1, math.ceil(math.log2(types / tolerance) / SOBOL_RATE)))
@@ -251,7 +268,7 @@ def _with_matrices(problem: Problem, question: _Question, near: _Answer, toleran
     stable = question.rule.largest_stable_eigenvalue(question.kappa)
     low, high = near.span
     wider = Span(low / dense.WIDENING, min(high * dense.WIDENING, max(math.sqrt(stable) * math.sqrt(high), high)))
-    losses, error, span = _converge(dense.spectra(ready, problem), question, wider, partial(_evaluate_dense, ready, work))
+    losses, error, span, _ = _converge(dense.spectra(ready, problem), question, wider, partial(_evaluate_dense, ready, work))
     return near._replace(losses=losses, contour_error=error + ready.neglected, span=span)
 
 
@@ -259,23 +276,30 @@ def _with_batches(problem: Problem, taus: np.ndarray, rule: MinibatchSGD, tolera
     """Losses under minibatch SGD: those of the steps along the whole gradient, and what the noise of the batches adds."""
     minibatch.check_covered(problem, rule)
     with jax.enable_x64(True):
-        clock, kappa, eq = rule.schedule(taus, float(problem.kappa))[1], float(problem.kappa), equivalent(problem, 1, 0.0, LEAST)
-        span = spectrum_span(problem, rule, kappa, 0.0)
         steps = np.where(np.isinf(taus), np.inf, np.rint(taus / float(rule.step_size)))
-        # laid for all times: stability is a question about all of them
-        question = _Question(rule.descent, kappa, minibatch.ALL_TIMES, clock, tolerance / 2)
+        return with_noise(problem, taus, rule.descent, partial(minibatch.excess, problem, rule=rule, steps=steps), tolerance)
 
-        def evaluate(question: _Question, laid: Laid) -> _Evaluated:
-            calm, solved = _evaluate(eq, question, laid), solutions.anywhere(eq, np.asarray(laid.contour.nodes))
-            noise = minibatch.excess(problem, eq, rule, laid.contour, solved.u, steps)
-            return calm._replace(losses=calm.losses + noise.losses, error=calm.error + noise.error)
 
-        losses, error, _ = _converge(eq, question, span, evaluate)
+def with_noise(problem: Problem, taus: np.ndarray, calm: Rule, noise: Noise, tolerance: float) -> LearningCurves:
+    """Losses under a rule that is a filter and noise beside it: those of the filter, and what `noise` adds on a contour.
+
+    Inside `jax.enable_x64`, for centred classes. The contour is laid for all times: stability is a question about all of them.
+    """
+    clock, kappa, eq = calm.schedule(taus, float(problem.kappa))[1], float(problem.kappa), equivalent(problem, 1, 0.0, LEAST)
+    question = _Question(calm, kappa, minibatch.ALL_TIMES, clock, tolerance / 2)
+
+    def evaluate(question: _Question, laid: Laid) -> _Evaluated:
+        still, solved = _evaluate(eq, question, laid), solutions.anywhere(eq, np.asarray(laid.contour.nodes))
+        added = noise(eq, contour=laid.contour, u=solved.u)
+        return still._replace(losses=still.losses + added.losses, error=still.error + added.error)
+
+    losses, error, *_ = _converge(eq, question, spectrum_span(problem, calm, kappa, 0.0), evaluate)
     return _package(problem, taus, losses, error)
 
 
 def _package(problem: Problem, taus: np.ndarray, losses: np.ndarray, error: float) -> LearningCurves:
     law = problem.mixture
+    error = max(error, ROUNDING * size_of(losses))
     train, test = losses if np.isfinite(error) else losses * np.nan
     optimal = np.asarray(optimal_loss(law.eigenvalue_weights, law.eigenvalues, problem.t))
     score = (test - optimal) / float(noise_variance_of(problem.t))

@@ -100,7 +100,14 @@ class GaussRule(NamedTuple):
     weights: Float[np.ndarray, " N"]
 
 
-GaussRules: TypeAlias = tuple[GaussRule, GaussRule, GaussRule]  # over the whole fluctuation, the noise, the signal
+class PanelRule(NamedTuple):
+    """Nodes in [0, 1] and Gauss-Legendre weights of panels laid around the kinks of σ smoothed over the noise, by `around`."""
+
+    nodes: Float[np.ndarray, " N"]
+    weights: Float[np.ndarray, " N"]
+
+
+GaussRules: TypeAlias = tuple[GaussRule, GaussRule, GaussRule | PanelRule]  # over the whole fluctuation, the noise, the signal
 
 
 def smooth_rule(scale: float, refinement: int = 0) -> GaussRule:
@@ -135,6 +142,29 @@ def place(rule: GaussRule, kinks: tuple[float, ...], mean: jax.Array, std: jax.A
     return g, jnp.concatenate([piece[1] for piece in pieces], -1) * jnp.exp(-(g**2) / 2) / math.sqrt(2 * math.pi)
 
 
+BASE_CUTS = (-GAUSS_RANGE, -GAUSS_RANGE / 2, 0.0, GAUSS_RANGE / 2, GAUSS_RANGE)
+KINK_CUTS = (-9.0, -3.0, 3.0, 9.0)  # of panels around a kink, in units of its width; beyond, it is over
+PANEL_NODES = 24
+
+
+def panel_rule(kinks: tuple[float, ...]) -> PanelRule:
+    """Rule for an average over the signal of σ smoothed over the noise, however little noise there is."""
+    nodes, weights = np.polynomial.legendre.leggauss(PANEL_NODES)
+    panels = len(BASE_CUTS) - 1 + len(KINK_CUTS) * len(kinks)
+    return PanelRule(np.tile((nodes + 1) / 2, panels), np.tile(weights / 2, panels))
+
+
+def around(rule: PanelRule, kinks: tuple[float, ...], mean: jax.Array, std: jax.Array, width: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Nodes g and weights (N, …) for averages of functions of mean + std g that turn within `width` of a kink."""
+    shape = jnp.broadcast_shapes(mean.shape, std.shape)
+    cuts = [jnp.clip((kink + side * width - mean) / std, -GAUSS_RANGE, GAUSS_RANGE) for kink in kinks for side in KINK_CUTS]
+    edges = jnp.sort(jnp.stack([*(jnp.full(shape, cut) for cut in BASE_CUTS), *cuts]), 0)
+    low, length = (jnp.repeat(x, PANEL_NODES, 0) for x in (edges[:-1], edges[1:] - edges[:-1]))
+    g = low + length * jnp.asarray(rule.nodes).reshape(-1, *(1,) * len(shape))
+    weights = length * jnp.asarray(rule.weights).reshape(-1, *(1,) * len(shape))
+    return g, weights * jnp.exp(-(g**2) / 2) / math.sqrt(2 * math.pi)
+
+
 def coefficients(
     activation: Activation,
     means: jax.Array,
@@ -142,7 +172,7 @@ def coefficients(
     noise_std: jax.Array,
     total: GaussRule,
     inner: GaussRule,
-    outer: GaussRule,
+    outer: GaussRule | PanelRule,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """α_c, v_c², s_c² at every mean (`equations`, section 2), by nested one-dimensional averages.
 
@@ -169,12 +199,52 @@ def coefficients(
         averaged = (activation(centre[..., None] + noise_std * g) * weights).sum(-1)
         return kept_square + node[1] * averaged**2, None
 
-    kept_square, _ = jax.lax.scan(add, jnp.zeros_like(means), (jnp.asarray(outer.nodes), jnp.asarray(outer.weights)))
+    laid = jnp.asarray(outer.nodes), jnp.asarray(outer.weights)
+    if isinstance(outer, PanelRule):
+        laid = around(outer, activation.kinks, means, signal_std, noise_std)
+    kept_square, _ = jax.lax.scan(add, jnp.zeros_like(means), laid)
     kept = kept_square - mean**2 - alpha**2 * signal_std**2
     carried = square - kept_square - alpha**2 * noise_std**2
     # differences of numbers of the size of E σ²: below its rounding they are none
     kept, carried = (jnp.where(x > 1e-14 * square, x, 0) for x in (kept, carried))
     return jnp.where((alpha * gamma) ** 2 > 1e-28 * square, alpha, 0), kept, carried
+
+
+def tabulated(
+    activation: Activation, means: jax.Array, signal_std: jax.Array, noise_std: jax.Array, rules: GaussRules, size: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """`coefficients` at many means, from a Chebyshev series of `size` terms over the range of each class's means: each is a function of
+    one number, so thousands of neuron types need no more averages than the series. Exact to 1e-14 of the largest (`table_size`).
+    """
+    low, high = jnp.min(means, 0), jnp.max(means, 0)
+    centre, half = (low + high) / 2, jnp.where(high > low, (high - low) / 2, 1.0)
+    angles = np.pi * (np.arange(size) + 0.5) / size
+    values = jnp.stack(coefficients(activation, centre + half * np.cos(angles)[:, None], signal_std, noise_std, *rules))
+    series = jnp.einsum("nj,xjk->nxk", np.cos(np.outer(np.arange(size), angles)) * 2 / size, values)
+    x = (means - centre) / half
+
+    def clenshaw(state: tuple[jax.Array, jax.Array], term: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
+        return (term[:, None] + 2 * x * state[0] - state[1], state[0]), None
+
+    zero = jnp.zeros((3, *means.shape))
+    (first, second), _ = jax.lax.scan(clenshaw, (zero, zero), series[:0:-1])
+    alpha, kept, carried = series[0][:, None] / 2 + x * first - second
+    gamma = jnp.sqrt(signal_std**2 + noise_std**2)
+    scale = jnp.max((values[0] * gamma) ** 2 + values[1] + values[2], 0)
+    kept, carried = (jnp.where(share > 1e-14 * scale, share, 0) for share in (kept, carried))
+    return jnp.where(abs(alpha) * gamma > 1e-14 * jnp.sqrt(scale), alpha, 0), kept, carried
+
+
+def table_size(problem: Problem, root: np.ndarray, radius: float) -> int:
+    """Terms that a Chebyshev series of the coefficients needs for 1e-15, on a ladder so that neighbouring problems share programs.
+
+    Averages over a Gaussian of width w grow off the axis as e^{y²/2w²}, so on a range of half-length R the terms fall as
+    e^{-(n w/R)²/2}. The narrowest, P, squares an average over the noise and averages that over the signal: w² = e^{-2t} σ_c² + Δ/2.
+    """
+    law, delta = problem.mixture, float(noise_variance_of(problem.t))
+    width = np.sqrt((1 - delta) * np.asarray(law.variances) + delta / 2)
+    reach = math.sqrt(1 - delta) * radius * np.linalg.norm(root, axis=1)
+    return 64 * math.ceil((8.5 * float(np.max(reach / width)) + 16) / 64)
 
 
 def gauss_rules(problem: Problem) -> GaussRules:
@@ -194,7 +264,8 @@ def gauss_rules(problem: Problem) -> GaussRules:
 def _rules(activation: Activation, signal_std: float, noise_std: float, refinement: int) -> GaussRules:
     if activation.kinks:
         # the outer integrand is σ smoothed over the noise: its features are √Δ wide, whatever the kink
-        return kinked_rule(), kinked_rule(), smooth_rule(max(1.0, 2 * signal_std / noise_std), refinement)
+        uniform, panels = smooth_rule(max(1.0, 2 * signal_std / noise_std), refinement), panel_rule(activation.kinks)
+        return kinked_rule(), kinked_rule(), uniform if uniform.nodes.size <= panels.nodes.size else panels
     scales = (math.hypot(signal_std, noise_std), noise_std, signal_std)
     return tuple(smooth_rule(scale, refinement) for scale in scales)  # type: ignore[return-value]
 
@@ -216,7 +287,7 @@ def _refinement(activation: Activation, signal_std: float, noise_std: float) -> 
     )
 
 
-@partial(jax.jit, static_argnames="activation")
+@partial(jax.jit, static_argnames=("activation", "table"))
 def build(
     activation: Activation,
     mixture: MixtureLaw,
@@ -228,6 +299,7 @@ def build(
     root: ArrayLike,
     grid: TypeGrid,
     rules: GaussRules,
+    table: int = 0,
 ) -> Equivalent:
     """The Gaussian equivalent of a problem on a given grid of neuron types (float64, inside `jax.enable_x64`).
 
@@ -240,6 +312,7 @@ def build(
         root: (K, rank) with root rootᵀ = Q.
         grid: nodes of N(0, I_rank).
         rules: result of `gauss_rules`.
+        table: terms of the series from which the coefficients are read (`table_size`); 0 for none.
     """
     delta, scale = noise_variance(t), signal_scale(t)
     eigenvalues = scale**2 * jnp.asarray(mixture.eigenvalues)
@@ -248,7 +321,10 @@ def build(
     variance = group_weights @ eigenvalues
     # averages are smooth in the variance, its root is not: a class without variance is given a little, so that derivatives exist
     signal_std = jnp.sqrt(variance + jnp.where(variance < LEAST_VARIANCE * delta, LEAST_VARIANCE * delta, 0))
-    alpha, kept, carried = coefficients(activation, means, signal_std, jnp.sqrt(delta), *rules)
+    if table:
+        alpha, kept, carried = tabulated(activation, means, signal_std, jnp.sqrt(delta), rules, table)
+    else:
+        alpha, kept, carried = coefficients(activation, means, signal_std, jnp.sqrt(delta), *rules)
     shares, signal_gains, noise_gains, draws, deterministic = (jnp.asarray(x, jnp.float64) for x in kinds)
     return Equivalent(
         jnp.asarray(grid.weights), alpha, kept, carried, jnp.asarray(mixture.weights), jnp.asarray(loss_weights), eigenvalues,
@@ -277,7 +353,8 @@ def equivalent(problem: Problem, level: int, radius: float, least: int = 64, scr
         )
     root = gram_root(problem.mixture.centroid_gram)
     grid = type_grid(root, level, radius, is_odd(problem.activation), least, scramble)
+    table = table_size(problem, root, float(np.max(np.linalg.norm(grid.nodes, axis=1), initial=0)))
     return build(
         problem.activation, problem.mixture, problem.training_weights, problem.t, problem.psi_p, problem.psi_n,
-        column_kinds(problem.noise_draws), root, grid, gauss_rules(problem),
+        column_kinds(problem.noise_draws), root, grid, gauss_rules(problem), table if 2 * table < grid.weights.size else 0,
     )  # fmt: skip

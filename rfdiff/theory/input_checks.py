@@ -3,7 +3,7 @@
 from typing import Any
 
 from rfdiff.errors import InputError
-from rfdiff.problem import Problem
+from rfdiff.problem import Problem, require_problem
 from rfdiff.value_types import as_number, is_concrete
 
 LEAST_TOLERANCE, LARGEST_TOLERANCE = 1e-9, 0.1
@@ -57,8 +57,9 @@ def require_concrete(problem: Problem, function: str, instead: str = HOST_ONLY) 
         instead: what it needs, and what to use.
 
     Raises:
-        InputError: a number of the problem is a tracer.
+        InputError: something else than a problem; a number of it is a tracer.
     """
+    require_problem(problem)
     if not is_concrete(problem):
         raise InputError(f"problem: has traced numbers, but {function} {instead}")
 

@@ -103,13 +103,13 @@ def _stopping(kernel: CurveKernel, log_taus: jax.Array, test: jax.Array) -> tupl
     """τ_stop (K,) and the lowest test loss (K,); `test` (GRID + 1, K) ends at the last time."""
     best, i = jnp.min(test[:-1], 0), jnp.argmin(test[:-1], 0)
     inner = jnp.clip(i, 1, GRID - 2)
-    found = _root(_test_slope, kernel, jnp.zeros_like(best), log_taus[inner - 1], log_taus[inner + 1])
+    turning = _root(_test_slope, kernel, jnp.zeros_like(best), log_taus[inner - 1], log_taus[inner + 1])
     falls = (test[-1] <= best + 1e-12) | (i == GRID - 1)  # flat to rounding at the end: the minimum is the end
     rises = ~falls & (best >= 1)
     # at a minimum the value does not feel where it lies
-    lowest = jnp.where(falls, test[-1], _losses_at(kernel, jax.lax.stop_gradient(found))[1])
+    lowest = jnp.where(falls, test[-1], _losses_at(kernel, jax.lax.stop_gradient(turning))[1])
     end = jnp.where(jnp.isinf(kernel.latest), jnp.inf, jnp.nan)
-    return jnp.where(falls, end, jnp.where(rises, 0.0, jnp.exp(found))), jnp.where(rises, 1.0, lowest)
+    return jnp.where(falls, end, jnp.where(rises, 0.0, jnp.exp(turning))), jnp.where(rises, 1.0, lowest)
 
 
 def _bracketed(function: Callable[[jax.Array], jax.Array], left: jax.Array, right: jax.Array) -> jax.Array:

@@ -21,12 +21,14 @@ from rfdiff.class_times import TIME_NAMES, ClassTimes
 from rfdiff.errors import InputError
 from rfdiff.parameters import get_parameter, set_parameter
 from rfdiff.problem import Problem
+from rfdiff.rules import GradientFlow, Rule
 from rfdiff.theory.approaches import approach_along_rays
 from rfdiff.theory.contour import HALF_HEIGHT, ellipse
 from rfdiff.theory.contour_forms import solve_kernel
-from rfdiff.theory.equivalent import Equivalent, GaussRule, build, column_kinds, gauss_rules
+from rfdiff.theory.equivalent import Equivalent, GaussRules, build, column_kinds, gauss_rules
 from rfdiff.theory.input_checks import checked_fraction, checked_tolerance, require_commuting, require_concrete
 from rfdiff.theory.learning_times import class_times
+from rfdiff.theory.map_cells import one_by_one
 from rfdiff.theory.neuron_types import TypeGrid, gram_root, is_odd, type_grid
 from rfdiff.theory.plans import optimal_and_rate
 from rfdiff.theory.resolvent import RESIDUAL, free_start
@@ -54,6 +56,7 @@ def phase_map(
     problem: Problem,
     axes: Mapping[str, ArrayLike],
     *,
+    rule: Rule = GradientFlow(),
     q: float = 0.5,
     tolerance: float = 1e-4,
     progress: Progress | None = None,
@@ -64,18 +67,20 @@ def phase_map(
     Args:
         problem: what the axes do not vary.
         axes: two names of `rfdiff.parameters` with their values; every cell must be a valid problem.
+        rule: training rule that trains in time. All but gradient flow alone are evaluated cell by cell (`theory.times`), which takes a
+            hundred times as long.
         q: fraction of the way to the exact score's loss that counts as learned, in τ_opt.
         tolerance: largest error of a loss in a cell that counts as computed; larger than for curves, since a map shows times to 1e-3.
         progress: called on the host with (cells done, cells in all) after each chunk.
         store: finished chunks by name, {name: {array name: array}}; those in it are taken over, the others are added as they get done.
-            One store goes with one call: same problem, axes, q and tolerance.
+            One store goes with one call: same problem, axes, rule, q and tolerance.
 
     Returns:
         `PhaseMap`.
 
     Raises:
         InputError: not two axes; an unknown name; two names that cannot vary independently; a value for which there is no problem;
-            malformed q or tolerance; covariances that do not commute; a traced problem.
+            malformed q or tolerance; covariances that do not commute; a traced problem; a rule that no cell can be trained by.
 
     Reference: `equations`, section 7; tests/theory/test_maps.py.
     """
@@ -85,7 +90,10 @@ def phase_map(
     require_commuting(problem)
     cells = [problem_at(problem, {names[0]: a, names[1]: b}) for a in values[0] for b in values[1]]  # all validated before any is computed
     with jax.enable_x64(True):
-        results = _run(cells, q, tolerance, progress, {} if store is None else store)
+        if rule.equals(GradientFlow()):
+            results = _run(cells, q, tolerance, progress, {} if store is None else store)
+        else:
+            results = one_by_one(cells, rule, q, tolerance, progress, {} if store is None else store)
     shape = (len(values[0]), len(values[1]))
     times, error, converged = jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), results)
     return PhaseMap(values[0], values[1], times, error, converged, names)
@@ -130,7 +138,7 @@ class _Setting(NamedTuple):
 
     roots: Float[np.ndarray, "C K rank"]
     grid: TypeGrid
-    rules: tuple[GaussRule, ...]
+    rules: GaussRules
     kinds: tuple[np.ndarray, np.ndarray, np.ndarray, float, float]
 
 
@@ -189,9 +197,7 @@ def _setting(cells: list[Problem]) -> _Setting:
     roots = [gram_root(cell.mixture.centroid_gram) for cell in cells]
     rank = max(root.shape[1] for root in roots)
     padded = np.stack([np.pad(root, ((0, 0), (0, rank - root.shape[1]))) for root in roots])
-    longest = padded[int(np.argmax([np.linalg.norm(root) for root in roots]))] if rank else padded[0]
-    if rank and np.linalg.matrix_rank(longest) < rank:
-        longest = next(root for root in padded if np.linalg.matrix_rank(root) == rank)
+    longest = np.diag(np.max(np.linalg.norm(padded, axis=1), axis=0))  # along each axis, of any cell
     grid = type_grid(longest, LEVEL, RADIUS, is_odd(cells[0].activation), 16)
     steepest = max(range(len(cells)), key=lambda i: math.exp(-cells[i].t) * math.sqrt(np.max(cells[i].mixture.variances)))
     noisiest = min(range(len(cells)), key=lambda i: cells[i].t)

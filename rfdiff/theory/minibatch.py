@@ -7,12 +7,14 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from jaxtyping import Float
+from numpy.polynomial import Chebyshev
+from scipy.optimize import brentq
 
 from rfdiff.errors import InputError
 from rfdiff.problem import Problem
 from rfdiff.rules import MinibatchSGD
 from rfdiff.theory import solutions
-from rfdiff.theory.contour import Contour, Span, lay
+from rfdiff.theory.contour import Contour, lay
 from rfdiff.theory.equivalent import Equivalent, equivalent
 from rfdiff.theory.input_checks import require_concrete
 from rfdiff.theory.minibatch_noise import Volterra
@@ -23,7 +25,8 @@ from rfdiff.theory_results import SGDStability
 
 ALL_TIMES = np.array([1e30, np.inf])
 SQUARED = 200.0  # times the square of what half the nodes change: the error of all of them, of a product of three sums over nodes
-NEAR_EDGE = (0.9, 0.99, 0.999)  # of the largest step of the whole gradient, at which the noise is looked at
+NEAR_EDGE, FAR_FROM_EDGE = 0.9, 0.4  # of the largest step of the whole gradient, between which the noise is looked at
+SAMPLES = 9  # steps between them
 
 
 class Excess(NamedTuple):
@@ -40,7 +43,7 @@ def check_covered(problem: Problem, rule: MinibatchSGD) -> None:
         InputError: with the reason.
     """
     law = problem.mixture
-    MinibatchSGD.check_loss_weights(problem.training_weights, law.weights)
+    rule.check_loss_weights(problem.training_weights, law.weights)
     if np.any(np.asarray(law.centroid_gram) != 0):
         raise InputError("centroid_gram: not 0 with rule sgd: class means of the features make eigenvalues of U of order p; allowed: 0")
     if not is_odd(problem.activation):
@@ -57,14 +60,19 @@ def check_covered(problem: Problem, rule: MinibatchSGD) -> None:
         )
 
 
-def draw_weights(problem: Problem) -> Float[np.ndarray, " K"]:
-    """ν_a (K,): how often a pair of class a is drawn, times the square of its weight."""
-    return np.asarray(problem.mixture.weights)
+def draw_weights(problem: Problem, rule: MinibatchSGD) -> Float[np.ndarray, " K"]:
+    """ν_a (K,): how often a pair of class a is drawn, times the square of its weight in the batch.
+
+    ω_a · 1² where the class is drawn with its weight in the loss, π_a (ω_a/π_a)² where pairs come as they are, with weighted losses.
+    """
+    weights = np.asarray(problem.training_weights)
+    return weights**2 / np.asarray(problem.mixture.weights) if rule.sampling == "weighted" else weights
 
 
 def excess(
     problem: Problem,
     eq: Equivalent,
+    *,
     rule: MinibatchSGD,
     contour: Contour,
     u: np.ndarray,
@@ -77,14 +85,19 @@ def excess(
     """
     traces = noise_traces(eq, contour, u)
     equation = _equation(problem, rule, traces)
-    radius = equation.limit().radius
+    radius = equation.radius
     if not radius < 1:
         batch, step = float(rule.batch_per_dimension), float(rule.step_size)
         raise InputError(
             f"step_size: {step:.6g} diverges by the noise of batches of {batch:.6g} d, whose spectral radius is {radius:.6g}; allowed: "
             f"below {_largest_step(problem, rule, traces, step):.6g}, or batch_per_dimension above {batch * radius:.6g}"
         )
-    whole, half = equation.excess(steps), dataclasses.replace(equation, traces=traces.halved()).excess(steps)
+    return judged(equation, steps)
+
+
+def judged(equation: Volterra, steps: Float[np.ndarray, " T"]) -> Excess:
+    """What the noise adds at T numbers of steps, with the error that every second node of the contour tells."""
+    whole, half = equation.excess(steps), dataclasses.replace(equation, traces=equation.traces.halved()).excess(steps)
     change = float(np.max(abs(whole - half), initial=0))
     error = min(change, SQUARED * change**2) + float(np.max(abs(whole.imag), initial=0)) + equation.remainder
     return Excess(np.real(whole), error)
@@ -110,47 +123,49 @@ def sgd_stability(problem: Problem, rule: MinibatchSGD) -> SGDStability:
     """
     require_concrete(problem, "theory.sgd_stability")
     check_covered(problem, rule)
-    kappa = float(problem.kappa)
+    kappa, step = float(problem.kappa), float(rule.step_size)
     with jax.enable_x64(True):
         eq = equivalent(problem, 1, 0.0, LEAST)
         support = spectrum_span(problem, rule, kappa, 0.0)
-        traces, step = _traces(eq, problem, rule, support), float(rule.step_size)
-        limit = _equation(problem, rule, traces).limit()
-        if limit.radius >= 1:
-            largest = _largest_step(problem, rule, traces, step)
-        else:
-            largest = _largest_step_beyond(eq, problem, rule, support)
+        edge = step * (rule.largest_stable_eigenvalue(kappa) + rule.decay) / (support.high + rule.decay)
+        reach = max(step, NEAR_EDGE * edge)
+        laid = lay(support, dataclasses.replace(rule, step_size=reach).descent, kappa, ALL_TIMES, 1e-8)
+        traces = noise_traces(eq, laid.contour, solutions.anywhere(eq, np.asarray(laid.contour.nodes)).u)
+    limit = _equation(problem, rule, traces).limit()
+    if _radius(problem, rule, traces, reach) >= 1:
+        largest = _largest_step(problem, rule, traces, step if limit.radius >= 1 else reach)
+    else:
+        largest = _beyond(problem, rule, traces, edge)
     return SGDStability(limit.radius, largest, float(rule.batch_per_dimension) * limit.radius, limit.excess[0], limit.excess[1])
 
 
-def _traces(eq: Equivalent, problem: Problem, rule: MinibatchSGD, support: Span) -> NoiseTraces:
-    """Traces on a contour on which the rule's steps do not grow, fine enough for six digits."""
-    laid = lay(support, rule.descent, float(problem.kappa), ALL_TIMES, 1e-8)
-    return noise_traces(eq, laid.contour, solutions.anywhere(eq, np.asarray(laid.contour.nodes)).u)
-
-
-def _largest_step_beyond(eq: Equivalent, problem: Problem, rule: MinibatchSGD, support: Span) -> float:
-    """The largest step of a rule whose own is stable: where the noise diverges, or else the whole gradient."""
-    edge = float(rule.step_size) * (rule.largest_stable_eigenvalue(float(problem.kappa)) + rule.decay) / (support.high + rule.decay)
-    for share in NEAR_EDGE:
-        trial = dataclasses.replace(rule, step_size=share * edge)
-        traces = _traces(eq, problem, trial, support)
-        if _equation(problem, trial, traces).limit().radius >= 1:
-            return _largest_step(problem, rule, traces, share * edge)
-    return edge
-
-
-def _equation(problem: Problem, rule: MinibatchSGD, traces: NoiseTraces) -> Volterra:
-    return Volterra(traces, rule, float(problem.kappa), float(problem.psi_p), draw_weights(problem))
+def _radius(problem: Problem, rule: MinibatchSGD, traces: NoiseTraces, step: float) -> float:
+    """Spectral radius at another step, on a contour laid for it or for a larger one."""
+    return _equation(problem, dataclasses.replace(rule, step_size=step), traces).radius
 
 
 def _largest_step(problem: Problem, rule: MinibatchSGD, traces: NoiseTraces, high: float) -> float:
-    """The step below which the spectral radius is below 1, given one where it is not; a contour that is good for that is for all below."""
-    low = 0.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        stable = _equation(problem, dataclasses.replace(rule, step_size=middle), traces).limit().radius < 1
-        low, high = (middle, high) if stable else (low, middle)
-        if math.isclose(low, high, rel_tol=1e-10):
-            break
-    return low
+    """The step below which the spectral radius is below 1, given one where it is not; the radius is 0 at step 0."""
+
+    def above(step: float) -> float:
+        return _radius(problem, rule, traces, step) - 1 if step > 0 else -1.0
+
+    return float(brentq(above, 0.0, high, xtol=1e-12 * high, rtol=1e-11))
+
+
+def _beyond(problem: Problem, rule: MinibatchSGD, traces: NoiseTraces, edge: float) -> float:
+    """The largest step where the noise is stable up to `NEAR_EDGE` of the edge, from which on the whole gradient diverges.
+
+    A contour between the spectrum and the edge would need ever more nodes. As the density of modes vanishes like a root at its end, the
+    radius is analytic in √(1 - η/edge), and its values at smaller steps say how it goes on, to about 1e-6.
+    """
+    low, high = math.sqrt(1 - NEAR_EDGE), math.sqrt(1 - FAR_FROM_EDGE)
+    roots = low + (high - low) * (1 - np.cos(np.pi * (np.arange(SAMPLES) + 0.5) / SAMPLES)) / 2
+    series = Chebyshev.fit(roots, [_radius(problem, rule, traces, edge * (1 - x**2)) - 1 for x in roots], SAMPLES - 1)
+    if series(0.0) <= 0 or series(low) >= 0:
+        return edge
+    return edge * (1 - float(brentq(series, 0.0, low)) ** 2)
+
+
+def _equation(problem: Problem, rule: MinibatchSGD, traces: NoiseTraces) -> Volterra:
+    return Volterra(traces, rule, float(problem.kappa), float(problem.psi_p), draw_weights(problem, rule))

@@ -13,9 +13,10 @@ hyperbola to the right of them and of their images of the contour's nodes, one h
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Complex, Float
@@ -31,6 +32,7 @@ POINTS = 64  # of a hyperbola's upper half
 WEDGE = 0.95  # angle around the negative axis in which -s of a mode that does not oscillate lies: the contour's own is at most π/4
 EXPONENT = 4.0  # of e^{sk} on a hyperbola's vertex at the end of its window, at most
 BLOCK = 2**22  # pairs and points at once
+Pairs: TypeAlias = list[tuple[Array, Array]]  # weights (F, M) of F sums, and the roots (M,) of their exponentials
 
 
 class Modes(NamedTuple):
@@ -107,17 +109,27 @@ class Volterra:
         """(ηκ)² ψ_p/β."""
         return (float(self.rule.step_size) * self.kappa) ** 2 * self.psi_p / float(self.rule.batch_per_dimension)
 
+    @cached_property
+    def radius(self) -> float:
+        """Spectral radius of what the noise of one step returns as noise later, (ηκ)² (ψ_p/β) ν_a Σ_j G_ca(j) of the train losses."""
+        return float(np.max(np.abs(np.linalg.eigvals(self._returned[0]))))
+
+    @cached_property
+    def _returned(self) -> Float[Array, "2 K K"]:
+        """(ηκ)² (ψ_p/β) ν_a Σ_j G_ca(j), c of train and test."""
+        return self.strength * np.real(self._kernel(np.zeros(1), False)[..., 0]) * self.draw_weights
+
     def limit(self) -> Limit:
         """Stability and the losses as k → ∞."""
-        summed, averaged = (np.real(self._kernel(np.ones(1), of)[..., 0]) for of in (False, True))
-        noise = self.strength * summed * self.draw_weights
-        radius = float(np.max(np.abs(np.linalg.eigvals(noise[0]))))
+        radius, noise = self.radius, self._returned
         shifted = self.traces.nodes + self.rule.decay
         det = np.real(1 + 2 * (self.traces.linear / shifted).sum(-1) + (self.traces.second / np.outer(shifted, shifted)).sum((-2, -1)))
         if not radius < 1:
             return Limit(radius, np.full_like(det, np.nan), np.full_like(det, np.nan))
         train = np.linalg.solve(np.eye(len(noise[0])) - noise[0], det[0])
-        excess = self.strength * (averaged * self.draw_weights) @ train
+        if self.rule.averaging is not None:
+            noise = self.strength * np.real(self._kernel(np.zeros(1), True)[..., 0]) * self.draw_weights
+        excess = noise @ train
         return Limit(radius, det + excess, excess)
 
     def excess(self, steps: Float[Array, " T"]) -> Complex[Array, "2 T K"]:
@@ -129,7 +141,11 @@ class Volterra:
         result[:, near] = early[:, steps[near].astype(int)]
         if np.any(np.isinf(steps)):
             result[:, np.isinf(steps)] = self.limit().excess[:, None]
-        left = np.flatnonzero(~near & np.isfinite(steps))
+        return self._far(result, steps, ~near & np.isfinite(steps))
+
+    def _far(self, result: Complex[Array, "2 T K"], steps: Float[Array, " T"], which: Array) -> Complex[Array, "2 T K"]:
+        """The result with its entries at some of the steps, one hyperbola after the other."""
+        left = np.flatnonzero(which)
         while left.size:
             first = steps[left[0]]
             window = left[steps[left] <= WINDOW * first]
@@ -183,60 +199,108 @@ class Volterra:
         s, weights = self._hyperbola(first)
         factors = np.exp(np.outer(steps, s)) * weights
         noise = self._transform(s)
-        whole, half = np.einsum("ti,sci->stc", factors, noise), 2 * np.einsum("ti,sci->stc", factors[:, ::2], noise[..., ::2])
-        return np.real(whole) + 1j * (np.imag(whole) + np.minimum(abs(np.real(whole - half)), 10 * np.real(whole - half) ** 2))
+        whole, half = (np.real(np.einsum("ti,sci->stc", factors[:, ::each] * each, noise[..., ::each])) for each in (1, 2))
+        return whole + 1j * np.minimum(abs(whole - half), 10 * (whole - half) ** 2)
 
     def _hyperbola(self, first: float) -> tuple[Complex[Array, " P"], Complex[Array, " P"]]:
-        """Points s on the upper and lower half of a hyperbola around the singularities, and weights ds/(2πi)."""
-        angles = _wedge(np.concatenate([self.modes.roots, self.modes.averaged_roots]))
+        """Points s on the upper half of a hyperbola around the singularities, and weights ds/(πi).
+
+        The real part of a sum over them is the integral along the hyperbola: the losses are real, so that its halves are conjugate.
+        """
+        angles = abs(np.angle(-self._exponents(np.concatenate([self.modes.roots, self.modes.averaged_roots]))))
         wedge = float(np.max(angles[angles <= WEDGE], initial=0.1))
         alpha = (np.pi / 2 - wedge) / 2
         scale = EXPONENT / (WINDOW * first * (1 - math.sin(alpha)))
         reach = math.acosh((1 + DIED_OUT / (scale * first)) / math.sin(alpha))
-        u = np.linspace(-reach, reach, 2 * POINTS + 1)
+        u = np.linspace(0, reach, POINTS + 1)
         s = scale * (1 - math.sin(alpha) * np.cosh(u) + 1j * math.cos(alpha) * np.sinh(u))
         slope = scale * (-math.sin(alpha) * np.sinh(u) + 1j * math.cos(alpha) * np.cosh(u))
-        return s, slope * (u[1] - u[0]) / (2j * np.pi)
+        return s, slope * (u[1] - u[0]) / (1j * np.pi) * np.where(u == 0, 0.5, 1)
 
     def _transform(self, s: Complex[Array, " P"]) -> Complex[Array, "2 K P"]:
-        """Generating function of the excess, train and test, at ζ = e^{-s}."""
-        zeta = np.exp(-s)
-        det, G = self._deterministic(zeta, -1 / np.expm1(-s)), self._kernel(zeta, False)[0]
-        K = self.strength * zeta * G * self.draw_weights[:, None]
+        """Generating function of the excess, train and test, at e^{-s}."""
+        still = self.rule.averaging is None
+        delay, det, kernel = self._delay(s), self._deterministic(s), self._kernel(s, False, 2 if still else 1)
+        K = self.strength * delay * kernel[0] * self.draw_weights[:, None]
         loss = np.linalg.solve(np.eye(len(det)) - np.moveaxis(K, -1, 0), det.T[..., None])[..., 0]
-        averaged = self._kernel(zeta, True) if self.rule.averaging is not None else self._kernel(zeta, False)
-        return np.einsum("scap,a,pa->scp", averaged, self.strength * self.draw_weights, loss) * zeta
+        averaged = kernel if still else self._kernel(s, True)
+        return np.einsum("scap,a,pa->scp", averaged, self.strength * self.draw_weights, loss) * delay
 
-    def _deterministic(self, zeta: Complex[Array, " P"], ones: Complex[Array, " P"]) -> Complex[Array, "K P"]:
+    def _deterministic(self, s: Complex[Array, " P"]) -> Complex[Array, "K P"]:
         """Generating function of the train losses along the whole gradient, by f_k f'_k = (1 - e_k)(1 - e'_k)/((λ + ρ)(λ' + ρ))."""
         modes, traces, shifted = self.modes, self.traces, self.traces.nodes + self.rule.decay
-        e = (modes.error[:, None] / (1 - zeta[:, None] * modes.roots[:, None])).sum(0)  # (P, N)
+        ones = self._constant(s)
+        e = (modes.error[:, None] * self._single(s[:, None], modes.roots[:, None])).sum(0)  # (P, N)
         linear, second = traces.linear[0] / shifted, traces.second[0] / np.outer(shifted, shifted)
         result = ones + 2 * linear @ (ones[:, None] - e).T
         result = result + second.sum((-2, -1))[:, None] * ones - 2 * second.sum(-1) @ e.T
-        return result + self._pairs(second, modes.roots, modes.error, zeta)
+        return result + _summed(self._second_pairs, s, self._single)
 
-    def _kernel(self, zeta: Complex[Array, " P"], averaged: bool) -> Complex[Array, "2 K K P"]:
-        """Generating function of G_ca(j), c of train and test."""
-        modes = self.modes
-        roots, factors = (modes.averaged_roots, modes.averaged) if averaged else (modes.roots, modes.impulse)
-        return self._pairs(self.traces.moments, roots, factors, zeta)
+    def _kernel(self, s: Complex[Array, " P"], averaged: bool, sides: int = 2) -> Complex[Array, "2 K K P"]:
+        """Generating function of G_ca(j), c of train and test, or of train alone."""
+        k = len(self.draw_weights)
+        pairs = [(weights[: sides * k * k], roots) for weights, roots in (self._averaged_pairs if averaged else self._raw_pairs)]
+        return _summed(pairs, s, self._single).reshape(sides, k, k, len(s))
 
-    def _pairs(self, matrices: Array, roots: Array, factors: Array, zeta: Array) -> Array:
-        """Σ_{NN'} matrix Σ_{ii'} factor_i factor_i' / (1 - ζ root_i root_i') over nodes N and exponentials i, (…, P)."""
-        size, shape = roots.shape[1], matrices.shape[:-2]
+    @cached_property
+    def _raw_pairs(self) -> Pairs:
+        return self._pairs(self.traces.moments, self.modes.roots, self.modes.impulse)
+
+    @cached_property
+    def _averaged_pairs(self) -> Pairs:
+        return self._pairs(self.traces.moments, self.modes.averaged_roots, self.modes.averaged)
+
+    @cached_property
+    def _second_pairs(self) -> Pairs:
+        shifted = self.traces.nodes + self.rule.decay
+        return self._pairs(self.traces.second[0] / np.outer(shifted, shifted), self.modes.roots, self.modes.error)
+
+    def _pairs(self, matrices: Array, roots: Array, factors: Array) -> Pairs:
+        """Σ_{NN'} matrix Σ_{ii'} factor_i factor_i' (root_i root_i')^k over nodes N and exponentials i, as sums over pairs of them."""
+        size, pairs = roots.shape[1], []
         flat = matrices.reshape(-1, size, size)
-        result = np.zeros((len(flat), len(zeta)), complex)
         upper, everything = np.triu_indices(size), tuple(np.indices((size, size)).reshape(2, -1))
         for i in range(len(roots)):
             for j in range(i + 1):
                 # the matrices are symmetric: each pair of nodes, or of exponentials, stands for two
+                if np.all(roots[i] == roots[i, 0]):  # that of the average: one sum over nodes is done here
+                    pairs.append((flat @ factors[i] * factors[j] * (1 if i == j else 2), self._product(roots[i], roots[j])))
+                    continue
                 rows, cols = upper if i == j else everything
                 weight = factors[i][rows] * factors[j][cols] * (np.where(rows == cols, 1, 2) if i == j else 2)
-                products, kept = roots[i][rows] * roots[j][cols], flat[:, rows, cols]
-                for part in np.array_split(np.arange(len(zeta)), max(1, len(zeta) * len(rows) // BLOCK)):
-                    result[:, part] += kept @ (weight / (1 - np.multiply.outer(zeta[part], products))).T
-        return result.reshape(*shape, len(zeta))
+                pairs.append((flat[:, rows, cols] * weight, self._product(roots[i][rows], roots[j][cols])))
+        return pairs
+
+    def _constant(self, s: Array) -> Array:
+        """Generating function of 1."""
+        return -1 / np.expm1(-s)
+
+    def _single(self, s: Array, root: Array) -> Array:
+        """Generating function of root^k at ζ = e^{-s}."""
+        function = -np.exp(-s) * root
+        function += 1
+        return np.reciprocal(function, out=function)
+
+    def _product(self, one: Array, other: Array) -> Array:
+        """Root of a product of two modes."""
+        return one * other
+
+    def _exponents(self, roots: Array) -> Array:
+        """Where the generating function of a mode is singular in s."""
+        return np.log(roots)
+
+    def _delay(self, s: Array) -> Array:
+        """ζ: the noise of a step moves the losses one step later."""
+        return np.exp(-s)
+
+
+def _summed(pairs: Pairs, s: Array, single: Callable[[Array, Array], Array]) -> Complex[Array, "F P"]:
+    """Generating functions at P points of F sums over pairs."""
+    result = np.zeros((len(pairs[0][0]), len(s)), complex)
+    for weights, roots in pairs:
+        for part in np.array_split(np.arange(len(s)), max(1, len(s) * len(roots) // BLOCK)):
+            result[:, part] += weights @ single(s[part, None], roots).T
+    return result
 
 
 def _convolved(kernel: Array, values: Array) -> Array:

@@ -29,15 +29,16 @@ class TypeGrid(NamedTuple):
     weights: Float[np.ndarray, " J"] | Float[jax.Array, " J"]
 
 
-def lattice_grid(rank: int, step: float, radius: float, odd: bool = False) -> TypeGrid:
-    """Trapezoid rule for N(0, I_rank): the lattice of the given step inside a ball, weights normalised.
+def lattice_grid(steps: np.ndarray, radius: float, odd: bool = False) -> TypeGrid:
+    """Trapezoid rule for N(0, I_rank): the lattice of the given steps (rank,) inside a ball, weights normalised.
 
     Spectrally accurate for functions analytic in a strip, where Gauss-Hermite rules of the same size are limited by the nearest pole.
     For an odd activation h and -h are the same neuron type, and half the lattice is enough.
     """
-    half = math.ceil(radius / step)
-    axis = step * (np.arange(-half, half) + 0.5)
-    nodes = np.stack(np.meshgrid(*[axis] * rank, indexing="ij"), -1).reshape(-1, rank) if rank else np.zeros((1, 0))
+    rank = len(steps)
+    halves = np.ceil(radius / steps).astype(int)
+    axes = [step * (np.arange(-half, half) + 0.5) for step, half in zip(steps, halves, strict=True)]
+    nodes = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, rank) if rank else np.zeros((1, 0))
     squared = (nodes**2).sum(1)
     keep = squared <= radius**2
     if odd and rank:
@@ -60,50 +61,74 @@ def gram_root(gram: np.ndarray) -> np.ndarray:
     return vectors[:, keep] * np.sqrt(values[keep])
 
 
+def by_lattice(problem: Problem, radius: float) -> bool:
+    """Whether neuron types are averaged on a lattice, which needs a rank of at most 3 and centroids not too long, or by Sobol points."""
+    return _by_lattice(gram_root(problem.mixture.centroid_gram), radius, is_odd(problem.activation))
+
+
+def _by_lattice(root: np.ndarray, radius: float, odd: bool) -> bool:
+    """Whether the two coarsest levels, the fewest that tell an error, stay below `MAX_TYPES`."""
+    return bool(root.shape[1] <= LATTICE_RANK and _lattice_size(root, 2, radius, odd) <= MAX_TYPES)
+
+
+def _lattice_size(root: np.ndarray, level: int, radius: float, odd: bool) -> float:
+    """About how many points a lattice has."""
+    rank = root.shape[1]
+    ball = math.pi ** (rank / 2) / math.gamma(rank / 2 + 1) * radius**rank / (2 if odd else 1)
+    return ball / float(np.prod(lattice_steps(root, level)))
+
+
 def levels(problem: Problem, first: int, radius: float) -> range:
     """Levels of refinement worth computing, from `first`: one for centred classes, else as many as stay below `MAX_TYPES` neuron types."""
-    root = gram_root(problem.mixture.centroid_gram)
-    rank = root.shape[1]
-    if rank == 0:
+    root, odd = gram_root(problem.mixture.centroid_gram), is_odd(problem.activation)
+    if root.shape[1] == 0:
         return range(first, first + 1)
-    if rank > LATTICE_RANK:
+    if not _by_lattice(root, radius, odd):
         return range(min(first, SOBOL_LEVELS), SOBOL_LEVELS + 1)
-    ball = math.pi ** (rank / 2) / math.gamma(rank / 2 + 1) * radius**rank / (2 if is_odd(problem.activation) else 1)
-    last = max((level for level in range(first, MAX_LEVEL + 1) if ball / lattice_step(root, level) ** rank <= MAX_TYPES), default=first)
-    return range(first, last + 1)
+    affordable = (level for level in range(first, MAX_LEVEL + 1) if _lattice_size(root, level, radius, odd) <= MAX_TYPES)
+    return range(first, max(affordable, default=first) + 1)
 
 
-def refined_error(problem: Problem, change: float, before: float = 0.0) -> float:
-    """Error left after a refinement that changed a result by `change`, and the one before that by `before`.
+def refined_error(lattice: bool, change: float, before: float = 0.0) -> float:
+    """Error left after a refinement that changed a result by `change`, and the one before that by `before` (0: there was none).
 
-    A lattice converges geometrically, about squaring a small error every second level; Sobol points do not. Two levels may agree by
-    accident, which the change before them would not.
+    A lattice converges geometrically, about squaring a small error every second level; Sobol points do not. It may begin more slowly, so
+    that a single change tells less, and the ratio of two more. Two levels may also agree by accident, which the change before them would
+    not.
     """
-    if gram_root(problem.mixture.centroid_gram).shape[1] > LATTICE_RANK:
+    if not lattice:
         return change
-    return max(min(change, 2 * change**1.4), min(before, 2 * before**2))
+    if before == 0:
+        return min(change, 2 * change**1.25)
+    return max(min(change, 2 * change**1.4), change * min(1.0, change / before), min(before, 2 * before**2))
 
 
-def lattice_step(root: np.ndarray, level: int) -> float:
-    """Lattice step of a level: smaller by √2 for each, and for centroids longer than √d."""
-    return 1.05 * 2 ** (-level / 2) / max(1.0, float(np.linalg.norm(root, 2)))
+def lattice_steps(root: np.ndarray, level: int) -> np.ndarray:
+    """Lattice steps (rank,) of a level along the columns of the root: smaller by √2 for each level, and for centroids longer than √d."""
+    return 1.05 * 2 ** (-level / 2) / np.maximum(1.0, np.linalg.norm(root, axis=0))
 
 
 def type_grid(root: np.ndarray, level: int, radius: float, odd: bool, least: int = 64, scramble: int = 0) -> TypeGrid:
-    """Neuron types at a level of refinement: a lattice up to rank 3, scrambled Sobol points above.
+    """Neuron types at a level of refinement: a lattice where that has few enough points (`by_lattice`), else scrambled Sobol points.
 
-    A level divides the lattice step by √2, which about squares a small error every second level, or doubles the number of points. The
-    size is filled up with types of weight 0 to `least` or a multiple of 16 above it, so that levels and neighbouring problems share
+    A level divides the lattice steps by √2, which about squares a small error every second level, or doubles the number of points. The
+    size is filled up with types of weight 0 to `least` or a number of a ladder above it, so that levels and neighbouring problems share
     compiled code. Different scrambles of Sobol points are independent; a lattice has but one.
     """
     rank = root.shape[1]
     if rank == 0:
-        return lattice_grid(0, 1.0, 1.0)
-    if rank > LATTICE_RANK:
+        return lattice_grid(np.zeros(0), 1.0)
+    if not _by_lattice(root, radius, odd):
         return sobol_grid(rank, 9 + level, scramble)
-    grid = lattice_grid(rank, lattice_step(root, level), radius, odd)
-    fill = max(least, 16 * math.ceil(grid.weights.size / 16)) - grid.weights.size
+    grid = lattice_grid(lattice_steps(root, level), radius, odd)
+    fill = max(least, _rung(grid.weights.size)) - grid.weights.size
     return TypeGrid(np.pad(grid.nodes, ((0, fill), (0, 0))), np.pad(grid.weights, (0, fill)))
+
+
+def _rung(size: int) -> int:
+    """The next multiple of an eighth to a quarter of its own power of two, so at most a quarter above `size` (from 16 on)."""
+    unit = 2 ** max((size - 1).bit_length() - 3, 2)
+    return unit * -(-size // unit)
 
 
 def is_odd(activation: Activation) -> bool:

@@ -15,7 +15,7 @@ from rfdiff.activation import Activation
 from rfdiff.diffusion import noise_variance
 from rfdiff.errors import InputError
 from rfdiff.problem import Problem
-from rfdiff.theory.equivalent import Equivalent, GaussRule, build, column_kinds, gauss_rules
+from rfdiff.theory.equivalent import Equivalent, GaussRules, build, column_kinds, gauss_rules
 from rfdiff.theory.gram_derivatives import stencil, traced_root
 from rfdiff.theory.input_checks import require_commuting
 from rfdiff.theory.neuron_types import TypeGrid, gram_root, is_odd, type_grid
@@ -45,7 +45,7 @@ class Averages:
     null_basis: Float[np.ndarray, "K n"]
     offsets: Float[np.ndarray, "s n"]
     moments: Float[np.ndarray, "s n n"]
-    rules: tuple[GaussRule, GaussRule, GaussRule]
+    rules: GaussRules
     scales: Float[np.ndarray, " 4"]
     error: float
 

@@ -23,14 +23,15 @@ from rfdiff.diffusion import noise_variance
 from rfdiff.errors import InputError
 from rfdiff.mixture import optimal_loss
 from rfdiff.problem import Problem
-from rfdiff.rules import GradientFlow, Rule, require_filter
+from rfdiff.rules import GradientFlow, Ridge, Rule, require_filter
 from rfdiff.theory import real_axis, resolvent, solutions, training_times
 from rfdiff.theory.contour import PROBES, SIZES, Contour, Span, lay
 from rfdiff.theory.contour_forms import CurveKernel, solve_kernel
+from rfdiff.theory.dynamics import size_of
 from rfdiff.theory.equivalent import Equivalent
 from rfdiff.theory.implicit import expand, unknowns
 from rfdiff.theory.input_checks import POINTS_INSTEAD, checked_tolerance, require_commuting, require_concrete
-from rfdiff.theory.neuron_types import gram_root, levels, refined_error
+from rfdiff.theory.neuron_types import by_lattice, gram_root, levels, refined_error
 from rfdiff.theory.plan_averages import Averages, averages_error, averages_for, equivalent_on, require_made_for
 from rfdiff.theory.support import bounds
 from rfdiff.theory.traces import ridge_losses
@@ -103,11 +104,14 @@ def plan_curves(
             raise InputError("taus: inf, where the test loss diverges (p = n m); allowed: finite training times")
         shown = training_times.time_grid(problem, num=40) if taus is None and isinstance(rule, GradientFlow) else wanted
         before: np.ndarray | None = None
+        change = 0.0
+        lattice = by_lattice(problem, radius)
         for level in levels(problem, 1, radius):
             averages = averages_for(problem, level, radius, training_times.LEAST if rank else 1, gram_derivatives)
             plan, losses, error, span = _refine_contour(problem, averages, span, rule, kappa, shown, tolerance / 4)
-            types = training_times.TAIL_EFFECT * tail
-            types += refined_error(problem, float(np.max(abs(losses - before)))) if before is not None else np.inf if rank else 0.0
+            types = training_times.TAIL_EFFECT * tail * size_of(losses)
+            earlier, change = change, 0.0 if before is None else float(np.max(abs(losses - before)))
+            types += refined_error(lattice, change, earlier) if before is not None else np.inf if rank else 0.0
             plan = dataclasses.replace(plan, averages=dataclasses.replace(averages, error=types), error_estimate=error + types)
             if error + types <= tolerance:
                 break
@@ -119,7 +123,7 @@ def _refine_contour(
     problem: Problem, averages: Averages, span: Span, rule: Rule, kappa: float, taus: np.ndarray, tolerance: float
 ) -> tuple[Plan, np.ndarray, float, Span]:
     """A plan on a contour on which the losses at `taus` are accurate to `tolerance`; with them, their error, and what it goes around."""
-    size = None
+    size, clock = None, None if isinstance(rule, Ridge) else taus
     low, high = bounds(equivalent_on(problem, averages))
     everything = Span(low, min(high, 0.99 * rule.largest_stable_eigenvalue(kappa)))
     while True:
@@ -133,7 +137,7 @@ def _refine_contour(
         start = _start(problem, averages, np.concatenate([nodes, -penalties]))
         plan = Plan(averages, nodes, weights, penalties, start, latest, np.inf)
         kernel = _compiled_kernel(problem, plan)
-        losses, error, missing = np.stack(kernel.losses(taus, rule)), float(kernel.contour_error(taus, rule)), float(kernel.missing)
+        losses, error, missing = np.stack(kernel.losses(clock, rule)), float(kernel.contour_error(clock, rule)), float(kernel.missing)
         if missing > 10 * max(tolerance, error - missing) and span != everything and span.low > 0:
             span, size = everything, None  # a part of the spectrum lies outside: go around everything there can be
             continue

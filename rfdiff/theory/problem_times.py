@@ -16,7 +16,7 @@ from rfdiff.class_times import times as times_of
 from rfdiff.curves import CURVE_NAMES, LearningCurves
 from rfdiff.errors import InputError
 from rfdiff.problem import Problem
-from rfdiff.rules import GradientFlow, HeavyBall, MinibatchSGD, Ridge, Rule
+from rfdiff.rules import GradientFlow, HeavyBall, MinibatchSGD, Ridge, Rule, require_rule
 from rfdiff.theory.dynamics import learning_curves
 from rfdiff.theory.equivalent import equivalent
 from rfdiff.theory.input_checks import checked_fraction, require_concrete
@@ -84,6 +84,7 @@ def covering_curves(
         InputError: malformed taus; `Ridge`, which has no time; what `learning_curves` refuses.
     """
     require_concrete(problem, "theory.times", INSTEAD)
+    require_rule(rule)
     if isinstance(rule, Ridge):
         raise InputError("rule: Ridge has penalties and no training time; allowed: gradient flow, descent, momentum or SGD")
     kappa = float(problem.kappa)

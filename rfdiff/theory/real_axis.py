@@ -7,16 +7,29 @@ part of its own distance from the axis: in a gap the imaginary parts are of that
 import numpy as np
 
 from rfdiff.theory import solutions
+from rfdiff.theory.approaches import ray
 from rfdiff.theory.equivalent import Equivalent
 from rfdiff.theory.solutions import Solved
 
 APPROACH = 10.0 ** -np.arange(12.0)
+LOST = 1e-6  # residual above which an approach has not reached the axis, and its density means nothing
 UNSOLVED = 1e-9  # residual above which a polished start has not converged
 
 
 def descend(eq: Equivalent, real: np.ndarray, unit: np.ndarray) -> Solved:
-    """Solutions at real + i 1e-11 unit, (Z,) points, from the free resolvent at real + i unit down to the axis; ρ + O(1e-11)."""
-    return solutions.along(eq, real + 1j * APPROACH[:, None] * unit, None, np.maximum(1e-3 * APPROACH, 1e-12), 60)
+    """Solutions at real + i 1e-11 unit, (Z,) points, from the free resolvent at real + i unit down to the axis; ρ + O(1e-11).
+
+    Where that does not arrive, from the end of a ray to real + i unit.
+    """
+    path, tolerances = real + 1j * APPROACH[:, None] * unit, np.maximum(1e-3 * APPROACH, 1e-12)
+    solved = solutions.along(eq, path, None, tolerances, 60)
+    lost = np.flatnonzero(~(solved.residual <= LOST))
+    if not lost.size:
+        return solved
+    # deep in a gap between 0 and the support, where p is close to n m, the free resolvent is too far: begin at the end of a ray
+    path = path[:, lost]
+    start = solutions.along(eq, np.asarray(ray(path[0])), None, solutions.STAGE_TOLERANCE, solutions.STAGE_LIMIT).u
+    return solutions.replaced(solved, lost, solutions.along(eq, path, start, tolerances, 60))
 
 
 def approach(eq: Equivalent, lam: np.ndarray) -> Solved:
@@ -34,11 +47,4 @@ def retry(eq: Equivalent, lam: np.ndarray, solved: Solved) -> Solved:
     failed = np.flatnonzero(solved.residual > UNSOLVED)
     if not failed.size:
         return solved
-    again = approach(eq, lam[failed])
-
-    def put(leaf: np.ndarray, values: np.ndarray) -> np.ndarray:
-        leaf = leaf.copy()
-        leaf[failed] = values
-        return leaf
-
-    return Solved(*map(put, solved, again))
+    return solutions.replaced(solved, failed, approach(eq, lam[failed]))

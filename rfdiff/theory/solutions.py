@@ -104,10 +104,24 @@ def anywhere(eq: Equivalent, z: np.ndarray) -> Solved:
     """
     best = free(eq, z)
     for way in (from_above, ray):
-        if np.max(best.residual) <= resolvent.RESIDUAL:
+        lost = np.flatnonzero(~(best.residual <= resolvent.RESIDUAL))
+        if not lost.size:
             break
-        start = along(eq, np.asarray(way(z)), None, STAGE_TOLERANCE, STAGE_LIMIT).u
-        other = near(eq, z, start, 1e-13, 400)
-        better = ~(best.residual <= other.residual)
-        best = Solved(*(np.where(better.reshape(-1, *(1,) * (new.ndim - 1)), new, old) for new, old in zip(other, best, strict=True)))
+        start = along(eq, np.asarray(way(z[lost])), None, STAGE_TOLERANCE, STAGE_LIMIT).u
+        best = replaced(best, lost, near(eq, z[lost], start, 1e-13, 400))
     return best
+
+
+def better(one: Solved, other: Solved) -> Solved:
+    """At each point the one with the smaller residual."""
+    pick = one.residual <= other.residual
+    return Solved(*(np.where(pick.reshape(-1, *(1,) * (a.ndim - 1)), a, b) for a, b in zip(one, other, strict=True)))
+
+
+def replaced(solved: Solved, where: np.ndarray, anew: Solved) -> Solved:
+    """Solutions with those at the points `where` (N,) replaced by `anew`, at as many points, where these have the smaller residual."""
+    best = better(Solved(*(leaf[where] for leaf in solved)), anew)
+    leaves = [leaf.copy() for leaf in solved]
+    for leaf, values in zip(leaves, best, strict=True):
+        leaf[where] = values
+    return Solved(*leaves)

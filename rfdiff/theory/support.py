@@ -199,12 +199,12 @@ def atoms(eq: Equivalent) -> Masses:
 
 def _residues(eq: Equivalent, places: np.ndarray, nearest: float) -> tuple[np.ndarray, np.ndarray]:
     """Weight of the atom at each place, read at a relative distance from the axis, 0 without one; and whether it was solved there."""
-    place = np.repeat(places, 2)
-    distance = np.where(place > 0, place, bounds(eq)[1]) * np.tile([nearest, 10 * nearest], len(places))
-    direct = solutions.free(eq, place + 1j * distance)
-    stepped = descend(eq, place, distance / APPROACH[-1])
+    real = np.repeat(places, 2)
+    distance = np.where(real > 0, real, bounds(eq)[1]) * np.tile([nearest, 10 * nearest], len(places))
+    direct = solutions.free(eq, real + 1j * distance)
+    stepped = descend(eq, real, distance / APPROACH[-1])
     values = np.where(direct.residual < stepped.residual, direct.density, stepped.density)
     weights, residual = (np.pi * distance * values).reshape(-1, 2), np.minimum(direct.residual, stepped.residual).reshape(-1, 2)
     # an integrable singularity also gives a small number here, but one that changes with the distance
-    real = (weights[:, 0] > 1e-6) & (abs(weights[:, 1] - weights[:, 0]) < 1e-2 * weights[:, 0])
-    return np.where(real, weights[:, 0], 0.0), np.all(residual < 1e-6, 1)
+    is_atom = (weights[:, 0] > 1e-6) & (abs(weights[:, 1] - weights[:, 0]) < 1e-2 * weights[:, 0])
+    return np.where(is_atom, weights[:, 0], 0.0), np.all(residual < 1e-6, 1)

@@ -19,8 +19,8 @@ def one_trace(eq: Equivalent, p: Point) -> tuple[jax.Array, jax.Array]:
     Y = jnp.einsum("l,zlab->zab", eq.group_weights, p.Y)
     test = eq.noise_variance * jnp.einsum("za,zac->zc", p.b, Y)
     kinds = eq.kind_weights * eq.noise_gains
-    own = jnp.einsum("s,zsk->zk", kinds, p.delta * p.q)
-    return own + test * (jnp.einsum("s,zsk->zk", kinds, p.q) + eq.deterministic), test
+    own_noise = jnp.einsum("s,zsk->zk", kinds, p.delta * p.q)
+    return own_noise + test * (jnp.einsum("s,zsk->zk", kinds, p.q) + eq.deterministic), test
 
 
 def overlaps(eq: Equivalent) -> tuple[jax.Array, jax.Array]:
@@ -29,11 +29,11 @@ def overlaps(eq: Equivalent) -> tuple[jax.Array, jax.Array]:
     It is Δ ψ_p Σ_a ω_a E_h[α_a α_c]; in a training set each column also meets its own noise.
     """
     free = resolvent.unpack(resolvent.free_start(eq, -jnp.ones(1)), eq.kind_weights.shape[0], eq.linear.shape[1])
-    own = eq.noise_gains * eq.kind_weights @ jnp.real(free[0][0])
+    own_noise = eq.noise_gains * eq.kind_weights @ jnp.real(free[0][0])
     weighted = eq.noise_variance * eq.psi_p * eq.type_weights[:, None] * eq.linear
     test = eq.loss_weights @ (eq.linear.T @ weighted)
     scale = eq.loss_weights @ (abs(eq.linear).T @ abs(weighted))
-    return jnp.stack([own + test, test]), jnp.stack([own + scale, scale])
+    return jnp.stack([own_noise + test, test]), jnp.stack([own_noise + scale, scale])
 
 
 def ridge_losses(eq: Equivalent, p: Point) -> jax.Array:
@@ -103,12 +103,13 @@ def vector_traces(eq: Equivalent, p1: Point, p2: Point, responses: PairResponses
 def moment_traces(eq: Equivalent, p1: Point, p2: Point, responses: PairResponses) -> jax.Array:
     """(1/p) tr[U_a R(z1) X R(z2)] (X, …, K), U_a of each class of the training set, for every source X (`equations`, section 9.3).
 
-    Every class has a weight ω_a > 0 in the loss.
+    Entries of a class a of weight ω_a = 0 in the loss, of which no sample is drawn, are finite and mean nothing.
     """
     k = eq.linear.shape[1]
-    theta = responses.theta.reshape(-1, *(1,) * (responses.delta.ndim - 2), k) / eq.loss_weights
+    weights = jnp.where(eq.loss_weights > 0, eq.loss_weights, 1)
+    theta = responses.theta.reshape(-1, *(1,) * (responses.delta.ndim - 2), k) / weights
     columns = eq.kind_weights[:, None] * p1.q * p2.q * (responses.delta - p1.delta * theta * p2.delta)
-    columns = columns * (eq.fractions / eq.loss_weights)
+    columns = columns * (eq.fractions / weights)
     sampled = eq.draws * eq.psi_n / eq.psi_p * columns.sum(-2)
     trace = jnp.diagonal(responses.Y, axis1=-2, axis2=-1)
     averaged = eq.noise_variance / eq.psi_p * trace + responses.averages[..., k : 2 * k]

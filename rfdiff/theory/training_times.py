@@ -20,8 +20,8 @@ from rfdiff.theory.support import FEW_CLASSES, FLOOR, atoms, extent, support
 from rfdiff.value_types import as_integer
 
 LEAST = 256  # neuron types: enough for the first two levels of two classes, which then share one program
-TAIL_SHARE = 1 / 40  # of the tolerance: share of the neurons beyond the radius; a loss feels up to 5 times that
-TAIL_EFFECT = 5.0
+TAIL_SHARE = 1 / 2000  # of the tolerance: share of the neurons beyond the radius
+TAIL_EFFECT = 5.0  # a loss feels up to so many times that share, times the loss where that is above 1, as near interpolation
 
 
 def types_radius(problem: Problem, tolerance: float) -> tuple[float, float]:

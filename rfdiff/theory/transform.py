@@ -8,13 +8,14 @@ from rfdiff.errors import InputError
 from rfdiff.problem import Problem
 from rfdiff.theory import real_axis, resolvent, solutions
 from rfdiff.theory.equivalent import Equivalent, equivalent
-from rfdiff.theory.input_checks import POINTS_INSTEAD, require_concrete
-from rfdiff.theory.neuron_types import FAR, gram_root, levels, refined_error
+from rfdiff.theory.input_checks import POINTS_INSTEAD, checked_tolerance, require_concrete
+from rfdiff.theory.neuron_types import FAR, by_lattice, gram_root, levels, refined_error
 from rfdiff.theory.noncommuting import dense
 from rfdiff.theory_results import Stieltjes
 
 OFFSET = 1e-11  # distance from the real axis, relative to |z|, at which z = λ + i0 is evaluated
 LARGEST_ERROR = 1e-2  # of 1 + |g|: beyond it the neuron types are too few close to the spectrum, and a value is none
+SOLVED = 1e-8  # residual of the fixed point below which a value counts
 STAGE = 0.1  # of the distance from the axis, from one stage to the next
 
 
@@ -30,11 +31,12 @@ def stieltjes(problem: Problem, z: ArrayLike, *, tolerance: float = 1e-8) -> Sti
         `Stieltjes`.
 
     Raises:
-        InputError: points that are 0 or not finite, or not a list of numbers.
+        InputError: points that are 0 or not finite, or not a list of numbers; a tolerance out of range.
 
     Reference: `equations`, section 4; tests/theory/test_transform.py.
     """
     require_concrete(problem, "theory.stieltjes", POINTS_INSTEAD)
+    tolerance = checked_tolerance(tolerance)
     try:
         points = np.atleast_1d(np.asarray(z, np.complex128))
     except (TypeError, ValueError) as err:
@@ -44,14 +46,17 @@ def stieltjes(problem: Problem, z: ArrayLike, *, tolerance: float = 1e-8) -> Sti
     with jax.enable_x64(True):
         near = dense.surrogate(problem)
         first, *finer = levels(near, 3, FAR)
-        level, (value, classes, residual) = first, _at(equivalent(near, first, FAR), points)
-        error, change = np.zeros(points.size), np.zeros(points.size)
+        lattice = by_lattice(near, FAR)
+        level, (value, classes, residual, unknowns) = first, _at(equivalent(near, first, FAR), points)
+        error, change, relative = np.zeros(points.size), np.zeros(points.size), np.full(points.size, np.inf)
         for level in finer:
-            previous, (value, classes, residual) = value, _at(equivalent(near, level, FAR), points)
+            previous, (value, classes, residual, unknowns) = value, _at(equivalent(near, level, FAR), points, unknowns)
             size = 1 + abs(value)
             change, earlier = abs(value - previous) / size, change
-            error = np.array([refined_error(near, *pair) for pair in zip(change, earlier, strict=True)]) * size
-            if np.nanmax(error / size) <= tolerance:
+            error = np.array([refined_error(lattice, *pair) for pair in zip(change, earlier, strict=True)]) * size
+            before, relative = relative, error / size
+            hopeless = (relative > LARGEST_ERROR) & (relative > 0.5 * before)  # finer types cost more and would not help
+            if not np.any((relative > tolerance) & ~hopeless):
                 break
         if not finer and gram_root(problem.mixture.centroid_gram).shape[1]:
             error = error * np.nan
@@ -59,23 +64,29 @@ def stieltjes(problem: Problem, z: ArrayLike, *, tolerance: float = 1e-8) -> Sti
             ready = dense.prepare(problem, equivalent(near, level, FAR), tolerance)
             value, classes, residual = _with_matrices(ready, points)
             error = error + ready.neglected
-    solved = residual < 1e-8
+    solved = residual < SOLVED
     converged = solved & ~(error > LARGEST_ERROR * (1 + abs(value)))
     value, classes = np.where(converged, value, np.nan), np.where(converged[:, None], classes, np.nan)
     return Stieltjes(value, classes, residual, converged, np.where(solved, error, np.nan))
 
 
-def _at(eq: Equivalent, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Values at each point, by conjugation from the upper half-plane; points on the positive axis are approached from above."""
+def _at(eq: Equivalent, points: np.ndarray, start: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Values, residual and unknowns at each point, by conjugation from the upper half-plane; the positive axis is approached from above.
+
+    `start` holds the unknowns of a coarser level of neuron types, close enough to save the way to all points but a few.
+    """
     upper, lifted = _lifted(points)
-    on_axis = (upper.imag <= OFFSET * abs(upper)) & (upper.real > 0)
-    start = real_axis.approach(eq, np.where(on_axis, upper.real, abs(upper))).u
-    free = solutions.free(eq, np.where(on_axis, 2j * abs(upper), lifted))
-    solved = solutions.near(eq, lifted, np.where(on_axis[:, None], start, free.u), 1e-12, 100)
+    solved = None if start is None else solutions.near(eq, lifted, start, 1e-12, 40)
+    if solved is None or np.any(solved.residual > SOLVED):
+        on_axis = (upper.imag <= OFFSET * abs(upper)) & (upper.real > 0)
+        start = real_axis.approach(eq, np.where(on_axis, upper.real, abs(upper))).u
+        free = solutions.free(eq, np.where(on_axis, 2j * abs(upper), lifted))
+        anew = solutions.near(eq, lifted, np.where(on_axis[:, None], start, free.u), 1e-12, 100)
+        solved = anew if solved is None else solutions.better(solved, anew)
     g, kappa = solved.g.copy(), solved.kappa.copy()
     lower = points.imag < 0
     g[lower], kappa[lower] = g[lower].conj(), kappa[lower].conj()
-    return g, kappa, solved.residual
+    return g, kappa, solved.residual, solved.u
 
 
 def _lifted(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

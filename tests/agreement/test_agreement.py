@@ -39,7 +39,8 @@ PROBLEMS: dict[str, Problem] = {
 
 # more classes, longer centroids, and the checks of the others in new combinations
 SLOW = ("three", "strong", "mixed")
-NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in PROBLEMS]
+LEFT_OUT = dict.fromkeys(SLOW, pytest.mark.slow) | {"anisotropic": pytest.mark.thorough}
+NAMES = [pytest.param(name, marks=LEFT_OUT[name]) if name in LEFT_OUT else name for name in PROBLEMS]
 
 
 def predicted(problem: Problem) -> LearningCurves:
@@ -121,7 +122,7 @@ SIBLINGS: dict[str, Callable[[Problem], LearningCurves]] = {
 # where a change does nothing, or nothing that 12 networks could show: equal ratios; one noise draw, beside which v² is small
 WITHOUT_EFFECT = {("three", "psi_n and psi_p swapped"), ("mixed", "psi_n and psi_p swapped"), ("strong", "kept variance dropped")}
 CHECKED = [
-    pytest.param(name, sibling, marks=pytest.mark.slow if name in SLOW else [])
+    pytest.param(name, sibling, marks=LEFT_OUT.get(name, []))
     for name in PROBLEMS
     for sibling in SIBLINGS
     if (name, sibling) not in WITHOUT_EFFECT

@@ -26,7 +26,11 @@ PROBLEMS = {
         "erf", 0.2, 2.0, 2.0, math.inf, [0.2, 0.2, 0.6],
     ),
 }  # fmt: skip
-NAMES = ["drawn", "untrained", *(pytest.param(name, marks=pytest.mark.slow) for name in ("averaged", "three"))]
+NAMES = [
+    "drawn",
+    pytest.param("untrained", marks=pytest.mark.thorough),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("averaged", "three")),
+]
 
 
 @functools.cache

@@ -75,6 +75,7 @@ def test_no_wells() -> None:
     assert np.all(np.isnan(at([0.7, 0.3], MIRROR * 1e-3, [1.0, 1.0], 10.0)))  # always one well
 
 
+@pytest.mark.thorough
 def test_three_classes() -> None:
     mixture = MixtureLaw.isotropic([0.6, 0.3, 0.1], [1.5, 0.5, 1.0], np.diag([1.0, 0.5, 2.0]))
     times, least = well_times(mixture, d=400), potential_times(mixture, d=400)
@@ -102,6 +103,7 @@ def test_three_classes_on_a_line(weights: list[float], line: list[float], appear
     assert np.all(np.isinf(others) | np.isclose(others, found[appear[0]]))
 
 
+@pytest.mark.thorough
 def test_derivatives() -> None:
     """Saddle-node: along a random direction, against central differences. Split of balanced classes: d t/d d = 1/(2d)."""
     rng = np.random.default_rng(0)
@@ -123,6 +125,7 @@ def test_derivatives() -> None:
     np.testing.assert_allclose(split[[0, 1], [1, 0]], 1 / 800, rtol=1e-6)
 
 
+@pytest.mark.thorough
 def test_slope_is_the_derivative_of_the_potential() -> None:
     weights, places, variances = np.array([0.7, 0.3]), np.array([2.0, -1.0]), np.array([1.5, 0.4])
 

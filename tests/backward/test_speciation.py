@@ -95,6 +95,7 @@ def test_equal_variances_are_exact_in_any_dimension() -> None:
     rejects(lambda: assert_within(estimate, stderr, return_probability(mixture, 0.3, d=6)))
 
 
+@pytest.mark.thorough
 def test_three_classes_against_sampling_and_merged_twins() -> None:
     estimate, stderr = sampled(THREE, 400, 2.5)
     predicted = return_probability(THREE, 2.5, d=400)
@@ -130,6 +131,7 @@ def test_two_classes_have_one_time_where_their_variances_agree_and_to_order_one_
     assert apart[0] > 1e-3
 
 
+@pytest.mark.thorough
 def test_speciation_time_is_where_half_of_the_certainty_is_gained() -> None:
     for mixture in (TWO, THREE, law([0.999, 0.001], [1.0, 1.0])):
         times = speciation_times(mixture, d=400)

@@ -30,6 +30,7 @@ def realised(mixture: MixtureLaw, d: int) -> GaussianMixture:
     return GaussianMixture.from_law(mixture, d, jax.random.key(0))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("weights", "variances", "gram", "times"),
     [([0.5, 0.5], [1.0, 1.0], MIRROR, [4.2, 4.7, 5.2]), ([0.999, 0.001], [1.0, 0.6], MIRROR / 16, [2.6, 2.8, 3.0])],
@@ -52,6 +53,7 @@ def small() -> GaussianMixture:
     return realised(law([0.7, 0.3], [1.2, 0.6], 0.3 * MIRROR), 24)
 
 
+@pytest.mark.thorough
 def test_full_and_reduced_uturns_agree_and_a_wrong_score_does_not(small: GaussianMixture) -> None:
     times, key = [0.8, 1.4], jax.random.key(2)
     few = uturn(BackwardProcess(small, num_steps=96), times, key=key, num=2000)
@@ -66,6 +68,7 @@ def test_full_and_reduced_uturns_agree_and_a_wrong_score_does_not(small: Gaussia
     assert other.systematic.max() > 0.05  # the measurement says so itself
 
 
+@pytest.mark.thorough
 def test_steps_that_are_too_long_are_part_of_the_error() -> None:
     """Classes told apart by their norm: 16 steps are many standard errors off, which the measurement notices from its own states."""
     mixture = law([0.7, 0.3], [1.5, 0.5], 0 * MIRROR)
@@ -79,6 +82,7 @@ def test_steps_that_are_too_long_are_part_of_the_error() -> None:
     assert np.all(fine.systematic < 0.03)
 
 
+@pytest.mark.thorough
 def test_clones_agree_as_the_theory_says() -> None:
     """Pairs in one class: Σ π_c R_c; class by class: R_c. Copies made at the start are independent, copies made late never part."""
     d, mixture = 1024, law([0.8, 0.2], [1.0, 0.7])
@@ -96,6 +100,7 @@ def test_clones_agree_as_the_theory_says() -> None:
     assert told[-1] == (27 * 4000, 27 * 4000) and all(a <= b for (a, _), (b, _) in itertools.pairwise(told))
 
 
+@pytest.mark.thorough
 def test_committor_along_a_path_is_the_posterior(small: GaussianMixture) -> None:
     denoiser = BackwardProcess(small, num_steps=96)
     path = denoiser.draw(jax.random.key(4), np.repeat([0, 1], 5), 1.6)

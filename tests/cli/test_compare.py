@@ -74,6 +74,7 @@ def test_disagreement_is_exit_status_one(compared: types.SimpleNamespace, tmp_pa
     assert entry.main(["plot", str(path)]) == command.DISAGREE
 
 
+@pytest.mark.thorough
 def test_times_of_the_theory_do_not_depend_on_the_times_shown(
     problem_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

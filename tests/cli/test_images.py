@@ -93,6 +93,7 @@ def test_options_are_the_fields_of_the_library() -> None:
         assert getattr(given, name) == getattr(owner(), name), name
 
 
+@pytest.mark.thorough
 def test_without_the_extra_everything_else_works_and_images_says_what_is_missing() -> None:
     code = """
 import sys

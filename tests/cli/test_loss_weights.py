@@ -21,6 +21,7 @@ def test_the_line() -> None:
     assert loss_weight_lines(Problem.from_text(TOML)) == [] == loss_weight_lines_of({})
 
 
+@pytest.mark.thorough
 def test_they_reach_networks_result_and_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Problem] = []
     run_seeds = simulation.run_seeds

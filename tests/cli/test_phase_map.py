@@ -14,7 +14,9 @@ from rfdiff.class_times import TIME_NAMES, ClassTimes
 from rfdiff.cli import entry, phase_map
 from rfdiff.files import kept_parts
 from rfdiff.files.dataset_file import load_dataset, save_dataset
+from rfdiff.parameters import set_parameter
 from rfdiff.problem import Problem
+from rfdiff.rules import GradientFlow, MinibatchSGD, Rule
 from rfdiff.theory import maps
 from tests import synthetic
 from tests.cli.command_line import refused, run
@@ -54,6 +56,7 @@ def mapped(tmp_path_factory: pytest.TempPathFactory) -> types.SimpleNamespace:
     return types.SimpleNamespace(status=status, text=text, problem=folder / "problem.toml", out=folder / "out")
 
 
+@pytest.mark.thorough
 def test_the_file_holds_what_the_library_computes_for_xarray_alone(mapped: types.SimpleNamespace) -> None:
     assert mapped.status == 0
     assert sorted(path.name for path in mapped.out.iterdir()) == sorted([".lock", FILE, *FIGURES])
@@ -75,6 +78,7 @@ def test_the_file_holds_what_the_library_computes_for_xarray_alone(mapped: types
     assert {"rfdiff_version", "date", "seconds"} <= set(found.attrs)
 
 
+@pytest.mark.thorough
 def test_the_table_says_what_failed_and_where_the_order_flips(mapped: types.SimpleNamespace) -> None:
     found = load_dataset(mapped.out / FILE)
     table, head = phase_map.order_table(found, (0, 1))
@@ -181,9 +185,10 @@ def test_cells_that_are_done_again_are_counted_once(mapped: types.SimpleNamespac
 
 def test_another_map_finds_no_chunks_of_this_one(tmp_path: Path) -> None:
     problem = synthetic.problem()
-    given: dict[str, Any] = {"problem": problem, "axes": AXES, "q": 0.5, "tolerance": 1e-4}
+    given: dict[str, Any] = {"problem": problem, "axes": AXES, "q": 0.5, "tolerance": 1e-4, "rule": GradientFlow()}
     other = {**AXES, "weight_0": AXES["weight_0"] + 0.01}
     variants: list[dict[str, Any]] = [{}, {"problem": synthetic.problem(3)}, {"axes": other}, {"q": 0.4}, {"tolerance": 1e-5}]
+    variants.append({"rule": GradientFlow(averaging=3.0)})
     assert len({kept_parts.map_folder(tmp_path, **{**given, **change}) for change in variants}) == len(variants)
     kept = kept_parts.KeptArrays(tmp_path / "kept")
     assert not len(kept) and "a" not in kept
@@ -193,6 +198,34 @@ def test_another_map_finds_no_chunks_of_this_one(tmp_path: Path) -> None:
     del kept["a"]
     with pytest.raises(KeyError, match="a"):
         kept["a"]
+
+
+RULES: dict[str, tuple[list[str], str, Rule]] = {
+    "averaged": (["--averaging", "50"], "gradient-flow, averaging 50.0", GradientFlow(averaging=50.0)),
+    "sgd": (
+        ["--rule", "sgd", "--step-size", "0.5", "--batch", "2", "--averaging", "0.99"],
+        "sgd, step size 0.5, batch 2.0, averaging 0.99",
+        MinibatchSGD(0.5, 2, averaging=0.99),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", [pytest.param("averaged", marks=pytest.mark.thorough), pytest.param("sgd", marks=pytest.mark.slow)])
+def test_a_map_under_another_rule_says_so(name: str, tmp_path: Path) -> None:
+    """Averaged weights in four cells: the times are those of `theory.times`, later than those of the flow."""
+    (tmp_path / "problem.toml").write_text(TOML)
+    words, told, rule = RULES[name]
+    axes = ["--x", "psi_n", "3", "5", "2", "--y", "weight_0", "0.4", "0.6", "2"]
+    status, text = run("phase-map", str(tmp_path / "problem.toml"), "--out", str(tmp_path / "out"), *axes, *words)
+    assert status == 0 and f"training rule: {told}" in text
+    found = load_dataset(tmp_path / "out" / FILE)
+    assert found.attrs["rule"] == rule.name and "averaging" in found.attrs and bool(found.converged.all())
+    problem = set_parameter(Problem.from_toml(tmp_path / "problem.toml"), "weight_0", 0.6)
+    problem = set_parameter(problem, "psi_n", 5.0)
+    expected = theory.times(problem, rule=rule, tolerance=1e-4)
+    np.testing.assert_allclose(found.time.sel(quantity="tau_gen")[1, 1], expected.tau_gen, rtol=1e-9)
+    np.testing.assert_allclose(found.time.sel(quantity="tau_mem")[1, 1], expected.tau_mem, rtol=1e-9)
+    assert np.all(expected.tau_gen > 1.5 * theory.times(problem).tau_gen)
 
 
 X, Y = ["--x", "psi_p", "1", "2", "3"], ["--y", "psi_n", "1", "2", "3"]

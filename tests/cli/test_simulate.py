@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from rfdiff import simulation, theory
-from rfdiff.cli import curve_options, entry, parsing
+from rfdiff.cli import curve_options, entry, parsing, rule_options
 from rfdiff.errors import InputError
 from rfdiff.files import kept_parts, result_file
 from rfdiff.problem import Problem
@@ -49,6 +49,10 @@ def test_simulate_depends_on_the_key_alone(problem_file: Path, tmp_path: Path) -
         (["--rule", "heavy-ball", "--step-size", "0.2", "--momentum", "0.5"], HeavyBall(0.2, 0.5)),
         (["--rule", "nesterov", "--step-size", "0.2", "--momentum", "0.5", "--averaging", "0.9"], Nesterov(0.2, 0.5, averaging=0.9)),
         (["--rule", "sgd", "--step-size", "0.2", "--batch", "0.5"], MinibatchSGD(0.2, 0.5)),
+        (
+            ["--rule", "sgd", "--step-size", "0.2", "--batch", "0.5", "--sampling", "balanced", "--averaging", "0.9"],
+            MinibatchSGD(0.2, 0.5, averaging=0.9, sampling="balanced"),
+        ),
         (["--weight-decay", "0.1", "--averaging", "30"], GradientFlow(weight_decay=0.1, averaging=30)),
         (["--rule", "ridge", "--penalties", "1", "0.1", "0.01"], Ridge([1, 0.1, 0.01])),
         ([], GradientFlow()),
@@ -70,7 +74,7 @@ def test_rules_reach_the_simulation(
     assert entry.main(arguments) == entry.BAD_INPUT
     ((rule, taus, d, dtype, seeds, *solved),) = seen
     assert type(rule) is type(expected)
-    assert leaves(rule) == leaves(expected)
+    assert rule.equals(expected)
     assert taus == (None if "ridge" in options else [float(tau) for tau in times])
     assert (d, dtype, seeds, solved) == (9, "float32", [0], ["exact", None])
 
@@ -221,6 +225,7 @@ def test_checkpoint_folder_tells_runs_apart(tmp_path: Path) -> None:
     kept_parts.remove(folder())  # nothing there: nothing to do
 
 
+@pytest.mark.thorough
 def test_real_interrupt_signal_stops_cleanly_and_resumes_bit_for_bit(
     problem_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -265,6 +270,6 @@ def test_a_result_that_could_not_be_written_costs_no_network(
 
 def test_penalties_are_taken_in_any_order() -> None:
     given = parsing.parse(["predict", "p.toml", "--rule", "ridge", "--penalties", "0.01,1", "0.1"])[1]
-    rule = curve_options.training_rule(given)
+    rule = rule_options.training_rule(given)
     np.testing.assert_array_equal(rule.penalties, [1.0, 0.1, 0.01])  # type: ignore[attr-defined]
     assert curve_options.run_record("predict", given)["penalties"] == "0.01, 1.0, 0.1"

@@ -9,11 +9,12 @@ import pytest
 import xarray as xr
 
 from rfdiff import theory
-from rfdiff.class_times import TIME_NAMES, ClassTimes, times
+from rfdiff.class_times import TIME_NAMES, ClassTimes, stacked, times
 from rfdiff.cli import tables
 from rfdiff.cli import times as times_command
 from rfdiff.files.dataset_file import load_dataset
 from rfdiff.problem import Problem
+from rfdiff.rules import GradientFlow, MinibatchSGD, Rule
 from tests import synthetic
 from tests.cli.command_line import refused, run
 
@@ -37,6 +38,7 @@ def timed(tmp_path_factory: pytest.TempPathFactory) -> types.SimpleNamespace:
     return types.SimpleNamespace(status=status, text=text, problem=folder / "problem.toml", out=folder / "out")
 
 
+@pytest.mark.thorough
 def test_times_holds_both_readings_for_xarray_alone(timed: types.SimpleNamespace) -> None:
     assert timed.status == 0
     assert sorted(path.name for path in timed.out.iterdir()) == [".lock", "times.nc", "times.png"]
@@ -85,6 +87,32 @@ def test_bulks_that_overlap_and_elasticities_are_told() -> None:
     assert rates.lines()[-1].split() == ["psi_p", "+1.000", "-", "+1.100", "-", "+1.200", "-", "+1.300", "-"]
 
 
+RULES: dict[str, tuple[list[str], str, Rule]] = {
+    "averaged": (["--averaging", "50"], "gradient-flow, averaging 50.0", GradientFlow(averaging=50.0)),
+    "sgd": (
+        ["--rule", "sgd", "--step-size", "0.5", "--batch", "2", "--averaging", "0.99"],
+        "sgd, step size 0.5, batch 2.0, averaging 0.99",
+        MinibatchSGD(0.5, 2, averaging=0.99),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ["averaged", pytest.param("sgd", marks=pytest.mark.slow)])
+def test_times_under_a_rule_are_those_of_its_curves(name: str, timed: types.SimpleNamespace, tmp_path: Path) -> None:
+    words, meaning, rule = RULES[name]
+    status, text = run("times", str(timed.problem), "--out", str(tmp_path / "out"), "--points", "60", *words)
+    assert status == 0
+    told = f"training rule of the curves: {meaning}; what is read from the spectrum are times of gradient flow"
+    assert told in text and told not in timed.text
+    found, flow = load_dataset(tmp_path / "out" / "times.nc"), load_dataset(timed.out / "times.nc")
+    expected = theory.times(Problem.from_toml(timed.problem), rule=rule)
+    np.testing.assert_allclose(found.time, [getattr(expected, name) for name in TIME_NAMES], rtol=1e-9)
+    np.testing.assert_array_equal(found.bulk_time, flow.bulk_time)
+    assert np.all(found.time[0] > 1.5 * flow.time[0])
+    status, again = run("plot", str(tmp_path / "out" / "times.nc"), "--out", str(tmp_path / "new"))
+    assert status == 0 and told in again
+
+
 @pytest.mark.slow
 def test_elasticities_are_those_of_the_library(tmp_path: Path) -> None:
     (tmp_path / "problem.toml").write_text(TOML)
@@ -111,3 +139,16 @@ def test_bad_times_are_refused_in_one_line(arguments: list[str], message: str, t
     line = refused(capsys, "times", str(tmp_path / "problem.toml"), "--out", str(tmp_path / "out"), *arguments)
     assert message in line
     assert not (tmp_path / "out").exists()
+
+
+def test_bounds_and_reasons_are_kept_in_the_file() -> None:
+    bounds = {"tau_mem": np.array([[28.5, np.nan], [np.nan, np.nan]])}
+    reasons = (("", ""), ("", ""), ("the grid ends before", ""), ("", ""))
+    read = ClassTimes(np.ones(2), np.ones(2), np.array([np.nan, 2.0]), np.ones(2), q=0.5, bounds=bounds, reasons=reasons)
+    data = xr.Dataset(
+        {"time": (("quantity", "class"), stacked(read)), "tau_mem_bounds": (("class", "bound"), bounds["tau_mem"])},
+        {"quantity": list(TIME_NAMES)},
+        {"q": 0.5, "reasons": read.to_xarray().attrs["reasons"]},
+    )
+    again = times_command.times_in(data)
+    assert again.text("tau_mem", 0) == "> 28.5" and again.reason("tau_mem", 0) == "the grid ends before" and again.text("tau_gen", 1) == "1"

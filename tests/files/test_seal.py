@@ -82,6 +82,7 @@ def test_whatever_is_missing_is_named_in_one_line(whole: Path, tmp_path: Path) -
     assert count >= 10
 
 
+@pytest.mark.thorough
 def test_whatever_bit_is_flipped_nothing_wrong_is_read(whole: Path, tmp_path: Path) -> None:
     """Refused in one line, or without effect on what is read; no exception is left to the interpreter's finalisers."""
     content, path, rng, expected = whole.read_bytes(), tmp_path / "damaged.nc", np.random.default_rng(0), load(whole)

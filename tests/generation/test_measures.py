@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 
 from rfdiff import GaussianMixture, generation
 from tests.tolerances import assert_within, rejects
@@ -16,6 +17,7 @@ def drawn(t: float = T) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(jax.vmap(LAW.draw, (0, 0, None))(keys, labels, t)), labels
 
 
+@pytest.mark.thorough
 def test_samples_of_the_law_have_its_fractions_and_moments() -> None:
     x, _ = drawn()
     classes = generation.draw_classes(LAW, x, T, key=jax.random.key(1))

@@ -25,6 +25,7 @@ def found() -> generation.SampleStatistics:
     return generation.generate(problem, [1.0, 30.0], d=12, times=GRID, key=jax.random.key(0), num=COUNT, dtype="float32", probes=20)
 
 
+@pytest.mark.thorough
 def test_the_exact_score_generates_the_classes(found: generation.SampleStatistics) -> None:
     def fractions(source: int) -> None:
         share = found.counts[source] / COUNT
@@ -41,6 +42,7 @@ def assert_moments(found: generation.SampleStatistics, source: int) -> None:
     assert np.all(np.abs(found.variance_error[source]) < 0.2)
 
 
+@pytest.mark.thorough
 def test_the_empirical_score_memorises(found: generation.SampleStatistics) -> None:
     assert np.all(found.memorised[-2] > 0.75 * found.counts[-2])
     assert found.counts.shape == (4, 2) and found.score_error.shape == (4, 31, 2)

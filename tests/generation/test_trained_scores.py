@@ -36,7 +36,7 @@ def losses(network: generation.TrainedNetwork, t: float, place: int, asked: Prob
     return 1 + (2 * np.sqrt(delta) * linear + delta * np.einsum("tdp,cpq,tdq->tc", B, U, B)) / D
 
 
-@pytest.mark.parametrize("draws", [np.inf, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("draws", [pytest.param(np.inf, marks=pytest.mark.thorough), pytest.param(2, marks=pytest.mark.slow)])
 def test_readouts_are_those_of_the_exact_flow(draws: float) -> None:
     asked = problem(draws=draws)
     key = jax.random.key(3)

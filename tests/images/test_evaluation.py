@@ -124,6 +124,7 @@ def evaluator(folder: Path, classifier: Any, seed: int = 0) -> Evaluator:
     return Evaluator(folder, SETTINGS, toy_images(), toy_data(), classifier, Sampling(samples=60, sampler_steps=3, seed=seed), Devices())
 
 
+@pytest.mark.thorough
 def test_an_evaluated_run(evaluated: tuple[Path, xr.Dataset], capsys: pytest.CaptureFixture[str]) -> None:
     folder, dataset = evaluated
     assert readout.steps_of(dataset) == [6, 10, 12]
@@ -139,6 +140,7 @@ def test_an_evaluated_run(evaluated: tuple[Path, xr.Dataset], capsys: pytest.Cap
     assert len(plots.image_run(dataset[["mean_loss", "gap", "time"]]).axes) == 2
 
 
+@pytest.mark.thorough
 def test_evaluations_are_kept_and_the_classifier_is_read_again(evaluated: tuple[Path, xr.Dataset], monkeypatch: pytest.MonkeyPatch) -> None:
     folder = evaluated[0]
     again = trained_classifier(toy_data(), toy_images(), 30, Devices(), folder / "classifier.npz")

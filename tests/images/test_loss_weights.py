@@ -37,6 +37,7 @@ def moved(images: np.ndarray) -> np.ndarray:
     return np.concatenate([images[:COUNT], -images[COUNT:]])
 
 
+@pytest.mark.thorough
 def test_weights_of_equal_shares_change_nothing() -> None:
     images = toy_images().train
     plain = trained(PLAIN, images)
@@ -44,6 +45,7 @@ def test_weights_of_equal_shares_change_nothing() -> None:
     rejects(lambda: same(trained(dataclasses.replace(PLAIN, loss_weights=(0.1, 0.9)), images), plain))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("sampling", ["weighted", "balanced"])
 def test_a_class_of_weight_0_is_not_trained_on(sampling: Any) -> None:
     one = dataclasses.replace(PLAIN, loss_weights=(1.0, 0.0), sampling=sampling)

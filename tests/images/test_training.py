@@ -117,6 +117,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
     assert set(checkpoints.kept(folder)) == {*SETTINGS.kept_steps(), *extra}
 
 
+@pytest.mark.thorough
 def test_a_longer_run_goes_on_and_another_seed_does_not_give_the_same(tmp_path: Path, finished: tuple[Path, xr.Dataset]) -> None:
     short, other = dataclasses.replace(SETTINGS, steps=6), dataclasses.replace(SETTINGS, steps=6, seed=1)
     train(short, toy_images(), tmp_path / "a")
@@ -168,6 +169,7 @@ def test_what_orbax_cannot_read_is_damage(tmp_path: Path, monkeypatch: pytest.Mo
         checkpoints.load(tmp_path, 3)
 
 
+@pytest.mark.thorough
 def test_a_full_disk_leaves_the_last_good_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: tuple[Path, xr.Dataset]
 ) -> None:
@@ -233,6 +235,7 @@ def test_divergence_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         train(SETTINGS, toy_images(), tmp_path / "run")
 
 
+@pytest.mark.thorough
 def test_no_number_of_steps_and_no_second_run_compiles_anew(tmp_path: Path, finished: tuple[Path, xr.Dataset]) -> None:
     compiled: list[str] = []
 

@@ -125,6 +125,7 @@ def explicit(case: Problem, data: Samples, batch: SeedBatch, which: str) -> tupl
     return losses.mean(0), losses.std(0, ddof=1) / math.sqrt(draws)
 
 
+@pytest.mark.thorough
 def test_losses_against_explicit_noise(uniform_data: Samples) -> None:
     batch = simulation.run_seeds(problem(), TAUS, d=D, key=KEY, seeds=[4], data=uniform_data)
     measured = {which: explicit(problem(), uniform_data, batch, which) for which in ("train", "test")}
@@ -136,6 +137,7 @@ def test_losses_against_explicit_noise(uniform_data: Samples) -> None:
     rejects(lambda: assert_within(*measured["test"], batch.test_loss[0][:, ::-1], max_stderr=0.003))
 
 
+@pytest.mark.thorough
 def test_held_out_samples_that_were_trained_on_give_the_train_loss(uniform_data: Samples) -> None:
     """The test moments of the training samples are the training moments: what the held-out loss is not, and by how much."""
     case, sizes = problem(), sizes_at(problem(), D)
@@ -168,6 +170,7 @@ def test_gaussian_data_give_the_curves_of_their_mixture() -> None:
     rejects(lambda: same(MixtureLaw(LAW.weights, LAW.eigenvalues * [1.25, 1.0], LAW.eigenvalue_weights, LAW.centroid_gram)))
 
 
+@pytest.mark.thorough
 def test_stored_noise_draws(uniform_data: Samples) -> None:
     """m = 1 and p > n m: the stored draws are reproduced, the held-out samples are not."""
     batch = simulation.run_seeds(problem(noise_draws=1), [1.0, np.inf], d=D, key=KEY, seeds=range(2), data=uniform_data)

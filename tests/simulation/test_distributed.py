@@ -68,6 +68,7 @@ def deviation(found: dict[str, Any], solver: str, count: int, key: Any = spread_
     return max(float(np.max(abs(np.asarray(found[f"{solver} {count}"][name]) - value))) for name, value in given(single.per_seed).items())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("solver", "count"), [("exact", 3), ("exact", 1)])
 def test_both_have_the_curves_of_one_process(both: list[dict[str, Any]], solver: str, count: int) -> None:
     """Three seeds over two processes, one with two of them; and one seed, of which the second process has none."""
@@ -82,12 +83,14 @@ def test_both_have_the_curves_of_one_process(both: list[dict[str, Any]], solver:
         rejects(another_ensemble)
 
 
+@pytest.mark.thorough
 def test_one_writes_and_no_setting_changes(both: list[dict[str, Any]]) -> None:
     assert [found["writer"] for found in both] == [True, False] and all(found["mesh"] == [2, 1] for found in both)
     assert both[0]["changed"] == both[1]["changed"] == []
     assert simulation.is_writer()
 
 
+@pytest.mark.thorough
 def test_a_failure_is_told_to_the_others(both: list[dict[str, Any]]) -> None:
     assert both[0]["failure"].startswith("ZeroDivisionError")
     assert both[1]["failure"] == "RuntimeError: process 0 of 2 failed; its own message says why"

@@ -64,6 +64,7 @@ def test_one_seed_has_no_standard_error() -> None:
     assert np.all(np.isnan(single.test_loss_stderr)) and np.all(np.isfinite(single.test_loss))
 
 
+@pytest.mark.thorough
 def test_seeds_are_reproducible_and_extend(curves: LearningCurves) -> None:
     calls: list[tuple[int, int]] = []
     parts = [
@@ -98,6 +99,7 @@ def test_large_networks_run_one_by_one(monkeypatch: pytest.MonkeyPatch, curves: 
     np.testing.assert_allclose(given(looped.per_seed)["train_loss"], given(curves.per_seed)["train_loss"], rtol=1e-9)
 
 
+@pytest.mark.thorough
 def test_single_precision_is_the_same_ensemble(curves: LearningCurves) -> None:
     single = simulation.learning_curves(problem(), TAUS, d=D, key=KEY, num_seeds=3, dtype=jnp.float32)
     assert single.dtype == "float32"
@@ -109,6 +111,7 @@ def test_single_precision_is_the_same_ensemble(curves: LearningCurves) -> None:
     np.testing.assert_allclose(given(single.spectrum).eigenvalues, given(curves.spectrum).eigenvalues, atol=2e-5)
 
 
+@pytest.mark.thorough
 def test_loss_on_a_real_test_set() -> None:
     """Fresh samples, noised once each, against the population average that the package computes without any."""
     case, taus = problem(noise_draws=2), np.array([2.0, 100.0])
@@ -137,6 +140,7 @@ def test_loss_on_a_real_test_set() -> None:
     rejects(lambda: assert_within(measured, errors, result.test_loss[0][:, ::-1], max_stderr=0.006))
 
 
+@pytest.mark.thorough
 def test_other_numbers_do_not_recompile() -> None:
     traces: list[tuple[int, ...]] = []
 

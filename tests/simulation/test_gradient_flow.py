@@ -120,6 +120,7 @@ def test_discrete_rules_are_a_loop_of_gradient_steps(rule: HeavyBall, draws: int
     assert result.train_loss[-1].max() < 0.9 * result.train_loss[0].min()  # something was trained
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("draws", [1, np.inf])
 def test_flow_against_the_matrix_exponential(draws: float) -> None:
     case = setup(draws)
@@ -191,6 +192,7 @@ def test_class_weights_sum_to_one_over_p(draws: float) -> None:
     np.testing.assert_allclose(result.class_weights[-8:, 1], (own / (p * values))[-8:], rtol=1e-9)
 
 
+@pytest.mark.thorough
 def test_panels_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     case, taus = setup(np.inf), [0.5, 50.0, np.inf]
     _, whole = losses(case, GradientFlow(), taus)

@@ -41,7 +41,7 @@ def worst(one: SeedBatch, other: SeedBatch) -> float:
 @pytest.mark.parametrize(
     ("solver", "draws"),
     [
-        ("krylov", math.inf),
+        pytest.param("krylov", math.inf, marks=pytest.mark.thorough),
         ("krylov-matrix-free", 3),
         pytest.param("krylov", 3, marks=pytest.mark.slow),
         pytest.param("krylov-matrix-free", math.inf, marks=pytest.mark.slow),
@@ -138,6 +138,7 @@ def krylov_of(values: np.ndarray, width: int, dtype: str = "float64", **changes:
     return found, losses
 
 
+@pytest.mark.thorough
 def test_a_huge_degenerate_eigenvalue_gives_no_ghosts() -> None:
     """300 of 340 eigenvalues are the same number; a space well below the whole holds each of the others exactly once."""
     values = np.concatenate([np.full(300, 0.01), np.geomspace(0.02, 8.0, 40)])

@@ -39,16 +39,17 @@ def close(one: SeedBatch, other: SeedBatch, tolerance: float = 1e-9) -> None:
         np.testing.assert_allclose(getattr(one, name), getattr(other, name), rtol=0, atol=tolerance)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("solver", "draws"),
     [
         ("krylov", math.inf),
-        ("krylov-matrix-free", 3),
+        pytest.param("krylov-matrix-free", 3, marks=pytest.mark.thorough),
         pytest.param("krylov", 3, marks=pytest.mark.slow),
         pytest.param("krylov-matrix-free", math.inf, marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize("weights", [WEIGHTS, (0.0, 1.0)])
+@pytest.mark.parametrize("weights", [WEIGHTS, pytest.param((0.0, 1.0), marks=pytest.mark.thorough)])
 def test_the_solvers_agree(solver: str, draws: float, weights: tuple[float, float]) -> None:
     """Class 1 is left out of the products here, and class 0 for the class fractions."""
     found = batch(solver, draws, weights)
@@ -89,6 +90,7 @@ def test_a_class_of_weight_0_trains_nothing() -> None:
     assert np.all(np.isfinite(one_class.test_loss))
 
 
+@pytest.mark.thorough
 def test_samples_that_stand_twice_weigh_twice() -> None:
     """m = ∞: a class whose samples stand twice in the training set is a class of twice the weight; the samples once are not."""
     asked = problem(math.inf, None)

@@ -42,6 +42,7 @@ def check(found: dict[str, Any]) -> None:
         rejects(functools.partial(same, value))
 
 
+@pytest.mark.thorough
 def test_the_same_numbers_on_any_mesh() -> None:
     """And of 63 features each device holds the rows of 8, of W and of the basis."""
     found = on_eight_devices()

@@ -72,7 +72,7 @@ def agree(moments: Moments, name: str, which: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["tanh", pytest.param("relu", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("which", ["train", "population"])
+@pytest.mark.parametrize("which", [pytest.param("train", marks=pytest.mark.thorough), "population"])
 def test_exact_averages_against_monte_carlo(name: str, which: str) -> None:
     exact = exact_train if which == "train" else exact_population
     moments = exact(name, 24)

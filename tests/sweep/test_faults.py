@@ -121,6 +121,7 @@ def test_a_cluster_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         on_dask(workers=2)
 
 
+@pytest.mark.thorough
 @dask
 def test_a_local_cluster_gives_what_one_process_gives(tmp_path: Path, few: tuple[list[str], xr.Dataset]) -> None:
     process = started(tmp_path, "--small", "--workers", "2")

@@ -268,6 +268,7 @@ def test_real_cells_hold_what_theory_and_simulation_compute(tmp_path: Path) -> N
     rejects(lambda: np.testing.assert_allclose(wrong.test_loss, expected.test_loss, atol=1e-7))
 
 
+@pytest.mark.thorough
 def test_a_real_cell(tmp_path: Path) -> None:
     asked = small(axes=None, seeds=1, solvers=["exact"])
     (name,) = run(tmp_path, asked, serially(compute))

@@ -1,6 +1,7 @@
 """Specifications of sweeps: what is read, and what is refused by name before anything is computed."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,7 @@ def test_the_example_is_a_sweep() -> None:
 
 LAW = {"weights": [0.6, 0.4], "variances": [1.4, 0.5]}
 PROBLEM = {"activation": "tanh", "t": 0.3, "psi_p": 2.0, "psi_n": 2.0, "mixture": LAW}
+SGD = {"name": "sgd", "step_size": 0.5, "batch_per_dimension": 1.0}
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"dimension": 3}, "sweep: unknown key 'dimension'; allowed: problem, problems, axes, d,"),
     ({"solvers": None}, "solvers: None; allowed: a list out of theory, exact, krylov"),
@@ -152,6 +154,16 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"rule": {"name": "ridge", "penalties": [1.0, 2.0, 3.0]}, "taus": None}, "rule: penalties: .* decreasing"),
     ({"rule": {"name": "ridge", "penalties": [3.0, 2.0, 1.0]}}, "taus: .* with ridge; allowed: none"),
     ({"rule": {"name": "gradient-descent", "step_size": 1e-14}}, r"axes: variance_ratio = 1, psi_n = 2: taus: .* takes .* steps"),
+    ({"rule": {"name": "sgd", "step_size": 0.5}}, "rule: sgd: key 'batch_per_dimension' is missing"),
+    ({"rule": SGD | {"sampling": "even"}}, "rule: sampling: 'even'; allowed: uniform, balanced, weighted"),
+    ({"rule": SGD}, "solvers: exact, krylov with sgd; allowed: theory and exact, which then trains step by step"),
+    ({"rule": SGD, "solvers": ["exact"], "taus": None}, "taus: none or inf with sgd, which trains networks step by step"),
+    ({"rule": SGD, "solvers": ["exact"], "taus": [1.0, 2.0, math.inf]}, "taus: none or inf with sgd, which trains networks step by step"),
+    ({"rule": SGD | {"batch_per_dimension": 0.01}, "solvers": ["exact"]}, "d = 12: batch_per_dimension: 0.01 makes no batch at d = 12"),
+    (
+        {"rule": SGD, "problem": {**PROBLEM, "loss_weights": [0.5, 0.5]}},
+        "axes: variance_ratio = 1, psi_n = 2: loss_weights: 0.5, 0.5 with rule sgd and uniform batches",
+    ),
     ({"problem": None}, r"sweep: give either a table \[problem\]"),
     ({"problems": [PROBLEM]}, r"sweep: give either a table \[problem\]"),
     ({"problem": None, "problems": [PROBLEM]}, "axes: given beside a list of problems"),

@@ -33,6 +33,7 @@ def test_the_same_as_lapack(size: int) -> None:
         np.testing.assert_allclose(batched_systems.determinant(jnp.asarray(matrix)), np.linalg.det(matrix), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("size", [2, batched_systems.SIDE_BY_SIDE + 5])
 def test_derivatives_of_every_kind(size: int) -> None:
     """Mapped, forwards and backwards, twice: against the derivatives of jnp.linalg.solve."""

@@ -39,6 +39,7 @@ def test_the_gap_is_where_the_modes_of_the_dimensions_end(spectrum: Spectrum) ->
     assert np.all((found.fastest[1] < found.tau_mem) & (found.tau_mem < found.slowest[1]))
 
 
+@pytest.mark.thorough
 def test_typical_times_are_those_of_real_networks(spectrum: Spectrum) -> None:
     """The same averages over the eigenvalues of a network at d = 60; they deviate by O(1/d), less than the classes differ."""
     found = theory.bulk_times(separated(), spectrum=spectrum)

@@ -30,6 +30,7 @@ def functional(curves: LearningCurves) -> Any:
     return curves.test_loss[1, 0] + jnp.log(curves.score_error[2, 1]) - 2 * curves.total("train_loss")[0]
 
 
+@pytest.mark.thorough
 def test_every_number_against_differences_and_a_second_functional_compiles_nothing() -> None:
     slopes = theory.gradient(problem(), TAUS, functional, tolerance=1e-8)
     programs: Any = curve_gradient._curves
@@ -64,7 +65,11 @@ def test_refusals() -> None:
 
     with jax.enable_x64(True), pytest.raises(InputError, match=r"theory.gradient makes its own plan.*allowed inside: theory.curve_kernel"):
         jax.jit(inside)(3.0)
-    with pytest.raises(InputError, match="functional: returned .*allowed: a function of the curves that returns one real number"):
-        theory.gradient(problem(), TAUS, lambda curves: curves.test_loss[1], tolerance=1e-8)  # the program of the first test
     with pytest.raises(InputError, match="taus: inf, where the test loss diverges"):
         theory.gradient(dataclasses.replace(problem(), psi_p=3.0, noise_draws=1), [1.0, np.inf], functional)
+
+
+@pytest.mark.thorough
+def test_a_functional_returns_one_number() -> None:
+    with pytest.raises(InputError, match="functional: returned .*allowed: a function of the curves that returns one real number"):
+        theory.gradient(problem(), TAUS, lambda curves: curves.test_loss[1], tolerance=1e-8)  # the program of the first test

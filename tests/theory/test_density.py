@@ -205,6 +205,7 @@ def kolmogorov(networks: EmpiricalSpectrum, result: Spectrum, flip: bool = False
     )
 
 
+@pytest.mark.thorough
 def test_eigenvalues_of_real_networks(networks: EmpiricalSpectrum) -> None:
     def agree(result: Spectrum, flip: bool = False) -> None:
         # eigenvalues repel: they lie within about a spacing of their quantiles, and the finite-size shift is of order 1/d too

@@ -98,6 +98,7 @@ def derivative(observed: Observed, quantity: str, name: str, index: tuple[int, .
 CASES = [(name, ()) for name in NUMBERS] + [(name, index) for name in FIELDS for index in ENTRIES[name]]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("name", "index"), CASES, ids=lambda x: str(x).replace(" ", ""))
 def test_every_number(observed: Observed, name: str, index: tuple[int, ...]) -> None:
     """Fourth-order differences, relative to the largest derivative of the quantity, which is not 0."""
@@ -118,6 +119,7 @@ def test_every_number(observed: Observed, name: str, index: tuple[int, ...]) -> 
         rejects(lambda close=close, exact=exact: close(1.0001 * exact))  # type: ignore[misc]
 
 
+@pytest.mark.thorough
 def test_a_plan_serves_the_neighbours(observed: Observed) -> None:
     """What is differentiated is the theory: at numbers other than the plan's own the values are still those of the adaptive routes."""
     near = with_fields(moved("psi_n", (), 0.2), t=0.21, psi_p=4.1)

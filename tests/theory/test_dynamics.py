@@ -135,7 +135,7 @@ def assert_same(first: LearningCurves, second: LearningCurves, tolerance: float)
         assert np.max(abs(np.asarray(getattr(first, name)) - np.asarray(getattr(second, name)))) < tolerance
 
 
-@pytest.mark.parametrize("draws", [math.inf, 1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("draws", [pytest.param(math.inf, marks=pytest.mark.thorough), 1, pytest.param(3, marks=pytest.mark.slow)])
 def test_identical_classes_are_one_class(draws: float) -> None:
     one = learning_curves(one_class(draws), TAUS)
     two = learning_curves(two_classes(draws, mixture=MixtureLaw.isotropic([0.65, 0.35], [1.2, 1.2])), TAUS)

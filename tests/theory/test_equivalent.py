@@ -13,8 +13,8 @@ from scipy import integrate, special
 from rfdiff.activation import ACTIVATIONS
 from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
-from rfdiff.theory.equivalent import coefficients, column_kinds, equivalent, gauss_rules
-from rfdiff.theory.neuron_types import gram_root, is_odd, sobol_grid, type_grid
+from rfdiff.theory.equivalent import PanelRule, coefficients, column_kinds, equivalent, gauss_rules, smooth_rule, table_size, tabulated
+from rfdiff.theory.neuron_types import by_lattice, gram_root, is_odd, levels, refined_error, sobol_grid, type_grid
 from tests.tolerances import rejects
 
 VARIANCES = (1.0, 25.0)
@@ -223,3 +223,68 @@ def test_types_of_a_problem_see_their_centroids(case_a: Problem) -> None:
         std = math.sqrt(math.exp(-0.2) * variance - math.expm1(-0.2))
         assert abs(averaged[c] - gaussian_average(SLOPE["tanh"], 0.0, std)) < 1e-7
         assert abs(averaged[1 - c] - gaussian_average(SLOPE["tanh"], 0.0, std)) > 1e-2
+
+
+def test_a_lattice_is_as_fine_as_its_own_direction_needs() -> None:
+    """Steps follow the length of the centroids along each principal axis, so short ones cost few points, and averages stay right."""
+    root = np.diag([0.3, 3.0])
+    grid, isotropic = type_grid(root, 3, 6.0, False), type_grid(3 * np.eye(2), 3, 6.0, False)
+    assert np.count_nonzero(grid.weights) < 0.4 * np.count_nonzero(isotropic.weights)
+    direction = np.array([0.9, 0.4])
+    want = math.exp(-direction @ root @ root.T @ direction / 2)
+    assert abs(float(grid.weights @ np.cos(grid.nodes @ root.T @ direction)) - want) < 1e-6
+
+
+def test_centroids_too_long_for_a_lattice_take_quasi_random_types() -> None:
+    law = MixtureLaw.isotropic([0.4, 0.3, 0.3], [1.0, 0.8, 0.6], 10.0 * np.eye(3))
+    far = Problem(law, "relu", t=0.1, psi_p=2.0, psi_n=2.0)
+    near = Problem(MixtureLaw.isotropic(law.weights, [1.0, 0.8, 0.6], 0.3 * np.eye(3)), "relu", t=0.1, psi_p=2.0, psi_n=2.0)
+    assert by_lattice(near, 6.0) and not by_lattice(far, 6.0)
+    assert list(levels(far, 1, 6.0)) == [1, 2, 3, 4] and len(levels(near, 1, 6.0)) >= 2
+    assert type_grid(gram_root(law.centroid_gram), 1, 6.0, False).weights.size == 2**10
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", ["relu", "tanh"])
+def test_coefficients_of_many_types_are_read_from_a_series(name: str) -> None:
+    """A narrow class far from the others needs the longest series; one that is too short is noticed."""
+    law = MixtureLaw.isotropic([0.5, 0.5], [0.06, 2.0], [[2.0, 0.3], [0.3, 1.0]])
+    problem = Problem(law, name, t=0.01, psi_p=2.0, psi_n=2.0)
+    with jax.enable_x64(True):
+        means = jax.numpy.asarray(np.linspace(-6, 6, 41)[:, None] * np.sqrt(np.diag(law.centroid_gram)) * math.exp(-0.01))
+        arguments = (problem.activation, means, np.exp(-0.01) * np.sqrt([0.06, 2.0]), np.sqrt(-np.expm1(-0.02)))
+        rules = gauss_rules(problem)
+        exact = [np.asarray(x) for x in coefficients(*arguments, *rules)]
+        size = table_size(problem, gram_root(law.centroid_gram), 6.0)
+        series = [np.asarray(x) for x in tabulated(*arguments, rules, size)]
+        short = [np.asarray(x) for x in tabulated(*arguments, rules, size // 4)]
+        rounding = 5e-14 * float(problem.activation(np.max(means))) ** 2  # v² and s² are differences of numbers of the size of E σ²
+    for one, other in zip(exact, series, strict=True):
+        np.testing.assert_allclose(other, one, rtol=0, atol=rounding)
+    rejects(lambda: np.testing.assert_allclose(short[1], exact[1], rtol=0, atol=rounding))
+
+
+@pytest.mark.parametrize("t", [0.003, 0.05])
+def test_panels_around_a_kink_average_like_a_fine_uniform_rule(t: float) -> None:
+    """With little noise a uniform rule needs thousands of nodes; panels see the kink at any mean, and need 192."""
+    law = MixtureLaw.isotropic([0.5, 0.5], [0.2, 3.0])
+    problem = Problem(law, "relu", t=t, psi_p=2.0, psi_n=2.0)
+    signal, noise = math.exp(-t) * np.sqrt([0.2, 3.0]), math.sqrt(-math.expm1(-2 * t))
+    with jax.enable_x64(True):
+        total, inner, outer = gauss_rules(problem)
+        means = jax.numpy.asarray(np.array([-5.0, -0.7, 0.0, 0.02, 1.3, 6.0])[:, None] * np.ones(2))
+        uniform = smooth_rule(4 * signal.max() / noise)
+        arguments = (problem.activation, means, jax.numpy.asarray(signal), jax.numpy.asarray(noise), total, inner)
+        panels, exact = ([np.asarray(x) for x in coefficients(*arguments, rule)] for rule in (outer, uniform))
+    assert isinstance(outer, PanelRule) and outer.nodes.size == 192 < uniform.nodes.size / 2
+    for one, other in zip(panels, exact, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
+
+
+def test_what_a_refinement_leaves_is_not_promised_too_soon() -> None:
+    """Errors of a lattice at four levels, erf with narrow classes: each estimate covers a third of the error that is left."""
+    errors = np.array([9.06e-5, 1.42e-5, 1.33e-6, 1.4e-11])
+    changes = errors[:-1] - errors[1:]
+    estimates = [refined_error(True, changes[0]), refined_error(True, changes[1], changes[0]), refined_error(True, changes[2], changes[1])]
+    assert all(error <= 3 * estimate for error, estimate in zip(errors[1:], estimates, strict=True))
+    assert estimates[-1] < 1e-6 < estimates[-2] and refined_error(False, 1e-3, 1e-3) == 1e-3

@@ -51,6 +51,7 @@ def test_error_estimate_is_honest_with_centroids(seed: int) -> None:
     honest(with_(problem, mixture=law))
 
 
+@pytest.mark.thorough
 def test_other_numbers_of_the_same_shapes_do_not_compile(caplog: pytest.LogCaptureFixture) -> None:
     problem = two_classes()
     other = two_classes(mixture=MixtureLaw.isotropic([0.6, 0.4], [1.35, 0.55]), t=0.16, psi_p=2.25, psi_n=1.65)

@@ -45,7 +45,7 @@ def test_a_rare_class_interpolates_like_the_others() -> None:
     assert np.all(curves.train_loss[:5] > 0.05)
 
 
-@pytest.mark.parametrize("activation", ["tanh", pytest.param("softplus", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("activation", [pytest.param("tanh", marks=pytest.mark.thorough), pytest.param("softplus", marks=pytest.mark.slow)])
 def test_neurons_far_from_the_typical_one_lie_inside_the_contour(activation: str) -> None:
     problem = Problem(MixtureLaw.isotropic([1.0], [0.3], [[1.0]]), activation, t=0.1, psi_p=2.0, psi_n=4.0, noise_draws=2)
     rough, fine = (learning_curves(problem, TAUS, tolerance=tolerance) for tolerance in (1e-6, 1e-8))
@@ -53,6 +53,7 @@ def test_neurons_far_from_the_typical_one_lie_inside_the_contour(activation: str
     assert np.max(abs(losses(rough) - losses(fine))) < 3 * rough.error_estimate + fine.error_estimate
 
 
+@pytest.mark.thorough
 def test_at_the_interpolation_threshold_with_several_draws() -> None:
     """p = n m: all finite times are there, the limit is not, and no grid pretends that it is."""
     law = MixtureLaw.isotropic([0.6, 0.4], [1.4, 0.5])
@@ -63,6 +64,16 @@ def test_at_the_interpolation_threshold_with_several_draws() -> None:
     assert np.all(np.diff(curves.total("train_loss")[:-1]) < 0)
     assert limit_diverges(problem) and np.all(np.isfinite(time_grid(problem, num=10)))
     assert not limit_diverges(Problem(law, "gelu", t=0.022, psi_p=0.361, psi_n=0.36 / 5, noise_draws=5))
+
+
+def test_a_gap_between_0_and_the_support_is_no_support() -> None:
+    """p = 0.94 n: points far below the lower edge are out of reach of the free resolvent, and must not count as support down to 0."""
+    law = MixtureLaw([1.0], [[0.382312], [2.82065]], [0.52614, 0.47386], [[0.0]])
+    problem = Problem(law, "tanh", t=0.00319101, psi_p=0.944638, psi_n=1.00561, noise_draws=1)
+    curves = learning_curves(problem, TAUS)
+    assert curves.error_estimate <= 1e-6 and np.all(np.isfinite(losses(curves)))
+    assert 10 < curves.test_loss.max() < 20
+    assert float(time_grid(problem, num=10)[-2]) < 1e8
 
 
 def test_times_near_the_largest_number_are_convergence() -> None:
@@ -82,6 +93,7 @@ def test_the_filter_of_the_flow_does_not_overflow() -> None:
     np.testing.assert_allclose(f[2:, :2], 1 / np.broadcast_to(z[:2], (2, 2)), rtol=1e-14)
 
 
+@pytest.mark.thorough
 def test_momentum_near_one() -> None:
     """A thin contour around modes that oscillate for thousands of steps, against a thick one that serves the first hundred."""
     rule = HeavyBall(0.1, 0.999)

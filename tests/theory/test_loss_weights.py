@@ -53,6 +53,7 @@ def test_the_class_fractions_are_the_default(draws: float) -> None:
     rejects(lambda: close(both(_curves(draws, (0.35, 0.65))), both(plain), 1e-2))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("draws", [math.inf, 3])
 def test_a_class_of_weight_0_is_tested_only(draws: float) -> None:
     """Class 0 is as if alone, with its own samples; on the samples of the other, train and test loss are one."""
@@ -68,6 +69,7 @@ def test_a_class_of_weight_0_is_tested_only(draws: float) -> None:
     rejects(lambda: close(both(_curves(draws, (0.65, 0.35)))[:, finite], both(weighted)[:, finite], 1e-2))
 
 
+@pytest.mark.thorough
 def test_classes_alike_in_law_and_in_weight_are_one() -> None:
     """Two of three identical classes with the same ω_c/π_c are one class of both their fractions and weights."""
 

@@ -45,7 +45,6 @@ def by_lattice() -> object:
 @pytest.mark.slow
 def test_scrambled_points_find_what_the_lattice_finds(by_lattice: object, monkeypatch: pytest.MonkeyPatch) -> None:
     """A Gram matrix of rank 2 given to the points for high rank: off by less than the returned error, which is small."""
-    monkeypatch.setattr(dynamics, "LATTICE_RANK", 1)
     monkeypatch.setattr(neuron_types, "LATTICE_RANK", 1)
     found = theory.learning_curves(problem(plane(4)), TAUS, tolerance=1e-2)
     assert 1e-6 < found.error_estimate < 3e-3
@@ -54,6 +53,7 @@ def test_scrambled_points_find_what_the_lattice_finds(by_lattice: object, monkey
     rejects(lambda: within(theory.learning_curves(far, TAUS, tolerance=1e-2), by_lattice))
 
 
+@pytest.mark.thorough
 def test_neurons_far_from_the_typical_one_stay_inside_the_contour() -> None:
     """Their bands below the support are too narrow to be seen in a scan; a contour through them is off by 2e-5 and does not know it."""
     single = problem(np.array([[0.5]]), np.array([0.8]))
@@ -100,9 +100,9 @@ def test_the_error_is_that_of_independent_scrambles(scatter: float, tolerance: f
         asked.append((level, scramble))
         return level, scramble
 
-    def converge(eq: tuple[int, int], question: Any, span: Any, evaluate: Any) -> Any:
+    def converge(eq: tuple[int, int], question: Any, span: Any, evaluate: Any, size: Any) -> Any:
         loss = np.full((1, 2), scatter * 2.0 ** -eq[0] * eq[1])
-        return np.stack([0 * loss, loss]), 1e-6, span
+        return np.stack([0 * loss, loss]), 1e-6, span, size
 
     monkeypatch.setattr(dynamics, "equivalent", made_up)
     monkeypatch.setattr(dynamics, "_converge", converge)

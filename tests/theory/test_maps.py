@@ -10,6 +10,7 @@ from rfdiff.class_times import ClassTimes, times
 from rfdiff.mixture import MixtureLaw
 from rfdiff.parameters import set_parameter
 from rfdiff.problem import Problem
+from rfdiff.rules import GradientDescent, GradientFlow
 from rfdiff.theory import maps
 
 AXES = {"variance_ratio": [0.5, 1.0, 2.0], "weight_0": [0.3, 0.5, 0.7]}  # one program: no cell needs a second attempt
@@ -34,6 +35,7 @@ def assert_cell(found: Any, problem: Problem, i: int, j: int) -> None:
         np.testing.assert_allclose(getattr(found.times, name)[i, j], getattr(expected, name), rtol=2e-3, err_msg=f"{name} at {i}, {j}")
 
 
+@pytest.mark.thorough
 def test_cells_are_the_problems_own_and_nothing_compiles_twice() -> None:
     seen: list[tuple[int, int]] = []
     found = theory.phase_map(centred(), AXES, progress=lambda done, total: seen.append((done, total)))
@@ -52,6 +54,7 @@ def test_cells_are_the_problems_own_and_nothing_compiles_twice() -> None:
     assert programs._cache_size() == compiled
 
 
+@pytest.mark.thorough
 def test_a_failed_cell_is_marked_and_harms_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """A contour's error is made to look large in one cell: it stays NaN, with its error, and the others keep their times."""
     whole = theory.phase_map(centred(), AXES)
@@ -136,3 +139,34 @@ def test_centroids(case_a: Problem) -> None:
 def test_refused(axes: Any, keywords: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         theory.phase_map(centred(), axes, **keywords)
+
+
+@pytest.mark.thorough
+def test_a_rule_without_kernels_is_evaluated_cell_by_cell() -> None:
+    """Each cell is `theory.times` of its problem; cells on file are not done again."""
+    rule = GradientFlow(averaging=20.0)
+    axes: dict[str, Any] = {"psi_n": [3.0, 4.0], "t": [0.1, 0.2]}
+    seen: list[tuple[int, int]] = []
+    store: dict[str, Any] = {}
+    found = theory.phase_map(centred(), axes, rule=rule, progress=lambda done, total: seen.append((done, total)), store=store)
+    assert seen == [(i, 4) for i in range(1, 5)] and maps.cells_in(store) == 4 and found.converged.all()
+    expected = theory.times(cell(centred(), found, 1, 0), rule=rule, tolerance=1e-4)
+    for name in NAMES:
+        np.testing.assert_allclose(getattr(found.times, name)[1, 0], getattr(expected, name), rtol=1e-9)
+    flow = theory.phase_map(centred(), axes)
+    assert np.all(found.times.tau_gen > flow.times.tau_gen)
+    del store["cell-2"]
+    store["cell-0"] = {**store["cell-0"], "tau_gen": np.array([1.0, 2.0])}
+    again = theory.phase_map(centred(), axes, rule=rule, store=store)
+    np.testing.assert_array_equal(again.times.tau_gen[0, 0], [1.0, 2.0])
+    np.testing.assert_array_equal(again.times.tau_gen[1], found.times.tau_gen[1])
+
+
+def test_cells_that_diverge_have_failed() -> None:
+    """A step that is stable at t = 0.05 and not at t = 0.4, where κ is six times as large; one that diverges everywhere is refused."""
+    axes: dict[str, Any] = {"t": [0.05, 0.4], "psi_n": [3.0, 4.0]}
+    found = theory.phase_map(centred(), axes, rule=GradientDescent(5.0))
+    np.testing.assert_array_equal(found.converged, [[True, True], [False, False]])
+    assert np.all(np.isnan(found.times.tau_gen[1])) and np.all(np.isinf(found.error_estimate[1]))
+    with pytest.raises(ValueError, match="^step_size: 400"):
+        theory.phase_map(centred(), axes, rule=GradientDescent(400.0))

@@ -1,7 +1,6 @@
 """The closed form of minibatch SGD: traces against the spectrum, two ways to the Volterra equation, limits, stability, refusals."""
 
 import dataclasses
-import itertools
 import math
 from typing import Any
 
@@ -15,14 +14,16 @@ from rfdiff.rules import GradientDescent, HeavyBall, MinibatchSGD
 from rfdiff.theory import learning_curves, plan_curves, sgd_stability, solutions
 from rfdiff.theory.contour import lay
 from rfdiff.theory.equivalent import equivalent
-from rfdiff.theory.minibatch import ALL_TIMES, excess
+from rfdiff.theory.minibatch import ALL_TIMES, draw_weights, excess
 from rfdiff.theory.minibatch_noise import Volterra, modes_of
 from rfdiff.theory.minibatch_traces import noise_traces
 from rfdiff.theory.training_times import LEAST, spectrum_span
 from tests.theory.curve_cases import one_class, two_classes, with_
 from tests.tolerances import loglog_slope, rejects
 
+pytestmark = pytest.mark.usefixtures("full_optimisation")  # one evaluation computes for longer than it compiles
 RULE = MinibatchSGD(0.5, 0.5)
+BALANCED, WEIGHTED = (MinibatchSGD(0.5, 0.5, sampling=sampling) for sampling in ("balanced", "weighted"))
 TAUS = np.array([0.5, 1.0, 5.0, 20.0, 100.0, 1e3, 1e5, math.inf])
 
 
@@ -33,14 +34,15 @@ def equation(rule: MinibatchSGD, problem: Problem | None = None) -> tuple[Volter
         eq, kappa = equivalent(problem, 1, 0.0, LEAST), float(problem.kappa)
         contour = lay(spectrum_span(problem, rule, kappa, 0.0), rule.descent, kappa, ALL_TIMES, 1e-7).contour
         solved = solutions.anywhere(eq, np.asarray(contour.nodes))
-        weights = np.asarray(problem.mixture.weights)
-        return Volterra(noise_traces(eq, contour, solved.u), rule, kappa, float(problem.psi_p), weights), contour, solved
+        traces = noise_traces(eq, contour, solved.u)
+        return Volterra(traces, rule, kappa, float(problem.psi_p), draw_weights(problem, rule)), contour, solved
 
 
+@pytest.mark.parametrize("weights", [[0.65, 0.35], [0.2, 0.8]], ids=["as they come", "balanced"])
 @pytest.mark.parametrize("draws", [math.inf, 2], ids=["averaged", "two draws"])
-def test_moment_traces_are_moments_of_the_class_resolved_spectrum(draws: float) -> None:
-    """Σ_a π_a (π_c/p) tr[U_c U_a] = (π_c/p) tr[U_c U], which κ_c gives; and every entry is symmetric in the two classes."""
-    noise, contour, solved = equation(RULE, two_classes(draws))
+def test_moment_traces_are_moments_of_the_class_resolved_spectrum(draws: float, weights: Any) -> None:
+    """Σ_a ω_a (ω_c/p) tr[U_c U_a] = (ω_c/p) tr[U_c U], which κ_c gives; and every entry is symmetric in the two classes."""
+    noise, contour, solved = equation(BALANCED, two_classes(draws, loss_weights=weights))
     weights = noise.draw_weights
     first = np.real(noise.traces.moments[0].sum((-2, -1)))
     nodes, dz = np.asarray(contour.nodes), np.asarray(contour.weights)
@@ -70,7 +72,9 @@ def test_modes_are_their_recursions(rule: MinibatchSGD) -> None:
         before, h, f = h, (1 + beta - x) * h - beta * before, f + h
 
 
-@pytest.mark.parametrize("rule", CASES, ids=["plain", "momentum", "practised"])
+@pytest.mark.parametrize(
+    "rule", [CASES[0], pytest.param(CASES[1], marks=pytest.mark.thorough), CASES[2]], ids=["plain", "momentum", "practised"]
+)
 def test_hyperbolas_give_what_single_steps_give(rule: MinibatchSGD) -> None:
     far, _, _ = equation(rule)
     near = dataclasses.replace(far)
@@ -86,6 +90,7 @@ def test_hyperbolas_give_what_single_steps_give(rule: MinibatchSGD) -> None:
     rejects(lambda: np.testing.assert_allclose(np.real(one), np.real(other_batch.excess(steps)), rtol=1e-3))
 
 
+@pytest.mark.thorough
 def test_curves_keep_their_tolerance() -> None:
     problem = two_classes()
     rough, fine = (learning_curves(problem, TAUS, rule=RULE, tolerance=tolerance) for tolerance in (1e-4, 1e-8))
@@ -94,6 +99,7 @@ def test_curves_keep_their_tolerance() -> None:
         assert np.max(abs(getattr(rough, name) - getattr(fine, name))) <= 1e-4
 
 
+@pytest.mark.thorough
 def test_the_noise_knows_the_error_of_its_contour() -> None:
     problem, kappa, steps, found = two_classes(), float(two_classes().kappa), np.append(np.rint(np.geomspace(1, 1e6, 30)), math.inf), []
     with jax.enable_x64(True):
@@ -101,13 +107,15 @@ def test_the_noise_knows_the_error_of_its_contour() -> None:
         span = spectrum_span(problem, RULE, kappa, 0.0)
         for size in (0, 2, 5):
             contour = lay(span, RULE.descent, kappa, ALL_TIMES, 1e-7, size).contour
-            found.append(excess(problem, eq, RULE, contour, solutions.anywhere(eq, np.asarray(contour.nodes)).u, steps))
+            solved = solutions.anywhere(eq, np.asarray(contour.nodes))
+            found.append(excess(problem, eq, rule=RULE, contour=contour, u=solved.u, steps=steps))
     coarse, middle, exact = found
     assert exact.error < 1e-11 < middle.error < 1e-8 < coarse.error < 1e-2
     for rough in (coarse, middle):
         assert 1e-3 * rough.error < np.max(abs(rough.losses - exact.losses)) <= rough.error
 
 
+@pytest.mark.thorough
 def test_large_batches_are_the_whole_gradient() -> None:
     problem = two_classes()
     calm = learning_curves(problem, TAUS, rule=GradientDescent(0.5))
@@ -117,17 +125,7 @@ def test_large_batches_are_the_whole_gradient() -> None:
     assert abs(loglog_slope(batches, gaps) + 1) < 0.02
 
 
-def test_small_steps_at_fixed_noise_have_a_limit_of_first_order() -> None:
-    """η → 0 at fixed η/β: homogenised SGD, which differs from the flow; SGD differs from it by O(η)."""
-    problem, taus = two_classes(), np.array([2.0, 10.0, 100.0])
-    steps = [0.2, 0.1, 0.05, 0.025]
-    curves = [learning_curves(problem, taus, rule=MinibatchSGD(step, step)).test_loss for step in steps]
-    gaps = [np.max(abs(a - b)) for a, b in itertools.pairwise(curves)]
-    assert abs(loglog_slope(steps[:-1], gaps) - 1) < 0.1
-    calm = learning_curves(problem, taus, rule=GradientDescent(0.025)).test_loss
-    assert np.min(curves[-1] - calm) > 10 * gaps[-1]
-
-
+@pytest.mark.thorough
 def test_identical_classes_are_one_class() -> None:
     one = one_class()
     two = with_(one, mixture=MixtureLaw.isotropic([0.3, 0.7], [1.2, 1.2]))
@@ -137,7 +135,41 @@ def test_identical_classes_are_one_class() -> None:
         np.testing.assert_allclose(double.test_loss[:, c], single.test_loss[:, 0], atol=3e-6)
 
 
-@pytest.mark.slow
+def test_samplings_agree_where_they_are_the_same() -> None:
+    """With the class fractions for weights all three are uniform batches; with other weights those that are weighted are noisier."""
+    curves = [learning_curves(two_classes(), TAUS, rule=rule) for rule in (RULE, BALANCED, WEIGHTED)]
+    for other in curves[1:]:
+        np.testing.assert_array_equal(other.test_loss, curves[0].test_loss)
+    problem = two_classes(loss_weights=[0.35, 0.65])
+    calm, drawn, multiplied = (learning_curves(problem, TAUS, rule=rule) for rule in (GradientDescent(0.5), BALANCED, WEIGHTED))
+    assert np.all(multiplied.train_loss[1:] > drawn.train_loss[1:]) and np.all(drawn.train_loss[1:] > calm.train_loss[1:])
+    assert sgd_stability(problem, WEIGHTED).radius > sgd_stability(problem, BALANCED).radius
+
+
+@pytest.mark.parametrize("draws", [math.inf, pytest.param(2, marks=pytest.mark.thorough)], ids=["averaged", "two draws"])
+def test_a_class_that_is_not_drawn_makes_no_noise(draws: float) -> None:
+    """A class of weight 0 changes nothing for the other, and its losses, train and test alike, are those of data that were not seen."""
+    two = learning_curves(two_classes(draws, loss_weights=[1.0, 0.0]), TAUS, rule=BALANCED)
+    alone = with_(one_class(draws), mixture=MixtureLaw.isotropic([1.0], [1.4]), psi_n=0.65 * 1.6)
+    one = learning_curves(alone, TAUS, rule=RULE)
+    for name in ("train_loss", "test_loss"):
+        np.testing.assert_allclose(getattr(two, name)[:, 0], getattr(one, name)[:, 0], atol=3e-6)
+    np.testing.assert_allclose(two.train_loss[:, 1], two.test_loss[:, 1], atol=3e-6)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("rule", [BALANCED, WEIGHTED], ids=["balanced", "weighted"])
+def test_samples_without_weight_only_fill_batches_that_take_pairs_as_they_come(rule: MinibatchSGD) -> None:
+    """One sample in five has no weight. Balanced batches never hold it; of a weighted batch four fifths count."""
+    three = two_classes(mixture=MixtureLaw.isotropic([0.3, 0.5, 0.2], [1.4, 0.5, 1.0]), loss_weights=[0.6, 0.4, 0.0])
+    two = with_(three, mixture=MixtureLaw.isotropic([0.375, 0.625], [1.4, 0.5]), loss_weights=[0.6, 0.4], psi_n=0.8 * three.psi_n)
+    share = 0.8 if rule is WEIGHTED else 1.0
+    smaller = dataclasses.replace(rule, batch_per_dimension=share * float(rule.batch_per_dimension))
+    many, few = learning_curves(three, TAUS, rule=rule), learning_curves(two, TAUS, rule=smaller)
+    for name in ("train_loss", "test_loss"):
+        np.testing.assert_allclose(getattr(many, name)[:, :2], getattr(few, name), atol=3e-6)
+
+
 def test_stability_bounds_step_and_batch() -> None:
     problem = two_classes()
     found = sgd_stability(problem, RULE)
@@ -155,12 +187,22 @@ def test_stability_bounds_step_and_batch() -> None:
     assert float(str(caught.value).split("below ")[1].split(",")[0]) == pytest.approx(found.largest_step, rel=1e-4)
 
 
+@pytest.mark.thorough
+def test_the_largest_step_is_known_close_to_that_of_the_whole_gradient() -> None:
+    """Beyond the contour the spectral radius is continued: to where a contour laid that far has 1."""
+    found = sgd_stability(two_classes(), MinibatchSGD(0.5, 0.53))
+    beyond = equation(MinibatchSGD(found.largest_step, 0.53))[0]
+    assert beyond.radius == pytest.approx(1, rel=1e-6)
+    edge = sgd_stability(two_classes(), MinibatchSGD(0.5, 3.0)).largest_step  # whose noise never diverges
+    assert 0.9 * edge < found.largest_step < edge
+
+
 @pytest.mark.parametrize(
     ("problem", "message"),
     [
         (with_(two_classes(), mixture=MixtureLaw.isotropic([0.5, 0.5], [1.0, 1.0], np.eye(2))), "^centroid_gram: not 0 with rule sgd"),
         (with_(two_classes(), activation="relu"), "^activation: relu is not odd"),
-        (with_(two_classes(), loss_weights=[0.9, 0.1]), "^loss_weights: 0.9, 0.1 with rule sgd, whose batches take pairs as they come"),
+        (with_(two_classes(), loss_weights=[0.9, 0.1]), "^loss_weights: 0.9, 0.1 with rule sgd and uniform batches"),
         (one_class(1, psi_p=1.5, psi_n=1.5), "^psi_p: 1.5 = psi_n m with rule sgd"),
     ],
 )
@@ -182,7 +224,7 @@ def test_numbers_of_sgd_are_checked() -> None:
         ({"step_size": -1}, "^step_size: -1"),
         ({"momentum": 1.0}, "^momentum: 1.0"),
         ({"averaging": 1.0}, "^averaging: 1.0"),
-        ({"sampling": "balanced"}, "^sampling: 'balanced'; allowed: uniform"),
+        ({"sampling": "even"}, "^sampling: 'even'; allowed: uniform, balanced, weighted"),
     ]
     for changes, message in refused:
         with pytest.raises(ValueError, match=message):

@@ -29,6 +29,7 @@ def close(found: Any, expected: Any) -> None:
     np.testing.assert_allclose(np.asarray(found), np.asarray(expected), rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.thorough
 def test_points_in_pieces_are_the_points_together(solved: tuple[Equivalent, np.ndarray]) -> None:
     eq, u = solved
     z = np.concatenate([NODES, -PENALTIES])
@@ -46,6 +47,7 @@ def test_points_in_pieces_are_the_points_together(solved: tuple[Equivalent, np.n
     rejects(lambda: close(many.u[z.size : 2 * z.size], u))
 
 
+@pytest.mark.thorough
 def test_pairs_in_tiles_are_all_pairs(solved: tuple[Equivalent, np.ndarray]) -> None:
     eq, u = solved
     with jax.enable_x64(True):

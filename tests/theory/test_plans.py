@@ -110,7 +110,7 @@ def test_derivative_in_the_mixture(jacobian: Any, name: str, index: tuple[int, .
 @pytest.mark.parametrize("change", [np.diag([1.0, 0.0]), np.array([[1.0, -0.6], [-0.6, 1.0]])], ids=["one norm", "an angle too"])
 def test_derivative_where_the_gram_matrix_has_no_width(jacobian: Any, change: np.ndarray) -> None:
     """Centred classes that start to separate: a one-sided difference of the theory with real centroids."""
-    differences = slope(lambda h: curves(with_fields(centred(), centroid_gram=h * change)), 4e-3, one_sided=True)
+    differences = slope(lambda h: curves(with_fields(centred(), centroid_gram=h * change)), 2e-3, one_sided=True)
     exact = np.einsum("stkab,ab->stk", np.asarray(jacobian.mixture.centroid_gram), change)
     assert_slopes(exact, differences, 5e-5)  # what the difference itself is good for
     rejects(lambda: assert_slopes(1.001 * exact, differences, 5e-5))
@@ -198,6 +198,7 @@ def test_a_plan_made_for_another_problem_is_refused(change: dict[str, Any], mess
         theory.transform_at(dataclasses.replace(centred(), **change), plan)
 
 
+@pytest.mark.thorough
 def test_a_problem_whose_spectrum_leaves_the_contour(found: Any) -> None:
     """Refused where its numbers are known; inside jit its error estimate is as large as its losses are wrong."""
     plan = found[3]
@@ -243,6 +244,7 @@ def assert_error_covers(problem: Problem, seeds: range, reach: float) -> None:
     assert useful >= len(seeds) // 2
 
 
+@pytest.mark.thorough
 def test_the_error_of_a_kernel_covers_near_problems() -> None:
     assert_error_covers(centred(), range(4), 0.1)
 
@@ -301,7 +303,9 @@ def test_derivatives_with_centroids(case: str, request: pytest.FixtureRequest) -
         differences = slope(partial(shifted, change), 1e-2)
         exact = np.einsum("stkab,ab->stk", np.asarray(jac.mixture.centroid_gram), change)
         scale = np.max(abs(differences))
-        assert np.max(abs(exact - differences)) < 1e-5 * scale
+        orthogonal = gram[0, 1] == 0 and change[0, 0] == change[1, 1] == 0  # odd neurons: both signs of an angle are one problem
+        assert scale > 1e-4 or orthogonal
+        assert np.max(abs(exact - differences)) < (1e-10 if orthogonal else 1e-5 * scale)
     assert_slopes(np.asarray(jac.t), slope(lambda h: curves(with_fields(problem, t=problem.t + h)), 1e-3))
 
 

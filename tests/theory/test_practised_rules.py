@@ -17,6 +17,7 @@ def same(first: LearningCurves, second: LearningCurves, atol: float, where: slic
         np.testing.assert_allclose(getattr(first, name)[where], getattr(second, name)[where], atol=atol, rtol=0)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("draws", [math.inf, 1], ids=["averaged", "one draw"])
 @pytest.mark.parametrize("rule", [GradientFlow(weight_decay=0.05), HeavyBall(0.2, 0.5, weight_decay=0.05)], ids=["flow", "heavy ball"])
 def test_decay_ends_in_ridge(rule: GradientFlow | HeavyBall, draws: float) -> None:

@@ -180,6 +180,7 @@ def test_responses_are_derivatives(k: int, m: float) -> None:
     np.testing.assert_allclose(A, numeric, rtol=1e-6, atol=1e-7 * abs(numeric).max())
 
 
+@pytest.mark.thorough
 def test_rays_reach_nodes_near_the_axis() -> None:
     """A wide spectrum whose lowest part belongs to few samples: stages of whole decades end in a cycle at the node nearest to it."""
     law = MixtureLaw.isotropic([0.95, 0.05], [10.0, 1.0])

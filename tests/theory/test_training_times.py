@@ -49,6 +49,7 @@ def test_refused_times_beside_penalties(case_a: Problem) -> None:
         learning_curves(case_a, [1.0], rule=Ridge([0.1]))
 
 
+@pytest.mark.thorough
 def test_a_steep_activation_is_resolved_and_an_undeclared_kink_refused() -> None:
     steep = learning_curves(one_class(activation=lambda x: jnp.tanh(6 * x)), [1.0, 30.0])
     scaled = one_class(mixture=MixtureLaw.isotropic([1.0], [1.0]))

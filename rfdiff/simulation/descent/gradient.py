@@ -116,6 +116,18 @@ def fresh_noise(key: Key[Array, ""], step: Int[Array, ""], shape: tuple[int, int
     return jax.random.normal(jax.random.fold_in(key, step), shape, jnp.float32).astype(dtype)
 
 
+def drawn_by_class(key: Key[Array, ""], training: Training, batch: int, draws: int) -> Int[Array, " B"]:
+    """Numbers (B,) of pairs, with replacement: a class with its weight ω_c in the loss, one of its samples, one of the draws.
+
+    That is a sample with probability ω_c/n_c.
+    """
+    assert training.samples is not None
+    sample_key, draw_key = jax.random.split(key)
+    weights, n = training.sample_weights, len(training.samples[1])
+    chosen = jax.random.choice(sample_key, n, (batch,), p=None if weights is None else weights / n)
+    return chosen.astype(jnp.int32) + n * jax.random.randint(draw_key, (batch,), 0, draws, jnp.int32)
+
+
 def _scale(A: Float[Array, "d p"], training: Training) -> Float[Array, ""]:
     """√(Δ/p)."""
     scale: jax.Array = training.noise_std / jnp.sqrt(jnp.asarray(A.shape[1], A.dtype))

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import optax  # type: ignore[import-untyped]
-from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from rfdiff.activation import Activation
 from rfdiff.errors import InputError
-from rfdiff.simulation.descent.gradient import Training, batch_gradient, fresh_noise, losses, whole_gradient
+from rfdiff.simulation.descent.gradient import Training, batch_gradient, drawn_by_class, fresh_noise, losses, whole_gradient
 from rfdiff.value_types import as_integer, as_number, value_type
 
 
@@ -163,7 +163,8 @@ def _gradient(state: State, training: Training, recipe: Recipe) -> tuple[jax.Arr
     n, d = training.samples[1].shape
     order, chosen, weights = state.order, jnp.arange(n, dtype=jnp.int32), training.sample_weights
     if recipe.balanced:
-        chosen, weights = _drawn_by_class(jax.random.fold_in(batch_key, state.step), training, recipe, n), None
+        drawn_key = jax.random.fold_in(batch_key, state.step)
+        chosen, weights = drawn_by_class(drawn_key, training, recipe.batch or 0, recipe.pairs // n), None
     elif recipe.batch is not None:
         steps = recipe.pairs // recipe.batch  # an epoch leaves out the few pairs that fill no batch, others each time
         position = state.step % steps
@@ -180,17 +181,6 @@ def _gradient(state: State, training: Training, recipe: Recipe) -> tuple[jax.Arr
         noise = training.noise[chosen]
     chosen = chosen % n
     return order, batch_gradient(state.A, training, recipe.activation, chosen, noise, None if weights is None else weights[chosen])
-
-
-def _drawn_by_class(key: Key[Array, ""], training: Training, recipe: Recipe, n: int) -> Int[Array, " B"]:
-    """Numbers (B,) of pairs, with replacement: a class with its weight ω_c in the loss, one of its samples, one of the draws.
-
-    That is a sample with probability ω_c/n_c.
-    """
-    sample_key, draw_key = jax.random.split(key)
-    weights, shape = training.sample_weights, (recipe.batch or 0,)
-    chosen = jax.random.choice(sample_key, n, shape, p=None if weights is None else weights / n)
-    return chosen.astype(jnp.int32) + n * jax.random.randint(draw_key, shape, 0, recipe.pairs // n, jnp.int32)
 
 
 def _measure(state: State, training: Training, recipe: Recipe) -> State:

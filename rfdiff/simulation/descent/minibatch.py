@@ -21,7 +21,7 @@ from rfdiff.progress import Progress
 from rfdiff.rules import MinibatchSGD, Taus
 from rfdiff.samples import Samples
 from rfdiff.simulation.data_split import held_out_counts
-from rfdiff.simulation.descent.gradient import Training, batch_gradient, fresh_noise, losses
+from rfdiff.simulation.descent.gradient import Training, batch_gradient, drawn_by_class, fresh_noise, losses
 from rfdiff.simulation.descent.loop import Recipe
 from rfdiff.simulation.descent.setup import MOST_STEPS, check_memory, prepared_replica
 from rfdiff.simulation.features import floating_type, sizes_at
@@ -29,6 +29,7 @@ from rfdiff.simulation.replica import check_truncation, draw_replica, realised_o
 from rfdiff.simulation.replica_memory import layout_for
 from rfdiff.simulation.seed_batches import SeedBatch, check_seeds
 
+STEPS_AT_ONCE = 1000  # between two chances to be interrupted
 BATCH_STREAM = 4  # replicas use the streams 0 to 3 of their key
 
 
@@ -67,7 +68,7 @@ def sgd_seeds(
     recipe = Recipe(problem.activation, noise, rule.batch_size(sizes.d), pairs, None, 1)
     held_out = () if data is None else held_out_counts(data, problem, sizes)
     check_memory(sizes, name, len(steps), recipe, held_out)
-    layout, runs, truncations = layout_for(problem, sizes, name, held_out), [], []
+    layout, runs, truncations, untrained = layout_for(problem, sizes, name, held_out), [], [], []
     for done, number in enumerate(replicas, 1):
         with jax.enable_x64(name == "float64"):
             seed_key = jax.random.fold_in(key, np.uint32(number))
@@ -76,6 +77,7 @@ def sgd_seeds(
             training, truncation = prepared_replica(problem, source, keys, batch_key, np.zeros(1, np.int32), layout, sampled=True)
             check_truncation(np.asarray(truncation), layout)
             runs.append(_trained(training, rule, recipe, steps.astype(np.int64)))
+            untrained.append(np.asarray(training.train.untrained_loss, np.float64))
         truncations.append(float(truncation))
         if progress is not None:
             progress(done, len(replicas))
@@ -93,6 +95,7 @@ def sgd_seeds(
         optimal_loss=optimal,
         weights=np.asarray(problem.mixture.weights),
         kappa=float(problem.kappa),
+        untrained_loss=np.stack(untrained),
         dimension=sizes.d,
         dtype=name,
     )
@@ -108,7 +111,9 @@ def _trained(training: Training, rule: MinibatchSGD, recipe: Recipe, steps: Int[
     assert recipe.batch is not None
     curves, before = [], 0
     for step in steps.tolist():
-        state = _advance(state, training, rule, before, step, recipe.activation, recipe.batch)
+        for begin in range(before, step, STEPS_AT_ONCE):
+            end = min(begin + STEPS_AT_ONCE, step)
+            state = jax.block_until_ready(_advance(state, training, rule, begin, end, recipe.activation, recipe.batch))
         measured = np.asarray(_measured(state, training, rule), np.float64)
         if not np.all(np.isfinite(measured)):
             raise InputError(
@@ -136,9 +141,14 @@ def _advance(state: _State, training: Training, rule: MinibatchSGD, start: int, 
     eta, momentum, decay = (jnp.asarray(x, real) for x in (rule.step_size, rule.momentum, training.kappa * rule.weight_decay))
 
     def step(k: jax.Array, state: _State) -> _State:
-        chosen = jax.random.randint(jax.random.fold_in(batch_key, k), (batch,), 0, pairs)
+        key, weights = jax.random.fold_in(batch_key, k), training.sample_weights
+        if rule.sampling == "balanced":
+            chosen = drawn_by_class(key, training, batch, pairs // n)
+        else:
+            chosen = jax.random.randint(key, (batch,), 0, pairs)
+        weights = weights[chosen % n] if rule.sampling == "weighted" and weights is not None else None
         noise = fresh_noise(noise_key, k, (batch, d), real) if training.noise is None else training.noise[chosen]
-        gradient = batch_gradient(state.A, training, activation, chosen % n, noise) + decay * state.A
+        gradient = batch_gradient(state.A, training, activation, chosen % n, noise, weights) + decay * state.A
         velocity = momentum * state.velocity - eta * gradient
         A = state.A + velocity
         if rule.averaging is None:

@@ -127,6 +127,7 @@ def test_versions_and_device_are_part_of_the_identity(monkeypatch: pytest.Monkey
     assert after["versions"] != before["versions"] and after["x"] == before["x"]
 
 
+@pytest.mark.thorough
 def test_states_of_unusual_optimisers_come_back(tmp_path: Path) -> None:
     """Random keys, half precision, counters: leaves that NumPy's files do not know by themselves."""
     inner = {"key": jax.random.key(3), "half": jnp.arange(3, dtype=jnp.bfloat16), "count": jnp.int32(7), "none": None}

@@ -1,5 +1,6 @@
 """SGD of the networks: each step is the gradient of its own batch, with momentum, decay and average as optax has them."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -12,20 +13,28 @@ import pytest
 from rfdiff.problem import Problem
 from rfdiff.rules import MinibatchSGD
 from rfdiff.simulation import run_seeds
-from rfdiff.simulation.descent.gradient import fresh_noise, losses
-from tests.simulation.descent.descent_cases import AVERAGED, DRAWN, KEY, SEED, D, replica
+from rfdiff.simulation.descent import minibatch
+from rfdiff.simulation.descent.gradient import drawn_by_class, fresh_noise, losses
+from tests.simulation.descent.descent_cases import AVERAGED, DRAWN, KEY, SEED, WEIGHTED, D, replica
 from tests.tolerances import rejects
 
 RULE = MinibatchSGD(0.5, 0.75, momentum=0.6, weight_decay=0.05, averaging=0.7)
+
+
+BALANCED, MULTIPLIED = (dataclasses.replace(RULE, sampling=sampling) for sampling in ("balanced", "weighted"))
 
 
 def trained(problem: Problem, rule: MinibatchSGD = RULE, taus: Any = (0.5, 2.0, 5.0)) -> Any:
     return run_seeds(problem, np.array(taus), d=D, key=KEY, seeds=[SEED], rule=rule, dtype="float64")
 
 
-@pytest.mark.parametrize("problem", [AVERAGED, DRAWN], ids=["fresh noise", "stored draws"])
-def test_steps_are_those_of_optax_on_the_same_batches(problem: Problem) -> None:
-    batch = trained(problem)
+@pytest.mark.parametrize(
+    ("problem", "rule"),
+    [(AVERAGED, RULE), (DRAWN, RULE), (WEIGHTED, BALANCED), (WEIGHTED, MULTIPLIED)],
+    ids=["fresh noise", "stored draws", "balanced", "weighted"],
+)
+def test_steps_are_those_of_optax_on_the_same_batches(problem: Problem, rule: MinibatchSGD) -> None:
+    batch = trained(problem, rule)
     with jax.enable_x64(True):
         training, kappa = replica(problem), float(problem.kappa)
         W, x = training.samples  # type: ignore[misc]
@@ -35,14 +44,19 @@ def test_steps_are_those_of_optax_on_the_same_batches(problem: Problem) -> None:
         average = optax.ema(0.7, debias=False)
         noise_key, batch_key = training.keys
 
+        factors = jnp.ones(n) if rule is not MULTIPLIED else jnp.asarray(np.repeat([0.2 / (13 / 18), 0.8 / (5 / 18)], [13, 5]))
+
         def loss(A: jax.Array, chosen: jax.Array, xi: jax.Array) -> jax.Array:
             phi = jnp.tanh((training.signal_scale * x[chosen % n] + training.noise_std * xi) @ W.T / math.sqrt(D))
-            return jnp.sum((jnp.sqrt(delta / p) * phi @ A.T + xi) ** 2) / (D * len(chosen))
+            squares = jnp.sum((jnp.sqrt(delta / p) * phi @ A.T + xi) ** 2, 1)
+            return factors[chosen % n] @ squares / (D * len(chosen))
 
         A = jnp.zeros((D, p))
         state, mean_state, measured = optimizer.init(A), average.init(A), []
         for k in range(10):
-            chosen = jax.random.randint(jax.random.fold_in(batch_key, k), (9,), 0, pairs)
+            key = jax.random.fold_in(batch_key, k)
+            drawn = drawn_by_class(key, training, 9, pairs // n) if rule is BALANCED else jax.random.randint(key, (9,), 0, pairs)
+            chosen = np.asarray(drawn)
             xi = fresh_noise(noise_key, jnp.int32(k), (9, D), A.dtype) if training.noise is None else training.noise[chosen]
             updates, state = optimizer.update(D**2 * jax.grad(loss)(A, chosen, xi), state, A)
             A = optax.apply_updates(A, updates)
@@ -67,11 +81,20 @@ def test_times_between_do_not_change_the_steps() -> None:
     [
         (MinibatchSGD(50.0, 0.75), {"taus": np.array([5e4])}, "^step_size: 50 diverges: the training is not finite after 1000 steps"),
         (RULE, {"taus": np.array([1.0, math.inf])}, "^taus: inf takes inf steps, one by one; allowed: at most"),
+        (RULE, {"problem": WEIGHTED}, "^loss_weights: 0.2, 0.8 with rule sgd and uniform batches"),
         (RULE, {"solver": "krylov"}, "^solver: 'krylov' with rule sgd"),
         (MinibatchSGD(0.5, 0.01), {}, "^batch_per_dimension: 0.01 makes no batch at d = 12"),
     ],
 )
 def test_refused(rule: MinibatchSGD, options: dict[str, Any], message: str) -> None:
-    settings = {"taus": np.array([1.0]), "d": D, "key": KEY, "seeds": [SEED], "rule": rule, "dtype": "float64", **options}
+    settings: dict[str, Any] = {"problem": AVERAGED, "taus": np.array([1.0]), "dtype": "float64", **options}
     with pytest.raises(ValueError, match=message):
-        run_seeds(AVERAGED, **settings)
+        run_seeds(d=D, key=KEY, seeds=[SEED], rule=rule, **settings)
+
+
+def test_pieces_between_chances_to_be_interrupted_do_not_change_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = trained(AVERAGED)
+    monkeypatch.setattr(minibatch, "STEPS_AT_ONCE", 2)
+    pieces = trained(AVERAGED)
+    np.testing.assert_array_equal(pieces.test_loss, whole.test_loss)
+    rejects(lambda: np.testing.assert_array_equal(trained(AVERAGED, taus=(0.5, 2.0, 5.5)).test_loss, whole.test_loss))

@@ -58,6 +58,7 @@ class Rated:
         return run(problem, self.optimizer, step_size=step_size, **options).batch
 
 
+@pytest.mark.thorough
 def test_small_steps_land_on_the_flow_at_first_order(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes, descent = np.array([0.4, 0.2, 0.1, 0.05]), Rated(monkeypatch, 40)
     flow = run_seeds(AVERAGED, [HORIZON], d=D, key=KEY, seeds=[SEED])
@@ -83,7 +84,10 @@ def test_small_steps_land_on_the_flow_at_first_order(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize(
     ("problem", "options"),
-    [(DRAWN, {"batch_size": 6}), pytest.param(AVERAGED, {"noise": "fresh"}, marks=pytest.mark.slow)],
+    [
+        pytest.param(DRAWN, {"batch_size": 6}, marks=pytest.mark.thorough),
+        pytest.param(AVERAGED, {"noise": "fresh"}, marks=pytest.mark.slow),
+    ],
     ids=["batches", "fresh"],
 )
 def test_noisy_training_stays_near_the_flow_for_small_steps(

@@ -1,0 +1,93 @@
+"""Options that name a training rule, for every command that trains, and the rule they name."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from rfdiff.cli.options import Number, choice
+from rfdiff.errors import InputError
+from rfdiff.rules import RULES, SAMPLINGS, GradientFlow, Ridge, Rule, RuleName, rule_of
+
+RULE_OPTIONS = {name: rule.arguments for name, rule in RULES.items()}  # what each rule needs
+RULE_CHOICES = {name: tuple(rule.options) for name, rule in RULES.items()}  # what it may be given
+OPTION_NAMES = {"batch_per_dimension": "batch"}  # where the option is called otherwise than the number of the rule
+RULE_FIELDS = tuple(dict.fromkeys(name for rule in RULES.values() for name in (*rule.arguments, *rule.options)))
+
+Sampling = Annotated[Literal["uniform", "balanced", "weighted"] | None, *choice(SAMPLINGS)]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training:
+    """Options of the training rule."""
+
+    rule: RuleName = GradientFlow.name
+    """Training rule."""
+    step_size: Number = None
+    """Step of gradient-descent, heavy-ball, nesterov and sgd, in units of training time."""
+    batch: Number = None
+    """Batch size of sgd divided by the dimension d."""
+    sampling: Sampling = None
+    """How batches of sgd are drawn. uniform (default): every sample alike; balanced: first a class, its loss weight being the probability,
+    then one of its samples; weighted: as uniform, each loss times loss weight / class fraction. The last two need loss weights."""
+    momentum: Number = None
+    """Momentum of heavy-ball, nesterov and sgd, at least 0 and below 1."""
+    weight_decay: Number = None
+    """Weight decay, added to every eigenvalue of U; goes with every rule but ridge."""
+    averaging: Number = None
+    """Exponential moving average of the weights: its time constant with gradient-flow, its decay per step (below 1) with steps."""
+
+
+def training_rule(options: Training) -> Rule:
+    """The rule that the options name.
+
+    Raises:
+        InputError: an option that the rule needs is missing, or one was given that it does not take.
+    """
+    for name in ("taus", "penalties"):
+        if getattr(options, name, None) == ():
+            raise InputError(f"--{name}: given without a number; allowed: at least 3 numbers, or no --{name}")
+    for name in RULE_FIELDS:
+        given, flag = given_number(options, name) is not None, f"--{OPTION_NAMES.get(name, name).replace('_', '-')}"
+        if not given and name in RULE_OPTIONS[options.rule]:
+            raise InputError(f"{flag}: missing; --rule {options.rule} needs it")
+        if given and name not in (*RULE_OPTIONS[options.rule], *RULE_CHOICES[options.rule]):
+            users = " and ".join(rule for rule in RULES if name in (*RULE_OPTIONS[rule], *RULE_CHOICES[rule]))
+            raise InputError(f"{flag}: not an option of --rule {options.rule}; it goes with {users}")
+    if options.rule == Ridge.name and getattr(options, "taus", None):
+        raise InputError("--taus: not an option of --rule ridge, whose penalties take the place of training times")
+    arguments = {name: given_number(options, name) for name in RULE_OPTIONS[options.rule]}
+    arguments |= {name: value for name in RULE_CHOICES[options.rule] if (value := given_number(options, name)) is not None}
+    if "penalties" in arguments:
+        arguments["penalties"] = sorted(arguments["penalties"], reverse=True)  # smaller ones stand for later times
+    return rule_of(options.rule, **arguments)
+
+
+def rule_in_time(options: Training) -> Rule:
+    """The rule that the options name, for commands that read times.
+
+    Raises:
+        InputError: as `training_rule`; or ridge, which has no training time.
+    """
+    if options.rule == Ridge.name:
+        others = ", ".join(name for name in RULES if name != Ridge.name)
+        raise InputError(f"--rule: ridge, which has penalties and no training time; allowed: {others}")
+    return training_rule(options)
+
+
+def given_number(options: Training, name: str) -> Any:
+    """What the options say of a number of a rule; None where they do not."""
+    return getattr(options, OPTION_NAMES.get(name, name), None)
+
+
+def rule_record(options: Training) -> dict[str, Any]:
+    """What a result file records of the rule, without the penalties of ridge."""
+    numbers = {name: given_number(options, name) for name in RULE_FIELDS if name != "penalties"}
+    return {"rule": options.rule, **{name: value for name, value in numbers.items() if value is not None}}
+
+
+def rule_text(attributes: Mapping[str, Any]) -> str:
+    """The rule that a record names, with its numbers; empty for gradient flow alone."""
+    rule = str(attributes.get("rule", GradientFlow.name))
+    names = [name for name in (*RULE_OPTIONS[rule], *RULE_CHOICES[rule]) if name in attributes]
+    numbers = [f"{OPTION_NAMES.get(name, name).replace('_', ' ')} {attributes[name]}" for name in names]
+    return "" if rule == GradientFlow.name and not numbers else ", ".join([rule, *numbers])
