@@ -29,6 +29,7 @@ from rfdiff.simulation.replica import check_truncation, draw_replica, realised_o
 from rfdiff.simulation.replica_memory import layout_for
 from rfdiff.simulation.seed_batches import SeedBatch, check_seeds
 
+STEPS_AT_ONCE = 1000  # between two chances to be interrupted
 BATCH_STREAM = 4  # replicas use the streams 0 to 3 of their key
 
 
@@ -110,7 +111,9 @@ def _trained(training: Training, rule: MinibatchSGD, recipe: Recipe, steps: Int[
     assert recipe.batch is not None
     curves, before = [], 0
     for step in steps.tolist():
-        state = _advance(state, training, rule, before, step, recipe.activation, recipe.batch)
+        for begin in range(before, step, STEPS_AT_ONCE):
+            end = min(begin + STEPS_AT_ONCE, step)
+            state = jax.block_until_ready(_advance(state, training, rule, begin, end, recipe.activation, recipe.batch))
         measured = np.asarray(_measured(state, training, rule), np.float64)
         if not np.all(np.isfinite(measured)):
             raise InputError(
