@@ -13,6 +13,7 @@ from rfdiff.design.search import Forms, Point, Search
 from rfdiff.errors import InputError
 from rfdiff.labels import Label, Labelled, labelled_dataset, static_attributes
 from rfdiff.problem import Problem
+from rfdiff.progress import Progress
 from rfdiff.rules import GradientFlow
 from rfdiff.value_types import as_number, static, value_type
 
@@ -117,8 +118,8 @@ class Proposal(Labelled):
         numbers = f"the best loss weights take off {100 * weights:.1f} %, {more}"
         if weights < HELPS and samples > max(HELPS, 2 * weights):
             lines.append(f"no loss weight helps, only samples do: {numbers}")
-        elif weights < HELPS and samples < HELPS:
-            lines.append(f"neither loss weights nor samples help much: {numbers}")
+        elif weights < HELPS:
+            lines.append(f"no loss weight helps, and more samples do not either: {numbers}")
         else:
             lines.append(numbers)
         return lines
@@ -142,7 +143,7 @@ def propose(
     tau: float | None = None,
     rule: GradientFlow = GradientFlow(),
     tolerance: float = 1e-4,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Proposal:
     """The best setting of a problem for a goal, by derivatives of the theory.
 

@@ -1,6 +1,5 @@
 """A proposed setting put to the test: networks trained at it and at the unchanged one."""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -10,6 +9,7 @@ from rfdiff.design.levers import Setting
 from rfdiff.design.proposals import SETTINGS, Proposal
 from rfdiff.labels import Label, Labelled, labelled_dataset, static_attributes
 from rfdiff.problem import Problem
+from rfdiff.progress import Progress
 from rfdiff.rules import GradientFlow
 from rfdiff.simulation import learning_curves
 from rfdiff.simulation.features import sizes_at
@@ -70,7 +70,7 @@ def verify(
     key: Key[Array, ""],
     num_seeds: int,
     rule: GradientFlow = GradientFlow(),
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Trial:
     """Train networks at the unchanged setting and at the best one, each up to its stop time.
 

@@ -55,9 +55,9 @@ def test_refusals(make: Any, says: str) -> None:
 
 def test_levers_have_room_where_they_may_move() -> None:
     room = levers_of(("loss_weights", "samples_0"), 2, 3.0).room(PROBLEM)
-    np.testing.assert_allclose(room, [[-WIDEST, WIDEST], [0, 0], [0, math.log(3)], [0, 0], [0, 0]])
+    np.testing.assert_allclose(room, np.array([[-WIDEST, WIDEST], [0, 0], [0, math.log(3)], [0, 0], [0, 0]]))
     room = Levers(False, True, True, (), 2.0).room(PROBLEM)
-    np.testing.assert_allclose(room, [[0, 0]] * 4 + [[-math.log(2), math.log(2)]])
+    np.testing.assert_allclose(room, np.array([[0, 0], [0, 0], [0, 0], [0, 0], [-math.log(2), math.log(2)]]))
     assert levers_of(("psi_p", "stop_time"), 2).text() == "stop_time, psi_p"
     untrained = Problem(PROBLEM.mixture, "tanh", 0.1, 8.0, 4.0, loss_weights=[0.0, 1.0])
     np.testing.assert_array_equal(Levers().room(untrained), 0)  # no factor moves a weight of 0
@@ -69,13 +69,13 @@ def test_a_neighbour_has_the_numbers_that_its_coordinates_say(problem: Problem) 
     there = moved(problem, x)
     by_name = set_parameter(set_parameter(problem, "samples_0", 1.6), "psi_p", 4.0)
     np.testing.assert_allclose(there.mixture.weights, by_name.mixture.weights)
-    np.testing.assert_allclose([there.psi_n, there.psi_p], [by_name.psi_n, by_name.psi_p])
+    np.testing.assert_allclose(np.asarray([there.psi_n, there.psi_p]), np.asarray([by_name.psi_n, by_name.psi_p]))
     ratio = np.divide(*np.asarray(by_name.training_weights))
     np.testing.assert_allclose(np.divide(*np.asarray(there.loss_weights)), 3 * ratio)
     np.testing.assert_allclose(Setting(there, 1.0).samples, [1.6, 3.2])
     with jax.enable_x64(True):
         traced = jax.jit(lambda x: moved(problem, x).loss_weights)(x)
-    np.testing.assert_allclose(np.asarray(traced), there.loss_weights)
+    np.testing.assert_allclose(np.asarray(traced), np.asarray(there.loss_weights))
 
 
 def test_the_origin_is_the_problem_itself() -> None:

@@ -34,16 +34,16 @@ def best_on_a_grid(problem: Problem) -> float:
 
 @pytest.mark.slow
 def test_weights_of_the_loss_do_not_save_a_class_in_directions_of_its_own() -> None:
-    """Raising its weight from 0.1 to 0.7 moves the best worst-class error from 2.38 to 2.19 only; four times its samples do far more."""
+    """Raising its weight from 0.1 to 0.7 moves the best worst-class error from 2.38 to 2.19 only, and four times its samples do not save it."""
     found = proposed()
     assert found.worst == 0
     np.testing.assert_allclose(found.goal[0], best_on_a_grid(RARE), rtol=1e-3)
     assert found.goal[0] == pytest.approx(2.385, abs=0.01)
-    by_weight = [best_on_a_grid(dataclasses.replace(RARE, loss_weights=[w, 1 - w])) for w in (0.3, 0.5, 0.7, 0.9)]
+    by_weight = [best_on_a_grid(dataclasses.replace(RARE, loss_weights=np.array([w, 1 - w]))) for w in (0.3, 0.5, 0.7, 0.9)]
     assert by_weight[2] == pytest.approx(2.19, abs=0.01)
     assert found.goal[1] <= min(by_weight) + 1e-3
-    assert found.gain("weights") < HELPS < found.gain("samples")
-    assert any(line.startswith("no loss weight helps, only samples do") for line in found.advice())
+    assert max(found.gain("weights"), found.gain("samples")) < HELPS
+    assert any(line.startswith("no loss weight helps") for line in found.advice())
 
 
 @pytest.mark.slow
@@ -82,7 +82,7 @@ def test_advice_says_what_helps() -> None:
     assert no_weight[2].startswith(
         "no loss weight helps, only samples do: the best loss weights take off 8.3 %, 4 times the samples of class 0 46 %"
     )
-    assert "neither loss weights nor samples" in made_up.proposal(samples=2.3).advice()[-1]
+    assert "no loss weight helps, and more samples do not either" in made_up.proposal(samples=2.3).advice()[-1]
     assert made_up.proposal(weights=1.5, cost=0.0).advice()[1:] == [
         "the best loss weights take off 37.5 %, 4 times the samples of class 0 46 %"
     ]

@@ -15,7 +15,7 @@ def test_settings_and_front_are_where_their_errors_say() -> None:
     for i, marker in enumerate("os^*"):
         (mark,) = marks(panel, marker)
         np.testing.assert_allclose([xs(mark)[0], ys(mark)[0]], proposal.score_error[i])
-    (front,) = [line for line in panel.lines if len(line.get_xdata()) == 5]
+    (front,) = [line for line in panel.lines if xs(line).size == 5]
     np.testing.assert_allclose(xs(front), np.sort(proposal.front_score_error[:, 0]))
     assert panel.get_xlabel() == "score error of rare"
 
