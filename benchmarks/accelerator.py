@@ -4,8 +4,9 @@
 3 assembly of U over the product's rate (target 70 %). 4 exact flow and its eigendecomposition at p = 4,096 to 16,384. 5 Krylov spaces at
 32,768 to 131,072. 6 U-Net in bfloat16. 7 U-turns at d = 16,384. 8 the closed form, on the host's processor and on the default device.
 
-Each item runs in a process of its own, the ten networks in one each. The file of results is written after every case, and the same command goes on from it: finished
-cases are left out, those that failed or found no time are attempted again. On a CPU the form is small and takes at most 5 minutes.
+Each item runs in a process of its own, the ten networks in one each. The file of results is written after every case, and the same
+command goes on from it: finished cases are left out, those that failed or found no time are attempted again. On a CPU the form is small
+and takes at most 5 minutes.
 Run: python benchmarks/accelerator.py [--form small|full] [--minutes M] [--only ITEM ...] [--out FOLDER]
      python benchmarks/accelerator.py --reference        (on a CPU: writes the committed curves)
 """

@@ -3,7 +3,8 @@
     python benchmarks/accelerator_items.py ITEM FORM SECONDS DONE PART
 
 prints a line of JSON when it begins a case and one when the case has ended. DONE is a JSON list of cases to leave out, PART one of a number
-of this part and how many parts there are; no case is begun after SECONDS. A case that fails says why, and the next is begun. `accelerator.py` reads the lines, and ends the process where it must.
+of this part and how many parts there are; no case is begun after SECONDS. A case that fails says why, and the next is begun.
+`accelerator.py` reads the lines, and ends the process where it must.
 """
 
 import json
@@ -128,8 +129,10 @@ def exact_flow(form: Found) -> Work:
 
 
 def krylov(form: Found) -> Work:
-    """Curves of one network at 80 times by Krylov spaces without U in memory, to the default tolerance; of float32, their distance from
-    those of float64 where that came before in the same process."""
+    """Curves of one network at 80 times by Krylov spaces without U in memory, to the default tolerance.
+
+    Those of float32 are held against those of float64 where that came before in the same process.
+    """
     wide: dict[int, np.ndarray] = {}
 
     def one(p: int, dtype: str) -> Found:
