@@ -1,9 +1,10 @@
 """The items of `accelerator.py`, each a list of cases, and the process that works through one of them.
 
-    python benchmarks/accelerator_items.py ITEM FORM SECONDS DONE
+    python benchmarks/accelerator_items.py ITEM FORM SECONDS DONE PART
 
-prints a line of JSON when it begins a case and one when the case has ended. DONE is a JSON list of cases to leave out; none is begun after
-SECONDS. A case that fails says why, and the next is begun. `accelerator.py` reads the lines, and ends the process where it must.
+prints a line of JSON when it begins a case and one when the case has ended. DONE is a JSON list of cases to leave out, PART one of a number
+of this part and how many parts there are; no case is begun after SECONDS. A case that fails says why, and the next is begun.
+`accelerator.py` reads the lines, and ends the process where it must.
 """
 
 import json
@@ -11,9 +12,8 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import harness
 import jax
@@ -28,11 +28,11 @@ from rfdiff import simulation, theory
 REFERENCE = harness.RESULTS / "accelerator_reference.json"
 FORMS: dict[str, dict[str, Any]] = {
     "small": {
-        "cases": 4, "threads": 1, "product": 1024, "copy": 2**24, "assembly": (512, 1024), "exact_flow": (256, 512), "wide": (512,),
+        "cases": 4, "product": 1024, "copy": 2**24, "assembly": (512, 1024), "exact_flow": (256, 512), "wide": (512,),
         "krylov": (512, 1024), "d": 32, "unet": ("smoke",), "d_sampling": 1024, "each": 200, "t_sampling": 1.8,
     },
     "full": {
-        "cases": 10, "threads": 10, "product": 8192, "copy": 2**30, "assembly": (4096, 8192, 16384), "exact_flow": (4096, 8192, 16384),
+        "cases": 10, "product": 8192, "copy": 2**30, "assembly": (4096, 8192, 16384), "exact_flow": (4096, 8192, 16384),
         "wide": (4096, 8192, 16384), "krylov": (32768, 65536, 131072), "d": 128, "unet": ("gpu", "gpu, batch 512"), "d_sampling": 16_384,
         "each": 5000, "t_sampling": 2.8,
     },
@@ -129,16 +129,26 @@ def exact_flow(form: Found) -> Work:
 
 
 def krylov(form: Found) -> Work:
-    """Curves of one network at 80 times by Krylov spaces without U in memory, to the default tolerance."""
+    """Curves of one network at 80 times by Krylov spaces without U in memory, to the default tolerance.
+
+    Those of float32 are held against those of float64 where that came before in the same process.
+    """
+    wide: dict[int, np.ndarray] = {}
 
     def one(p: int, dtype: str) -> Found:
         d, kept = form["d"], []
         case = scaling.problem(p / d, 4.0)
         run = scaling.curves(case, d, dtype, "krylov-matrix-free")
-        seconds = _once_or_more(lambda: kept.append(run()), 8.0)
-        error = float(kept[-1].error_estimate[0])
+        seconds = _once_or_more(lambda: kept.append(run()), 25.0)
+        error, losses = float(kept[-1].error_estimate[0]), np.stack([kept[-1].train_loss[0], kept[-1].test_loss[0]])
         found = _planned(case, d, dtype, "krylov-matrix-free", seconds["best_s"])
         says = f"error estimate {error:.1e}, {found['says']}"
+        if dtype == "float64":
+            wide[p] = losses
+        elif p in wide:
+            by_time = np.max(abs(losses - wide[p]), axis=(0, 2))
+            found |= {"to_float64": float(np.max(by_time)), "to_float64_at_80_times": by_time.round(9).tolist()}
+            says += f", {found['to_float64']:.1e} from float64"
         return {"seconds": seconds, "d": d, "n": 4 * d, "error_estimate": error, **found, "says": says}
 
     sizes = [(form["krylov"][0], "float64"), *((p, "float32") for p in form["krylov"])]
@@ -248,28 +258,42 @@ def _once_or_more(run: Callable[[], Any], limit: float) -> Found:
     return {"first_s": first, **dict.fromkeys(("best_s", "median_s", "worst_s"), warm), "repeats": 1}
 
 
-def main(item: str, form: str, limit: float, done: list[str]) -> None:
-    """Work through an item's cases, telling of each on standard output."""
-    begun = time.perf_counter()
-
-    def attempt(name: str, run: Callable[[], Found]) -> None:
-        start = time.perf_counter()
+def main(item: str, form: str, limit: float, done: list[str], part: tuple[int, int]) -> None:
+    """Work through a part of an item's cases, telling of each on standard output."""
+    begun, spent = time.perf_counter(), _Spent()
+    number, parts = part
+    for name, run in list(ITEMS[item](FORMS[form]).items())[number::parts]:
+        if name in done:
+            continue
+        start, before = time.perf_counter(), dict(spent.seconds)
         _tell({"begin": name})
         if start - begun > limit:
             _tell({"end": name, "found": {"failed": "no time was left"}})
-            return
+            continue
         try:
             found = run()
         except Exception as err:  # noqa: BLE001 - whatever stops one case must not stop the next
             found = {"failed": f"{type(err).__name__}: {str(err).splitlines()[0] if str(err) else ''}"[:400]}
         stats = jax.local_devices()[0].memory_stats() or {}
         peak = stats.get("peak_bytes_in_use", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-        _tell({"end": name, "found": {**found, "wall_s": round(time.perf_counter() - start, 2), "peak_gib_so_far": round(peak / 2**30, 3)}})
+        preparing = {stage: round(seconds - before.get(stage, 0), 2) for stage, seconds in spent.seconds.items()}
+        facts = {"wall_s": round(time.perf_counter() - start, 2), "preparing_s": preparing, "peak_gib_so_far": round(peak / 2**30, 3)}
+        _tell({"end": name, "found": {**found, **facts}})
 
-    left = {name: run for name, run in ITEMS[item](FORMS[form]).items() if name not in done}
-    with ThreadPoolExecutor(FORMS[form]["threads"] if item == "correctness" else 1) as pool:
-        for result in [pool.submit(attempt, *case) for case in left.items()]:
-            result.result()
+
+class _Spent:
+    """Seconds that JAX has spent on tracing, lowering and compiling so far."""
+
+    STAGES: ClassVar = {"jaxpr_trace": "trace", "jaxpr_to_mlir": "lower", "backend_compile": "compile"}
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        jax.monitoring.register_event_duration_secs_listener(self._note)
+
+    def _note(self, event: str, seconds: float, **_: Any) -> None:
+        stage = next((stage for part, stage in self.STAGES.items() if part in event), None)
+        if stage is not None:
+            self.seconds[stage] = self.seconds.get(stage, 0) + seconds
 
 
 def _tell(line: Found) -> None:
@@ -283,4 +307,4 @@ if __name__ == "__main__":
     elif sys.argv[1] == "reference":
         harness.write("accelerator_reference", reference())
     else:
-        main(sys.argv[1], sys.argv[2], float(sys.argv[3]), json.loads(sys.argv[4]))
+        main(sys.argv[1], sys.argv[2], float(sys.argv[3]), json.loads(sys.argv[4]), json.loads(sys.argv[5]))

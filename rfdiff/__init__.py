@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rfdiff import backward as backward
     from rfdiff import datasets as datasets
+    from rfdiff import design as design
     from rfdiff import generation as generation
     from rfdiff import plots as plots
     from rfdiff import simulation as simulation
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-SUBPACKAGES = ("backward", "datasets", "generation", "plots", "simulation", "theory")
+SUBPACKAGES = ("backward", "datasets", "design", "generation", "plots", "simulation", "theory")
 HOMES = {
     "Activation": "activation",
     "Agreement": "agreement",

@@ -91,6 +91,8 @@ class LearningCurves(Labelled):
         train_loss_stderr, test_loss_stderr, score_error_stderr: (T, K) standard errors over seeds; zeros for theory.
         per_seed: {"train_loss": (S, T, K), "test_loss": ..., "score_error": ...} of a simulation, else None.
         spectrum: `EmpiricalSpectrum` of a simulation, else None.
+        untrained_loss: (S, K) train loss of each seed before training, the mean of ‖ξ‖²/d over the noise draws of the class: 1 where the
+            noise is averaged exactly; None for theory, and where it was not recorded.
         source: "theory" or "simulation".
         dimension: d of a simulation, None for theory (d → ∞).
         dtype: floating type it was computed in.
@@ -109,6 +111,7 @@ class LearningCurves(Labelled):
     score_error_stderr: Float[np.ndarray, "T K"]
     per_seed: dict[str, Float[np.ndarray, "S T K"]] | None = None
     spectrum: EmpiricalSpectrum | None = None
+    untrained_loss: Float[np.ndarray, "S K"] | None = None
     source: str = static(default="theory")
     dimension: int | None = static(default=None)
     dtype: str = static(default="float64")
@@ -125,6 +128,7 @@ class LearningCurves(Labelled):
         "train_loss_stderr": Label(("tau", "class"), "standard error of train_loss over seeds"),
         "test_loss_stderr": Label(("tau", "class"), "standard error of test_loss over seeds"),
         "score_error_stderr": Label(("tau", "class"), "standard error of score_error over seeds"),
+        "untrained_loss": Label(("seed", "class"), "train loss of the class before training: its mean of |noise|^2/d over the noise draws"),
     }
     PER_SEED: ClassVar = {
         name: Label(("seed", "tau", "class"), f"{name} of each seed", variable=f"{name}_per_seed") for name in CURVE_NAMES
@@ -170,7 +174,8 @@ class LearningCurves(Labelled):
         per_seed = values_of(data, cls.PER_SEED, where, optional=CURVE_NAMES)
         spectrum = EmpiricalSpectrum.from_xarray(data, where) if "eigenvalues" in data else None
         attributes = read_attributes(cls, data.attrs, where)
-        return cls(**values_of(data, cls.LABELS, where), per_seed=per_seed or None, spectrum=spectrum, **attributes)
+        fields = values_of(data, cls.LABELS, where, optional=("untrained_loss",))
+        return cls(**fields, per_seed=per_seed or None, spectrum=spectrum, **attributes)
 
     def __repr__(self) -> str:
         """One line: where the curves come from, their size and their numerical error."""

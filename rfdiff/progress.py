@@ -48,7 +48,7 @@ def progress(label: str, total: int, done: int = 0, unit: str = "seed", stream: 
             yield bar.advance
         return
     resumed = f", {done} of them done before" if done else ""
-    print(f"{label}: {total} {unit}s{resumed}", file=out, flush=True)
+    print(f"{label}: {total} {plural(unit)}{resumed}", file=out, flush=True)
     pace, quarter, last = _Pace(done, total), done * LINES // max(total, 1), time.monotonic()
 
     def advance(n: int) -> None:
@@ -57,7 +57,7 @@ def progress(label: str, total: int, done: int = 0, unit: str = "seed", stream: 
         reached, now = pace.done * LINES // max(total, 1), time.monotonic()
         if reached > quarter or now - last >= PERIOD:
             quarter, last = reached, now
-            print(f"{label}: {pace.done}/{total} {unit}s, {pace.text(unit)}", file=out, flush=True)
+            print(f"{label}: {pace.done}/{total} {plural(unit)}, {pace.text(unit)}", file=out, flush=True)
 
     yield advance
 
@@ -102,8 +102,15 @@ class _Pace:
         if self.reports == 1 and self.done < self.total:
             return f"{now - self.start:.1f} s with compilation"
         each = (now - self.since) / max(self.done - self.from_done, 1)
-        rate = f"{each:.3g} s a {unit}" if each > 1 else f"{1 / max(each, 1e-9):.3g} {unit}s/s"
+        rate = f"{each:.3g} s a {unit}" if each > 1 else f"{1 / max(each, 1e-9):.3g} {plural(unit)}/s"
         return f"{now - self.start:.1f} s, {rate}, about {each * (self.total - self.done):.0f} s left"
+
+
+def plural(unit: str) -> str:
+    """The plural of the name of a unit: seeds, trajectories, searches."""
+    if unit.endswith("y"):
+        return f"{unit[:-1]}ies"
+    return f"{unit}{'es' if unit.endswith(('ch', 'sh', 's', 'x')) else 's'}"
 
 
 @contextlib.contextmanager

@@ -29,7 +29,7 @@ VOCABULARY = (
     "theory_results",
     "memorisation",
 )
-UPPER = ("files", "plots", "datasets", "theory", "simulation", "agreement", "backward", "generation", "images", "sweep")
+UPPER = ("files", "plots", "datasets", "theory", "simulation", "agreement", "design", "backward", "generation", "images", "sweep")
 MOST_ROOT_MODULES = 24
 OPTIONAL_EXTRAS = {"flax", "orbax", "distributed", "pandas", "PIL"}
 DELAYED = {
@@ -57,7 +57,8 @@ def allowed_imports(module: str) -> set[str]:
         "datasets": {"datasets"},
         "theory": {"theory"},
         "simulation": {"simulation", "files"},
-        "agreement": {"theory", "simulation"},
+        "agreement": {"agreement", "theory", "simulation"},
+        "design": {"design", "theory", "simulation"},  # searches with the one, tries with the other
         "backward": {"backward"},
         "generation": {"generation", "backward", "simulation", "files"},  # trained networks in the backward samplers: above both
         "images": {"images", "files"},

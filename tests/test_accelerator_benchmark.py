@@ -20,7 +20,8 @@ WORKER = """
 import json, os, sys, time
 done = json.loads(sys.argv[4])
 def tell(**line): print(json.dumps(line), flush=True)
-for name in ("good", "bad", "crashing", "last"):
+number, parts = json.loads(sys.argv[5])
+for name in ("good", "bad", "crashing", "last")[number::parts]:
     if name in done: continue
     tell(begin=name)
     if name == "crashing": print("out of memory", file=sys.stderr, flush=True); os._exit(7)
@@ -52,6 +53,14 @@ def test_one_case_does_not_stop_the_next(script: Any, tmp_path: Path) -> None:
     assert again.done("assembly") == ["good", "last"] and again.done("eigh") == []
     assert "out of memory" in again.table() and "1 s  so" in again.table()
     assert script.Report(tmp_path, "full", DEVICE).done("assembly") == []
+
+
+def test_parts_of_an_item_run_side_by_side(script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(script, "PROCESSES", {("assembly", "small"): 3})
+    report = script.Report(tmp_path, "small", DEVICE)
+    script.run_item(report, "assembly", "small", time.monotonic() + 60)
+    assert set(report.document["cases"]) == {"assembly: good", "assembly: last"}
+    assert set(report.document["failed"]) == {"assembly: bad", "assembly: crashing"}
 
 
 def test_time_runs_out(script: Any, tmp_path: Path) -> None:

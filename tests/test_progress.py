@@ -117,3 +117,8 @@ def test_a_part_is_told_as_part_of_the_whole() -> None:
     assert inner is not None
     inner(5, 20)
     assert told == [(35, 100)] and progress.within(None, 30, 100) is None
+
+
+@pytest.mark.parametrize(("unit", "expected"), [("seed", "seeds"), ("trajectory", "trajectories"), ("search", "searches")])
+def test_units_have_their_plural(unit: str, expected: str) -> None:
+    assert progress.plural(unit) == expected

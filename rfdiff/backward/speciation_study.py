@@ -217,6 +217,8 @@ def measure_speciation(
     start = (known.max() if known.size else max(table.classical_time, 0.5)) + BEYOND
     of_turn, of_clones = process.num_classes * num, (points + 3) * num // 2  # trajectories of the whole length
     total, done = points * of_turn + of_clones, 0
+    if progress is not None:
+        progress(sum(of_clones if name == "clones" else of_turn for name in finished), total)
     for i, t in enumerate(turns):
         if f"turn-{i}" not in finished:
             seen = uturn(process, [t], key=jax.random.fold_in(turning, i), num=num, progress=within(progress, done, total))

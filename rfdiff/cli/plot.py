@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
-from rfdiff.cli import collect, curve_results, generate, image_results, phase_map, speciate, times
+from rfdiff.cli import collect, curve_results, design, generate, image_results, phase_map, speciate, times
 from rfdiff.cli.command import Command
 from rfdiff.cli.options import Redrawing
 from rfdiff.errors import InputError
@@ -16,7 +16,7 @@ class Plot(Redrawing):
 
 
 REDRAW: dict[str, Callable[[Redrawing], int]] = {
-    module.CONTENT: module.redraw for module in (phase_map, times, speciate, generate, collect, image_results)
+    module.CONTENT: module.redraw for module in (phase_map, times, design, speciate, generate, collect, image_results)
 }
 
 

@@ -1,6 +1,6 @@
 """The commands of the command line, in the order in which help lists them."""
 
-from rfdiff.cli import collect, compare, generate, images, init, phase_map, plan, plot, predict, simulate, speciate, sweep, times
+from rfdiff.cli import collect, compare, design, generate, images, init, phase_map, plan, plot, predict, simulate, speciate, sweep, times
 from rfdiff.cli.command import Command
 
 COMMANDS: tuple[Command, ...] = (
@@ -11,6 +11,7 @@ COMMANDS: tuple[Command, ...] = (
     plan.COMMAND,
     phase_map.COMMAND,
     times.COMMAND,
+    design.COMMAND,
     speciate.COMMAND,
     generate.COMMAND,
     sweep.COMMAND,

@@ -14,6 +14,9 @@ Form = Literal["text", "csv", "json"]
 Value = str | int | float | None
 
 
+BOUND_SIGNS = (">", "<", "…")  # what the text of a number says of which only bounds are known
+
+
 @dataclasses.dataclass(frozen=True)
 class Cell:
     """One entry of a table.
@@ -58,13 +61,14 @@ class Table:
         return columns(shown)
 
     def records(self) -> list[dict[str, Value]]:
-        """Rows as plain values by heading; a column with errors is followed by one of them. NaN is None."""
+        """Rows as plain values by heading; a column with errors is followed by one of them. NaN is None, or the text of its bounds."""
         with_error = {j for row in self.rows for j, cell in enumerate(row) if not math.isnan(cell.error)}
         records = []
         for row in self.rows:
             record: dict[str, Value] = {}
             for j, (heading, cell) in enumerate(zip(self.headings, row, strict=True)):
-                record[heading] = _plain(cell.value)
+                bounded = cell.text.startswith(BOUND_SIGNS) or BOUND_SIGNS[-1] in cell.text
+                record[heading] = cell.text if bounded and _plain(cell.value) is None else _plain(cell.value)
                 if j in with_error:
                     record[f"{heading} error"] = _plain(cell.error)
             records.append(record)

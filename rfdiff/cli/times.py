@@ -132,7 +132,13 @@ def labelled(
         variables["elasticity"] = (("parameter", "quantity", "class"), slopes, {"long_name": "d log time / d log parameter"})
         coordinates["parameter"] = list(sensitivity.elasticities)
     errors = {"error_estimate": float(curves.error_estimate)}
+    bounds = {
+        f"{name}_bounds": (("class", "bound"), values, {"long_name": f"bounds of {name}"}) for name, values in (read.bounds or {}).items()
+    }
+    variables |= bounds
     attributes = {"content": CONTENT, "problem": problem.to_toml(), "q": read.q, "kappa": float(curves.kappa), **errors}
+    if read.reasons:
+        attributes["reasons"] = read.to_xarray().attrs["reasons"]
     return xr.Dataset(variables, coordinates, attributes)
 
 
@@ -146,8 +152,12 @@ def show(dataset: xr.Dataset, out: Path, drawing: Drawing, replace: bool) -> int
     names = write_figures(out, FILES, drawn(drawing, "times", functools.partial(plots.times, *results), PANELS), drawing, replace)
     rule = rule_text(dataset.attrs)
     trained = [f"training rule of the curves: {rule}; what is read from the spectrum are times of gradient flow"] if rule else []
+    read = results[2]
+    labels = [str(c) for c in range(dataset.sizes["class"])] if drawing.classes is None else list(drawing.classes)
+    unknown = [(name, c) for c in range(len(labels)) for name in TIME_NAMES if read.reason(name, c)]
+    reasons = [f"{name} of class {labels[c]}: {read.reason(name, c)}" for name, c in unknown]
     notes = [*loss_weight_lines_of(dataset.attrs), *trained, *([] if dataset.separated else [NOT_SEPARATED])]
-    notes += error_lines(results[0], dataset.attrs.get("tolerance"))
+    notes += [*reasons, *error_lines(results[0], dataset.attrs.get("tolerance"))]
     missing = missing_losses(results[0])
     report(
         time_tables(dataset, drawing.classes),
@@ -166,8 +176,7 @@ def results_of(dataset: xr.Dataset) -> tuple[LearningCurves, Spectrum, ClassTime
     grid, intervals, density = dataset["eigenvalue"].values, dataset["interval"].values, dataset["class_density"].values
     support = np.array([[grid[intervals == i].min(), grid[intervals == i].max()] for i in np.unique(intervals)])
     spectrum = Spectrum(support, grid, density.sum(axis=1), density, intervals, np.zeros(0), np.zeros(0), np.nan)
-    gen, stop, mem, opt = (dataset["time"].sel(quantity=name).values for name in TIME_NAMES)
-    read = ClassTimes(gen, stop, mem, opt, q=float(dataset.attrs["q"]))
+    read = times_in(dataset)
     edges, fastest, slowest = (dataset[name].values for name in ("bulk_edges", "bulk_fastest", "bulk_slowest"))
     gap = np.array([edges[1, 1], edges[0, 0]])
     shares, separated = dataset["bulk_share"].values, bool(dataset["separated"])
@@ -176,11 +185,21 @@ def results_of(dataset: xr.Dataset) -> tuple[LearningCurves, Spectrum, ClassTime
     return curves, spectrum, read, bulks
 
 
+def times_in(dataset: xr.Dataset) -> ClassTimes:
+    """The times read from curves that a times.nc holds, with what is known where one is NaN."""
+    variables: dict[str, Any] = {name: ("class", dataset["time"].sel(quantity=name).values) for name in TIME_NAMES}
+    bounds = [name for name in (f"{name}_bounds" for name in TIME_NAMES) if name in dataset]
+    variables |= {name: (("class", "bound"), dataset[name].values) for name in bounds}
+    attributes = {name: dataset.attrs[name] for name in ("q", "reasons") if name in dataset.attrs}
+    return ClassTimes.from_xarray(xr.Dataset(variables, attrs=attributes))
+
+
 def time_tables(dataset: xr.Dataset, class_names: Sequence[str] | None = None) -> list[Table]:
     """Both readings of each class's times and their ratio; the bulks, if a gap separates them; the elasticities, if there are any."""
     labels = [str(c) for c in range(dataset.sizes["class"])] if class_names is None else list(class_names)
     headings = ["class", "weight", "read from", *TIME_NAMES[:-1], f"tau_opt({dataset.attrs['q']:g})", "tau_mem/tau_gen"]
     rows: list[list[Cell]] = []
+    read = times_in(dataset)
     for c, label in enumerate(labels):
         gen, stop, mem, opt = dataset.time.values[:, c]
         spectral_gen, spectral_mem = dataset.bulk_time.values[:, c]
@@ -190,6 +209,9 @@ def time_tables(dataset: xr.Dataset, class_names: Sequence[str] | None = None) -
             ("spectrum/curves", (spectral_gen / gen, np.nan, spectral_mem / mem, np.nan, np.nan)),
         ):
             rows.append([words(label), shown(dataset.weight.values[c], ".3g"), words(source), *(measured(value) for value in values)])
+            if source == "curves":
+                for j in np.flatnonzero(np.isnan(values[: len(TIME_NAMES)])):
+                    rows[-1][3 + j] = measured(np.nan, text=read.text(TIME_NAMES[j], c))
     tables = [Table("times", headings, rows, grouped=2)]
     if dataset.separated:
         tables.append(_bulk_table(dataset, labels))

@@ -20,11 +20,13 @@ HOMES = {
     "EmpiricalSpectrum": "rfdiff.curves",
     "LearningCurves": "rfdiff.curves",
     "PhaseMap": "rfdiff.theory_results",
+    "Proposal": "rfdiff.design.proposals",
     "ReturnFractions": "rfdiff.backward.uturns",
     "SGDStability": "rfdiff.theory_results",
     "Spectrum": "rfdiff.curves",
     "Stieltjes": "rfdiff.theory_results",
     "TimeSensitivity": "rfdiff.theory_results",
+    "Trial": "rfdiff.design.trials",
 }
 
 

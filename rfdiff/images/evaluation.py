@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import scipy.linalg
+import scipy.spatial
 from jaxtyping import Float, PyTree
 
 from rfdiff.errors import InputError
@@ -24,6 +25,7 @@ from rfdiff.value_types import as_integer
 FEWEST = 40  # samples below which the covariance of 32 features is not estimated
 SHOWN = 8  # samples of a class that a grid shows
 KEPT = "evaluations"
+MEASURED = ("number", "fraction", "memorised", "low", "high", "frechet", "floor", "energy", "energy_floor")  # of a class
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +62,19 @@ def frechet(a: Float[np.ndarray, "n f"], b: Float[np.ndarray, "m f"]) -> float:
     product = np.linalg.eigvalsh(root @ covariances[1] @ root)
     shift = np.asarray(a, np.float64).mean(0) - np.asarray(b, np.float64).mean(0)
     return float(max(shift @ shift + sum(np.trace(c) for c in covariances) - 2 * np.sqrt(np.maximum(product, 0)).sum(), 0.0))
+
+
+def energy_distance(a: Float[np.ndarray, "n f"], b: Float[np.ndarray, "m f"]) -> float:
+    """Unbiased energy distance of the laws of two sets of features, 2 E‖a - b‖ - E‖a - a'‖ - E‖b - b'‖; NaN below two of either.
+
+    0 in expectation for sets of one law, whatever their sizes, so few samples are enough; of the order of a length in this classifier's
+    features. Reference: Székely and Rizzo 2013, doi:10.1016/j.jspi.2013.03.018.
+    """
+    if min(len(a), len(b)) < 2:
+        return np.nan
+    a, b = (np.asarray(x, np.float64) for x in (a, b))
+    within = sum(scipy.spatial.distance.pdist(x).mean() for x in (a, b))
+    return float(2 * scipy.spatial.distance.cdist(a, b).mean() - within)
 
 
 class Evaluator:
@@ -115,21 +130,23 @@ class Evaluator:
         return [evaluated[step] for step in steps]
 
     def evaluate(self, parameters: PyTree) -> dict[str, np.ndarray]:
-        """Per class of samples (as classified): number, share, memorised fraction (interval), Fréchet distance (floor); grids."""
+        """Per class of samples (as classified): number, share, memorised fraction (interval), distances (floors); grids."""
         how = self.sampling
         samples = draw_samples(parameters, self.settings, self.devices, number=how.samples, steps=how.sampler_steps, seed=how.seed)
         finite = np.isfinite(samples).all((1, 2))
         features, marks = self.classifier.read(np.where(finite[:, None, None], samples, 0))
         marks = np.where(finite, marks, -1)
         copies, nearest = near_training(np.where(finite[:, None, None], samples, 0), self.images.train)
-        rows: dict[str, list[float]] = {name: [] for name in ("number", "fraction", "memorised", "low", "high", "frechet", "floor")}
+        rows: dict[str, list[float]] = {name: [] for name in MEASURED}
         grids = []
         for k, c in enumerate(self.settings.protocol.classes):
             of_class = marks == c
             number, (one, other) = int(of_class.sum()), self._halves[k]
             share = memorised_fraction(number, copies[of_class].sum(), seed=how.seed)
-            values = (number, of_class.mean(), *share, frechet(features[of_class], one), frechet(other[: max(number, 1)], one))
-            for name, value in zip(rows, values, strict=True):
+            real = other[: max(number, 1)]
+            distances = (distance(x, one) for distance in (frechet, energy_distance) for x in (features[of_class], real))
+            values = (number, of_class.mean(), *share, *distances)
+            for name, value in zip(MEASURED, values, strict=True):
                 rows[name].append(value)
             grids.append(self._grid(samples, nearest, np.flatnonzero(of_class)[:SHOWN]))
         everyone = copies[finite].mean() if finite.any() else np.nan
@@ -152,7 +169,7 @@ class Evaluator:
         return self.folder / KEPT / f"step-{step:09d}.npz"
 
     def _identity(self) -> str:
-        return f"{self.sampling} {self.classifier.identity}"
+        return f"{self.sampling} {self.classifier.identity} {' '.join(MEASURED)}"
 
     def _kept(self, step: int) -> dict[str, np.ndarray] | None:
         if not self._path(step).is_file():

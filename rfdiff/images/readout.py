@@ -23,6 +23,8 @@ VARIABLES = {
     "high": "upper end of it",
     "frechet": "squared Frechet distance to one half of the real test images in the classifier's features",
     "floor": "the same between as many images of the other half and that half",
+    "energy": "energy distance to that half, without bias: 0 in expectation for real images, whatever their number",
+    "energy_floor": "the same between as many images of the other half and that half",
 }
 
 

@@ -230,14 +230,19 @@ def _begun(settings: Settings, images: ImageSet, folder: Path) -> tuple[State, H
     found = checkpoints.newest(folder)
     if found is not None and found[0] > settings.steps:
         raise InputError(f"steps: {settings.steps}, but {folder} is already at step {found[0]}; allowed: at least that many")
-    law = {name: np.asarray(value).tolist() for name, value in law_numbers(fitted_law(images)).items()}
-    checkpoints.describe(folder, settings, digest, {"law": law, "pixel_shift": images.shift, "pixel_scale": images.scale})
+    checkpoints.describe(folder, settings, digest, {"law": _law_record(images), "pixel_shift": images.shift, "pixel_scale": images.scale})
     if found is None:
         return initial_state(settings), []
     rows = {name.removeprefix("history_"): value for name, value in found[1].items() if name.startswith("history_")}
     history = [{name: value[i] for name, value in rows.items()} for i in range(len(rows["step"]))]
     planned = set(settings.measured_steps())
     return _restored(found[1], settings, str(folder)), [row for row in history if int(row["step"]) in planned or row["step"] < found[0]]
+
+
+@functools.lru_cache(maxsize=8)
+def _law_record(images: ImageSet) -> dict[str, list[float]]:
+    """Numbers of the fitted law as plain data; kept, since a fit takes longer than many steps and a run may go on in many pieces."""
+    return {name: np.asarray(value).tolist() for name, value in law_numbers(fitted_law(images)).items()}
 
 
 def _keep(folder: Path, state: State, history: History, settings: Settings) -> None:

@@ -18,6 +18,7 @@ from rfdiff.images.architecture import Architecture
 LAST = "noise"  # name of the layer that starts at zero
 HEAD = 64  # channels of an attention head
 FREQUENCIES = 16  # of the embedding, in each of sine and cosine
+GROUPS, EPSILON = 8, 1e-6  # of a group norm: groups of channels, what is added to a variance
 
 
 class UNet(nn.Module):
@@ -55,7 +56,7 @@ class UNet(nn.Module):
                 finer = skips[-1].shape[1]
                 h = jnp.repeat(jnp.repeat(h, 2, axis=1), 2, axis=2)[:, :finer, :finer]  # an odd side was rounded up
                 h = _conv(size.channels(level - 1), dtype)(h)
-        h = nn.silu(_norm(h.shape[-1], dtype)(h))
+        h = nn.silu(GroupNorm(dtype)(h))
         out = nn.Conv(1, (3, 3), dtype=jnp.float32, name=LAST)(h.astype(jnp.float32))
         return out[..., 0]
 
@@ -86,9 +87,9 @@ class _Residual(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, embedding: jax.Array) -> jax.Array:
-        h = _conv(self.channels, self.dtype)(nn.silu(_norm(x.shape[-1], self.dtype)(x)))
+        h = _conv(self.channels, self.dtype)(nn.silu(GroupNorm(self.dtype)(x)))
         scale, shift = jnp.split(nn.Dense(2 * self.channels, dtype=self.dtype)(embedding)[:, None, None, :], 2, axis=-1)
-        h = _norm(self.channels, self.dtype)(h) * (1 + scale) + shift
+        h = GroupNorm(self.dtype)(h) * (1 + scale) + shift
         h = _conv(self.channels, self.dtype)(nn.silu(h))
         if x.shape[-1] != self.channels:
             x = nn.Dense(self.channels, dtype=self.dtype)(x)
@@ -103,7 +104,7 @@ class _Attention(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         n, rows, columns, channels = x.shape
-        h = _norm(channels, self.dtype)(x).reshape(n, rows * columns, channels)
+        h = GroupNorm(self.dtype)(x).reshape(n, rows * columns, channels)
         heads = math.gcd(channels, max(channels // HEAD, 1))
         parts = nn.Dense(3 * channels, dtype=self.dtype)(h).reshape(n, rows * columns, 3, heads, channels // heads)
         h = jax.nn.dot_product_attention(parts[:, :, 0], parts[:, :, 1], parts[:, :, 2])
@@ -111,12 +112,34 @@ class _Attention(nn.Module):
         return (x + h.reshape(x.shape)) / math.sqrt(2)
 
 
+class GroupNorm(nn.Module):
+    """Values less the mean of their group of channels, over its standard deviation, scaled and shifted by channel.
+
+    Sums run over pixels first and over the few channels of a group then: vectors on a CPU, where flax's norm sums number by number.
+    """
+
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n s s c"]) -> Float[Array, "n s s c"]:
+        """The normed values."""
+        channels = x.shape[-1]
+        scale, bias = self.param("scale", nn.initializers.ones, (channels,)), self.param("bias", nn.initializers.zeros, (channels,))
+        groups = math.gcd(channels, GROUPS)
+        wide = x.astype(jnp.float32)
+
+        def averaged(by_channel: jax.Array) -> jax.Array:
+            mean = by_channel.reshape(-1, groups, channels // groups).mean(-1, keepdims=True)
+            return jnp.broadcast_to(mean, (len(by_channel), groups, channels // groups)).reshape(-1, channels)
+
+        mean = averaged(wide.mean((1, 2)))
+        variance = jnp.maximum(averaged((wide * wide).mean((1, 2))) - mean * mean, 0)
+        factor = jax.lax.rsqrt(variance + EPSILON) * scale
+        return (wide * factor[:, None, None] + (bias - mean * factor)[:, None, None]).astype(self.dtype)
+
+
 def _conv(channels: int, dtype: DTypeLike) -> nn.Conv:
     return nn.Conv(channels, (3, 3), dtype=dtype)
-
-
-def _norm(channels: int, dtype: DTypeLike) -> nn.GroupNorm:
-    return nn.GroupNorm(math.gcd(channels, 8), dtype=dtype)
 
 
 def initial_parameters(network: nn.Module, seed: int, *example: jax.ShapeDtypeStruct | jax.Array) -> PyTree:

@@ -4,6 +4,7 @@ Nothing here uses pyplot, a display or global state. `save_figure` writes PNG, P
 """
 
 from rfdiff.plots.curve_figures import agreement, curves
+from rfdiff.plots.design_figures import trade_off
 from rfdiff.plots.generation_figures import generation
 from rfdiff.plots.image_figures import image_run, image_samples
 from rfdiff.plots.map_figures import phase_map
@@ -15,5 +16,5 @@ from rfdiff.plots.time_figures import times
 
 __all__ = [
     "MARKERS", "OKABE_ITO", "agreement", "class_colors", "curves", "generation", "image_run", "image_samples", "new_figure", "phase_map",
-    "return_probability", "save_figure", "spectrum", "sweep_curves", "sweep_times", "times", "trajectories",
+    "return_probability", "save_figure", "spectrum", "sweep_curves", "sweep_times", "times", "trade_off", "trajectories",
 ]  # fmt: skip

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from rfdiff.errors import InputError
-from rfdiff.files.atomic import replacing
+from rfdiff.files.atomic import write_bytes
 from rfdiff.value_types import as_number
 
 Color = str | tuple[float, float, float]
@@ -96,9 +96,7 @@ def save_figure(figure: Figure, path: str | Path, *, dpi: int = 160) -> Path:
     if not RESOLUTIONS[0] <= as_number(dpi) <= RESOLUTIONS[1]:
         raise InputError(f"dpi: {dpi!r}; allowed: {RESOLUTIONS[0]} to {RESOLUTIONS[1]}")
     content = _drawn(figure, suffix, dpi)
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
-    return path
+    return write_bytes(path, content)
 
 
 def class_colors(num_classes: int) -> list[Color]:

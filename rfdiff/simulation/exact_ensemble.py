@@ -77,6 +77,7 @@ def exact_seeds(
         weights=np.asarray(problem.mixture.weights),
         kappa=float(problem.kappa),
         error_estimate=np.zeros(len(replicas)),
+        untrained_loss=flow.untrained_loss,
         dimension=sizes.d,
         dtype=name,
     )

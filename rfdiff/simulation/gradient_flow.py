@@ -37,12 +37,14 @@ class FlowResult:
         train_loss, test_loss: (T, K) losses L_c(τ) per coordinate.
         eigenvalues: (p,) eigenvalues of U, ascending; rounding-level ones exactly 0.
         class_weights: (p, K) weights ω_c (oᵀU_c o)/(p λ) in the class-resolved density, 0 on zero modes.
+        untrained_loss: (K,) train losses at A = 0.
     """
 
     train_loss: Float[Array, "T K"]
     test_loss: Float[Array, "T K"]
     eigenvalues: Float[Array, " p"]
     class_weights: Float[Array, "p K"]
+    untrained_loss: Float[Array, " K"]
 
 
 @value_type
@@ -95,7 +97,8 @@ def flow_losses(train: Moments, test: Moments, sizes: Sizes, rule: Rule, clock: 
     train_loss, test_loss = class_losses(train, train_forms), class_losses(test, test_forms)
     content = jnp.stack([share * form.diagonal for share, form in zip(shares, train_forms, strict=True)], axis=1)
     class_weights = jnp.where(alive[:, None], content / (sizes.p * jnp.where(alive, eigenvalues, 1))[:, None], 0)
-    return FlowResult(jnp.stack(train_loss, axis=1), jnp.stack(test_loss, axis=1), eigenvalues, class_weights)
+    curves = jnp.stack(train_loss, axis=1), jnp.stack(test_loss, axis=1)
+    return FlowResult(*curves, eigenvalues, class_weights, train.untrained_loss)
 
 
 def zero_rounding(eigenvalues: Float[Array, " p"], rank: int) -> Float[Array, " p"]:

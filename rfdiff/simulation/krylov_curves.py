@@ -43,7 +43,8 @@ class RitzLosses(NamedTuple):
         train_loss, test_loss: (T, K) losses.
         train_stderr, test_stderr: (T, K) standard errors over random probes; 0 without probes.
         change: largest change of a loss by the last step.
-        rounding: largest change of a loss by a rounding of U, to which small eigenvalues at late times are sensitive.
+        rounding: largest change of a loss by a rounding of U, to which small eigenvalues at late times are sensitive, and by those that
+            drown in it and are left out.
     """
 
     train_loss: Float[np.ndarray, "T K"]
@@ -136,6 +137,10 @@ class RitzCurves:
         shifted, _ = losses_on(ritz._replace(f=self._filter(shift)), rotated)
         eps = float(np.finfo(self.V.dtype).eps * np.max(abs(losses)))
         rounding = float(np.max(abs(losses - shifted))) + len(space.T) * eps
+        whole = self._ritz_pairs(len(space.T), drowned=True)
+        if np.any((whole.values > 0) & (ritz.values <= 0)):  # at late times what drowns in rounding may matter: it is an error then
+            undrowned, _ = losses_on(whole, _rotated(whole, on_basis, shares))
+            rounding += float(np.max(abs(losses - undrowned)))
         return RitzLosses(losses[:, :k], losses[:, k:], stderr[:, :k], stderr[:, k:], change, rounding)
 
     def _loss(
@@ -151,15 +156,21 @@ class RitzCurves:
         each = (np.einsum("tib,ij,tjb->tb", X, U_c, X, optimize=True) - 2 * np.einsum("tib,ib->tb", X, V_c)) / self.d
         return each.mean(1), each.std(1, ddof=1) / np.sqrt(each.shape[1])
 
-    def _ritz_pairs(self, size: int) -> _RitzPairs:
-        """The Ritz pairs of the leading `size` columns; values at rounding level are 0, as in `gradient_flow`."""
-        if self._latest.S.shape[0] == size:
+    def _ritz_pairs(self, size: int, drowned: bool = False) -> _RitzPairs:
+        """The Ritz pairs of the leading `size` columns; values at rounding level are 0, as in `gradient_flow`.
+
+        Args:
+            size: columns.
+            drowned: keep the values at rounding level that are positive.
+        """
+        if self._latest.S.shape[0] == size and not drowned:
             return self._latest
         values, S = np.linalg.eigh(self.space.T[:size, :size])
-        dead = (values <= np.sqrt(self.V.shape[0]) * self._rounding(values[-1])) | (np.arange(size) < size - self.rank)
+        least = 0.0 if drowned else np.sqrt(self.V.shape[0]) * self._rounding(values[-1])
+        dead = (values <= least) | (np.arange(size) < size - self.rank)
         values, S = np.where(dead, 0, values), S * ~dead
         ritz = _RitzPairs(S, values, self._filter(values), S.T @ self.space.coordinates(self.V)[:size])
-        if size == len(self.space.T):
+        if size == len(self.space.T) and not drowned:
             self._latest = ritz
         return ritz
 

@@ -80,7 +80,7 @@ def krylov_seeds(
     if not 0 < limit < 1:
         raise InputError(f"tolerance: {tolerance!r}; allowed: 0 < tolerance < 1, or None")
 
-    def one(r: int, row: Mesh | None) -> tuple[KrylovCurves, float]:
+    def one(r: int, row: Mesh | None) -> tuple[KrylovCurves, float, np.ndarray]:
         replica_key = jax.random.fold_in(key, np.uint32(r))
         source, keys = draw_replica(problem, data, layout, replica_key)
         with jax.enable_x64(name == "float64"):
@@ -95,11 +95,12 @@ def krylov_seeds(
             )  # fmt: skip
         check_stability(rule, problem.kappa, float(curves.ritz_values[-1]))
         _check_convergence(curves, limit)
-        return curves, truncation
+        return curves, truncation, np.asarray(averages.untrained_loss, np.float64)
 
     results = _each(one, replicas, [None] if mesh is None else single_rows(mesh), progress)
-    curves, truncations = [curves for curves, _ in results], np.array([truncation for _, truncation in results])
-    return _batch(problem, curves, np.asarray(replicas), schedule, truncations, layout, probes is not None)
+    curves, truncations, untrained = zip(*results, strict=True)
+    batch = _batch(problem, curves, np.asarray(replicas), schedule, np.array(truncations), layout, probes is not None)
+    return dataclasses.replace(batch, untrained_loss=np.stack(untrained))
 
 
 def _check_convergence(curves: KrylovCurves, tolerance: float) -> None:
@@ -149,7 +150,7 @@ def _each(one: Callable[[int, Mesh | None], T], replicas: Sequence[int], rows: S
 
 def _batch(
     problem: Problem,
-    curves: list[KrylovCurves],
+    curves: Sequence[KrylovCurves],
     seeds: np.ndarray,
     schedule: np.ndarray,
     truncations: np.ndarray,

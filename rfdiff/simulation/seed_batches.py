@@ -12,7 +12,7 @@ from rfdiff.errors import InputError
 from rfdiff.value_types import static, value_type, whole_number
 
 MOST_SEEDS = 10**6  # of one run: standard errors fall as 1/√S, and nobody waits for more
-OPTIONAL = ("eigenvalues", "class_weights", "error_estimate", "probe_stderr")  # not every solver has them
+OPTIONAL = ("eigenvalues", "class_weights", "error_estimate", "probe_stderr", "untrained_loss")  # not every solver has them
 PLAIN = ("kappa", "dimension", "dtype")  # fields that are no arrays
 
 
@@ -32,6 +32,7 @@ class SeedBatch:
         kappa: κ = 2Δ/ψ_p.
         error_estimate: (S,) numerical error of the solver in the losses; 0 from the exact flow, which solves U to rounding.
         probe_stderr: (3, S, T, K) standard errors over random probes of the train loss, test loss and score error; None without probes.
+        untrained_loss: (S, K) train loss before training; None in batches stored without it.
         dimension, dtype: as in `LearningCurves`.
     """
 
@@ -48,6 +49,7 @@ class SeedBatch:
     kappa: float
     error_estimate: Float[np.ndarray, " S"] | None = None
     probe_stderr: Float[np.ndarray, "3 S T K"] | None = None
+    untrained_loss: Float[np.ndarray, "S K"] | None = None
     dimension: int = static(default=0)
     dtype: str = static(default="float64")
 
@@ -108,6 +110,7 @@ def summarize(batches: Sequence[SeedBatch]) -> LearningCurves:
         **errors,
         per_seed=per_seed,
         spectrum=EmpiricalSpectrum(gather("eigenvalues"), gather("class_weights")) if whole else None,
+        untrained_loss=gather("untrained_loss") if all(batch.untrained_loss is not None for batch in batches) else None,
         source="simulation",
         dimension=first.dimension,
         dtype=first.dtype,

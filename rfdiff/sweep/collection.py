@@ -214,4 +214,4 @@ def _pooled(one: LearningCurves, seeds: dict[str, np.ndarray]) -> LearningCurves
         return one
     fields = {name: values.mean(axis=0) for name, values in kept.items()}
     fields |= {f"{name}_stderr": values.std(axis=0, ddof=1) / np.sqrt(count) for name, values in kept.items()}
-    return dataclasses.replace(one, **fields, per_seed=kept, spectrum=None)
+    return dataclasses.replace(one, **fields, per_seed=kept, spectrum=None, untrained_loss=None)

@@ -48,7 +48,8 @@ def bulk_times(problem: Problem, *, spectrum: Spectrum | None = None) -> BulkTim
     for chosen in (bulk >= cut, bulk < cut):
         by_class = modes[chosen].sum(0)
         shares.append(by_class / by_class.sum())
-        typical.append(np.exp(log_times[chosen] @ modes[chosen] / by_class))
+        with np.errstate(invalid="ignore"):  # a class of weight 0 in the loss has no modes, and no time
+            typical.append(np.exp(log_times[chosen] @ modes[chosen] / by_class))
     edges = np.array([[support[cut, 0], support[-1, 1]], [support[0, 0], support[cut - 1, 1]]])
     with np.errstate(divide="ignore"):
         slowest, fastest = 1 / (kappa * edges[:, 0]), 1 / (kappa * edges[:, 1])

@@ -6,6 +6,7 @@ secant finds it, and one Newton step that stays in the trace carries the derivat
     F(log τ, θ) = 0    =>    d log τ = -(∂F/∂θ dθ)/(∂F/∂log τ).
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -20,12 +21,13 @@ from rfdiff.theory.contour_forms import CurveKernel
 GRID = 72
 SECANTS = 10
 FIRST, LAST = 0.02, 40.0  # in relaxation times of the fastest and of the slowest mode the contour encloses
+GENERALISED = 1 - math.exp(-1)  # fraction of the descent that τ_gen stands for
 BEFORE = 12.0  # natural logarithms before the grid in which a crossing is still looked for
 
 Excess = Callable[[CurveKernel, jax.Array, jax.Array], jax.Array]
 
 
-def class_times(kernel: CurveKernel, *, q: float = 0.5) -> ClassTimes:
+def class_times(kernel: CurveKernel, *, q: float = 0.5, descent: float | jax.Array = GENERALISED) -> ClassTimes:
     """τ_gen, τ_stop, τ_mem and τ_opt(q) of each class under gradient flow, traceable and differentiable.
 
     As `rfdiff.times` of an ever finer grid that ends in τ = ∞: τ_gen is NaN without a descent; τ_stop is inf if the loss falls to the end
@@ -34,6 +36,7 @@ def class_times(kernel: CurveKernel, *, q: float = 0.5) -> ClassTimes:
     Args:
         kernel: from `curve_kernel`; if its contour is good up to a finite `latest` only, times beyond are unknown and NaN.
         q: fraction of the way to the exact score's loss that counts as learned, in (0, 1).
+        descent: fraction of the class's own descent at τ_gen, in (0, 1); it may be traced.
 
     Returns:
         `ClassTimes` of arrays (K,).
@@ -45,7 +48,7 @@ def class_times(kernel: CurveKernel, *, q: float = 0.5) -> ClassTimes:
     train, test = kernel.losses(jnp.append(jnp.exp(log_taus), kernel.latest))
     stop, lowest = _stopping(kernel, log_taus, test)
     wanted = q * (1 - kernel.optimal_loss)
-    gen = _crossing(kernel, log_taus, 1 - test, (1 - jnp.exp(-1.0)) * (1 - lowest), _descent)
+    gen = _crossing(kernel, log_taus, 1 - test, descent * (1 - lowest), _descent)
     mem = _crossing(kernel, log_taus, test - train, (test[-1] - train[-1]) / 2, _gap)
     opt = _crossing(kernel, log_taus, 1 - test, wanted, _descent)
     never = jnp.where(complete & ~jnp.any(1 - test >= wanted, 0), jnp.inf, jnp.nan)

@@ -212,7 +212,7 @@ def curve_kernel(problem: Problem, plan: Plan) -> CurveKernel:
     require_made_for(problem, plan.averages)
     with jax.enable_x64(True):
         kernel = _compiled_kernel(problem, plan)
-    if not (kernel.missing <= OUTSIDE and kernel.residual <= resolvent.RESIDUAL):
+    if not (float(kernel.missing) <= OUTSIDE and float(kernel.residual) <= resolvent.RESIDUAL):
         raise InputError(
             f"problem: its spectrum leaves the contour of the plan (losses are off by {float(kernel.missing):.2g}, residual of the fixed "
             f"point {float(kernel.residual):.1g}); allowed: problems near the plan's, or "

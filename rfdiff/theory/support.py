@@ -19,7 +19,7 @@ from rfdiff.theory.solutions import Solved
 INSIDE = 1e-6  # λρ above which a point belongs to the support; the approach leaves 1e-11 in a gap
 BESIDE_ATOM = np.exp(np.outer([-1, 1], 10.0 ** np.arange(-4, -0.9, 0.5)).ravel())  # places of scan points, relative to the atom's
 POINTS = 96  # of a scan
-FEW_CLASSES, FEW_TYPES, FEW_POINTS = 4, 2048, 32  # with more classes or neuron types a point is dear: the extent is scanned with fewer
+FEW_CLASSES, FEW_POINTS = 4, 32  # with more classes a point is dear, and the extent is scanned with fewer
 FLOOR = 1e-12  # of the largest eigenvalue: below lies what no float64 resolves
 
 Masses = tuple[np.ndarray, np.ndarray]  # places and weights of the atoms
@@ -113,15 +113,14 @@ def _insert(eq: Equivalent, lam: np.ndarray, axis: Solved, more: np.ndarray) -> 
 def extent(eq: Equivalent, bands: bool = True) -> tuple[float, float]:
     """Numbers just below and above the whole support, bands of single neuron types included; 0 below for a hard edge.
 
-    Between its ends neuron types lie on both sides of a λ, however narrow the bands are: none of them is overlooked. With many classes or
-    neuron types, where every point is dear, a coarser scan finds numbers that are a little farther out.
+    Between its ends neuron types lie on both sides of a λ, however narrow the bands are: none of them is overlooked. With many classes,
+    where every point is dear, a coarser scan finds numbers that are a little farther out.
 
     Args:
         eq: the Gaussian equivalent.
         bands: count bands too narrow for the scan; else only where a scan point finds mass.
     """
-    num_types, num_classes = eq.linear.shape
-    lam, axis, hard = _scan(eq, NO_ATOMS, POINTS if num_classes <= FEW_CLASSES and num_types <= FEW_TYPES else FEW_POINTS)
+    lam, axis, hard = _scan(eq, NO_ATOMS, POINTS if eq.linear.shape[1] <= FEW_CLASSES else FEW_POINTS)
     seen = np.flatnonzero(_inside(axis, lam, NO_ATOMS) if bands else lam * axis.density > INSIDE)
     if not seen.size:  # one bulk, narrower than the spacing
         return bounds(eq)

@@ -55,7 +55,7 @@ from tests.cli.command_line import TOML, Words, refusal
         (["simulate", "PROBLEM", "--num-seeds", "1000000000"], "--num-seeds: 1000000000; allowed: 1 to 1000000"),
         (["simulate", "PROBLEM", "--seed", "-1"], "--seed: -1; allowed: 0 to"),
         (["predict", "PROBLEM", "--points", "2"], "--points: 2; allowed: 3 to 100000"),
-        (["predict", "PROBLEM", "--taus", "1", "2"], "--taus: 2 given; allowed: at least 3"),
+        (["simulate", "PROBLEM", "--taus", "1", "2"], "--taus: 2 given; allowed: at least 3"),
         (["predict", "PROBLEM", "--taus", "3", "2", "1"], "taus: .* does not increase strictly"),
         (["predict", "PROBLEM", "--taus", "-1", "2", "3"], "taus: .*allowed: a non-empty list of training times >= 0"),
         (["predict", "PROBLEM", "--taus", "1", "2", "nan"], "taus: .*allowed: a non-empty list of training times >= 0"),

@@ -107,9 +107,15 @@ def test_rows_for_programs_hold_values_and_errors() -> None:
     assert lines == [["class", "tau", "share"], ["a", "2.50", "±", "0.25", "50.0", "%"], [">", "3", "inf"]]
     expected = [
         {"class": "a", "tau": 2.5, "tau error": 0.25, "share": 50.0},
-        {"class": "a", "tau": None, "tau error": None, "share": "inf"},
+        {"class": "a", "tau": "> 3", "tau error": None, "share": "inf"},
     ]
     assert json.loads(tables.render([table], "json")) == {"times": expected}
-    assert tables.render([table, table], "csv") == "class,tau,tau error,share\na,2.5,0.25,50.0\na,,,inf"
+    assert tables.render([table, table], "csv") == "class,tau,tau error,share\na,2.5,0.25,50.0\na,> 3,,inf"
     assert tables.render([tables.Table("none", ["a", "b"], [])], "csv") == "a,b"
     assert tables.render([table, table], "text").count("class") == 2
+
+
+def test_bounds_reach_programs_too() -> None:
+    row = [tables.words("0"), tables.measured(np.nan, text="> 28.5"), tables.measured(np.nan)]
+    table = tables.Table("times", ["class", "tau_mem", "tau_opt"], [row])
+    assert table.records() == [{"class": "0", "tau_mem": "> 28.5", "tau_opt": None}]

@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 
 from rfdiff import theory
-from rfdiff.class_times import TIME_NAMES, ClassTimes, times
+from rfdiff.class_times import TIME_NAMES, ClassTimes, stacked, times
 from rfdiff.cli import tables
 from rfdiff.cli import times as times_command
 from rfdiff.files.dataset_file import load_dataset
@@ -139,3 +139,16 @@ def test_bad_times_are_refused_in_one_line(arguments: list[str], message: str, t
     line = refused(capsys, "times", str(tmp_path / "problem.toml"), "--out", str(tmp_path / "out"), *arguments)
     assert message in line
     assert not (tmp_path / "out").exists()
+
+
+def test_bounds_and_reasons_are_kept_in_the_file() -> None:
+    bounds = {"tau_mem": np.array([[28.5, np.nan], [np.nan, np.nan]])}
+    reasons = (("", ""), ("", ""), ("the grid ends before", ""), ("", ""))
+    read = ClassTimes(np.ones(2), np.ones(2), np.array([np.nan, 2.0]), np.ones(2), q=0.5, bounds=bounds, reasons=reasons)
+    data = xr.Dataset(
+        {"time": (("quantity", "class"), stacked(read)), "tau_mem_bounds": (("class", "bound"), bounds["tau_mem"])},
+        {"quantity": list(TIME_NAMES)},
+        {"q": 0.5, "reasons": read.to_xarray().attrs["reasons"]},
+    )
+    again = times_command.times_in(data)
+    assert again.text("tau_mem", 0) == "> 28.5" and again.reason("tau_mem", 0) == "the grid ends before" and again.text("tau_gen", 1) == "1"

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from scipy.special import erf
 
 from rfdiff import plots
 from rfdiff.class_times import times
@@ -17,7 +18,7 @@ from rfdiff.files.dataset_file import load_dataset, save_dataset
 from rfdiff.images import checkpoints, evaluation, readout
 from rfdiff.images.classifier import FEATURES, trained_classifier
 from rfdiff.images.devices import Devices
-from rfdiff.images.evaluation import Evaluator, Sampling, evaluated_steps, frechet
+from rfdiff.images.evaluation import Evaluator, Sampling, energy_distance, evaluated_steps, frechet
 from rfdiff.images.sampling import draw_samples
 from rfdiff.images.training import initial_state, train
 from tests.images.toy import SETTINGS, toy_data, toy_images
@@ -36,6 +37,22 @@ def test_frechet_distance_is_its_closed_form() -> None:
     agrees(1 + 1 + 0 + 0.25)  # shift², and (σ_a - σ_b)² of each axis
     rejects(lambda: agrees(1 + 9 + 0 + 0.5625))  # variances where standard deviations are meant
     assert frechet(a, a) < 1e-8 and np.isnan(frechet(a[:10], b))
+
+
+def test_energy_distance_needs_few_samples_and_is_its_closed_form() -> None:
+    """Of normal laws on a line, unit variance and means m apart: 2 E|N(m, 2)| - 2 E|N(0, 2)|; without bias however few the samples."""
+    rng, m = np.random.default_rng(0), 1.5
+    expected = 2 * (2 / np.sqrt(np.pi) * np.exp(-(m**2) / 4) + m * erf(m / 2)) - 4 / np.sqrt(np.pi)
+    found = energy_distance(rng.standard_normal((4000, 1)), rng.standard_normal((4000, 1)) + m)
+
+    def agrees(value: float) -> None:
+        np.testing.assert_allclose(found, value, atol=0.05)
+
+    agrees(expected)
+    rejects(lambda: agrees(m**2))  # a squared distance of means
+    few = [energy_distance(*rng.standard_normal((2, 3, 2))) for _ in range(4000)]
+    assert abs(np.mean(few)) < 4 * np.std(few) / np.sqrt(len(few))
+    assert np.isnan(energy_distance(np.zeros((1, 2)), np.zeros((5, 2))))
 
 
 def losses_of(steps: np.ndarray, gen: float, mem: float, start: float = 1.0) -> xr.Dataset:

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +15,7 @@ from rfdiff.errors import InputError
 from rfdiff.images.architecture import Architecture
 from rfdiff.images.sampling import moved
 from rfdiff.images.settings import Settings
-from rfdiff.images.unet import UNet, initial_parameters, noised
+from rfdiff.images.unet import GroupNorm, UNet, initial_parameters, noised
 from tests.images.toy import SETTINGS
 from tests.tolerances import rejects
 
@@ -42,6 +43,18 @@ def test_initial_parameters() -> None:
     np.testing.assert_array_equal(same["_Residual_1"]["Conv_1"]["kernel"], kernel)
     assert not np.array_equal(other["_Residual_1"]["Conv_1"]["kernel"], kernel)
     assert np.all(parameters["_Residual_1"]["GroupNorm_0"]["scale"] == 1)
+
+
+def test_group_norm_is_that_of_flax() -> None:
+    x = 3 + 2 * jax.random.normal(jax.random.key(0), (2, 5, 5, 16))
+    values = {"params": {"scale": jnp.linspace(0.5, 2, 16), "bias": jnp.linspace(-1, 1, 16)}}
+    found = np.asarray(GroupNorm(jnp.float32).apply(values, x))
+
+    def agrees(groups: int) -> None:
+        np.testing.assert_allclose(found, np.asarray(nn.GroupNorm(groups).apply(values, x)), atol=2e-5)
+
+    agrees(8)
+    rejects(lambda: agrees(4))
 
 
 def test_noise_and_times_are_those_of_the_ornstein_uhlenbeck_process() -> None:

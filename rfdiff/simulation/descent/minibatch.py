@@ -29,6 +29,7 @@ from rfdiff.simulation.replica import check_truncation, draw_replica, realised_o
 from rfdiff.simulation.replica_memory import layout_for
 from rfdiff.simulation.seed_batches import SeedBatch, check_seeds
 
+STEPS_AT_ONCE = 1000  # between two chances to be interrupted
 BATCH_STREAM = 4  # replicas use the streams 0 to 3 of their key
 
 
@@ -67,7 +68,7 @@ def sgd_seeds(
     recipe = Recipe(problem.activation, noise, rule.batch_size(sizes.d), pairs, None, 1)
     held_out = () if data is None else held_out_counts(data, problem, sizes)
     check_memory(sizes, name, len(steps), recipe, held_out)
-    layout, runs, truncations = layout_for(problem, sizes, name, held_out), [], []
+    layout, runs, truncations, untrained = layout_for(problem, sizes, name, held_out), [], [], []
     for done, number in enumerate(replicas, 1):
         with jax.enable_x64(name == "float64"):
             seed_key = jax.random.fold_in(key, np.uint32(number))
@@ -76,6 +77,7 @@ def sgd_seeds(
             training, truncation = prepared_replica(problem, source, keys, batch_key, np.zeros(1, np.int32), layout, sampled=True)
             check_truncation(np.asarray(truncation), layout)
             runs.append(_trained(training, rule, recipe, steps.astype(np.int64)))
+            untrained.append(np.asarray(training.train.untrained_loss, np.float64))
         truncations.append(float(truncation))
         if progress is not None:
             progress(done, len(replicas))
@@ -93,6 +95,7 @@ def sgd_seeds(
         optimal_loss=optimal,
         weights=np.asarray(problem.mixture.weights),
         kappa=float(problem.kappa),
+        untrained_loss=np.stack(untrained),
         dimension=sizes.d,
         dtype=name,
     )
@@ -108,7 +111,9 @@ def _trained(training: Training, rule: MinibatchSGD, recipe: Recipe, steps: Int[
     assert recipe.batch is not None
     curves, before = [], 0
     for step in steps.tolist():
-        state = _advance(state, training, rule, before, step, recipe.activation, recipe.batch)
+        for begin in range(before, step, STEPS_AT_ONCE):
+            end = min(begin + STEPS_AT_ONCE, step)
+            state = jax.block_until_ready(_advance(state, training, rule, begin, end, recipe.activation, recipe.batch))
         measured = np.asarray(_measured(state, training, rule), np.float64)
         if not np.all(np.isfinite(measured)):
             raise InputError(

@@ -274,6 +274,7 @@ def _result(problem: Problem, sizes: Sizes, dtype: str, seed: int, run: _Run, st
         optimal_loss=optimal,
         weights=np.asarray(problem.mixture.weights),
         kappa=float(problem.kappa),
+        untrained_loss=np.asarray(run.training.train.untrained_loss, np.float64)[None],
         dimension=sizes.d,
         dtype=dtype,
     )

@@ -13,6 +13,7 @@ import pytest
 from rfdiff.problem import Problem
 from rfdiff.rules import MinibatchSGD
 from rfdiff.simulation import run_seeds
+from rfdiff.simulation.descent import minibatch
 from rfdiff.simulation.descent.gradient import drawn_by_class, fresh_noise, losses
 from tests.simulation.descent.descent_cases import AVERAGED, DRAWN, KEY, SEED, WEIGHTED, D, replica
 from tests.tolerances import rejects
@@ -89,3 +90,11 @@ def test_refused(rule: MinibatchSGD, options: dict[str, Any], message: str) -> N
     settings: dict[str, Any] = {"problem": AVERAGED, "taus": np.array([1.0]), "dtype": "float64", **options}
     with pytest.raises(ValueError, match=message):
         run_seeds(d=D, key=KEY, seeds=[SEED], rule=rule, **settings)
+
+
+def test_pieces_between_chances_to_be_interrupted_do_not_change_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = trained(AVERAGED)
+    monkeypatch.setattr(minibatch, "STEPS_AT_ONCE", 2)
+    pieces = trained(AVERAGED)
+    np.testing.assert_array_equal(pieces.test_loss, whole.test_loss)
+    rejects(lambda: np.testing.assert_array_equal(trained(AVERAGED, taus=(0.5, 2.0, 5.5)).test_loss, whole.test_loss))

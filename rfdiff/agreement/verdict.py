@@ -1,4 +1,4 @@
-"""Where the two sides meet: simulation with its errors against theory, curve by curve and class by class.
+"""Simulation with its errors against theory, curve by curve and class by class.
 
 Theory is the limit d → ∞, a simulation has one d and deviates by `c/d + e/d² + …`, besides its sampling error. Two sizes d and
 h ≈ d/2 give the first term without any tuning, `c/d = (m_h - m_d) h/(d - h)`, and what is left after taking it away,
@@ -8,17 +8,21 @@ h ≈ d/2 give the first term without any tuning, `c/d = (m_h - m_d) h/(d - h)`,
 is judged against its noise. For the second-order term the series is taken as geometric, e/d² = (c/d)²/excursion, with the excursion
 of the curve from its value 1 of the untrained network as the scale: a small network may be far from the limit, but only where its own
 finite-size term says so.
+
+With stored noise draws the train loss of a class starts from the mean of ‖ξ‖²/d over them, which is random, but known and of mean 1. The
+part of the curve that moves with it is taken out of every seed before the comparison (a control variate), with the theory's train loss as
+the coefficient: 1 before training, and less as the noise is fitted.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
-from scipy.stats import t as student
 
+from rfdiff.agreement.band import Path, covariance_of_means, path_of, simultaneous_threshold
 from rfdiff.curves import LearningCurves
 from rfdiff.errors import InputError
 from rfdiff.labels import Label, Labelled, labelled_dataset, static_attributes
@@ -34,8 +38,6 @@ if TYPE_CHECKING:
 
 COMPARED = ("train_loss", "test_loss")
 CONCLUSIVE = 0.25
-FALSE_ALARM = 0.01  # chance that a true theory is rejected, over all times, classes and curves together
-
 
 PerCurve: TypeAlias = dict[str, Float[np.ndarray, "T K"]]
 
@@ -50,14 +52,14 @@ class Agreement(Labelled):
         theory: the prediction.
         simulation: networks at dimension d.
         smaller: networks at dimension h = d // 2.
-        deviation: {curve: (T, K)} simulation at d minus theory.
+        deviation: {curve: (T, K)} simulation at d minus theory, without the known part of the noise draws.
         allowance: {curve: (T, K)} finite-size part c/d of that deviation, estimated from the two sizes (signed).
         remainder: {curve: (T, K)} bound on the second-order part.
         stderr: {curve: (T, K)} standard error of deviation - allowance.
         standardised: {curve: (T, K)} deviation - allowance, brought towards 0 by the remainder, in standard errors; NaN where either side
             is not finite.
-        threshold: largest |standardised| of an agreeing pair: Student's t at the number of seeds, for a false alarm in 1 % of all
-            comparisons as a whole (Bonferroni).
+        threshold: largest |standardised| of an agreeing pair: a band around all curves and training times together that a true theory
+            leaves in at most 1 % of all comparisons, given how its noise is correlated along training (`agreement.band`).
         conclusive: whether the comparison has the power to reject: a theory off by `CONCLUSIVE` times the excursion of a curve would have
             been noticed at half of the times, for each curve and class; or an entry is beyond the threshold as it is.
         agrees: whether every entry is within the threshold, none is missing that the theory has, and the comparison is conclusive.
@@ -139,6 +141,40 @@ def assess(theory: LearningCurves, simulation: LearningCurves, smaller: Learning
     Raises:
         InputError: grids, class counts, dimensions or seed numbers that do not fit.
     """
+    d, h = _checked(theory, simulation, smaller)
+    parts = {name: _compared(name, theory, simulation, smaller, h / (d - h)) for name in COMPARED}
+    limits = {name: np.asarray(getattr(theory, name), np.float64) for name in COMPARED}
+    # where p = n m the theory diverges at τ = ∞ and says NaN; nothing else may be missing
+    diverging = np.isinf(np.asarray(theory.taus))[:, None]
+    lost = any(np.any(~np.isfinite(part.standardised) & ~(np.isnan(limits[name]) & diverging)) for name, part in parts.items())
+    threshold = simultaneous_threshold([path for part in parts.values() for path in part.paths])
+    judged = any(part.paths for part in parts.values())
+    within = judged and all(np.nanmax(abs(part.standardised), initial=0) <= threshold for part in parts.values())
+    conclusive = judged and all(
+        bool(np.all(_resolution(threshold, part.stderr, part.remainder) <= CONCLUSIVE * np.nanmax(abs(1 - limits[name]), axis=0)))
+        for name, part in parts.items()
+    )
+    conclusive |= judged and not within  # whatever the power, it was enough
+    deviation, allowance, remainder, stderr, standardised = (
+        {name: getattr(part, field) for name, part in parts.items()} for field in _Compared._fields[:5]
+    )
+    agrees = conclusive and not lost and within
+    return Agreement(theory, simulation, smaller, deviation, allowance, remainder, stderr, standardised, threshold, conclusive, agrees)
+
+
+class _Compared(NamedTuple):
+    """One kind of curve: the fields of `Agreement` (T times, K classes), and the paths of the classes that have any finite entry."""
+
+    deviation: Float[np.ndarray, "T K"]
+    allowance: Float[np.ndarray, "T K"]
+    remainder: Float[np.ndarray, "T K"]
+    stderr: Float[np.ndarray, "T K"]
+    standardised: Float[np.ndarray, "T K"]
+    paths: list[Path]
+
+
+def _checked(theory: LearningCurves, simulation: LearningCurves, smaller: LearningCurves) -> tuple[int, int]:
+    """The two dimensions of curves that fit together; a refusal of others."""
     d, h = simulation.dimension, smaller.dimension
     if theory.source != "theory" or d is None or h is None:
         raise InputError("theory, simulation, smaller: allowed: one prediction and two simulations, in this order")
@@ -152,34 +188,40 @@ def assess(theory: LearningCurves, simulation: LearningCurves, smaller: Learning
     seeds = min(len((curves.per_seed or {})["test_loss"]) for curves in (simulation, smaller))
     if seeds < 2:
         raise InputError(f"num_seeds: {seeds}; allowed: at least 2, for a standard error")
-    k = h / (d - h)
-    deviation, allowance, remainder, stderr, standardised = {}, {}, {}, {}, {}
-    lost = False
-    for name in COMPARED:
-        at_d, at_h, limit = (np.asarray(getattr(curves, name), np.float64) for curves in (simulation, smaller, theory))
-        se_d, se_h = (np.asarray(getattr(curves, f"{name}_stderr"), np.float64) for curves in (simulation, smaller))
-        deviation[name], allowance[name] = at_d - limit, k * (at_h - at_d)
-        # rounding is the last floor of a standard error: identical seeds at τ → 0 differ by nothing else
-        floor = 4 * np.finfo(simulation.dtype).eps * np.maximum(1, abs(at_d))
-        stderr[name] = np.sqrt(((1 + k) * se_d) ** 2 + (k * se_h) ** 2 + floor**2)
-        excursion = np.fmax.accumulate(abs(1 - at_d), axis=0)
-        remainder[name] = (1 + k) / k * allowance[name] ** 2 / np.maximum(excursion, floor)
-        rest = deviation[name] - allowance[name]
-        excess = np.maximum(abs(rest) - remainder[name] - np.nan_to_num(theory.error_estimate), 0)
-        standardised[name] = np.where(np.isfinite(rest), np.sign(rest) * excess / stderr[name], np.nan)
-        # where p = n m the theory diverges at τ = ∞ and says NaN; nothing else may be missing
-        lost |= bool(np.any(~np.isfinite(rest) & ~(np.isnan(limit) & np.isinf(np.asarray(theory.taus))[:, None])))
-    entries = np.concatenate([values.ravel() for values in standardised.values()])
-    count = int(np.isfinite(entries).sum())
-    threshold = float(student.isf(FALSE_ALARM / (2 * max(count, 1)), seeds - 1))
-    conclusive = count > 0
-    for name in COMPARED:
-        excursion = np.nanmax(abs(1 - np.asarray(getattr(theory, name))), axis=0)
-        conclusive &= bool(np.all(_resolution(threshold, stderr[name], remainder[name]) <= CONCLUSIVE * excursion))
-    within = count > 0 and bool(np.nanmax(abs(entries)) <= threshold)
-    conclusive |= count > 0 and not within  # whatever the power, it was enough
-    agrees = conclusive and not lost and within
-    return Agreement(theory, simulation, smaller, deviation, allowance, remainder, stderr, standardised, threshold, conclusive, agrees)
+    return d, h
+
+
+def _compared(name: str, theory: LearningCurves, simulation: LearningCurves, smaller: LearningCurves, k: float) -> _Compared:
+    """Deviation, what is allowed for, and noise of one kind of curve; k = h/(d - h)."""
+    limit = np.asarray(getattr(theory, name), np.float64)
+    known = name == "train_loss" and simulation.untrained_loss is not None and smaller.untrained_loss is not None
+    (at_d, noise_d), (at_h, noise_h) = (_mean_and_residuals(name, curves, limit if known else None) for curves in (simulation, smaller))
+    deviation, allowance = at_d - limit, k * (at_h - at_d)
+    parts = [(1 + k) * noise_d, k * noise_h]
+    # rounding is the last floor of a standard error: identical seeds at τ → 0 differ by nothing else
+    floor = 4 * np.finfo(simulation.dtype).eps * np.maximum(1, abs(at_d))
+    stderr = np.sqrt(sum(covariance_of_means(part, part) for part in parts) + floor**2)
+    excursion = np.fmax.accumulate(abs(1 - at_d), axis=0)
+    remainder = (1 + k) / k * allowance**2 / np.maximum(excursion, floor)
+    rest = deviation - allowance
+    excess = np.maximum(abs(rest) - remainder - np.nan_to_num(theory.error_estimate), 0)
+    standardised = np.where(np.isfinite(rest), np.sign(rest) * excess / stderr, np.nan)
+    there = np.isfinite(standardised)
+    paths = [path_of([part[:, there[:, c], c] for part in parts]) for c in range(limit.shape[1]) if there[:, c].any()]
+    return _Compared(deviation, allowance, remainder, stderr, standardised, paths)
+
+
+def _mean_and_residuals(
+    name: str, curves: LearningCurves, coefficient: Float[np.ndarray, "T K"] | None
+) -> tuple[Float[np.ndarray, "T K"], Float[np.ndarray, "S T K"]]:
+    """Mean of simulated curves and each seed's distance from it; with a coefficient less its product with ‖ξ‖²/d - 1 of the seed."""
+    mean, seeds = np.asarray(getattr(curves, name), np.float64), np.asarray((curves.per_seed or {})[name], np.float64)
+    residuals = seeds - seeds.mean(axis=0)
+    if coefficient is None:
+        return mean, residuals
+    excess = np.asarray(curves.untrained_loss, np.float64) - 1
+    coefficient = np.nan_to_num(coefficient)
+    return mean - coefficient * excess.mean(axis=0), residuals - coefficient * (excess - excess.mean(axis=0))[:, None, :]
 
 
 def compare(

@@ -1,0 +1,189 @@
+"""The command design: the setting that serves a goal best, what it costs, and the trade-off between the classes."""
+
+import dataclasses
+import functools
+import time
+from pathlib import Path
+from typing import Literal
+
+import jax
+import numpy as np
+import xarray as xr
+
+from rfdiff import design, plots
+from rfdiff.cli.command import AGREE, Command
+from rfdiff.cli.folder import Files, check_drawing, drawn, read_problem, redraw_dataset, results_folder, write_figures
+from rfdiff.cli.options import (
+    LARGEST_KEY,
+    ClassPair,
+    Drawing,
+    Flag,
+    Names,
+    Number,
+    Numbers,
+    Output,
+    ProblemFile,
+    Redrawing,
+    between,
+    check,
+    dimension,
+    fraction,
+)
+from rfdiff.cli.tables import Cell, Table, measured, words
+from rfdiff.cli.terminal import report, say_cost
+from rfdiff.design.proposals import SETTINGS
+from rfdiff.errors import InputError
+from rfdiff.files.dataset_file import save_dataset
+from rfdiff.problem import Problem
+from rfdiff.progress import reporting
+from rfdiff.simulation.features import sizes_at
+from rfdiff.simulation.seed_batches import MOST_SEEDS
+from rfdiff.theory.input_checks import tolerance_allowed
+
+CONTENT = "design"
+FILES = Files("design.nc", {"trade_off": ()})
+SHOWN = {"unchanged": "unchanged", "weights": "best loss weights", "samples": "more samples of class {worst}", "best": "best of all levers"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Design(Output):
+    """What to do about a class that is not learned: the best loss weights, stop time, samples or features, and what they cost."""
+
+    problem: ProblemFile
+    """Problem file; experiments/problem.toml is a commented example. It needs two or more classes."""
+    goal: Literal["worst-class", "weighted-sum", "learned-before"] = "worst-class"
+    """What is to be small: the largest score error of any class; a weighted sum of them; or the time at which one class is learned over
+    tau_mem of another."""
+    goal_weights: Numbers = None
+    """Weights of the classes in the sum of --goal weighted-sum; if not given, equal ones."""
+    pair: ClassPair = None
+    """For --goal learned-before: the class to be learned, and the class that is not to be memorised before."""
+    q: float = 0.9
+    """For --goal learned-before: a class is learned when its test loss has made this fraction of its own descent."""
+    levers: Names = ("loss_weights", "stop_time")
+    """What may change: loss_weights, stop_time, psi_p, samples_C with C the number of a class."""
+    factor: float = 4.0
+    """Samples may grow by at most this factor, psi_p may grow or shrink by it."""
+    tau: Number = None
+    """Stop time where it is no lever; inf means convergence."""
+    tolerance: float = 1e-4
+    """Largest numerical error of a closed-form loss."""
+    verify: Flag = False
+    """Also train networks at the proposed setting and at the unchanged one."""
+    d: int = 100
+    """For --verify: dimension of the data."""
+    num_seeds: int = 10
+    """For --verify: number of networks at each setting."""
+    seed: int = 0
+    """For --verify: random key."""
+
+
+def run(options: Design) -> int:
+    """Search the best setting, try it on networks if asked to, write, draw and print it.
+
+    Returns:
+        Exit status 0.
+
+    Raises:
+        InputError: bad input, or existing results in the folder.
+        OSError: the folder cannot be written to.
+    """
+    start = time.monotonic()
+    check(options, q=fraction(options.q), tolerance=tolerance_allowed(options.tolerance))
+    problem = read_problem(options.problem)
+    goal, levers = chosen(problem, options)
+    if options.verify:
+        check(
+            options,
+            d=dimension(options.d),
+            num_seeds=(2 <= options.num_seeds <= MOST_SEEDS, f"2 to {MOST_SEEDS}, for a standard error"),
+            seed=between(options.seed, 0, LARGEST_KEY),
+        )
+        sizes_at(problem, options.d)
+    check_drawing(options, problem.num_classes)
+    with results_folder(options.out, FILES, options.overwrite):
+        with reporting("closed form: searches for the best setting", unit="search") as told:
+            found = design.propose(problem, goal, levers, tau=options.tau, tolerance=options.tolerance, progress=told)
+        data = found.to_xarray()
+        if options.verify:
+            with reporting(f"simulation at d = {options.d}") as told:
+                trial = design.verify(
+                    found, problem, d=options.d, key=jax.random.key(options.seed), num_seeds=options.num_seeds, progress=told
+                )
+            data = data.merge(trial.to_xarray(), combine_attrs="no_conflicts")
+        dataset = data.assign_attrs(content=CONTENT, problem=problem.to_toml(), command="design", tolerance=options.tolerance)
+        save_dataset(dataset, options.out / FILES.data, seconds=round(time.monotonic() - start, 1))
+        show(dataset, options.out, options, replace=True)
+    say_cost(start, options.table)
+    return AGREE
+
+
+def chosen(problem: Problem, options: Design) -> tuple[design.Goal, design.Levers]:
+    """Goal and levers that the options name.
+
+    Raises:
+        InputError: naming the option.
+    """
+    for name, goal in (("goal_weights", "weighted-sum"), ("pair", "learned-before")):
+        if getattr(options, name) is not None and options.goal != goal:
+            raise InputError(f"--{name.replace('_', '-')}: not an option of --goal {options.goal}; it goes with {goal}")
+    if problem.num_classes < 2:
+        raise InputError("problem: 1 class; allowed: at least 2, between which a design weighs")
+    pair = (0, 1) if options.pair is None else options.pair
+    goal_found = design.goal_of(options.goal, problem.num_classes, weights=options.goal_weights, pair=pair, q=options.q)
+    levers = design.levers_of(options.levers or (), problem.num_classes, options.factor)
+    if levers.stop_time != (options.tau is None):
+        what = "given, and stop_time is a lever" if levers.stop_time else "missing, and stop_time is no lever"
+        raise InputError(f"--tau: {what}; allowed: one of the two")
+    return goal_found, levers
+
+
+def redraw(options: Redrawing) -> int:
+    """Print the table of a design.nc and draw its figure again, as `redraw_dataset`."""
+    return redraw_dataset(options, FILES, show)
+
+
+def show(dataset: xr.Dataset, out: Path, drawing: Drawing, replace: bool) -> int:
+    """Draw the trade-off, print the settings and the advice, and say where the figure is."""
+    proposal = design.Proposal.from_xarray(dataset)
+    tables = [settings_table(proposal, drawing.classes)]
+    if "simulated" in dataset:
+        tables.append(trial_table(design.Trial.from_xarray(dataset), drawing.classes))
+    figures = drawn(drawing, "trade_off", functools.partial(plots.trade_off, dataset))
+    names = write_figures(out, FILES, figures, drawing, replace)
+    report(tables, drawing.table, [*proposal.advice(), f"in {out}: {', '.join(names)}"])
+    return AGREE
+
+
+def settings_table(proposal: design.Proposal, class_names: tuple[str, ...] | None = None) -> Table:
+    """The settings, one line for each and class."""
+    headings = ["setting", "goal", "stop time", "psi_p", "class", "loss weight", "samples / d", "score error", "change"]
+    rows: list[list[Cell]] = []
+    for i, name in enumerate(SETTINGS):
+        label = SHOWN[name].format(worst=proposal.worst)
+        for c in range(proposal.score_error.shape[1]):
+            change = measured(float(proposal.score_error[i, c] - proposal.score_error[0, c]))
+            rows.append(
+                [
+                    words(label), measured(proposal.goal[i]), measured(proposal.tau[i]), measured(proposal.psi_p[i]),
+                    words(c if class_names is None else class_names[c]), measured(proposal.loss_weights[i, c]),
+                    measured(proposal.samples[i, c]), measured(proposal.score_error[i, c]), change,
+                ]
+            )  # fmt: skip
+    return Table("settings", headings, rows, grouped=4)
+
+
+def trial_table(trial: design.Trial, class_names: tuple[str, ...] | None = None) -> Table:
+    """Score errors of networks at both settings, with standard errors, beside the theory's, one line a class."""
+    headings = ["class", "unchanged", "theory", "best", "theory (best)", "change", "theory (change)"]
+    rows: list[list[Cell]] = []
+    for c in range(trial.means.shape[1]):
+        cells = [words(c if class_names is None else class_names[c])]
+        for i in range(2):
+            cells += [measured(trial.means[i, c], trial.stderr[i, c]), measured(trial.predicted[i, c])]
+        predicted = float(np.subtract(trial.predicted[1, c], trial.predicted[0, c]))
+        rows.append([*cells, measured(trial.difference[c], trial.difference_stderr[c]), measured(predicted)])
+    return Table(f"networks at d = {trial.dimension}: score error", headings, rows)
+
+
+COMMAND = Command("design", Design, run)

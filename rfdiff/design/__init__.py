@@ -1,0 +1,15 @@
+"""What to do about a class that is not learned: the setting that serves a goal best, what it costs the other classes, and a trial of it.
+
+`propose` searches loss weights, stop time, samples of single classes and the number of features by derivatives of the theory; `verify`
+trains networks at the proposed setting and at the unchanged one.
+"""
+
+from rfdiff.design.goals import Goal, LearnedBefore, WeightedSum, WorstClass, goal_of
+from rfdiff.design.levers import LEVERS, Levers, Setting, levers_of
+from rfdiff.design.proposals import Proposal, propose
+from rfdiff.design.trials import Trial, verify
+
+__all__ = [
+    "LEVERS", "Goal", "LearnedBefore", "Levers", "Proposal", "Setting", "Trial", "WeightedSum", "WorstClass", "goal_of", "levers_of",
+    "propose", "verify",
+]  # fmt: skip

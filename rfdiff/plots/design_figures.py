@@ -1,0 +1,63 @@
+"""Figure of a design: what one class gains and the others lose along the trade-off front."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.lines import Line2D
+
+from rfdiff.plots.style import (
+    LabelledResult,
+    NotebookFigure,
+    class_colors,
+    class_labels,
+    dataset_of,
+    legend_below,
+    new_figure,
+    require_variables,
+)
+
+NEEDED = ("score_error", "front_score_error", "tau")
+SETTING_MARKERS = {"unchanged": "o", "weights": "s", "samples": "^", "best": "*"}
+
+
+def trade_off(
+    result: LabelledResult, *, class_names: Sequence[str] | None = None, size: tuple[float, float] | None = None
+) -> NotebookFigure:
+    """Score errors of the other classes against that of the class that is learned worst, on the front and at the settings of a design.
+
+    Args:
+        result: a `design.Proposal`, or the dataset of its file.
+        class_names: K labels; "class 0", … if None.
+        size: (width, height) in inches.
+
+    Returns:
+        A figure; nothing below or left of a line can be reached by the levers of the design. Networks have bars of ± 1 standard error.
+
+    Raises:
+        InputError: not a design, or a bad name or size.
+    """
+    data = dataset_of(result)
+    require_variables(data, NEEDED, "a design")
+    worst, errors, front = int(data.attrs["worst"]), data["score_error"].values, data["front_score_error"].values
+    labels, colors = class_labels(errors.shape[1], class_names), class_colors(errors.shape[1])
+    figure = new_figure(5.6, 4.4, size)
+    panel = figure.subplots()
+    order = np.argsort(front[:, worst])
+    for c in (c for c in range(errors.shape[1]) if c != worst):
+        panel.plot(front[order, worst], front[order, c], ".-", color=colors[c], linewidth=1.4)
+        for i, name in enumerate(data["setting"].values.tolist()):
+            panel.plot(errors[i, worst], errors[i, c], SETTING_MARKERS[name], color=colors[c], markersize=9, markeredgecolor="black")
+        if "simulated" in data:
+            runs = data["simulated"].values
+            mean, stderr = runs.mean(axis=1), runs.std(axis=1, ddof=1) / np.sqrt(runs.shape[1])
+            panel.errorbar(
+                mean[:, worst], mean[:, c], stderr[:, c], stderr[:, worst], fmt="x", color=colors[c], capsize=2, linewidth=1
+            )  # fmt: skip
+    panel.set_xlabel(f"score error of {labels[worst]}")
+    panel.set_ylabel("score error of the other " + ("class" if errors.shape[1] == 2 else "classes"))
+    handles = [Line2D([], [], color=colors[c], label=f"front, {labels[c]}") for c in range(errors.shape[1]) if c != worst]
+    handles += [Line2D([], [], color="0.5", marker=marker, linestyle="", label=name) for name, marker in SETTING_MARKERS.items()]
+    if "simulated" in data:
+        handles.append(Line2D([], [], color="0.5", marker="x", linestyle="", label=f"networks, d = {data.attrs['dimension']}"))
+    legend_below(figure, handles, columns=3)
+    return figure
