@@ -43,6 +43,11 @@ def test_theory() -> None:
     assert found["spectrum_missing_mass"] <= 1e-3
 
 
+def test_committed_weights_cost_nothing() -> None:
+    found = json.loads((ROOT / "benchmarks" / "results" / "weights.json").read_text(encoding="utf-8"))
+    assert found["levels"]["plain"] == found["levels"]["weighted"] and found["ratio"] <= found["target"] == 1.05
+
+
 @pytest.mark.slow
 def test_minibatch() -> None:
     found = smoke("minibatch.py")
