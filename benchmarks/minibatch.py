@@ -39,7 +39,8 @@ def seconds_a_step(steps: int, repeats: int) -> dict[str, Any]:
 
     train(1)
     found = [(train(steps + 1) - train(1)) / steps for _ in range(repeats)]
-    return {"best_s": min(found), "worst_s": max(found), "steps": steps, "repeats": repeats, "d": D, "dtype": "float32"}
+    spread = {"best_s": min(found), "median_s": float(np.median(found)), "worst_s": max(found)}
+    return {**spread, "steps": steps, "repeats": repeats, "d": D, "dtype": "float32"}
 
 
 def run(repeats: int, steps: int) -> dict[str, Any]:
