@@ -41,13 +41,13 @@ def training_rule(options: Training) -> Rule:
     """The rule that the options name.
 
     Raises:
-        InputError: an option that the rule needs is missing, or one was given that it does not take.
+        InputError: an option that the rule needs is missing, one was given that it does not take, or a number is out of range.
     """
     for name in ("taus", "penalties"):
         if getattr(options, name, None) == ():
             raise InputError(f"--{name}: given without a number; allowed: at least 3 numbers, or no --{name}")
     for name in RULE_FIELDS:
-        given, flag = given_number(options, name) is not None, f"--{OPTION_NAMES.get(name, name).replace('_', '-')}"
+        given, flag = given_number(options, name) is not None, option_of(name)
         if not given and name in RULE_OPTIONS[options.rule]:
             raise InputError(f"{flag}: missing; --rule {options.rule} needs it")
         if given and name not in (*RULE_OPTIONS[options.rule], *RULE_CHOICES[options.rule]):
@@ -59,7 +59,16 @@ def training_rule(options: Training) -> Rule:
     arguments |= {name: value for name in RULE_CHOICES[options.rule] if (value := given_number(options, name)) is not None}
     if "penalties" in arguments:
         arguments["penalties"] = sorted(arguments["penalties"], reverse=True)  # smaller ones stand for later times
-    return rule_of(options.rule, **arguments)
+    try:
+        return rule_of(options.rule, **arguments)
+    except InputError as err:  # it begins with the name of the number
+        name, colon, fault = str(err).partition(":")
+        raise InputError(f"{option_of(name) if name in arguments else name}{colon}{fault}") from err
+
+
+def option_of(name: str) -> str:
+    """The option that gives a number of a rule, with its dashes."""
+    return f"--{OPTION_NAMES.get(name, name).replace('_', '-')}"
 
 
 def rule_in_time(options: Training) -> Rule:

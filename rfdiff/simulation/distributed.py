@@ -19,7 +19,7 @@ from rfdiff.value_types import as_integer
 
 SEED_AXIS = {
     "seeds": 0, "train_loss": 0, "test_loss": 0, "score_error": 0, "eigenvalues": 0, "class_weights": 0, "truncation": 0,
-    "error_estimate": 0, "probe_stderr": 1,
+    "error_estimate": 0, "probe_stderr": 1, "untrained_loss": 0,
 }  # fmt: skip
 
 

@@ -136,3 +136,33 @@ def test_noise_that_is_not_there_has_a_path() -> None:
     assert silent.freedom == 3
     np.testing.assert_allclose(silent.angles, np.pi / 2)
     assert path_of([np.ones((4, 1)) * [[1], [-1], [1], [-1]]]).angles.shape == (0,)
+
+
+def crossings(freedom: int, threshold: float, angle: float, steps: int = 120, trials: int = 120_000) -> tuple[float, float]:
+    """Mean number of upward crossings along an arc of t's whose normals all turn with it, counted, and its standard error."""
+    x, y = np.random.default_rng(3).standard_normal((2, freedom + 1, trials))
+    count, below = np.zeros(trials), np.zeros(trials, bool)
+    for turn in np.linspace(0, angle, steps + 1):
+        z = x * np.cos(turn) + y * np.sin(turn)
+        beyond = z[0] > threshold * np.sqrt(np.mean(z[1:] ** 2, axis=0))
+        count += beyond & below
+        below = ~beyond
+    return float(count.mean()), float(count.std() / np.sqrt(trials))
+
+
+@pytest.mark.parametrize(("freedom", "threshold"), [(5, 1.5), (9, 2.5)])
+def test_crossings_are_as_many_as_the_bound_says(freedom: int, threshold: float) -> None:
+    """What the bound adds to both tails at the first time is twice the number of upward crossings."""
+    angle, steps = np.pi / 2, 120
+    counted, error = crossings(freedom, threshold, angle, steps)
+
+    def expected(turned: float, degrees: float) -> float:
+        added = false_alarm_bound(threshold, [Path(degrees, np.full(steps, turned / steps))])
+        return (added - 2 * float(student.sf(threshold, degrees))) / 2
+
+    def right(turned: float, degrees: float) -> None:
+        assert abs(counted - expected(turned, degrees)) < 4 * error + 0.01 * counted  # the grid misses the shortest excursions
+
+    right(angle, freedom)
+    rejects(lambda: right(0.85 * angle, freedom))
+    rejects(lambda: right(angle, freedom + 2))

@@ -71,7 +71,7 @@ from tests.cli.command_line import TOML, Words, refusal
             ["predict", "PROBLEM", "--rule", "heavy-ball", "--step-size", "1", "--momentum", "1"],
             "momentum: 1.0; allowed: 0 <= momentum < 1",
         ),
-        (["predict", "PROBLEM", "--rule", "gradient-descent", "--step-size", "-1"], "step_size: -1.0; allowed"),
+        (["predict", "PROBLEM", "--rule", "gradient-descent", "--step-size", "-1"], "--step-size: -1.0; allowed"),
         (
             ["predict", "PROBLEM", "--momentum", "0.5"],
             "--momentum: not an option of --rule gradient-flow; it goes with heavy-ball and nesterov and sgd",
@@ -94,7 +94,8 @@ from tests.cli.command_line import TOML, Words, refusal
             ["compare", "PROBLEM", "--rule", "sgd", "--step-size", "1", "--batch", "1", "--taus", "1", "2", "inf"],
             "--taus: inf; --rule sgd trains networks step",
         ),
-        (["predict", "PROBLEM", "--weight-decay", "-1"], "weight_decay: -1.0; allowed: a finite number >= 0"),
+        (["predict", "PROBLEM", "--weight-decay", "-1"], "--weight-decay: -1.0; allowed: a finite number >= 0"),
+        (["simulate", "PROBLEM", "--rule", "sgd", "--step-size", "1", "--batch", "0", "--taus", "1", "2", "3"], "--batch: 0.0; allowed: "),
         (["predict", "PROBLEM", "--step-size", "1"], "it goes with gradient-descent and heavy-ball"),
         (["predict", "absent.toml"], r"absent\.toml: cannot be read \(No such file or directory\)"),
         (["predict", "FOLDER"], "cannot be read"),

@@ -6,13 +6,14 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
 
 from rfdiff import simulation
 from rfdiff.simulation import distributed
+from rfdiff.simulation.seed_batches import SeedBatch
 from tests.simulation import spread_cases
 from tests.synthetic import given
 from tests.tolerances import rejects
@@ -27,6 +28,7 @@ import numpy as np
 before = dict(jax.config.values)
 from rfdiff import simulation
 from rfdiff.simulation import distributed
+from rfdiff.simulation.seed_batches import SeedBatch
 simulation.initialize(coordinator=sys.argv[1], num_processes=2, process_id=int(sys.argv[2]))
 from tests.simulation.spread_cases import D, KEY, TAUS, problem  # makes a key, so computes
 changed = [name for name, value in jax.config.values.items() if before.get(name) != value]
@@ -119,3 +121,12 @@ def test_a_mesh_without_a_process_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("jax.process_count", lambda: 2)
     with pytest.raises(ValueError, match=r"mesh: no device of process 1; allowed: at least one row of each process"):
         distributed.over_processes(lambda seeds, mesh: None, [0], simulation.device_mesh())  # type: ignore[arg-type,return-value]
+
+
+def test_every_array_of_seeds_is_gathered() -> None:
+    axes = {}
+    for name, hint in get_type_hints(SeedBatch).items():
+        for array in (kind for kind in (hint, *get_args(hint)) if hasattr(kind, "dim_str")):
+            if "S" in (letters := array.dim_str.split()):
+                axes[name] = letters.index("S")
+    assert axes == distributed.SEED_AXIS
