@@ -1,5 +1,6 @@
 """A result.nc on the terminal and as figures: the table of times, the verdict, curves, spectrum and agreement."""
 
+import dataclasses
 import functools
 from pathlib import Path
 
@@ -39,6 +40,7 @@ def show(result: result_file.Result, out: Path, q: float, drawing: Drawing, repl
         agreement = assess(result.theory, result.simulation, result.smaller)
     predicted = result.theory if result.covering is None else result.covering  # times do not depend on the times shown
     reference = predicted if predicted is not None else result.simulation
+    drawing = dataclasses.replace(drawing, classes=drawing.classes or result.problem.mixture.class_names or None)
     marked = None if reference is None else times(reference, q=q)
     both = [curves for curves in (result.theory, result.simulation) if curves is not None]
     figures = drawn(drawing, "curves", functools.partial(plots.curves, *both, times=marked), CURVE_PANELS)

@@ -111,7 +111,7 @@ def run(options: Design) -> int:
                     found, problem, d=options.d, key=jax.random.key(options.seed), num_seeds=options.num_seeds, progress=told
                 )
             data = data.merge(trial.to_xarray(), combine_attrs="no_conflicts")
-        dataset = data.assign_attrs(content=CONTENT, problem=problem.to_toml(), command="design", tolerance=options.tolerance)
+        dataset = data.assign_attrs(content=CONTENT, problem=problem.record(), command="design", tolerance=options.tolerance)
         save_dataset(dataset, options.out / FILES.data, seconds=round(time.monotonic() - start, 1))
         show(dataset, options.out, options, replace=True)
     say_cost(start, options.table)

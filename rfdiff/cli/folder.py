@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from rfdiff.files.dataset_file import load_dataset
 from rfdiff.files.lock import locked
 from rfdiff.plots.style import SIZES, NotebookFigure
 from rfdiff.problem import Problem
+from rfdiff.problem_file import weights_of_record
 
 FORMATS = ("png", "pdf", "svg")
 
@@ -149,15 +150,19 @@ def write_figures(out: Path, files: Files, figures: Mapping[str, NotebookFigure]
 
 def loss_weight_lines(problem: Problem) -> list[str]:
     """A line on the weights of the classes in the training loss, where they are not the class fractions."""
-    if problem.loss_weights is None:
-        return []
-    numbers = (", ".join(f"{value:.4g}" for value in values) for values in (problem.loss_weights, problem.mixture.weights))
-    return ["weights of the classes in the training loss: {}; class fractions: {}".format(*numbers)]
+    return _weight_lines(problem.loss_weights, problem.mixture.weights)
 
 
 def loss_weight_lines_of(attributes: Mapping[str, Any]) -> list[str]:
-    """The same for the attributes of a dataset that holds its problem as text."""
-    return loss_weight_lines(Problem.from_text(str(attributes["problem"]))) if "problem" in attributes else []
+    """The same for the attributes of a dataset that holds the record of its problem (`Problem.record`)."""
+    return _weight_lines(*weights_of_record(str(attributes["problem"]))) if "problem" in attributes else []
+
+
+def _weight_lines(loss_weights: Iterable[float] | None, fractions: Iterable[float]) -> list[str]:
+    if loss_weights is None:
+        return []
+    numbers = (", ".join(f"{value:.4g}" for value in values) for values in (loss_weights, fractions))
+    return ["weights of the classes in the training loss: {}; class fractions: {}".format(*numbers)]
 
 
 def read_problem(path: Path) -> Problem:

@@ -120,7 +120,7 @@ def run(options: Generate) -> int:
         folder = kept_parts.measurement_folder(options.out, problem, "generation 2", *depends_on)
         networks = _networks(problem, taus, grid, options, dtype, kept_parts.KeptArrays(folder))
         dataset = _result(problem, taus, grid, networks, options).to_xarray()
-        record = {"problem": problem.to_toml(), "random_seed": options.seed, "odd_score": int(is_odd(problem.activation))}
+        record = {"problem": problem.record(), "random_seed": options.seed, "odd_score": int(is_odd(problem.activation))}
         save_dataset(dataset.assign_attrs(record), options.out / FILES.data, command="generate", seconds=round(time.monotonic() - start, 1))
         kept_parts.remove(folder)
         show(dataset.assign_attrs(record), options.out, options, replace=True)

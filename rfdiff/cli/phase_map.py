@@ -183,7 +183,7 @@ def labelled(found: theory.PhaseMap, problem: Problem, scales: Mapping[str, str]
             "converged": ((x, y), found.converged, {"long_name": "error below the tolerance; elsewhere the times are NaN"}),
         },
         {"quantity": list(TIME_NAMES), **axes, "class": np.arange(problem.num_classes)},
-        {"content": CONTENT, "problem": problem.to_toml(), "x": x, "y": y, "q": options.q, "tolerance": options.tolerance}
+        {"content": CONTENT, "problem": problem.record(), "x": x, "y": y, "q": options.q, "tolerance": options.tolerance}
         | rule_record(options),
     )
 

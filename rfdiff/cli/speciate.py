@@ -92,7 +92,7 @@ def run(options: Speciate) -> int:
         depends_on = (options.d, options.trajectories, options.points, options.steps, options.full, options.seed)
         folder = kept_parts.measurement_folder(options.out, problem, "speciation 2", *depends_on)
         measured = _measured(process, closed_form, options, kept_parts.KeptArrays(folder))
-        dataset = measured.to_xarray().assign_attrs(problem=problem.to_toml(), random_seed=options.seed)
+        dataset = measured.to_xarray().assign_attrs(problem=problem.record(), random_seed=options.seed)
         save_dataset(dataset, options.out / FILES.data, command="speciate", seconds=round(time.monotonic() - start, 1))
         kept_parts.remove(folder)
         status = show(dataset, options.out, options, replace=True)

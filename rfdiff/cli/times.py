@@ -136,7 +136,7 @@ def labelled(
         f"{name}_bounds": (("class", "bound"), values, {"long_name": f"bounds of {name}"}) for name, values in (read.bounds or {}).items()
     }
     variables |= bounds
-    attributes = {"content": CONTENT, "problem": problem.to_toml(), "q": read.q, "kappa": float(curves.kappa), **errors}
+    attributes = {"content": CONTENT, "problem": problem.record(), "q": read.q, "kappa": float(curves.kappa), **errors}
     if read.reasons:
         attributes["reasons"] = read.to_xarray().attrs["reasons"]
     return xr.Dataset(variables, coordinates, attributes)

@@ -42,7 +42,7 @@ def folder_for(
     """
     times = None if taus is None else np.asarray(taus, np.float64).tolist()
     words = np.asarray(jax.random.key_data(key)).tolist()
-    parts = (LAYOUT, problem.to_toml(), times, d, words, rule.name, rule_numbers(rule), dtype, solver, tolerance, _versions())
+    parts = (LAYOUT, problem.record(), times, d, words, rule.name, rule_numbers(rule), dtype, solver, tolerance, _versions())
     return out / f"seeds-{_digest(parts)}.partial"
 
 
@@ -54,7 +54,7 @@ def map_folder(out: Path, problem: Problem, axes: Mapping[str, Any], q: float, t
         problem, axes, q, tolerance, rule: what the cells depend on, beside the versions of rfdiff and JAX.
     """
     values = [(name, np.asarray(v, np.float64).tolist()) for name, v in axes.items()]
-    parts = (LAYOUT, problem.to_toml(), values, q, tolerance, rule.name, rule_numbers(rule), _versions())
+    parts = (LAYOUT, problem.record(), values, q, tolerance, rule.name, rule_numbers(rule), _versions())
     return out / f"cells-{_digest(parts)}.partial"
 
 
@@ -65,7 +65,7 @@ def measurement_folder(out: Path, problem: Problem, *numbers: object) -> Path:
         out: folder of the results.
         problem, numbers: what a point depends on, beside the versions of rfdiff and JAX.
     """
-    return out / f"points-{_digest((LAYOUT, problem.to_toml(), numbers, _versions()))}.partial"
+    return out / f"points-{_digest((LAYOUT, problem.record(), numbers, _versions()))}.partial"
 
 
 class KeptArrays(MutableMapping[str, Mapping[str, np.ndarray]]):
