@@ -66,6 +66,7 @@ def test_plot_draws_a_file_again(compared: types.SimpleNamespace, tmp_path: Path
     assert (tmp_path / "curves.png").read_bytes() == (compared.out / "curves.png").read_bytes()
 
 
+@pytest.mark.thorough
 def test_disagreement_is_exit_status_one(compared: types.SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = result_file.load(compared.out / "result.nc")
     assert result.theory is not None

@@ -64,6 +64,7 @@ def test_what_it_writes(folder: Path) -> None:
     assert "tau = inf" in printed and "exact score" in printed and "tau_mem" in printed
 
 
+@pytest.mark.thorough
 def test_plot_draws_it_again(folder: Path, tmp_path: Path) -> None:
     result = str(folder / "result" / "generation.nc")
     assert run("plot", result, "--out", str(tmp_path))[0] == 0

@@ -94,6 +94,7 @@ def test_the_table_says_what_failed_and_where_the_order_flips(mapped: types.Simp
     assert mapped.text.splitlines()[-1].endswith("GiB peak memory")
 
 
+@pytest.mark.thorough
 def test_plot_draws_a_map_again(mapped: types.SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, new = str(mapped.out / FILE), tmp_path / "new"
     status, text = run("plot", file, "--out", str(new))

@@ -30,6 +30,7 @@ def test_default_times_are_the_grid_of_the_theory(problem_file: Path, tmp_path: 
     np.testing.assert_array_equal(result.simulation.taus, theory.time_grid(Problem.from_toml(problem_file), num=6))
 
 
+@pytest.mark.thorough
 def test_simulate_depends_on_the_key_alone(problem_file: Path, tmp_path: Path) -> None:
     for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
         assert entry.main(words("simulate", problem_file, tmp_path / name, "--seed", seed)) == 0

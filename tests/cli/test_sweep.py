@@ -26,7 +26,7 @@ def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_sweep_collect_plot(spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sweep_and_collect(spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     assert entry.main(["sweep", str(spec), "--out", str(out)]) == 0
     told = capsys.readouterr()
@@ -41,6 +41,13 @@ def test_sweep_collect_plot(spec: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert load_dataset(out / "sweep.nc").attrs["content"] == collect_command.CONTENT
     assert entry.main(["collect", str(out)]) == 2
     assert "already holds sweep.nc, sweep_times_variance_ratio.png" in capsys.readouterr().err
+
+
+@pytest.mark.thorough
+def test_plot_draws_a_sweep_again(spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert entry.main(["sweep", str(spec), "--out", str(out)]) == 0
+    assert entry.main(["collect", str(out)]) == 0
     new = tmp_path / "new"
     assert entry.main(["plot", str(out / "sweep.nc"), "--out", str(new)]) == 0
     assert sorted(path.name for path in new.iterdir()) == sorted(FIGURES)

@@ -42,7 +42,7 @@ def worst(one: SeedBatch, other: SeedBatch) -> float:
     ("solver", "draws"),
     [
         pytest.param("krylov", math.inf, marks=pytest.mark.thorough),
-        ("krylov-matrix-free", 3),
+        pytest.param("krylov-matrix-free", 3, marks=pytest.mark.thorough),
         pytest.param("krylov", 3, marks=pytest.mark.slow),
         pytest.param("krylov-matrix-free", math.inf, marks=pytest.mark.slow),
     ],
@@ -166,6 +166,7 @@ def test_columns_that_depend_on_each_other_do_no_harm() -> None:
     np.testing.assert_allclose(np.sort(np.linalg.eigvalsh(space.T))[-24:], values, rtol=1e-9)
 
 
+@pytest.mark.thorough
 def test_the_estimate_holds_what_rounding_does_to_small_eigenvalues() -> None:
     """A space that is the whole in float32: late times see eigenvalues near rounding; larger ones are the sibling."""
     found, losses = krylov_of(np.geomspace(1e-5, 8.0, 40), 5, "float32", tolerance=1e-4)

@@ -85,6 +85,7 @@ def test_exact_averages_against_monte_carlo(name: str, which: str) -> None:
     rejects(lambda: agree(swapped, name, which))
 
 
+@pytest.mark.thorough
 def test_noise_of_one_sample_is_shared_by_its_features() -> None:
     # sibling: correlations set to zero, features of independent noises
     moments = exact_train("tanh", 24)

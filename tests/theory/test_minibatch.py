@@ -39,7 +39,7 @@ def equation(rule: MinibatchSGD, problem: Problem | None = None) -> tuple[Volter
 
 
 @pytest.mark.parametrize("weights", [[0.65, 0.35], [0.2, 0.8]], ids=["as they come", "balanced"])
-@pytest.mark.parametrize("draws", [math.inf, 2], ids=["averaged", "two draws"])
+@pytest.mark.parametrize("draws", [pytest.param(math.inf, marks=pytest.mark.thorough), 2], ids=["averaged", "two draws"])
 def test_moment_traces_are_moments_of_the_class_resolved_spectrum(draws: float, weights: Any) -> None:
     """Σ_a ω_a (ω_c/p) tr[U_c U_a] = (ω_c/p) tr[U_c U], which κ_c gives; and every entry is symmetric in the two classes."""
     noise, contour, solved = equation(BALANCED, two_classes(draws, loss_weights=weights))
@@ -146,6 +146,7 @@ def test_samplings_agree_where_they_are_the_same() -> None:
     assert sgd_stability(problem, rule=WEIGHTED).radius > sgd_stability(problem, rule=BALANCED).radius
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("draws", [math.inf, pytest.param(2, marks=pytest.mark.thorough)], ids=["averaged", "two draws"])
 def test_a_class_that_is_not_drawn_makes_no_noise(draws: float) -> None:
     """A class of weight 0 changes nothing for the other, and its losses, train and test alike, are those of data that were not seen."""
@@ -170,6 +171,7 @@ def test_samples_without_weight_only_fill_batches_that_take_pairs_as_they_come(r
         np.testing.assert_allclose(getattr(many, name)[:, :2], getattr(few, name), atol=3e-6)
 
 
+@pytest.mark.thorough
 def test_stability_bounds_step_and_batch() -> None:
     problem = two_classes()
     found = sgd_stability(problem, rule=RULE)

@@ -79,6 +79,7 @@ ALL = [(k, moved, m) for k in (1, 2, 3) for moved in (False, True) for m in (1, 
 CASES = [*FAST, *(pytest.param(*case, marks=thorough if case in MORE else slow) for case in ALL if case not in FAST)]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("k", "moved", "draws"), CASES)
 def test_matrices_that_commute_give_the_joint_result(k: int, moved: bool, draws: float) -> None:
     """One basis for all classes, and the same numbers to 1e-8 from matrices as from joint eigenvalues; not so in different bases."""
@@ -194,6 +195,7 @@ def test_networks_on_the_same_classes_agree(draws: float, d: int, seeds: int) ->
     rejects(functools.partial(agrees, simulated, wrong, d))
 
 
+@pytest.mark.thorough
 def test_stieltjes_transform() -> None:
     """The joint result, where there is one, above, below and on the axis; the sum rule."""
     covariances = matrices(2, bases=(3, 3))
