@@ -92,8 +92,8 @@ def test_a_map_without_any_value_is_drawn() -> None:
     ("change", "message"),
     [
         ({"quantity": "tau"}, "quantity: 'tau'; allowed: tau_gen, tau_stop"),
-        ({"classes": (0, 2)}, r"\(0, 2\); allowed: two different classes of 0 to 1"),
-        ({"classes": (1, 1)}, r"\(1, 1\); allowed"),
+        ({"pair": (0, 2)}, r"\(0, 2\); allowed: two different classes of 0 to 1"),
+        ({"pair": (1, 1)}, r"\(1, 1\); allowed"),
         ({"class_names": ["a"]}, "class_names: 1 names; allowed: 2"),
     ],
 )
