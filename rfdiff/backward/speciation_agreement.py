@@ -7,6 +7,7 @@ from jaxtyping import Float
 from scipy.stats import norm
 
 from rfdiff.backward.process import proportion_error
+from rfdiff.labels import as_dataset
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -14,6 +15,12 @@ if TYPE_CHECKING:
 FALSE_ALARM = 0.01  # chance that a right closed form is rejected, over all times and classes, of U-turns and clones together
 CONCLUSIVE = 0.1  # a fraction that steps move by more cannot confirm the closed form
 MEASURED = {"uturn": "turn_time", "clone": "clone_time"}  # fractions that are compared, and their times
+
+DEVIATIONS = {
+    "systematic": "error from the length of the steps",
+    "error": "whole error",
+    "standardised": "distance from the closed form, in errors,",
+}
 
 
 class Compared(NamedTuple):
@@ -46,6 +53,16 @@ class SpeciationVerdict(NamedTuple):
     agrees: bool
     threshold: float
     compared: dict[str, Compared]
+
+    def to_xarray(self) -> "xr.Dataset":
+        """Errors and deviations of both kinds of fraction, as `uturn_error`, …; the verdict in the attributes."""
+        variables = {
+            f"{kind}_{name}": ((MEASURED[kind], "class"), value, {"long_name": f"{text} of the fraction {kind}", "units": "1"})
+            for kind, of_kind in self.compared.items()
+            for (name, text), value in zip(DEVIATIONS.items(), of_kind, strict=True)
+        }
+        verdict = {"verdict": self.text, "reason": self.reason, "agrees": int(self.agrees), "threshold": self.threshold}
+        return as_dataset(variables, {}, verdict)
 
 
 def speciation_verdict(dataset: "xr.Dataset") -> SpeciationVerdict:
