@@ -31,7 +31,8 @@ from rfdiff.cli.tables import Cell, Table, integer, measured, shown, words
 from rfdiff.cli.terminal import report, say_cost
 from rfdiff.errors import InputError
 from rfdiff.files import kept_parts
-from rfdiff.files.dataset_file import load_dataset, save_dataset
+from rfdiff.files.contents import load_content
+from rfdiff.files.dataset_file import save_dataset
 from rfdiff.parameters import get_parameter, meaning
 from rfdiff.plots.style import NotebookFigure
 from rfdiff.problem import Problem
@@ -111,10 +112,11 @@ def redraw(options: Redrawing) -> int:
         InputError: a damaged file, a class that is not there, or existing figures in another folder than that of the file.
         OSError: the folder cannot be written to.
     """
-    dataset = load_dataset(options.file)
+    dataset = load_content(options.file, CONTENT)
     pair = pair_of(options.pair, dataset.sizes["class"])
     check_drawing(options, dataset.sizes["class"])
-    return show(dataset, redraw_folder(options, FILES), options.quantity, pair, options, replace=False)
+    with redraw_folder(options, FILES) as out:
+        return show(dataset, out, options.quantity, pair, options, replace=False)
 
 
 def axes_of(problem: Problem, options: PhaseMap) -> tuple[dict[str, np.ndarray], dict[str, str]]:
