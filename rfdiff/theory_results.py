@@ -12,7 +12,7 @@ from jaxtyping import Bool, Complex, Float
 
 from rfdiff.class_times import TIME_NAMES, ClassTimes, require_time_name, stacked
 from rfdiff.errors import InputError
-from rfdiff.labels import Label, Labelled, attribute_of, labelled_dataset, values_of
+from rfdiff.labels import Label, Labelled, attribute_of, fields_of, labelled_dataset, values_of
 from rfdiff.value_types import static, value_type
 
 if TYPE_CHECKING:
@@ -31,6 +31,11 @@ class Losses(NamedTuple):
 
     train: Float[jax.Array, "T K"]
     test: Float[jax.Array, "T K"]
+
+    def to_xarray(self) -> "xr.Dataset":
+        """Both losses on the axes time and class."""
+        labels = {name: Label(("time", "class"), f"{name} loss of the class, per coordinate") for name in self._fields}
+        return labelled_dataset(fields_of(self, labels), labels)
 
 
 @value_type

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from scipy.stats import norm
 
 from rfdiff.backward.process import proportion_error
+from rfdiff.labels import as_dataset
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -15,6 +16,12 @@ FALSE_ALARM = 0.01  # chance that a right closed form is rejected, over all time
 CONCLUSIVE = 0.1  # a fraction that steps move by more cannot confirm the closed form
 BLIND = 0.25  # part of a fraction by which the closed form may be off unnoticed at half of the times, for a measurement that confirms it
 MEASURED = {"uturn": "turn_time", "clone": "clone_time"}  # fractions that are compared, and their times
+
+DEVIATIONS = {
+    "systematic": "error from the length of the steps",
+    "error": "whole error",
+    "standardised": "distance from the closed form, in errors,",
+}
 
 
 class Compared(NamedTuple):
@@ -59,6 +66,16 @@ class SpeciationVerdict(NamedTuple):
     threshold: float
     unnoticed: float
     compared: dict[str, Compared]
+
+    def to_xarray(self) -> "xr.Dataset":
+        """Errors and deviations of both kinds of fraction, as `uturn_error`, …; the verdict in the attributes."""
+        variables = {
+            f"{kind}_{name}": ((MEASURED[kind], "class"), value, {"long_name": f"{text} of the fraction {kind}", "units": "1"})
+            for kind, of_kind in self.compared.items()
+            for (name, text), value in zip(DEVIATIONS.items(), of_kind, strict=True)
+        }
+        verdict = {"verdict": self.text, "reason": self.reason, "agrees": int(self.agrees), "threshold": self.threshold}
+        return as_dataset(variables, {}, verdict)
 
 
 def speciation_verdict(dataset: "xr.Dataset") -> SpeciationVerdict:

@@ -86,7 +86,7 @@ def _process() -> Iterator[None]:
 
     def again(dropped: Any) -> None:
         if isinstance(dropped.exc_value, KeyboardInterrupt):
-            _thread.interrupt_main()
+            _thread.interrupt_main()  # at the next step of the main thread; signal.raise_signal would raise here, to be dropped again
         else:
             sys.__unraisablehook__(dropped)
 

@@ -30,7 +30,7 @@ class Ensembles:
         num_seeds: number of networks at each dimension.
         dtype: floating type.
         solvers: the solver at each dimension.
-        tolerance: of a Krylov space; None for its default.
+        krylov_tolerance: of Krylov spaces; None for the default.
         out: folder of the results, in which finished networks are stored meanwhile.
     """
 
@@ -40,12 +40,14 @@ class Ensembles:
     num_seeds: int
     dtype: str
     solvers: dict[int, str]
-    tolerance: float | None
+    krylov_tolerance: float | None
     out: Path
 
     def folder(self, d: int, key: jax.Array) -> Path:
         """Where the finished networks at a dimension are stored."""
-        return kept_parts.folder_for(self.out, self.problem, self.taus, d, key, self.rule, self.dtype, self.solvers[d], self.tolerance)
+        return kept_parts.folder_for(
+            self.out, self.problem, self.taus, d, key, self.rule, self.dtype, self.solvers[d], self.krylov_tolerance
+        )
 
     def run(self, d: int, key: jax.Array) -> LearningCurves:
         """Train the networks at a dimension one by one; each is stored as soon as it is done, and read if it is stored already.
@@ -56,7 +58,12 @@ class Ensembles:
         """
         folder = self.folder(d, key)
         batches = {r: batch for r in range(self.num_seeds) if (batch := kept_seeds.load_seed(folder, r)) is not None}
-        options: dict[str, Any] = {"rule": self.rule, "dtype": self.dtype, "solver": self.solvers[d], "tolerance": self.tolerance}
+        options: dict[str, Any] = {
+            "rule": self.rule,
+            "dtype": self.dtype,
+            "solver": self.solvers[d],
+            "krylov_tolerance": self.krylov_tolerance,
+        }
         try:
             with progress(f"simulation at d = {d}", self.num_seeds, len(batches)) as advance:
                 for r in range(self.num_seeds):

@@ -22,7 +22,7 @@ Sampling = Annotated[Literal["uniform", "balanced", "weighted"] | None, *choice(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Training:
+class RuleOptions:
     """Options of the training rule."""
 
     rule: RuleName = GradientFlow.name
@@ -42,7 +42,7 @@ class Training:
     """Exponential moving average of the weights: its time constant with gradient-flow, its decay per step (below 1) with steps."""
 
 
-def training_rule(options: Training) -> Rule:
+def training_rule(options: RuleOptions) -> Rule:
     """The rule that the options name.
 
     Raises:
@@ -76,7 +76,7 @@ def option_of(name: str) -> str:
     return f"--{OPTION_NAMES.get(name, name).replace('_', '-')}"
 
 
-def rule_in_time(options: Training) -> Rule:
+def rule_in_time(options: RuleOptions) -> Rule:
     """The rule that the options name, for commands that read times.
 
     Raises:
@@ -88,12 +88,12 @@ def rule_in_time(options: Training) -> Rule:
     return training_rule(options)
 
 
-def given_number(options: Training, name: str) -> Any:
+def given_number(options: RuleOptions, name: str) -> Any:
     """What the options say of a number of a rule; None where they do not."""
     return getattr(options, OPTION_NAMES.get(name, name), None)
 
 
-def rule_record(options: Training) -> dict[str, Any]:
+def rule_record(options: RuleOptions) -> dict[str, Any]:
     """What a result file records of the rule, without the penalties of ridge."""
     numbers = {name: given_number(options, name) for name in RULE_FIELDS if name != "penalties"}
     return {"rule": options.rule, **{name: value for name, value in numbers.items() if value is not None}}

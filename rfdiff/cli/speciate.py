@@ -31,7 +31,7 @@ from rfdiff.cli.tables import Cell, Table, measured, shown, words
 from rfdiff.cli.terminal import report, say_cost
 from rfdiff.files import kept_parts
 from rfdiff.files.dataset_file import save_dataset
-from rfdiff.mixture import GaussianMixture
+from rfdiff.gaussian_mixture import GaussianMixture
 from rfdiff.progress import reporting
 
 FILES = Files("speciation.nc", {"return_probability": (), "trajectories": ()})

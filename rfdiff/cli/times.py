@@ -25,7 +25,7 @@ from rfdiff.cli.folder import (
     write_figures,
 )
 from rfdiff.cli.options import MOST_POINTS, Drawing, Flag, Output, ProblemFile, Redrawing, check, fraction
-from rfdiff.cli.rule_options import Training, rule_in_time, rule_record, rule_text
+from rfdiff.cli.rule_options import RuleOptions, rule_in_time, rule_record, rule_text
 from rfdiff.cli.tables import Cell, Table, measured, shown, words
 from rfdiff.cli.terminal import note, report, say_cost
 from rfdiff.curves import LearningCurves, Spectrum
@@ -44,7 +44,7 @@ NOT_SEPARATED = "the bulks of the spectrum are not separated: no gap leaves the 
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Times(Training, Output):
+class TimesOptions(RuleOptions, Output):
     """Two estimates of each class's times, from the curves and from the spectrum (closed form), and their sensitivity to each parameter."""
 
     problem: ProblemFile
@@ -59,7 +59,7 @@ class Times(Training, Output):
     """Largest numerical error of a closed-form loss."""
 
 
-def run(options: Times) -> int:
+def run(options: TimesOptions) -> int:
     """Read the times of a problem in both ways, write them, draw them, print their table.
 
     Returns:
@@ -243,4 +243,4 @@ def _elasticity_table(dataset: xr.Dataset, labels: Sequence[str]) -> Table:
     return Table("elasticities", headings, [[words(name), *(shown(float(value), "+.3f") for value in row.ravel())] for name, row in slopes])
 
 
-COMMAND = Command("times", Times, run)
+COMMAND = Command("times", TimesOptions, run)

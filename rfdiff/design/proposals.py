@@ -13,7 +13,7 @@ from rfdiff.design.search import Forms, Point, Search
 from rfdiff.errors import InputError
 from rfdiff.labels import Label, Labelled, labelled_dataset, static_attributes
 from rfdiff.problem import Problem
-from rfdiff.progress import Progress
+from rfdiff.progress import Progress, require_progress
 from rfdiff.rules import GradientFlow
 from rfdiff.value_types import as_number, static, value_type
 
@@ -163,6 +163,7 @@ def propose(
         InputError: one class; a goal or levers that do not fit; a stop time that is missing, or given beside the lever; what the theory
             refuses.
     """
+    require_progress(progress)
     goal = _checked(problem, goal, levers, tau)
     search, done = Search(problem, rule, tolerance, tau), 0
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from rfdiff.class_times import TIME_NAMES, ClassTimes
 from rfdiff.curves import LearningCurves
 from rfdiff.errors import InputError
-from rfdiff.generation.runs import REFERENCES, SampleStatistics
+from rfdiff.generation.runs import REFERENCES, STATISTICS, SampleStatistics
 from rfdiff.labels import as_dataset
 from rfdiff.memorisation import memorised_fraction
 from rfdiff.problem import Problem
@@ -21,13 +21,6 @@ if TYPE_CHECKING:
 
 Variable = tuple[tuple[str, ...], np.ndarray, dict[str, str]]  # axes, values and attributes
 CONTENT = "generation"
-LABELS = {
-    "counts": "generated samples of the class",
-    "memorised": "those of them that are memorised",
-    "mean_error": "squared error of the class mean per coordinate",
-    "mean_error_floor": "the same of as many samples of the right mean, on average",
-    "variance_error": "relative error of the class variance",
-}
 
 
 @dataclass(frozen=True)
@@ -85,14 +78,10 @@ class Generation:
     def to_xarray(self) -> "xr.Dataset":
         """Everything as a labelled dataset, with the axes network, source, class and time."""
         weights = np.asarray(self.problem.mixture.weights)
-        dims = ("network", "source", "class")
-        variables: dict[str, Variable] = {name: (dims, self.stacked(name), {"long_name": text}) for name, text in LABELS.items()}
+        variables: dict[str, Variable] = {
+            name: (("network", *label.dims), self.stacked(name), {"long_name": label.long_name}) for name, label in STATISTICS.items()
+        }
         variables |= {
-            "score_error": (
-                ("network", "source", "time", "class"),
-                self.stacked("score_error"),
-                {"long_name": "score error per coordinate"},
-            ),
             "memorised_interval": (
                 ("source", "class", "edge"),
                 self.memorised_fractions(),

@@ -53,7 +53,7 @@ def check_covered(problem: Problem, rule: MinibatchSGD) -> None:
         )
     if law.covariances is not None:
         raise InputError("covariances: matrices that do not commute, with rule sgd; allowed: classes given by their eigenvalues")
-    if limit_diverges(problem, rule):
+    if limit_diverges(problem, rule=rule):
         raise InputError(
             f"psi_p: {float(problem.psi_p):g} = psi_n m with rule sgd, where modes are arbitrarily slow; allowed: another, or with "
             "weight_decay > 0"
@@ -103,7 +103,7 @@ def judged(equation: Volterra, steps: Float[np.ndarray, " T"]) -> Excess:
     return Excess(np.real(whole), error)
 
 
-def sgd_stability(problem: Problem, rule: MinibatchSGD) -> SGDStability:
+def sgd_stability(problem: Problem, *, rule: MinibatchSGD) -> SGDStability:
     """Whether minibatch SGD converges, up to which step and down to which batch, and what its noise leaves of the losses.
 
     SGD converges where the steps along the whole gradient do and the spectral radius of `(ηκ)² (ψ_p/β) ν_a Σ_j G_ca(j)`, c over the train
@@ -117,11 +117,13 @@ def sgd_stability(problem: Problem, rule: MinibatchSGD) -> SGDStability:
         `SGDStability`; the excess is NaN where SGD diverges, with the reason.
 
     Raises:
-        InputError: a problem that the theory does not cover; a step at which the whole gradient diverges.
+        InputError: another rule; a problem that the theory does not cover; a step at which the whole gradient diverges.
 
     Reference: `equations`, section 9.3; tests/theory/test_minibatch.py, tests/agreement/test_minibatch_agreement.py.
     """
     require_concrete(problem, "theory.sgd_stability")
+    if not isinstance(rule, MinibatchSGD):
+        raise InputError(f"rule: {rule!r}; allowed: a MinibatchSGD")
     check_covered(problem, rule)
     kappa, step = float(problem.kappa), float(rule.step_size)
     with jax.enable_x64(True):

@@ -51,7 +51,10 @@ from tests.cli.command_line import TOML, Words, refusal
         (["compare", "PROBLEM", "--num-seeds", "1"], "--num-seeds: 1; allowed: 2 to 1000000, for a standard error"),
         (["simulate", "PROBLEM", "--num-seeds", "0"], "--num-seeds: 0; allowed: 1 to 1000000"),
         (["simulate", "PROBLEM", "--krylov-tolerance", "1e-4"], "--krylov-tolerance: applies only to Krylov solvers, not to --solver auto"),
-        (["simulate", "PROBLEM", "--solver", "krylov", "--krylov-tolerance", "2"], "--krylov-tolerance: 2.0; allowed: 0 < tolerance < 1"),
+        (
+            ["simulate", "PROBLEM", "--solver", "krylov", "--krylov-tolerance", "2"],
+            "--krylov-tolerance: 2.0; allowed: 0 < krylov_tolerance < 1",
+        ),
         (["simulate", "PROBLEM", "--num-seeds", "1000000000"], "--num-seeds: 1000000000; allowed: 1 to 1000000"),
         (["simulate", "PROBLEM", "--seed", "-1"], "--seed: -1; allowed: 0 to"),
         (["predict", "PROBLEM", "--points", "2"], "--points: 2; allowed: 3 to 100000"),

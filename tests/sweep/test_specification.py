@@ -52,6 +52,13 @@ def test_the_hash_depends_on_what_the_result_depends_on_and_on_nothing_else() ->
     exact = {cell.name for cell in cells_of(sweep(solvers=["exact"]), versions())}
     other = {cell.name for cell in cells_of(sweep(solvers=["exact"], tolerance=1e-3), versions())}
     assert exact == other  # no tolerance in an eigendecomposition
+
+    def tolerances(**given: float) -> set[float | None]:
+        return {cell.task.tolerance for cell in cells_of(sweep(solvers=["theory", "krylov"], **given), versions())}
+
+    assert tolerances(tolerance=1e-3, krylov_tolerance=1e-5) == {1e-3, 1e-5}
+    assert tolerances(krylov_tolerance=1e-5) == {1e-6, 1e-5}
+    assert tolerances(tolerance=1e-3) == {1e-3}  # as sweeps of earlier versions meant it
     rejects(lambda: _same(exact, cells_of(sweep(solvers=["exact"], random_seed=1), versions())))
     rejects(lambda: _same(exact, cells_of(sweep(solvers=["exact"], dtype="float32"), versions())))
     rejects(lambda: _same(exact, cells_of(sweep(solvers=["exact"], taus=[1.0, 2.0, 3.0]), versions())))
@@ -148,6 +155,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"seeds_per_cell": 4}, "seeds_per_cell: 4; allowed: an integer from 1 to 3"),
     ({"dtype": "float16"}, "dtype: 'float16'; allowed: float32, float64"),
     ({"tolerance": 1e-12}, "tolerance: 1e-12; allowed: 1e-9 <= tolerance <= 0.1"),
+    ({"krylov_tolerance": 1}, "krylov_tolerance: 1; allowed: 0 < krylov_tolerance < 1"),
     ({"random_seed": -1}, "random_seed: -1; allowed: an integer from 0"),
     ({"points": 2, "taus": None}, "points: 2; allowed: an integer from 3"),
     ({"points": 20}, "points: 20 beside taus; allowed: one of them"),
