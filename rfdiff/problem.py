@@ -17,7 +17,7 @@ from rfdiff.activation import Activation, as_activation
 from rfdiff.diffusion import noise_variance
 from rfdiff.errors import InputError
 from rfdiff.mixture import WEIGHT_TOLERANCE, MixtureLaw
-from rfdiff.problem_file import fields_from_dict, fields_to_dict, read_toml, toml_text
+from rfdiff.problem_file import fields_from_dict, fields_to_dict, read_toml, toml_text, weights_of_record
 from rfdiff.value_types import (
     Scalar,
     Value,
@@ -198,6 +198,18 @@ class Problem(Value):
 
     def _fields(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+
+def classes_of_record(text: str) -> int:
+    """Number of classes of what `Problem.record` wrote.
+
+    Raises:
+        InputError: no such record.
+    """
+    _, fractions = weights_of_record(text)
+    if "\nsha256 = " not in text:  # without matrices a record is the problem itself, all of which is checked
+        return Problem.from_text(text).num_classes
+    return len(fractions)
 
 
 def noise_variance_of(t: Scalar) -> Scalar:

@@ -74,6 +74,7 @@ class SGDStability(Labelled):
         largest_step: step size η below which it converges, at its batch.
         smallest_batch: batch size over d above which it converges, at its step.
         train_excess, test_excess: (K,) how much higher its losses are than those of the whole gradient as τ → ∞; NaN where it diverges.
+        reason: why they are NaN, None where it converges.
     """
 
     radius: float
@@ -81,6 +82,7 @@ class SGDStability(Labelled):
     smallest_batch: float
     train_excess: Float[np.ndarray, " K"]
     test_excess: Float[np.ndarray, " K"]
+    reason: str | None = static(default=None, kw_only=True)
 
     LABELS: ClassVar = {
         "radius": Label((), "spectral radius of what the noise of one step returns as noise later"),

@@ -7,6 +7,7 @@ late or is too coarse, the time is NaN and carries what is known of it, a lower 
 import dataclasses
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.interpolate import PchipInterpolator
 
 from rfdiff.class_times.named_times import TIME_NAMES, ClassTimes
@@ -19,7 +20,13 @@ SETTLED = 0.02  # largest change over the last factor `TAIL` of time, relative t
 TAIL = 3.0
 EARLY = 0.1  # largest share of its excursion that a curve may have made at the first training time for nothing to have been missed before
 LATE = 0.5  # least share of a descent that must be seen for a curve that is lowest at the last training time to have no minimum before
+UNTRAINED = "the class is not trained on: its weight in the training loss is 0"
 START = 1.0  # loss of the untrained network A = 0
+RESOLVED = 3.0  # standard errors over seeds by which a gap must exceed 0, and a train loss fall, to count
+WORDS = {"time": "training time", "times": "training times", "first": "first training time", "last": "last training time"}
+WORDS |= {"at": "tau", "start": "tau = 0", "before": "before"}
+PENALTY_WORDS = {"time": "penalty", "times": "penalties", "first": "largest penalty", "last": "smallest penalty"}
+PENALTY_WORDS |= {"at": "penalty", "start": "an infinite penalty", "before": "above"}  # smaller penalties stand for later times
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,16 +36,23 @@ class Reading:
     Args:
         value: the time; NaN if the samples do not give it.
         lower, upper: bounds of a time that is not given, NaN where there is none.
-        reason: why it is not given.
+        reason: why it is not given, with names of `WORDS` in braces, and the numbers of the places below.
+        places: training times that the reason names.
     """
 
     value: float = np.nan
     lower: float = np.nan
     upper: float = np.nan
     reason: str = ""
+    places: tuple[float, ...] = ()
+
+    def sentence(self, kappa: float, penalties: bool) -> str:
+        """The reason in words: of training times, or of the penalties 1/(κτ) that they stand for."""
+        places = (f"{1 / (kappa * place) if penalties else place:.4g}" for place in self.places)
+        return self.reason.format(*places, **(PENALTY_WORDS if penalties else WORDS))
 
 
-def times(curves: LearningCurves, *, q: float = 0.5) -> ClassTimes:
+def times(curves: LearningCurves, *, q: float = 0.5, loss_weights: ArrayLike | None = None, penalties: bool = False) -> ClassTimes:
     """Class-wise generalisation, early-stopping, memorisation and near-optimality times of a set of curves.
 
     Between training times the curves are interpolated by monotone cubics in log τ (PCHIP), which never leave the samples; the minimum
@@ -49,9 +63,13 @@ def times(curves: LearningCurves, *, q: float = 0.5) -> ClassTimes:
     Args:
         curves: per-class curves on an increasing grid; L_c(0) = 1, the loss of A = 0.
         q: fraction of the way to the exact score's loss that counts as learned, in (0, 1).
+        loss_weights: (K,) weights of the classes in the training loss (`Problem.training_weights`); None where all are above 0. A class
+            of weight 0 is not trained on, and has no τ_mem.
+        penalties: whether the training times stand for the penalties of `Ridge`; the reasons then name penalties.
 
     Returns:
-        `ClassTimes`, each (K,), with bounds and reasons for those that the grid does not resolve.
+        `ClassTimes`, each (K,), with bounds and reasons for those that the grid does not resolve. Over several seeds a class has a τ_mem
+        only if its last gap is above 3 standard errors.
 
     Raises:
         InputError: q out of range, fewer than 3 training times, or a grid that does not increase (as the penalties of `Ridge` may).
@@ -66,31 +84,47 @@ def times(curves: LearningCurves, *, q: float = 0.5) -> ClassTimes:
     distinct = np.append(True, taus[1:] > taus[:-1])  # rules with steps round several times to the same one
     test, train = (np.asarray(loss, np.float64)[distinct] for loss in (curves.test_loss, curves.train_loss))
     optimal, noise = np.asarray(curves.optimal_loss, np.float64), max(float(np.nan_to_num(curves.error_estimate)), 1e-12)
-    columns = [_class_times(taus[distinct], test[:, c], train[:, c], optimal[c], q, noise) for c in range(test.shape[1])]
+    spread = np.maximum(RESOLVED * _last_gap_stderr(curves), noise)
+    columns = [_class_times(taus[distinct], test[:, c], train[:, c], optimal[c], q, noise, spread[c]) for c in range(test.shape[1])]
+    for c in np.flatnonzero(np.asarray(loss_weights) == 0) if loss_weights is not None else ():
+        columns[c] = (*columns[c][:2], Reading(reason=UNTRAINED), columns[c][3])
     values = {name: np.array([column[i].value for column in columns]) for i, name in enumerate(TIME_NAMES)}
     bounds = {name: np.array([[column[i].lower, column[i].upper] for column in columns]) for i, name in enumerate(TIME_NAMES)}
-    reasons = tuple(tuple(column[i].reason for column in columns) for i in range(len(TIME_NAMES)))
+    kappa = float(curves.kappa)
+    reasons = tuple(tuple(column[i].sentence(kappa, penalties) for column in columns) for i in range(len(TIME_NAMES)))
     return ClassTimes(**values, q=float(q), bounds=bounds, reasons=reasons)
 
 
-def readings(curves: LearningCurves, q: float) -> tuple[np.ndarray, np.ndarray]:
+def _last_gap_stderr(curves: LearningCurves) -> np.ndarray:
+    """(K,) standard errors over seeds of the last gap between test and train loss; 0 without two seeds or more."""
+    seeds = curves.per_seed
+    if seeds is None or len(seeds["test_loss"]) < 2:
+        return np.zeros(np.shape(curves.test_loss)[1])
+    gaps = np.asarray(seeds["test_loss"], np.float64)[:, -1] - np.asarray(seeds["train_loss"], np.float64)[:, -1]
+    return np.nan_to_num(gaps.std(axis=0, ddof=1) / np.sqrt(len(gaps)))
+
+
+def readings(curves: LearningCurves, q: float, loss_weights: ArrayLike | None = None) -> tuple[np.ndarray, np.ndarray]:
     """τ_gen, τ_stop, τ_mem, τ_opt and the lowest test loss of each class, and their standard errors over seeds.
+
+    Args:
+        curves, q, loss_weights: as for `times`.
 
     Returns:
         Values and errors, each (5, K); errors are NaN for theory, for fewer than two seeds and where a seed has no such time.
     """
-    values = _read(curves, q)
+    values = _read(curves, q, loss_weights)
     if curves.per_seed is None or len(curves.per_seed["test_loss"]) < 2:
         return values, np.full_like(values, np.nan)
-    seeds = range(len(curves.per_seed["test_loss"]))
-    runs = np.stack([_read(dataclasses.replace(curves, **{name: curves.per_seed[name][s] for name in CURVE_NAMES}), q) for s in seeds])
-    everywhere = np.isfinite(runs).all(axis=0)
+    seeds = (dict(zip(CURVE_NAMES, losses, strict=True)) for losses in zip(*(curves.per_seed[name] for name in CURVE_NAMES), strict=True))
+    runs = np.stack([_read(dataclasses.replace(curves, **seed, per_seed=None), q, loss_weights) for seed in seeds])
+    everywhere = np.isfinite(runs).all(axis=0) & ~np.isnan(values)
     spread = np.std(np.where(everywhere, runs, 0.0), axis=0, ddof=1) / np.sqrt(len(runs))
     return values, np.where(everywhere, spread, np.nan)
 
 
-def _read(curves: LearningCurves, q: float) -> np.ndarray:
-    read = times(curves, q=q)
+def _read(curves: LearningCurves, q: float, loss_weights: ArrayLike | None) -> np.ndarray:
+    read = times(curves, q=q, loss_weights=loss_weights)
     rows = [np.asarray(getattr(read, name), np.float64) for name in TIME_NAMES]
     test = np.asarray(curves.test_loss, np.float64)
     diverges = bool(np.isinf(np.asarray(curves.taus)[-1]) and np.isnan(test[-1]).all())  # at τ = ∞ where p = n m
@@ -98,7 +132,7 @@ def _read(curves: LearningCurves, q: float) -> np.ndarray:
 
 
 def _class_times(
-    taus: np.ndarray, test: np.ndarray, train: np.ndarray, optimal: float, q: float, noise: float
+    taus: np.ndarray, test: np.ndarray, train: np.ndarray, optimal: float, q: float, noise: float, spread: float
 ) -> tuple[Reading, Reading, Reading, Reading]:
     diverges = np.isinf(taus[-1]) and np.isnan(test[-1])  # at τ = ∞ where p = n m: what happens before is sound
     if diverges:
@@ -110,21 +144,22 @@ def _class_times(
     if diverges:
         mem = Reading(reason="the gap between test and train loss has no final value: the test loss diverges as tau -> inf (p = n m)")
     else:
-        mem = _memorisation(taus, test - train)
-    return _generalisation(taus, test, stop), stop, mem, _optimality(taus, test, optimal, q)
+        mem = _memorisation(taus, test - train, train, spread)
+    return _generalisation(taus, test, stop), stop, mem, _optimality(taus, test, optimal, q, bool(diverges))
 
 
 def _generalisation(taus: np.ndarray, test: np.ndarray, stop: Reading) -> Reading:
     """Where 1 - 1/e of the descent is made; bounds where the depth of the descent is not known."""
     depth = START - float(test.min())
     if depth <= 0:
-        return Reading(upper=stop.upper, reason=stop.reason or "the test loss is never below its value at tau = 0")
+        reason = stop.reason or "the test loss is never below its value at {start}"
+        return Reading(upper=stop.upper, reason=reason, places=stop.places)
     read = _first_crossing(taus, START - test, (1 - np.exp(-1)) * depth)
     still_falling = not np.isnan(stop.lower) and np.isnan(stop.upper) and not np.isinf(taus[-1])
     if not np.isnan(stop.value) or (still_falling and _settled(taus, START - test)):
         return read
     least = read.lower if np.isnan(read.value) else read.value  # the descent is at least as deep as the samples
-    return Reading(lower=least, upper=stop.upper, reason=f"the lowest test loss is not resolved ({stop.reason})")
+    return Reading(lower=least, upper=stop.upper, reason=f"the lowest test loss is not resolved ({stop.reason})", places=stop.places)
 
 
 def _stopping(taus: np.ndarray, test: np.ndarray, noise: float) -> Reading:
@@ -134,42 +169,54 @@ def _stopping(taus: np.ndarray, test: np.ndarray, noise: float) -> Reading:
     if test[i] >= START:
         if early:
             return Reading(0.0)
-        return Reading(upper=float(taus[first]), reason=f"the test loss is above its value at tau = 0 from tau = {taus[first]:.4g} on")
+        reason, place = "the test loss is above its value at {start} from {at} = {0} on", float(taus[first])
+        return Reading(upper=place, reason=reason, places=(place,))
     at_end = i == last or test[last] - test[i] <= noise
     if i <= first and not at_end:
-        return Reading(upper=float(taus[i + 1]), reason=f"the test loss is lowest at the first training time, {taus[i]:.4g}")
+        return Reading(upper=float(taus[i + 1]), reason="the test loss is lowest at the {first}, {0}", places=(float(taus[i]),))
     if not early and test[first] - test[i] < (LATE if at_end else EARLY) * (START - test[i]):
-        return Reading(reason=f"most of the descent lies before the first training time, {taus[first]:.4g}")
+        return Reading(reason="most of the descent lies {before} the {first}, {0}", places=(float(taus[first]),))
     if at_end:
         if np.isinf(taus[last]) and test[last - 1] - test[last] <= EARLY * (START - test[i]):
             return Reading(np.inf)
         if np.isinf(taus[last]):
-            return Reading(lower=float(taus[last - 1]), reason=f"no training times between {taus[last - 1]:.4g} and inf")
-        return Reading(lower=float(taus[max(i - 1, first)]), reason=f"the test loss is lowest at the last training time, {taus[last]:.4g}")
-    left, right = float(taus[i - 1]), float(taus[i + 1])
+            return Reading(lower=float(taus[last - 1]), reason="no {times} between {0} and inf", places=(float(taus[last - 1]),))
+        reason = "the test loss is lowest at the {last}, {0}"
+        return Reading(lower=float(taus[max(i - 1, first)]), reason=reason, places=(float(taus[last]),))
+    left, middle, right = (float(tau) for tau in taus[i - 1 : i + 2])
     if np.isinf(right):
-        return Reading(lower=left, reason=f"the test loss is lowest at the last finite training time, {taus[i]:.4g}")
+        return Reading(lower=left, reason="the test loss is lowest at the last finite {time}, {0}", places=(middle,))
     if right > COARSE * left:
-        return Reading(lower=left, upper=right, reason=f"no training times between {left:.4g}, {taus[i]:.4g} and {right:.4g}")
+        return Reading(lower=left, upper=right, reason="no {times} between {0}, {1} and {2}", places=(left, middle, right))
     x, y = np.log(taus[i - 1 : i + 2] / taus[i]), test[i - 1 : i + 2]
     curvature, slope, _ = np.polyfit(x, y, 2)
     shift = float(np.clip(-slope / (2 * curvature), x[0], x[2])) if curvature > 0 else 0.0
     return Reading(float(taus[i] * np.exp(shift)))
 
 
-def _memorisation(taus: np.ndarray, gap: np.ndarray) -> Reading:
-    """Where the gap has half its final value; a lower bound where it still grows at the last training time."""
-    if gap[-1] <= 0:
-        return Reading(reason="the test loss does not part from the train loss")
+def _memorisation(taus: np.ndarray, gap: np.ndarray, train: np.ndarray, spread: float) -> Reading:
+    """Where the gap has half its final value; a lower bound where it still grows at the last training time.
+
+    A gap below `spread` is noise, and one that opens while the train loss never falls is no memorisation.
+    """
+    if gap[-1] <= spread:
+        by = "" if gap[-1] <= 0 else f" by more than its error, {spread:.1e}"
+        return Reading(reason=f"the test loss does not part from the train loss{by}")
+    if train.min() >= START:
+        return Reading(reason="the train loss is never below its value at {start}: the class is not learned")
     read = _first_crossing(taus, gap, gap[-1] / 2)
     if np.isinf(taus[-1]) or _settled(taus, gap):
         return read
     least = read.lower if np.isnan(read.value) else read.value
-    return Reading(lower=least, reason=f"the gap between test and train loss still grows at the last training time, {taus[-1]:.4g}")
+    reason = "the gap between test and train loss still grows at the {last}, {0}"
+    return Reading(lower=least, reason=reason, places=(float(taus[-1]),))
 
 
-def _optimality(taus: np.ndarray, test: np.ndarray, optimal: float, q: float) -> Reading:
-    """Where the fraction q of the way to the exact score's loss is made."""
+def _optimality(taus: np.ndarray, test: np.ndarray, optimal: float, q: float, diverges: bool) -> Reading:
+    """Where the fraction q of the way to the exact score's loss is made; inf where it never is.
+
+    A test loss that diverges as τ → ∞ (`diverges`) never comes down again once it rises at the end of the grid.
+    """
     if np.isnan(optimal):
         return Reading(reason="the loss of the exact score is not known")
     if optimal >= START:
@@ -177,9 +224,9 @@ def _optimality(taus: np.ndarray, test: np.ndarray, optimal: float, q: float) ->
     level = q * (START - optimal)
     if np.max(START - test) >= level:
         return _first_crossing(taus, START - test, level)
-    if np.isinf(taus[-1]):
-        return Reading(np.inf)
-    return Reading(lower=float(taus[-1]), reason=f"not reached at the last training time, {taus[-1]:.4g}")
+    if np.isinf(taus[-1]) or (diverges and len(test) > 1 and test[-1] > test[-2] and test[-1] > test.min()):
+        return Reading(np.inf, reason=f"never reached: the lowest test loss is {test.min():.4g}, and {START - level:.4g} is asked for")
+    return Reading(lower=float(taus[-1]), reason="not reached at the {last}, {0}", places=(float(taus[-1]),))
 
 
 def _first_crossing(taus: np.ndarray, values: np.ndarray, level: float) -> Reading:
@@ -189,11 +236,11 @@ def _first_crossing(taus: np.ndarray, values: np.ndarray, level: float) -> Readi
     if values[i] == level and not np.isinf(right):
         return Reading(right)
     if np.isinf(right):
-        return Reading(lower=left, reason=f"reached after the last finite training time, {left:.4g}")
+        return Reading(lower=left, reason="reached after the last finite {time}, {0}", places=(left,))
     if left == 0:
-        return Reading(upper=right, reason=f"reached before the first training time, {right:.4g}")
+        return Reading(upper=right, reason="reached {before} the {first}, {0}", places=(right,))
     if right > COARSE * left:
-        return Reading(lower=left, upper=right, reason=f"no training times between {left:.4g} and {right:.4g}")
+        return Reading(lower=left, upper=right, reason="no {times} between {0} and {1}", places=(left, right))
     start = 1 if taus[0] == 0 else 0
     stop = len(taus) - 1 if np.isinf(taus[-1]) else len(taus)
     between = PchipInterpolator(np.log(taus[start:stop]), values[start:stop])

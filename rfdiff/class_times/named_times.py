@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 TIME_NAMES = ("tau_gen", "tau_stop", "tau_mem", "tau_opt")
+NEVER = "never"
 
 
 @value_type
@@ -26,11 +27,12 @@ class ClassTimes(Labelled):
         tau_gen: generalisation: first τ at which L_c has made 1 - 1/e of its descent L_c(0) - min L_c; NaN without a descent.
         tau_stop: early stopping: arg min of L_c; inf if L_c falls up to τ = ∞; 0 if it only rises.
         tau_mem: memorisation: first τ at which the gap L_c - ℓ_c is half of its final value; NaN if the gap does not open.
-        tau_opt: first τ at which L_c has gone the fraction q from L_c(0) to L_c^*; inf if it never does up to τ = ∞.
+        tau_opt: first τ at which L_c has gone the fraction q from L_c(0) to L_c^*; inf if it never does, with the reason.
         q: that fraction.
         bounds: {name of a time: (K, 2) lower and upper bound} of what the samples do not resolve: the time itself is NaN then; NaN where
             there is no bound. None for times that were not read from samples.
-        reasons: for each of `TIME_NAMES` K sentences, why a time is NaN, "" where it is not; () for times not read from samples.
+        reasons: for each of `TIME_NAMES` K sentences, why a time is NaN or why τ_opt is never reached, else ""; () for times not read
+            from samples.
     """
 
     tau_gen: Float[np.ndarray, " K"]
@@ -49,7 +51,7 @@ class ClassTimes(Labelled):
     }
 
     def reason(self, name: str, c: int) -> str:
-        """Why a time of a class is NaN, in one sentence; "" where it exists or where nothing is known.
+        """Why a time of a class is NaN, or why τ_opt is never reached, in one sentence; "" where it exists or where nothing is known.
 
         Raises:
             InputError: a name that is no time's, or a class that is not there.
@@ -58,7 +60,7 @@ class ClassTimes(Labelled):
         return self.reasons[TIME_NAMES.index(name)][c] if self.reasons else ""
 
     def text(self, name: str, c: int, digits: int = 4) -> str:
-        """A time of a class for a table: its value, else "> 28.5", "< 0.1" or "1 … 10" where only bounds are known, else "-".
+        """A time of a class for a table: its value ("never" for τ_opt = inf), else "> 28.5", "< 0.1" or "1 … 10", its bounds, else "-".
 
         Raises:
             InputError: a name that is no time's, or a class that is not there.
@@ -66,7 +68,7 @@ class ClassTimes(Labelled):
         self._require(name, c)
         value = float(np.asarray(getattr(self, name))[c])
         if not np.isnan(value):
-            return f"{value:.{digits}g}"
+            return NEVER if name == "tau_opt" and np.isinf(value) else f"{value:.{digits}g}"
         lower, upper = (np.nan, np.nan) if self.bounds is None else (float(bound) for bound in np.asarray(self.bounds[name])[c])
         if np.isnan(lower) and np.isnan(upper):
             return "-"

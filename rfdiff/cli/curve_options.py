@@ -27,6 +27,7 @@ from rfdiff.problem import Problem
 from rfdiff.rules import MinibatchSGD, Ridge, Rule
 from rfdiff.simulation.seed_batches import MOST_SEEDS
 from rfdiff.theory.input_checks import tolerance_allowed
+from rfdiff.theory.minibatch import check_covered
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,6 +89,8 @@ def check_curves(options: Curves, problem: Problem, rule: Rule) -> None:
         rule.schedule(options.taus, problem.kappa)
     if isinstance(rule, MinibatchSGD):
         rule.check_loss_weights(problem.training_weights, problem.mixture.weights)
+        if isinstance(options, Closed):
+            check_covered(problem, rule)
     if isinstance(rule, MinibatchSGD) and isinstance(options, Networks):
         if not options.taus or np.isinf(options.taus[-1]):
             what = "missing" if not options.taus else "inf"

@@ -65,7 +65,10 @@ def _run(words: list[str]) -> int:
     command, options = parsing.parse(words)
     _check_platform()
     terminal.output_failure()  # that of an earlier command of this process is not of this one
-    status = int(command.run(options))
+    try:
+        status = int(command.run(options))
+    except InputError as err:
+        raise InputError(parsing.naming_option(str(err), options)) from err
     if (failure := terminal.output_failure()) is not None:
         return _refuse(f"standard output cannot be written ({failure.strerror or failure}); files are written all the same")
     return status

@@ -16,6 +16,7 @@ from rfdiff.progress import progress
 from rfdiff.rules import MinibatchSGD, Rule
 from rfdiff.simulation import kept_seeds
 from rfdiff.simulation.features import floating_type
+from rfdiff.simulation.networks import check_sgd
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,24 +77,27 @@ class Ensembles:
         return simulation.summarize([batches[r] for r in range(self.num_seeds)])
 
 
-def solvers_for(problem: Problem, options: Any, dimensions: tuple[int, ...]) -> dict[int, str]:
+def solvers_for(problem: Problem, options: Any, rule: Rule, dimensions: tuple[int, ...]) -> dict[int, str]:
     """The solver at each dimension; networks that do not fit in memory are refused before anything is computed or any folder made.
 
     Args:
         problem: the question.
         options: of simulate or compare.
+        rule: the training rule that they name.
         dimensions: of the data.
 
     Raises:
-        InputError: naming d, with the estimate and what would fit.
+        InputError: naming d, with the estimate and what would fit; or what `simulation.networks.check_sgd` refuses.
     """
     curves: Curves = options
     networks: Networks = options
     num_times = len(curves.taus or curves.penalties or ()) or curves.points
     dtype = floating_type(networks.dtype)
     solver = None if networks.solver == "auto" else networks.solver
-    if curves.rule == MinibatchSGD.name:
-        return dict.fromkeys(dimensions, "exact")  # trained step by step, which needs no more memory than this
+    if isinstance(rule, MinibatchSGD):
+        for d in dimensions:
+            check_sgd(problem, np.asarray(curves.taus), d=d, rule=rule, dtype=dtype)
+        return dict.fromkeys(dimensions, "exact")  # trained step by step
     return {
         d: simulation.fitting_solver(problem, d=d, num_times=num_times, num_seeds=networks.num_seeds, dtype=dtype, solver=solver)
         for d in dimensions

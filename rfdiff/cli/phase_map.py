@@ -25,13 +25,14 @@ from rfdiff.cli.folder import (
     results_folder,
     write_figures,
 )
-from rfdiff.cli.map_results import converged_cells, labelled, map_of, order_table
+from rfdiff.cli.map_results import CONTENT, converged_cells, labelled, map_of, order_table
 from rfdiff.cli.options import ClassPair, Drawing, Output, ProblemFile, Quantity, Redrawing, check, fraction
 from rfdiff.cli.rule_options import RuleOptions, rule_in_time, rule_record, rule_text
 from rfdiff.cli.terminal import report, say_cost
 from rfdiff.errors import InputError
 from rfdiff.files import kept_parts
-from rfdiff.files.dataset_file import load_dataset, save_dataset
+from rfdiff.files.contents import load_content
+from rfdiff.files.dataset_file import save_dataset
 from rfdiff.parameters import get_parameter
 from rfdiff.plots.style import NotebookFigure
 from rfdiff.problem import Problem
@@ -110,10 +111,11 @@ def redraw(options: Redrawing) -> int:
         InputError: a damaged file, a class that is not there, or existing figures in another folder than that of the file.
         OSError: the folder cannot be written to.
     """
-    dataset = load_dataset(options.file)
+    dataset = load_content(options.file, CONTENT)
     pair = pair_of(options.pair, dataset.sizes["class"])
     check_drawing(options, dataset.sizes["class"])
-    return show(dataset, redraw_folder(options, FILES), options.quantity, pair, options, replace=False)
+    with redraw_folder(options, FILES) as out:
+        return show(dataset, out, options.quantity, pair, options, replace=False)
 
 
 def axes_of(problem: Problem, options: PhaseMapOptions) -> tuple[dict[str, np.ndarray], dict[str, str]]:

@@ -4,7 +4,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from rfdiff.cli.options import Number, choice
+import tyro
+
+from rfdiff.cli.options import Number, choice, optional_number
 from rfdiff.errors import InputError
 from rfdiff.rules import RULES, SAMPLINGS, GradientFlow, Ridge, Rule, RuleName, rule_of
 
@@ -13,6 +15,9 @@ RULE_CHOICES = {name: tuple(rule.options) for name, rule in RULES.items()}  # wh
 OPTION_NAMES = {"batch_per_dimension": "batch"}  # where the option is called otherwise than the number of the rule
 RULE_FIELDS = tuple(dict.fromkeys(name for rule in RULES.values() for name in (*rule.arguments, *rule.options)))
 
+OTHER_NAMES = tuple(f"--{name.replace('_', '-')}" for name in OPTION_NAMES)  # the name of the number is understood too
+
+Batch = Annotated[float | None, optional_number(), tyro.conf.arg(help_behavior_hint="", aliases=OTHER_NAMES)]
 Sampling = Annotated[Literal["uniform", "balanced", "weighted"] | None, *choice(SAMPLINGS)]
 
 
@@ -24,8 +29,8 @@ class RuleOptions:
     """Training rule."""
     step_size: Number = None
     """Step of gradient-descent, heavy-ball, nesterov and sgd, in units of training time."""
-    batch: Number = None
-    """Batch size of sgd divided by the dimension d."""
+    batch: Batch = None
+    """Batch size of sgd divided by the dimension d; also --batch-per-dimension, its name in Python and in files of sweeps."""
     sampling: Sampling = None
     """How batches of sgd are drawn. uniform (default): every sample alike; balanced: first a class, its loss weight being the probability,
     then one of its samples; weighted: as uniform, each loss times loss weight / class fraction. The last two need loss weights."""

@@ -3,6 +3,7 @@
 import functools
 import importlib
 from collections.abc import Sequence
+from typing import Any
 
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
@@ -61,8 +62,7 @@ def run_seeds(
         if solver not in (None, "exact") or mesh is not None:
             what = f"solver: {solver!r}" if mesh is None else "mesh: given"
             raise InputError(f"{what} with rule sgd, whose steps are taken one by one on one device; allowed: None")
-        trainer = importlib.import_module("rfdiff.simulation.descent.minibatch")  # step by step: it brings optax, which is slow to import
-        steps: SeedBatch = trainer.sgd_seeds(
+        steps: SeedBatch = _trainer().sgd_seeds(
             problem, taus, d=d, key=key, seeds=replicas, rule=rule, dtype=dtype, progress=progress, data=data
         )
         return steps
@@ -77,6 +77,21 @@ def run_seeds(
         run = functools.partial(krylov_seeds, problem, taus, tolerance=krylov_tolerance, matrix_free=free, probes=probes)
     run = functools.partial(run, d=d, key=key, rule=rule, dtype=dtype, progress=progress, data=data)
     return over_processes(lambda share, local: run(seeds=share, mesh=local), replicas, mesh)
+
+
+def check_sgd(problem: Problem, taus: Taus, *, d: int, rule: MinibatchSGD, dtype: DTypeLike | None = None) -> None:
+    """Refuse networks that `run_seeds` would not train by SGD, before anything is computed or any folder made.
+
+    Raises:
+        InputError: no batch at this dimension; more steps than can be taken one by one; a network, or its stored draws, too large for
+            memory; weights of the classes in the loss that uniform batches do not have.
+    """
+    _trainer().sgd_recipe(problem, taus, d=d, rule=rule, dtype=dtype)
+
+
+def _trainer() -> Any:
+    """Training step by step; it brings optax, which is slow to import."""
+    return importlib.import_module("rfdiff.simulation.descent.minibatch")
 
 
 def fitting_solver(

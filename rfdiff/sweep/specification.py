@@ -10,6 +10,7 @@ from rfdiff.errors import InputError
 from rfdiff.problem import Problem
 from rfdiff.problem_file import check_keys, read_toml
 from rfdiff.rules import RULES, MinibatchSGD, Ridge, Rule, check_taus, rule_of
+from rfdiff.rules.minibatch import MOST_STEPS
 from rfdiff.simulation import SOLVERS as NETWORK_SOLVERS
 from rfdiff.simulation.features import DTYPES, LARGEST_DIMENSION, sizes_at
 from rfdiff.sweep.grid import LIST_AXIS, problems_of
@@ -25,6 +26,7 @@ KEYS = (
 )  # fmt: skip
 MOST_CELLS = 100_000
 MOST_SEEDS = 2**32
+BATCH = "batch"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,6 +148,10 @@ def _rule(table: object) -> tuple[str, Rule]:
     if not isinstance(table, dict) or "name" not in table:
         raise InputError(f"rule: {table!r}; allowed: a table [rule] with a name")
     name = one_of("rule: name", table["name"], tuple(RULES))
+    if name == MinibatchSGD.name and BATCH in table:  # the option --batch of the commands, under its name
+        if "batch_per_dimension" in table:
+            raise InputError(f"rule: {BATCH} beside batch_per_dimension, which is the same number; allowed: one of them")
+        table = {("batch_per_dimension" if key == BATCH else key): value for key, value in table.items()}
     check_keys(f"rule: {name}", table, ("name", *RULES[name].arguments, *RULES[name].options), RULES[name].arguments)
     rule = named("rule", rule_of, name, **{key: value for key, value in table.items() if key != "name"})
     if isinstance(rule, Ridge) and (len(rule.penalties) < 3 or np.any(np.diff(rule.penalties) >= 0)):
@@ -199,6 +205,9 @@ def _check_cells(sweep: Sweep) -> None:
         if isinstance(sweep.rule, MinibatchSGD):
             named(where, sweep.rule.check_loss_weights, problem.training_weights, problem.mixture.weights)
     if isinstance(sweep.rule, MinibatchSGD) and sweep.networks:
+        end = 0.0 if sweep.taus is None else sweep.taus[-1]
+        if np.isfinite(end) and end / float(sweep.rule.step_size) > MOST_STEPS:
+            raise InputError(f"taus: {end:g} takes more steps of sgd, one by one, than are allowed: {MOST_STEPS}")
         for d in sweep.dimensions:
             named(f"d = {d}", sweep.rule.batch_size, d)
         if sweep.networks != ("exact",):

@@ -50,5 +50,5 @@ def one_by_one(
 
 def _times(cell: Problem, rule: Rule, q: float, tolerance: float) -> dict[str, np.ndarray]:
     curves = covering_curves(cell, (), rule=rule, tolerance=tolerance)[1]
-    times = times_of(curves, q=q)
+    times = times_of(curves, q=q, loss_weights=np.asarray(cell.training_weights))
     return {**{name: np.asarray(getattr(times, name)) for name in TIME_NAMES}, "error": np.asarray(curves.error_estimate)}

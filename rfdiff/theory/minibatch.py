@@ -114,7 +114,7 @@ def sgd_stability(problem: Problem, *, rule: MinibatchSGD) -> SGDStability:
         rule: SGD; its averaging changes the excess, not the stability.
 
     Returns:
-        `SGDStability`; the excess is NaN where SGD diverges.
+        `SGDStability`; the excess is NaN where SGD diverges, with the reason.
 
     Raises:
         InputError: another rule; a problem that the theory does not cover; a step at which the whole gradient diverges.
@@ -138,7 +138,14 @@ def sgd_stability(problem: Problem, *, rule: MinibatchSGD) -> SGDStability:
         largest = _largest_step(problem, rule, traces, step if limit.radius >= 1 else reach)
     else:
         largest = _beyond(problem, rule, traces, edge)
-    return SGDStability(limit.radius, largest, float(rule.batch_per_dimension) * limit.radius, limit.excess[0], limit.excess[1])
+    smallest = float(rule.batch_per_dimension) * limit.radius
+    reason = None
+    if not limit.radius < 1:
+        reason = (
+            f"diverges by the noise of its batches, whose spectral radius is {limit.radius:.6g}: its losses have no limit; "
+            f"it converges at a step size below {largest:.6g} or a batch above {smallest:.6g} d"
+        )
+    return SGDStability(limit.radius, largest, smallest, limit.excess[0], limit.excess[1], reason=reason)
 
 
 def _radius(problem: Problem, rule: MinibatchSGD, traces: NoiseTraces, step: float) -> float:

@@ -54,7 +54,8 @@ def times(
     Reference: `equations`, section 7; tests/theory/test_problem_times.py.
     """
     q = checked_fraction(q)
-    return times_of(covering_curves(problem, (), rule=rule, tolerance=tolerance, progress=progress)[1], q=q)
+    covering = covering_curves(problem, (), rule=rule, tolerance=tolerance, progress=progress)[1]
+    return times_of(covering, q=q, loss_weights=np.asarray(problem.training_weights))
 
 
 def covering_curves(

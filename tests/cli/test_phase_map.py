@@ -107,7 +107,7 @@ def test_plot_draws_a_map_again(mapped: types.SimpleNamespace, tmp_path: Path, c
     assert "--q: 0.4; " in refused(capsys, "plot", file, "--q", "0.4")
     one = tmp_path / "one"
     assert run("plot", file, "--out", str(one), "--quantity", "tau_mem", "--pair", "1", "0")[0] == 0
-    assert [path.name for path in one.iterdir()] == ["phase_map_tau_mem.png"]
+    assert sorted(path.name for path in one.iterdir()) == [".lock", "phase_map_tau_mem.png"]
     assert (one / "phase_map_tau_mem.png").read_bytes() != (new / "phase_map_tau_mem.png").read_bytes()
 
 

@@ -180,6 +180,9 @@ def test_stability_bounds_step_and_batch() -> None:
         by_step = sgd_stability(problem, rule=MinibatchSGD(found.largest_step * factor, 0.5))
         by_batch = equation(MinibatchSGD(0.5, found.smallest_batch / factor))[0].limit()
         assert by_step.converges == (by_batch.radius < 1) == (factor < 1)
+        assert (by_step.reason is None) == by_step.converges == np.isfinite(by_step.test_excess).all()
+        text = f"its losses have no limit; it converges at a step size below {by_step.largest_step:.6g} or a batch above"
+        assert by_step.converges or (text in str(by_step.reason) and text in repr(by_step))
         assert by_step.largest_step == pytest.approx(found.largest_step, rel=1e-6)
     limit, calm = learning_curves(problem, TAUS, rule=RULE), learning_curves(problem, TAUS, rule=GradientDescent(0.5))
     np.testing.assert_allclose(limit.train_loss[-1] - calm.train_loss[-1], found.train_excess, atol=3e-6)
