@@ -14,7 +14,7 @@ import tyro
 
 from rfdiff.cli.command import Command
 from rfdiff.cli.registry import COMMANDS
-from rfdiff.cli.rule_options import OPTION_NAMES, OTHER_NAMES, Training, option_of
+from rfdiff.cli.rule_options import OPTION_NAMES, OTHER_NAMES, RuleOptions, option_of
 from rfdiff.errors import InputError
 
 DESCRIPTION = """\
@@ -89,7 +89,7 @@ def _check_words(words: Sequence[str], kinds: type, prog: str) -> None:
         UsageError: naming the option.
     """
     names = {f"--{name.replace('_', '-')}" for name in _fields(kinds)} | {"--help"}
-    if issubclass(kinds, Training):
+    if issubclass(kinds, RuleOptions):
         names.update(OTHER_NAMES)
     option = prog
     for word in words:
