@@ -73,7 +73,7 @@ STATISTICS = SampleStatistics(np.ones((T, K), int), np.zeros((T, K), int), numbe
 COMPARED = {"uturn": Compared(*numbers(3, T, K)), "clone": Compared(*numbers(3, G, K))}
 LOSSES = Losses(numbers(T, K), numbers(T, K))  # type: ignore[arg-type]  # arrays of numpy
 MOMENTS = ClassMoments(*numbers(3, K))
-VERDICT = SpeciationVerdict("disagree", "U-turns are off", agrees=False, threshold=3.5, compared=COMPARED)
+VERDICT = SpeciationVerdict("disagree", "U-turns are off", agrees=False, threshold=3.5, unnoticed=0.1, compared=COMPARED)
 PATHS = BackwardPaths(np.array([2.0, 1.0, 0.5]), numbers(5, 3, 2), np.array([0, 0, 1, 1, 0]), "projection")
 
 

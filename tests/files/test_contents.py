@@ -40,7 +40,7 @@ def made_up(content: str) -> xr.Dataset:
             shape = [3 if axis in named else len(words[axis]) if axis in words else LENGTHS.get(axis, 5) for axis in dims]
             variables[name] = (dims, _values(name, dims, shape, rng))
     values: dict[type, Any] = {str: "x", int: 1, float: 0.5}
-    attributes = {name: values[of] for part in parts for name, of in part.attributes.items()}
+    attributes: dict[str, Any] = {name: values[of] for part in parts for name, of in part.attributes.items()}
     data = xr.Dataset(variables, attrs={**attributes, **ATTRIBUTES.get(content, {}), "content": content})
     return data if content == "sweep" else data.assign_attrs(problem=synthetic.problem().to_toml())
 
