@@ -74,7 +74,9 @@ class SpeciationVerdict(NamedTuple):
             for kind, of_kind in self.compared.items()
             for (name, text), value in zip(DEVIATIONS.items(), of_kind, strict=True)
         }
-        verdict = {"verdict": self.text, "reason": self.reason, "agrees": int(self.agrees), "threshold": self.threshold}
+        verdict = {
+            "verdict": self.text, "reason": self.reason, "agrees": int(self.agrees), "threshold": self.threshold, "unnoticed": self.unnoticed,
+        }  # fmt: skip
         return as_dataset(variables, {}, verdict)
 
 
