@@ -70,7 +70,7 @@ BATCH = SeedBatch(
     dimension=6,
 )
 STATISTICS = SampleStatistics(np.ones((T, K), int), np.zeros((T, K), int), numbers(T, K), numbers(T, K), numbers(T, K), numbers(T, G, K))
-COMPARED = {"uturn": Compared(*numbers(3, T, K)), "clone": Compared(*numbers(3, G, K))}
+COMPARED = {"uturn": Compared(*numbers(5, T, K)), "clone": Compared(*numbers(5, G, K))}
 LOSSES = Losses(numbers(T, K), numbers(T, K))  # type: ignore[arg-type]  # arrays of numpy
 MOMENTS = ClassMoments(*numbers(3, K))
 VERDICT = SpeciationVerdict("disagree", "U-turns are off", agrees=False, threshold=3.5, unnoticed=0.2, compared=COMPARED)
