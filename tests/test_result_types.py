@@ -70,10 +70,10 @@ BATCH = SeedBatch(
     dimension=6,
 )
 STATISTICS = SampleStatistics(np.ones((T, K), int), np.zeros((T, K), int), numbers(T, K), numbers(T, K), numbers(T, K), numbers(T, G, K))
-COMPARED = {"uturn": Compared(*numbers(3, T, K)), "clone": Compared(*numbers(3, G, K))}
+COMPARED = {"uturn": Compared(*numbers(5, T, K)), "clone": Compared(*numbers(5, G, K))}
 LOSSES = Losses(numbers(T, K), numbers(T, K))  # type: ignore[arg-type]  # arrays of numpy
 MOMENTS = ClassMoments(*numbers(3, K))
-VERDICT = SpeciationVerdict("disagree", "U-turns are off", agrees=False, threshold=3.5, unnoticed=0.1, compared=COMPARED)
+VERDICT = SpeciationVerdict("disagree", "U-turns are off", agrees=False, threshold=3.5, unnoticed=0.2, compared=COMPARED)
 PATHS = BackwardPaths(np.array([2.0, 1.0, 0.5]), numbers(5, 3, 2), np.array([0, 0, 1, 1, 0]), "projection")
 
 
@@ -102,4 +102,5 @@ def test_batches_keep_what_is_not_an_axis() -> None:
     np.testing.assert_array_equal(data.test_loss_probe_stderr, np.asarray(BATCH.probe_stderr)[1])
     bare = SeedBatch.from_arrays({name: value for name, value in BATCH.to_arrays().items() if name != "probe_stderr"}).to_xarray()
     assert set(data.data_vars) - set(bare.data_vars) == {f"{name}_probe_stderr" for name in ("train_loss", "test_loss", "score_error")}
-    assert VERDICT.to_xarray().attrs == {"verdict": "disagree", "reason": "U-turns are off", "agrees": 0, "threshold": 3.5}
+    verdict = {"verdict": "disagree", "reason": "U-turns are off", "agrees": 0, "threshold": 3.5, "unnoticed": 0.2}
+    assert VERDICT.to_xarray().attrs == verdict

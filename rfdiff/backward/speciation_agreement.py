@@ -17,9 +17,11 @@ CONCLUSIVE = 0.1  # a fraction that steps move by more cannot confirm the closed
 BLIND = 0.25  # part of a fraction by which the closed form may be off unnoticed at half of the times, for a measurement that confirms it
 MEASURED = {"uturn": "turn_time", "clone": "clone_time"}  # fractions that are compared, and their times
 
-DEVIATIONS = {
+DEVIATIONS = {  # of the fields of `Compared`, in their order
+    "expected": "closed form",
     "systematic": "error from the length of the steps",
     "error": "whole error",
+    "allowed": "error expected of the closed form",
     "standardised": "distance from the closed form, in errors,",
 }
 
@@ -75,12 +77,9 @@ class SpeciationVerdict(NamedTuple):
             for (name, text), value in zip(DEVIATIONS.items(), of_kind, strict=True)
         }
         verdict = {
-            "verdict": self.text,
-            "reason": self.reason,
-            "agrees": int(self.agrees),
-            "threshold": self.threshold,
+            "verdict": self.text, "reason": self.reason, "agrees": int(self.agrees), "threshold": self.threshold,
             "unnoticed": self.unnoticed,
-        }
+        }  # fmt: skip
         return as_dataset(variables, {}, verdict)
 
 

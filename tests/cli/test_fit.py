@@ -108,8 +108,8 @@ def test_nothing_is_overwritten(fitted: tuple[Path, str], data: Path, capsys: py
     [
         (["--activation", "swish"], "--activation: 'swish'; allowed: tanh"),
         (["--t", "0"], "t: 0.0; allowed: a finite number > 0"),
-        (["--psi-p", "-1"], "psi_p: -1.0; allowed: "),
-        (["--psi-n", "nan"], "psi_n: nan; allowed: "),
+        (["--psi-p", "-1"], "--psi-p: -1.0; allowed: "),
+        (["--psi-n", "nan"], "--psi-n: nan; allowed: "),
         (["--shrinkage", "1"], "shrinkage: 1.0; allowed: "),
         (["--classes", "ant", "bee"], "two.npz: ant, zebra"),
         (["--labels", "labels.npy"], "labels: labels.npy beside "),

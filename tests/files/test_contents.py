@@ -18,7 +18,7 @@ from tests.cli.command_line import refused, run
 
 AXIS_NAMES = {"phase map": ("t", "psi_n"), "sweep": ("psi_n",)}
 LENGTHS = {"class": 2, "edge": 2, "bound": 2, "axis": 1, "kind": 2}
-ATTRIBUTES = {
+ATTRIBUTES: dict[str, dict[str, Any]] = {
     "phase map": {"x": "t", "y": "psi_n"},
     "sweep": {"axes": "psi_n", "specification": 'solvers = ["theory", "exact"]'},
     "speciation": {"d": 64, "trajectories": 2000},
@@ -41,7 +41,8 @@ def made_up(content: str) -> xr.Dataset:
             variables[name] = (dims, _values(name, dims, shape, rng))
     values: dict[type, Any] = {str: "x", int: 1, float: 0.5}
     attributes: dict[str, Any] = {name: values[of] for part in parts for name, of in part.attributes.items()}
-    data = xr.Dataset(variables, attrs={**attributes, **ATTRIBUTES.get(content, {}), "content": content})
+    given: dict[str, Any] = ATTRIBUTES.get(content, {})
+    data = xr.Dataset(variables, attrs={**attributes, **given, "content": content})
     return data if content == "sweep" else data.assign_attrs(problem=synthetic.problem().to_toml())
 
 
