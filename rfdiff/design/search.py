@@ -77,7 +77,7 @@ class Search:
 
     def __init__(self, problem: Problem, rule: GradientFlow, tolerance: float, tau: float | None) -> None:
         self.problem, self.rule, self.tolerance, self.tau = problem, rule, tolerance, tau
-        self.origin = np.zeros(2 * problem.num_classes + 1)
+        self.origin = np.zeros(2 * problem.num_classes + 4)
         self._plans: dict[tuple[bytes, bool], tuple[Plan, CurveKernel]] = {}
         grid = time_grid(problem, num=TIMES)
         grid = grid[np.isfinite(grid)]

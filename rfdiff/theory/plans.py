@@ -135,7 +135,8 @@ def _refine_contour(
         if nodes.real.min() < 0:
             latest = 1 / (2 * kappa * shift) if rule.decay else float(finite.max()) if finite.size else np.inf
         start = _start(problem, averages, np.concatenate([nodes, -penalties]))
-        plan = Plan(averages, nodes, weights, penalties, start, latest, np.inf)
+        # arrays as in the plan that is handed out: numbers of another type would be another program
+        plan = jax.tree.map(np.asarray, Plan(averages, nodes, weights, penalties, start, latest, np.inf))
         kernel = _compiled_kernel(problem, plan)
         losses, error, missing = np.stack(kernel.losses(clock, rule)), float(kernel.contour_error(clock, rule)), float(kernel.missing)
         if missing > 10 * max(tolerance, error - missing) and span != everything and span.low > 0:
