@@ -20,6 +20,8 @@ from rfdiff.errors import InputError
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow
 from rfdiff.theory import CurveKernel, Plan, class_times, curve_kernel, plan_curves, time_grid
+from rfdiff.theory.contour_forms import losses_and_error
+from rfdiff.theory.plans import plan_again
 
 BOX = 1.4  # largest move in a coordinate between two plans
 TIME_BOX = 1.5  # the same of log τ
@@ -51,7 +53,7 @@ class Point(NamedTuple):
     """A place in the space of the levers and what happens there.
 
     Args:
-        x: (2K+1,) coordinates.
+        x: (2K+4,) coordinates.
         log_tau: logarithm of the stop time.
         errors: (K,) score errors.
         goal: the number that was made small.
@@ -90,7 +92,7 @@ class Search:
 
         Args:
             forms: what is to be small.
-            room: (2K+1, 2) bounds of the coordinates.
+            room: (2K+4, 2) bounds of the coordinates.
             start: where to begin; the unchanged problem if None.
             rounds: plans at most.
 
@@ -105,7 +107,7 @@ class Search:
 
         Args:
             forms: what is to be small.
-            end: (2K+1,) coordinates.
+            end: (2K+4,) coordinates.
 
         Raises:
             InputError: what the theory refuses.
@@ -152,7 +154,11 @@ class Search:
         if (key := (x.tobytes(), complete)) not in self._plans:
             there = moved(self.problem, x)
             asked = None if complete or np.isinf(self.taus[-1]) else self.taus
-            plan = plan_curves(there, asked, rule=self.rule, tolerance=self.tolerance, gram_derivatives=False)
+            like = next((plan for (_, same), (plan, _) in self._plans.items() if same == complete), None)
+            if like is None:
+                plan = plan_curves(there, asked, rule=self.rule, tolerance=self.tolerance, gram_derivatives=False)
+            else:
+                plan = plan_again(there, like, asked, rule=self.rule, tolerance=self.tolerance)
             self._plans[key] = plan, curve_kernel(there, plan)
         return self._plans[key]
 
@@ -162,7 +168,7 @@ class Search:
 
         def errors(taus: Float[np.ndarray, " T"]) -> Float[np.ndarray, "T K"]:
             with jax.enable_x64(True):
-                test = np.asarray(kernel.losses(taus, self.rule).test)
+                test = np.asarray(losses_and_error(kernel, self.rule.schedule(taus, 1.0)[1], self.rule)[0])[1]
             return (test - np.asarray(kernel.optimal_loss)) / float(kernel.noise_variance)
 
         goals = forms.value(errors(self.taus))

@@ -25,6 +25,7 @@ from rfdiff.rules import MinibatchSGD
 TABLE = (5, 4, 5)  # entries of the table along step, batch and memory
 BEGINNINGS = 2  # entries from which a search goes on
 EVALUATIONS = 25  # of the model, for each free coordinate
+NEVER = 20.0  # stands for the logarithm of a time that does not exist
 FIRST_RADIUS, LAST_RADIUS = 0.4, 2e-3  # of the region that the model is trusted in, in natural logarithms
 
 
@@ -98,14 +99,16 @@ class SGDSearch:
         families, free = self.families, np.flatnonzero(room[:, 1] > room[:, 0])
 
         def times(x: Float[np.ndarray, " X"]) -> tuple[float, float]:
-            """Logarithms of the ratio, infinite where the times do not exist, and of the visited samples over the budget."""
+            """Logarithms of the ratio, and of the visited samples over the budget; both large where the times do not exist."""
             curves = families.complete(x, room)
             learned, memorised = curves.times(goal)
+            if not np.isfinite(learned / memorised):
+                return NEVER, NEVER
             spent = learned * float(curves.rule.batch_per_dimension) / families.budget
-            return float(np.log(learned / memorised)), float(np.log(spent)) if spent > 0 else -np.inf
+            return float(np.log(learned / memorised)), float(np.log(max(spent, np.exp(-NEVER))))
 
         best = self.origin
-        if not np.isfinite(times(best)[0]):
+        if times(best)[0] == NEVER:
             what = f"class {goal.learned} has no descent, or class {goal.memorised} is never memorised"
             raise InputError(f"goal: {what}; allowed: classes that have these times (rfdiff times shows them)")
         if free.size:

@@ -26,7 +26,7 @@ from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow, Ridge, Rule, require_filter
 from rfdiff.theory import real_axis, resolvent, solutions, training_times
 from rfdiff.theory.contour import PROBES, SIZES, Contour, Span, lay
-from rfdiff.theory.contour_forms import CurveKernel, solve_kernel
+from rfdiff.theory.contour_forms import CurveKernel, losses_and_error, solve_kernel
 from rfdiff.theory.dynamics import size_of
 from rfdiff.theory.equivalent import Equivalent
 from rfdiff.theory.implicit import expand, unknowns
@@ -119,11 +119,43 @@ def plan_curves(
     return jax.tree.map(np.asarray, plan)
 
 
+def plan_again(
+    problem: Problem, plan: Plan, taus: ArrayLike | None = None, *, rule: Rule = GradientFlow(), tolerance: float = 1e-6
+) -> Plan:
+    """A plan for a near problem of a plan's own: the same averages, and a contour of its own with as many nodes if these are enough.
+
+    So its kernel is a program that was compiled before. Weights, loss weights, ψ_p and ψ_n change no scale that the averages must resolve.
+
+    Args:
+        problem: the near problem.
+        plan: from `plan_curves`, for the same rule.
+        taus, rule, tolerance: as there.
+
+    Returns:
+        `Plan`; its error is that of the contour and what `averages_error` says of the averages.
+
+    Raises:
+        InputError: as `plan_curves`; a problem that the plan's averages do not serve.
+    """
+    require_concrete(problem, "theory.plans.plan_again")
+    require_made_for(problem, plan.averages)
+    kappa, tolerance = float(problem.kappa), checked_tolerance(tolerance)
+    wanted = np.array([0.0, np.inf]) if taus is None else rule.schedule(taus, kappa)[0]
+    with jax.enable_x64(True):
+        radius, _ = training_times.types_radius(problem, tolerance)
+        span = training_times.spectrum_span(problem, rule, kappa, radius)
+        shown = training_times.time_grid(problem, num=40) if taus is None and isinstance(rule, GradientFlow) else wanted
+        size = SIZES.index(2 * len(plan.nodes))
+        again, _, error, _ = _refine_contour(problem, plan.averages, span, rule, kappa, shown, tolerance / 4, size)
+        whole = error + float(averages_error(problem, plan.averages))
+    return dataclasses.replace(again, error_estimate=np.asarray(whole))
+
+
 def _refine_contour(
-    problem: Problem, averages: Averages, span: Span, rule: Rule, kappa: float, taus: np.ndarray, tolerance: float
+    problem: Problem, averages: Averages, span: Span, rule: Rule, kappa: float, taus: np.ndarray, tolerance: float, size: int | None = None
 ) -> tuple[Plan, np.ndarray, float, Span]:
     """A plan on a contour on which the losses at `taus` are accurate to `tolerance`; with them, their error, and what it goes around."""
-    size, clock = None, None if isinstance(rule, Ridge) else taus
+    clock = None if isinstance(rule, Ridge) else taus
     low, high = bounds(equivalent_on(problem, averages))
     everything = Span(low, min(high, 0.99 * rule.largest_stable_eigenvalue(kappa)))
     while True:
@@ -138,7 +170,9 @@ def _refine_contour(
         # arrays as in the plan that is handed out: numbers of another type would be another program
         plan = jax.tree.map(np.asarray, Plan(averages, nodes, weights, penalties, start, latest, np.inf))
         kernel = _compiled_kernel(problem, plan)
-        losses, error, missing = np.stack(kernel.losses(clock, rule)), float(kernel.contour_error(clock, rule)), float(kernel.missing)
+        losses, error = (np.asarray(array) for array in losses_and_error(kernel, rule.schedule(clock, kappa)[1], rule))
+        missing = float(kernel.missing)
+        error = float(error) + missing
         if missing > 10 * max(tolerance, error - missing) and span != everything and span.low > 0:
             span, size = everything, None  # a part of the spectrum lies outside: go around everything there can be
             continue

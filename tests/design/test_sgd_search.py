@@ -105,7 +105,8 @@ def test_a_proposal_states_its_price_and_networks_confirm_it(tmp_path: Any) -> N
     found = proposed()
     assert found.budget == pytest.approx(found.visited[0]) and np.all(found.visited <= found.budget * (1 + 1e-9))
     assert found.goal[-1] < 0.95 * found.goal[0] and found.goal[1] == found.goal[0]
-    assert np.all(np.diff(found.front_score_error[:, found.worst]) >= -1e-3)
+    # flat from where the best of the other class alone leaves this one no worse than it is
+    assert np.all(np.diff(found.front_score_error[:, found.worst]) >= -5e-3)
     text = "\n".join(found.advice())
     for words in ("step ", "batch ", "averaging", "it visits", "no lever of uniform batches"):
         assert words in text
