@@ -84,7 +84,11 @@ class Family:
 
 
 class Families:
-    """All problems that a search comes to; arguments as of `SGDSearch`."""
+    """All problems that a search comes to; arguments as of `SGDSearch`.
+
+    Raises:
+        InputError: as `SGDSearch`.
+    """
 
     def __init__(self, problem: Problem, rule: MinibatchSGD, tolerance: float, tau: float | None) -> None:
         self.problem, self.rule, self.tolerance, self.tau, self.budget = problem, rule, tolerance, tau, np.inf
