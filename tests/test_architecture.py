@@ -163,6 +163,7 @@ def test_front_door_names_what_it_holds() -> None:
         rfdiff.Problme  # noqa: B018
 
 
+@pytest.mark.thorough
 def test_import_probe_rejects_what_it_should(tmp_path: Path) -> None:
     compute = "import jax.numpy as jnp\ntry:\n    jnp.zeros(1)\nexcept RuntimeError as err:\n    print(err)"
     result = import_probe(f"{compute}\njax.config.update('jax_enable_x64', True); open({str(tmp_path / 'x')!r}, 'w').close()")

@@ -152,6 +152,7 @@ def test_committed_experiment(name: str) -> None:
     assert f"python -m experiments.{name}.run" in text and "figure.png" in text and "falsif" in text.lower()
 
 
+@pytest.mark.thorough
 def test_index_is_up_to_date() -> None:
     text = (harness.HOME / "README.md").read_text(encoding="utf-8")
     assert harness.with_numbers(text, harness.index()) == text

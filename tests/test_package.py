@@ -57,6 +57,7 @@ def test_wheel_imports_from_another_directory(installed: Path, tmp_path: Path) -
     assert output[1] == version()
 
 
+@pytest.mark.thorough
 def test_command_runs_from_another_directory(installed: Path, tmp_path: Path) -> None:
     result = run(installed / "bin" / "rfdiff", "--help", cwd=tmp_path, PYTHONPATH=str(installed))
     for command in ("predict", "simulate", "compare", "plot"):

@@ -73,15 +73,8 @@ def with_blocks(*languages: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("document", [path for path in DOCUMENTS if blocks(read(path), *languages)], ids=name_of)
 
 
-def thorough_beyond_the_readme(mark: pytest.MarkDecorator) -> pytest.MarkDecorator:
-    """The same documents, of which all but README.md are left to the thorough tests."""
-    first, *others = mark.args[1]
-    assert first.name == "README.md"
-    cases = [first, *(pytest.param(path, marks=pytest.mark.thorough) for path in others)]
-    return pytest.mark.parametrize("document", cases, ids=name_of)
-
-
-@thorough_beyond_the_readme(with_blocks("python"))
+@pytest.mark.thorough
+@with_blocks("python")
 def test_python_blocks_run(document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks in order, in one namespace, as a reader would type them, in an empty directory that holds the experiments."""
     (tmp_path / "experiments").symlink_to(ROOT / "experiments")

@@ -172,6 +172,7 @@ def test_results_are_saved_and_loaded(name: str, tmp_path: Path) -> None:
         assert isinstance(back, xr.Dataset) and back.attrs["content"] == type(value).__name__
 
 
+@pytest.mark.thorough
 def test_a_file_is_read_into_its_type_by_a_process_that_knows_the_type_from_nowhere_else(tmp_path: Path) -> None:
     written = save(VALUES["made up"], tmp_path / "times.nc")
     code = "import sys, rfdiff; print(type(rfdiff.load(sys.argv[1])).__name__)"

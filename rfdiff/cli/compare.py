@@ -48,7 +48,7 @@ def run(options: Compare) -> int:
     problem = read_problem(options.problem)
     check_curves(options, problem, rule)
     half = options.d // 2
-    solvers = solvers_for(problem, options, (options.d, half))
+    solvers = solvers_for(problem, options, rule, (options.d, half))
     check_drawing(options, problem.num_classes)
     with results_folder(options.out, FILES, options.overwrite):
         taus = training_times(options, problem, rule)

@@ -44,6 +44,7 @@ from rfdiff.theory.input_checks import tolerance_allowed
 
 CONTENT = "design"
 FILES = Files("design.nc", {"trade_off": ()})
+GOAL_OPTIONS = {"weights": "goal_weights", "classes": "pair"}  # options that give the numbers of a goal under other names
 DEFAULT_LEVERS = (("loss_weights", "stop_time"), ("step", "batch", "averaging", "stop_time"))  # of gradient flow, and of SGD
 SHOWN = {"unchanged": "unchanged", "weights": "best loss weights", "samples": "more samples of class {worst}", "best": "best of all levers"}
 
@@ -142,7 +143,11 @@ def chosen(problem: Problem, options: Design) -> tuple[design.Goal, design.Lever
     if problem.num_classes < 2:
         raise InputError("problem: 1 class; allowed: at least 2, between which a design weighs")
     pair = (0, 1) if options.pair is None else options.pair
-    goal_found = design.goal_of(options.goal, problem.num_classes, weights=options.goal_weights, pair=pair, q=options.q)
+    try:
+        goal_found = design.goal_of(options.goal, problem.num_classes, weights=options.goal_weights, pair=pair, q=options.q)
+    except InputError as err:
+        name, colon, fault = str(err).partition(":")
+        raise InputError(f"{GOAL_OPTIONS.get(name, name)}{colon}{fault}") from err
     names = DEFAULT_LEVERS[options.rule == MinibatchSGD.name] if options.levers is None else options.levers
     levers = design.levers_of(names, problem.num_classes, options.factor)
     if levers.stop_time != (options.tau is None):
@@ -160,7 +165,7 @@ def chosen(problem: Problem, options: Design) -> tuple[design.Goal, design.Lever
 
 def redraw(options: Redrawing) -> int:
     """Print the table of a design.nc and draw its figure again, as `redraw_dataset`."""
-    return redraw_dataset(options, FILES, show)
+    return redraw_dataset(options, CONTENT, FILES, show)
 
 
 def show(dataset: xr.Dataset, out: Path, drawing: Drawing, replace: bool) -> int:

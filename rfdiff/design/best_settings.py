@@ -13,7 +13,7 @@ from rfdiff.design.search import Forms, Point, Search
 from rfdiff.design.sgd_search import SGDSearch
 from rfdiff.errors import InputError
 from rfdiff.problem import Problem
-from rfdiff.progress import Progress
+from rfdiff.progress import Progress, require_progress
 from rfdiff.rules import GradientFlow, MinibatchSGD
 from rfdiff.theory.minibatch import check_covered
 from rfdiff.value_types import as_number
@@ -59,6 +59,7 @@ def propose(
         InputError: one class; a goal, levers, a rule or a budget that do not fit; a stop time that is missing, or given beside the lever;
             SGD that diverges as it is, with the numbers of `theory.sgd_stability`; what the theory refuses.
     """
+    require_progress(progress)
     goal = checked_design(problem, goal, levers, tau=tau, rule=rule, budget=budget)
     search = SGDSearch(problem, rule, tolerance, tau) if isinstance(rule, MinibatchSGD) else Search(problem, rule, tolerance, tau)
     done = 0

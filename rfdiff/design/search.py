@@ -21,7 +21,6 @@ from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow
 from rfdiff.theory import CurveKernel, Plan, class_times, curve_kernel, plan_curves, time_grid
 from rfdiff.theory.contour_forms import losses_and_error
-from rfdiff.theory.plans import plan_again
 
 BOX = 1.4  # largest move in a coordinate between two plans
 TIME_BOX = 1.5  # the same of log τ
@@ -154,11 +153,7 @@ class Search:
         if (key := (x.tobytes(), complete)) not in self._plans:
             there = moved(self.problem, x)
             asked = None if complete or np.isinf(self.taus[-1]) else self.taus
-            like = next((plan for (_, same), (plan, _) in self._plans.items() if same == complete), None)
-            if like is None:
-                plan = plan_curves(there, asked, rule=self.rule, tolerance=self.tolerance, gram_derivatives=False)
-            else:
-                plan = plan_again(there, like, asked, rule=self.rule, tolerance=self.tolerance)
+            plan = plan_curves(there, asked, rule=self.rule, tolerance=self.tolerance, gram_derivatives=False)
             self._plans[key] = plan, curve_kernel(there, plan)
         return self._plans[key]
 

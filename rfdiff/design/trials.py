@@ -9,7 +9,7 @@ from rfdiff.design.levers import Setting
 from rfdiff.design.proposals import SETTINGS, Proposal
 from rfdiff.labels import Label, Labelled, labelled_dataset, static_attributes
 from rfdiff.problem import Problem
-from rfdiff.progress import Progress
+from rfdiff.progress import Progress, require_progress
 from rfdiff.rules import GradientFlow, MinibatchSGD
 from rfdiff.simulation import learning_curves
 from rfdiff.simulation.features import sizes_at
@@ -89,6 +89,7 @@ def verify(
     Raises:
         InputError: fewer than 2 seeds; networks that cannot be built or do not fit in memory; a batch that is empty at d.
     """
+    require_progress(progress)
     num_seeds = as_integer("num_seeds", num_seeds, 2, why="for a standard error")
     settings = [proposal.setting(problem, name, rule) for name in TRIED]
     for setting in settings:

@@ -32,17 +32,18 @@ def folder_for(
     rule: Rule,
     dtype: str,
     solver: str = "exact",
-    tolerance: float | None = None,
+    krylov_tolerance: float | None = None,
 ) -> Path:
     """Where the seeds of a run are kept until its result is written: OUT/seeds-HASH.partial.
 
     Args:
         out: folder of the results.
-        problem, taus, d, key, rule, dtype, solver, tolerance: what the result of a seed depends on, beside the versions of rfdiff and JAX.
+        problem, taus, d, key, rule, dtype, solver, krylov_tolerance: what the result of a seed depends on, beside the versions of
+            rfdiff and JAX.
     """
     times = None if taus is None else np.asarray(taus, np.float64).tolist()
     words = np.asarray(jax.random.key_data(key)).tolist()
-    parts = (LAYOUT, problem.to_toml(), times, d, words, rule.name, rule_numbers(rule), dtype, solver, tolerance, _versions())
+    parts = (LAYOUT, problem.to_toml(), times, d, words, rule.name, rule_numbers(rule), dtype, solver, krylov_tolerance, _versions())
     return out / f"seeds-{_digest(parts)}.partial"
 
 

@@ -15,7 +15,7 @@ from rfdiff.labels import Labelled
 # Where each type lives that a file can be read back into; its module is imported when such a file is read.
 HOMES = {
     "BulkTimes": "rfdiff.theory_results",
-    "ClassTimes": "rfdiff.class_times",
+    "ClassTimes": "rfdiff.class_times.named_times",
     "CloneFractions": "rfdiff.backward.cloning",
     "EmpiricalSpectrum": "rfdiff.curves",
     "LearningCurves": "rfdiff.curves",

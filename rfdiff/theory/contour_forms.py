@@ -164,10 +164,21 @@ def kernel_from(
     nodes, weights = jnp.asarray(contour.nodes), jnp.asarray(contour.weights)
     whole, scale = overlaps(eq)
     missing = jnp.max(abs(integrate(-weights * linear)[0] - whole) / jnp.where(scale > 0, scale, 1))
+    same, conjugate = second
     return CurveKernel(
-        nodes, weights, linear, *second, jnp.asarray(optimal), eq.fractions, jnp.asarray(kappa), eq.noise_variance, jnp.asarray(latest),
-        missing, jnp.max(residual)
-    )  # fmt: skip
+        nodes=nodes,
+        weights=weights,
+        linear=linear,
+        same=same,
+        conjugate=conjugate,
+        optimal_loss=jnp.asarray(optimal),
+        class_weights=eq.fractions,
+        kappa=jnp.asarray(kappa),
+        noise_variance=eq.noise_variance,
+        latest=jnp.asarray(latest),
+        missing=missing,
+        residual=jnp.max(residual),
+    )
 
 
 def solve_kernel(

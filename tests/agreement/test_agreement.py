@@ -136,6 +136,7 @@ def test_a_wrong_theory_is_rejected(name: str, sibling: str) -> None:
     rejects(lambda: agrees(name, wrong))
 
 
+@pytest.mark.thorough
 def test_compare_is_predict_simulate_assess() -> None:
     problem, steps = PROBLEMS["anisotropic"], []
     verdict = compare(

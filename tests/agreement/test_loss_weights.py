@@ -47,6 +47,7 @@ def agrees(name: str, problem: Problem) -> None:
     assert verdict.agrees
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", NAMES)
 def test_theory_agrees_with_weighted_networks(name: str) -> None:
     problem = PROBLEMS[name]

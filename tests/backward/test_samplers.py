@@ -11,7 +11,7 @@ import pytest
 from rfdiff.backward import integrate, log_snr_grid, process, reduced, samplers
 from rfdiff.diffusion import log_snr
 from rfdiff.errors import InputError
-from rfdiff.mixture import GaussianMixture
+from rfdiff.gaussian_mixture import GaussianMixture
 from rfdiff.noised_mixture import NoisedMixture
 from tests.tolerances import assert_within, loglog_slope, rejects
 
@@ -83,7 +83,7 @@ def assert_law(x: np.ndarray, t: float, weights: np.ndarray, means: np.ndarray, 
         assert_within(second.mean(0), second.std(0) / math.sqrt(count), np.zeros((2, 2)), allowance=5e-3, max_stderr=0.1)
 
 
-@pytest.mark.parametrize("method", ["euler-maruyama", "heun-sde", "heun-ode"])
+@pytest.mark.parametrize("method", [pytest.param("euler-maruyama", marks=pytest.mark.thorough), "heun-sde", "heun-ode"])
 def test_samples_of_the_exact_score_have_the_law_of_the_mixture(method: str, start: np.ndarray) -> None:
     """Class fractions, means and covariances in standard errors; a score without the factor of its weights fails."""
     t = GRID[-1]

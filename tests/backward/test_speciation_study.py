@@ -20,7 +20,8 @@ from rfdiff.backward import (
     speciation_table,
     speciation_times,
 )
-from rfdiff.mixture import GaussianMixture, MixtureLaw
+from rfdiff.gaussian_mixture import GaussianMixture
+from rfdiff.mixture import MixtureLaw
 from tests.tolerances import assert_within, rejects
 
 LAW = MixtureLaw.isotropic([0.7, 0.3], [1.5, 0.6], [[0.3, -0.3], [-0.3, 0.3]])
@@ -31,6 +32,7 @@ def process(law: MixtureLaw = LAW, num_steps: int = 64) -> BackwardProcess:
     return BackwardProcess(GaussianMixture.from_law(law, D, jax.random.key(0)), num_steps=num_steps)
 
 
+@pytest.mark.thorough
 def test_the_table_holds_every_reading() -> None:
     table = speciation_table(LAW, d=D)
     np.testing.assert_array_equal(table.speciation_times, speciation_times(LAW, d=D))
@@ -75,6 +77,7 @@ def test_a_speciation_is_saved_and_read_as_its_dataset(measured: speciation_stud
     assert isinstance(one, ReturnFractions) and one.equals(measured.uturns)
 
 
+@pytest.mark.thorough
 def test_an_interrupted_measurement_goes_on_to_the_same_numbers(
     measured: speciation_study.Speciation, monkeypatch: pytest.MonkeyPatch
 ) -> None:

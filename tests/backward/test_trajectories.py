@@ -11,7 +11,8 @@ import pytest
 from rfdiff.backward import BackwardProcess, clones, committor, crossing, process, return_probability, samplers, uturn
 from rfdiff.backward.process import proportion_error
 from rfdiff.errors import InputError
-from rfdiff.mixture import GaussianMixture, MixtureLaw
+from rfdiff.gaussian_mixture import GaussianMixture
+from rfdiff.mixture import MixtureLaw
 from rfdiff.noised_mixture import NoisedMixture
 from tests.tolerances import assert_within, rejects
 
@@ -115,6 +116,7 @@ def test_committor_along_a_path_is_the_posterior(small: GaussianMixture) -> None
         path = denoiser.run(np.repeat(path, 400, axis=0), np.linspace(t, t_next, 97), jax.random.key(6))[0][::400]
 
 
+@pytest.mark.thorough
 def test_states_do_not_depend_on_the_chunks_and_have_to_fit(small: GaussianMixture, monkeypatch: pytest.MonkeyPatch) -> None:
     labels = np.repeat([0, 1], 600)
     whole = process.draw_states(small.noised, jax.random.key(0), labels, 1.0)

@@ -62,6 +62,7 @@ def test_times_holds_both_readings_for_xarray_alone(timed: types.SimpleNamespace
     assert "generalisation" in timed.text and f"{bulks.fastest[0]:.4g}" in timed.text and f"{bulks.slowest[0]:.4g}" in timed.text
 
 
+@pytest.mark.thorough
 def test_plot_draws_times_again(timed: types.SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = str(timed.out / "times.nc")
     status, text = run("plot", file, "--out", str(tmp_path))
@@ -97,6 +98,7 @@ RULES: dict[str, tuple[list[str], str, Rule]] = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["averaged", pytest.param("sgd", marks=pytest.mark.slow)])
 def test_times_under_a_rule_are_those_of_its_curves(name: str, timed: types.SimpleNamespace, tmp_path: Path) -> None:
     words, meaning, rule = RULES[name]

@@ -160,6 +160,7 @@ def test_evaluations_are_kept_and_the_classifier_is_read_again(evaluated: tuple[
     assert checkpoints.kept(folder)[-1] == 12
 
 
+@pytest.mark.thorough
 def test_samples_depend_on_the_seed_alone_and_need_all_times() -> None:
     parameters = initial_state(SETTINGS).parameters
     one, same, other = (draw_samples(parameters, SETTINGS, Devices(), number=60, steps=3, seed=seed) for seed in (0, 0, 1))

@@ -136,6 +136,7 @@ def damage(folder: Path, step: int) -> None:
             path.write_bytes(bytes(raw))
 
 
+@pytest.mark.thorough
 def test_a_damaged_checkpoint_leaves_the_one_before_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], finished: tuple[Path, xr.Dataset]
 ) -> None:
@@ -194,6 +195,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(
     assert_same(folder, train(SETTINGS, toy_images(), folder), finished)
 
 
+@pytest.mark.thorough
 def test_a_half_written_checkpoint_is_none(tmp_path: Path, finished: tuple[Path, xr.Dataset]) -> None:
     """What a process killed while writing leaves: a folder of another name."""
     folder = tmp_path / "killed"

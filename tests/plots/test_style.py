@@ -42,6 +42,7 @@ def test_a_notebook_displays_a_figure_by_itself() -> None:
     assert png_size(content) == (4 * figure.dpi, 3 * figure.dpi)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("suffix", style.FORMATS)
 def test_the_name_of_a_file_says_its_format(tmp_path: Path, suffix: str) -> None:
     figure = plots.spectrum(synthetic.spectrum())

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from rfdiff import simulation
-from rfdiff.mixture import GaussianMixture, MixtureLaw
+from rfdiff.gaussian_mixture import GaussianMixture
+from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
 from rfdiff.samples import Samples
 from rfdiff.simulation import SeedBatch, exact_ensemble, replica, replica_memory
@@ -84,6 +85,7 @@ def test_each_replica_depends_on_its_own_key_alone(uniform_data: Samples, monkey
     assert np.abs(batched.test_loss[0, 2] - batched.test_loss[1, 2]).min() > 1e-4
 
 
+@pytest.mark.thorough
 def test_the_score_error_is_measured_from_the_mixture(uniform_data: Samples) -> None:
     curves = simulation.learning_curves(problem(), TAUS, d=D, key=KEY, num_seeds=1, data=uniform_data)
     signal = math.exp(-0.6) * np.array([[1.6, 0.2], [0.4, 1.2]])

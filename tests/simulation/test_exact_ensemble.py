@@ -13,7 +13,8 @@ from rfdiff import simulation
 from rfdiff.activation import Activation, as_activation
 from rfdiff.curves import LearningCurves
 from rfdiff.errors import InputError
-from rfdiff.mixture import GaussianMixture, MixtureLaw
+from rfdiff.gaussian_mixture import GaussianMixture
+from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientDescent, Ridge
 from rfdiff.simulation import replica, replica_memory
@@ -80,6 +81,7 @@ def test_seeds_are_reproducible_and_extend(curves: LearningCurves) -> None:
     assert np.abs(other.test_loss - parts[0].test_loss)[:, 2].min() > 1e-4
 
 
+@pytest.mark.thorough
 def test_chunks_of_a_long_run(monkeypatch: pytest.MonkeyPatch, curves: LearningCurves) -> None:
     need = replica_memory.replica_bytes(sizes_at(problem(), D), "float64", len(TAUS))
     monkeypatch.setattr(replica_memory, "CHUNK_BYTES", 2 * need)
@@ -163,6 +165,7 @@ def test_other_numbers_do_not_recompile() -> None:
     assert len(traces) > compiled
 
 
+@pytest.mark.thorough
 def test_ridge_has_its_own_axis() -> None:
     result = simulation.learning_curves(problem(), None, d=D, key=KEY, num_seeds=1, rule=Ridge([1e-2, 1.0]))
     assert result.test_loss.shape == (2, 2)
@@ -192,6 +195,7 @@ def test_refused_arguments() -> None:
         simulation.run_seeds(problem(), TAUS, d=0, key=KEY, seeds=[0])
 
 
+@pytest.mark.thorough
 def test_a_step_that_diverges_is_refused() -> None:
     with pytest.raises(ValueError, match=r"step_size: 50 diverges, because the largest eigenvalue of U is .*allowed: below"):
         simulation.run_seeds(problem(), [100.0], d=D, key=KEY, seeds=[0], rule=GradientDescent(50.0))
@@ -208,6 +212,7 @@ def test_a_network_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch)
     assert replica_memory.chunk_size(sizes, "float64", len(TAUS), 1) == 1
 
 
+@pytest.mark.thorough
 def test_truncated_averages_state_their_error(monkeypatch: pytest.MonkeyPatch, curves: LearningCurves) -> None:
     """Series cut too early move the losses, by less than the estimate and more than a thousandth of it; beyond a limit it is refused."""
     monkeypatch.setattr(replica_memory, "ORDER_TOLERANCE", 1e-2)

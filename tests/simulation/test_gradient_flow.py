@@ -83,7 +83,15 @@ def readout(case: Setup, fV: np.ndarray) -> np.ndarray:
 PRACTISED = Nesterov(0.5, 0.6, weight_decay=0.05, averaging=0.7)
 
 
-@pytest.mark.parametrize("rule", [GradientDescent(0.5), HeavyBall(0.5, 0.8), PRACTISED], ids=["plain", "heavy", "practised"])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        pytest.param(GradientDescent(0.5), marks=pytest.mark.thorough),
+        pytest.param(HeavyBall(0.5, 0.8), marks=pytest.mark.thorough),
+        PRACTISED,
+    ],
+    ids=["plain", "heavy", "practised"],
+)
 @pytest.mark.parametrize("draws", [1, 2])
 def test_discrete_rules_are_a_loop_of_gradient_steps(rule: HeavyBall, draws: int) -> None:
     case = setup(draws)

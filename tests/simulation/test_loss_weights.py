@@ -71,6 +71,7 @@ def test_probes_estimate_the_same_curves() -> None:
     rejects(lambda: near(batch("exact", math.inf, None)))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("draws", [math.inf, 3])
 def test_the_fractions_of_the_samples_are_the_default(draws: float) -> None:
     """Of n = 32 samples, 22 are of class 0: these weights change nothing."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rfdiff.activation import ACTIVATIONS
-from rfdiff.mixture import GaussianMixture
+from rfdiff.gaussian_mixture import GaussianMixture
 from rfdiff.simulation.features import Sizes
 from rfdiff.simulation.moments import Moments, drawn_moments, noise_averaged_moments, population_moments
 from rfdiff.simulation.quadrature import hermite_moments, quadrature_for
@@ -85,6 +85,7 @@ def test_exact_averages_against_monte_carlo(name: str, which: str) -> None:
     rejects(lambda: agree(swapped, name, which))
 
 
+@pytest.mark.thorough
 def test_noise_of_one_sample_is_shared_by_its_features() -> None:
     # sibling: correlations set to zero, features of independent noises
     moments = exact_train("tanh", 24)

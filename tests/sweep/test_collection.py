@@ -81,6 +81,7 @@ def test_every_curve_stands_at_its_coordinates(finished: tuple[Path, list[Cell]]
     assert bool(np.isfinite(found.class_time.sel(quantity="best_test_loss")).all())
 
 
+@pytest.mark.thorough
 def test_failed_and_missing_cells_are_nan_and_say_why(tmp_path: Path) -> None:
     def fail(task: Task) -> bool:
         return (task.d is None and "psi_n = 3.0" in task.problem) or task.seeds == (2,)
@@ -138,6 +139,7 @@ def test_bad_files_are_named_and_skipped_only_when_asked(finished: tuple[Path, l
     assert (found.theory_status == "skipped").sum() == 3 and "truncated" in str(found.theory_diagnosis.values[0, 0])
 
 
+@pytest.mark.thorough
 def test_a_file_of_a_newer_format_is_named(finished: tuple[Path, list[Cell]], monkeypatch: pytest.MonkeyPatch) -> None:
     out, cells = finished
     path = Folder(out).result(cells[0].name)

@@ -91,6 +91,7 @@ def test_a_process_killed_again_and_again_loses_nothing(tmp_path: Path, few: tup
     assert_equal(tmp_path, few)
 
 
+@pytest.mark.thorough
 def test_an_interrupted_process_says_what_is_kept(tmp_path: Path) -> None:
     process = started(tmp_path, "--seconds", "0.05")
     while not done(tmp_path):

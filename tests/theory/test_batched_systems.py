@@ -51,6 +51,7 @@ def test_derivatives_of_every_kind(size: int) -> None:
             np.testing.assert_allclose(found, wanted, rtol=1e-7)
 
 
+@pytest.mark.thorough
 def test_independent_batches_do_not_wait_for_each_other() -> None:
     """More independent batches than threads, on two threads, many times over: a deadlock of jaxlib 0.10 where they reach LAPACK."""
     code = """

@@ -57,6 +57,7 @@ def test_typical_times_are_those_of_real_networks(spectrum: Spectrum) -> None:
     rejects(lambda: np.testing.assert_allclose(found.tau_mem[::-1], memorisation, rtol=0.05))
 
 
+@pytest.mark.thorough
 def test_memorisation_modes_slow_down_with_n() -> None:
     """The bulk lies at ψ_p/ψ_n v² above its floor."""
     few, many = (theory.bulk_times(dataclasses.replace(separated(), psi_p=64.0, psi_n=n)) for n in (4.0, 16.0))

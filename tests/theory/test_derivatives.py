@@ -136,6 +136,7 @@ def test_a_plan_serves_the_neighbours(observed: Observed) -> None:
         rejects(lambda name=name, value=value: np.testing.assert_allclose(own[name], value, atol=5e-4))  # type: ignore[misc]
 
 
+@pytest.mark.thorough
 def test_other_numbers_compile_nothing(observed: Observed) -> None:
     observed(problem())
     before: Any = observed.values

@@ -66,6 +66,7 @@ def test_at_the_interpolation_threshold_with_several_draws() -> None:
     assert not limit_diverges(Problem(law, "gelu", t=0.022, psi_p=0.361, psi_n=0.36 / 5, noise_draws=5))
 
 
+@pytest.mark.thorough
 def test_a_gap_between_0_and_the_support_is_no_support() -> None:
     """p = 0.94 n: points far below the lower edge are out of reach of the free resolvent, and must not count as support down to 0."""
     law = MixtureLaw([1.0], [[0.382312], [2.82065]], [0.52614, 0.47386], [[0.0]])

@@ -162,6 +162,7 @@ def test_a_rule_without_kernels_is_evaluated_cell_by_cell() -> None:
     np.testing.assert_array_equal(again.times.tau_gen[1], found.times.tau_gen[1])
 
 
+@pytest.mark.thorough
 def test_cells_that_diverge_have_failed() -> None:
     """A step that is stable at t = 0.05 and not at t = 0.4, where κ is six times as large; one that diverges everywhere is refused."""
     axes: dict[str, Any] = {"t": [0.05, 0.4], "psi_n": [3.0, 4.0]}

@@ -60,6 +60,7 @@ def test_pairs_in_tiles_are_all_pairs(solved: tuple[Equivalent, np.ndarray]) -> 
     rejects(lambda: close(tiled.conjugate, same))
 
 
+@pytest.mark.thorough
 def test_ridge_losses_without_a_contour(solved: tuple[Equivalent, np.ndarray]) -> None:
     eq, u = solved
     with jax.enable_x64(True):

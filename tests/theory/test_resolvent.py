@@ -19,7 +19,14 @@ from tests.tolerances import rejects
 
 GROUPS, TYPES = 2, 5
 POINTS = np.array([0.4 + 0.05j, 1.7 + 0.3j, 0.02 + 0.4j, -0.6 + 0.01j])
-CASES = [(1, np.inf), (2, 1), (2, np.inf), (2, 3), (3, np.inf), (3, 4)]
+CASES = [
+    (1, np.inf),
+    pytest.param(2, 1, marks=pytest.mark.thorough),
+    (2, np.inf),
+    pytest.param(2, 3, marks=pytest.mark.thorough),
+    pytest.param(3, np.inf, marks=pytest.mark.thorough),
+    (3, 4),
+]
 
 
 def draw(k: int, m: float, seed: int = 0) -> Equivalent:

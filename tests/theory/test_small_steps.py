@@ -30,6 +30,7 @@ def smaller(rule: MinibatchSGD, factor: float) -> MinibatchSGD:
     return dataclasses.replace(rule, step_size=step, batch_per_dimension=batch, averaging=gamma)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", [name if name == "plain" else pytest.param(name, marks=pytest.mark.thorough) for name in CASES])
 def test_sgd_differs_from_it_in_proportion_to_the_step(name: str) -> None:
     problem, rule = CASES[name]
@@ -45,6 +46,7 @@ def test_sgd_differs_from_it_in_proportion_to_the_step(name: str) -> None:
     rejects(lambda: np.testing.assert_allclose(other.test_loss, limit.test_loss, atol=gaps[-1]))
 
 
+@pytest.mark.thorough
 def test_momentum_stands_for_a_longer_step() -> None:
     problem, taus = two_classes(), np.array([0.5, 5.0, 50.0, math.inf])
     one = homogenised_sgd(problem, taus, rule=MinibatchSGD(1.0, 2.0, momentum=0.5, averaging=0.98))
@@ -53,6 +55,7 @@ def test_momentum_stands_for_a_longer_step() -> None:
     np.testing.assert_allclose(one.test_loss, other.test_loss, atol=2e-6)
 
 
+@pytest.mark.thorough
 def test_limits_in_time() -> None:
     """At the start nothing has happened; late losses are those at τ = ∞; without noise it is the flow."""
     problem, rule = one_class(), MinibatchSGD(1.0, 1.0)

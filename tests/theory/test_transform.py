@@ -160,6 +160,7 @@ def test_published_saddle_point_of_one_gaussian() -> None:
     rejects(lambda: agree(PSI_P, PSI_N, 2.0))
 
 
+@pytest.mark.thorough
 def test_finite_draws_tend_to_the_average_as_one_over_m() -> None:
     law = MixtureLaw([1.0], GROUPS[:, None], SHARES, [[0.0]])
     z = np.array([-0.7, -1e-3, 0.5 + 0.01j, 1 + 1j, 2j, -2.0, -3.0, -4.0])

@@ -96,6 +96,7 @@ def test_an_epoch_sees_every_pair_once() -> None:
     rejects(lambda: np.testing.assert_allclose(np.asarray(second.optimizer) / 9, whole, rtol=1e-2))
 
 
+@pytest.mark.thorough
 def test_fresh_noise_trains_on_the_averaged_loss_in_expectation() -> None:
     """The steps are linear in A, and the noise of each is independent of the A it meets: mean readouts follow the averaged gradient."""
     count, steps, training = 400, 24, replica(AVERAGED, (24,))

@@ -48,6 +48,7 @@ def whole(problem: Problem) -> np.ndarray:
         return np.asarray(whole_gradient(jnp.asarray(some_readout()), replica(problem)))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("problem", [pytest.param(WEIGHTED, marks=pytest.mark.thorough), AVERAGED_WEIGHTED], ids=["drawn", "averaged"])
 def test_the_whole_gradient_is_that_of_the_weighted_loss(problem: Problem) -> None:
     training: Training = replica(problem)

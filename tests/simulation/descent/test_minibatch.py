@@ -30,7 +30,12 @@ def trained(problem: Problem, rule: MinibatchSGD = RULE, taus: Any = (0.5, 2.0, 
 
 @pytest.mark.parametrize(
     ("problem", "rule"),
-    [(AVERAGED, RULE), (DRAWN, RULE), (WEIGHTED, BALANCED), (WEIGHTED, MULTIPLIED)],
+    [
+        (AVERAGED, RULE),
+        pytest.param(DRAWN, RULE, marks=pytest.mark.thorough),
+        (WEIGHTED, BALANCED),
+        pytest.param(WEIGHTED, MULTIPLIED, marks=pytest.mark.thorough),
+    ],
     ids=["fresh noise", "stored draws", "balanced", "weighted"],
 )
 def test_steps_are_those_of_optax_on_the_same_batches(problem: Problem, rule: MinibatchSGD) -> None:

@@ -107,6 +107,7 @@ def test_noisy_training_stays_near_the_flow_for_small_steps(
     assert np.all(flow.train_loss[0, 1] < 0.9 * flow.train_loss[0, 0])  # it is still on its way
 
 
+@pytest.mark.thorough
 def test_adam_learns_every_class_without_another_compilation() -> None:
     traces: list[int] = []
 
@@ -219,6 +220,7 @@ def test_early_stop_on_slow_progress() -> None:
     assert eager.steps.tolist() == [1]  # one step does not halve the loss of A = 0
 
 
+@pytest.mark.thorough
 def test_a_step_that_diverges_is_refused_before_training() -> None:
     with pytest.raises(ValueError, match=r"step_size: 50 diverges, because the largest eigenvalue of U is .*; allowed: below") as refused:
         run(optimizer=optax.sgd(50.0), step_size=50.0)

@@ -14,6 +14,7 @@ from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow
 from rfdiff.theory import dynamics, learning_curves, resolvent, spectrum, stieltjes, time_grid
 from rfdiff.theory.contour import Laid, ellipse
+from rfdiff.theory.contour_ladder import Question
 from rfdiff.theory.equivalent import equivalent
 from rfdiff.theory.noncommuting import closed_system, dense
 from rfdiff.theory.noncommuting.working_basis import working_basis
@@ -57,7 +58,7 @@ def integrals(question: Problem, tolerance: float = 0.0) -> np.ndarray:
     """Contour integrals (2, T, K) of train and test losses on a fixed contour, which need not go around the support."""
     with jax.enable_x64(True):
         near = equivalent(dense.surrogate(question), 1, 4.0, 64)
-        asked = dynamics._Question(GradientFlow(), 0.3, TAUS, GradientFlow().schedule(TAUS, 0.3)[1], 1e-6)
+        asked = Question(GradientFlow(), 0.3, TAUS, GradientFlow().schedule(TAUS, 0.3)[1], 1e-6)
         laid = Laid(CONTOUR, 0, 0.0)
         if question.mixture.commuting:
             values = dynamics._evaluate(near, asked, laid)
@@ -78,6 +79,7 @@ ALL = [(k, moved, m) for k in (1, 2, 3) for moved in (False, True) for m in (1, 
 CASES = [*FAST, *(pytest.param(*case, marks=thorough if case in MORE else slow) for case in ALL if case not in FAST)]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("k", "moved", "draws"), CASES)
 def test_matrices_that_commute_give_the_joint_result(k: int, moved: bool, draws: float) -> None:
     """One basis for all classes, and the same numbers to 1e-8 from matrices as from joint eigenvalues; not so in different bases."""
@@ -193,6 +195,7 @@ def test_networks_on_the_same_classes_agree(draws: float, d: int, seeds: int) ->
     rejects(functools.partial(agrees, simulated, wrong, d))
 
 
+@pytest.mark.thorough
 def test_stieltjes_transform() -> None:
     """The joint result, where there is one, above, below and on the axis; the sum rule."""
     covariances = matrices(2, bases=(3, 3))
