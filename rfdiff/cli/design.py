@@ -29,7 +29,7 @@ from rfdiff.cli.options import (
     dimension,
     fraction,
 )
-from rfdiff.cli.rule_options import Training, rule_record, rule_text, training_rule
+from rfdiff.cli.rule_options import RuleOptions, rule_record, rule_text, training_rule
 from rfdiff.cli.tables import Cell, Table, measured, words
 from rfdiff.cli.terminal import report, say_cost
 from rfdiff.design.proposals import SETTINGS
@@ -50,7 +50,7 @@ SHOWN = {"unchanged": "unchanged", "weights": "best loss weights", "samples": "m
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Design(Training, Output):
+class Design(RuleOptions, Output):
     """What to do about a class that is not learned: the best loss weights, stop time, samples or features, and what they cost.
 
     With --rule sgd also the best step, batch and averaging. Rules are gradient-flow and sgd.

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
 from numpy.typing import ArrayLike
 
 from rfdiff.curves import LearningCurves

@@ -94,7 +94,7 @@ def test_options_of_other_goals(problem: Path, monkeypatch: pytest.MonkeyPatch) 
         ([*SGD, "--levers", "loss_weights", "stop_time"], "levers: loss_weights with uniform batches"),
         ([*SGD, "--budget", "0"], "budget: 0.0; allowed: a finite number of samples over d, at least the 1 of the unchanged setting"),
         ([*SGD, "--tau", "inf", "--levers", "step"], "tau: inf, which visits any number of samples"),
-        ([*SGD[:-1], "0.01", "--verify", "--d", "24"], "batch_per_dimension: 0.0025 makes no batch at d = 24"),
+        ([*SGD[:-1], "0.01", "--verify", "--d", "24"], "--batch: 0.0025 makes no batch at d = 24"),
         ([*SGD, "--verify", "--num-seeds", "1"], "--num-seeds: 1; allowed: 2 to"),
     ],
 )
