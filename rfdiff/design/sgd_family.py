@@ -92,7 +92,7 @@ class Families:
 
     def __init__(self, problem: Problem, rule: MinibatchSGD, tolerance: float, tau: float | None) -> None:
         self.problem, self.rule, self.tolerance, self.tau, self.budget = problem, rule, tolerance, tau, np.inf
-        stable = sgd_stability(problem, rule)
+        stable = sgd_stability(problem, rule=rule)
         if not stable.converges:
             step, batch = float(rule.step_size), float(rule.batch_per_dimension)
             raise InputError(

@@ -143,7 +143,7 @@ def test_refused_before_anything_is_computed(options: dict[str, Any], says: str)
 
 def test_sgd_that_diverges_is_refused_with_its_bounds() -> None:
     problem: Problem = PROBLEM
-    stable = theory.sgd_stability(problem, MinibatchSGD(0.5, 0.01))
+    stable = theory.sgd_stability(problem, rule=MinibatchSGD(0.5, 0.01))
     assert not stable.converges
     with pytest.raises(InputError, match="^step_size: 0.5 diverges by the noise of batches of 0.01 d.*; allowed: below ") as caught:
         propose(problem, WorstClass(), OF_RULE, rule=MinibatchSGD(0.5, 0.01))

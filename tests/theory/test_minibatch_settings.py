@@ -36,9 +36,9 @@ def test_one_set_of_traces_serves_every_setting(settings: SGDSettings, rule: Min
 
 
 def test_it_knows_what_is_stable(settings: SGDSettings) -> None:
-    found = sgd_stability(two_classes(), RULE)
+    found = sgd_stability(two_classes(), rule=RULE)
     assert settings.radius(RULE) == pytest.approx(found.radius, rel=1e-4)
-    edge = sgd_stability(two_classes(), MinibatchSGD(0.5, 50.0)).largest_step  # whose noise never diverges
+    edge = sgd_stability(two_classes(), rule=MinibatchSGD(0.5, 50.0)).largest_step  # whose noise never diverges
     assert settings.edge == pytest.approx(edge, rel=1e-6)
     assert settings.largest_step == pytest.approx(PART * edge)
     double = dataclasses.replace(RULE, batch_per_dimension=1.0)
