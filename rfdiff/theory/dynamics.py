@@ -9,7 +9,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
 from numpy.typing import ArrayLike
 
 from rfdiff.curves import LearningCurves
@@ -19,7 +18,7 @@ from rfdiff.progress import Progress, require_progress
 from rfdiff.rules import GradientFlow, MinibatchSGD, Ridge, Rule, require_rule
 from rfdiff.theory import minibatch, pair_traces, solutions
 from rfdiff.theory.contour import PROBES, Laid, Span
-from rfdiff.theory.contour_forms import CurveKernel, first_traces, kernel_from, trapezoid_error
+from rfdiff.theory.contour_forms import CurveKernel, first_traces, kernel_from, losses_and_error
 from rfdiff.theory.contour_ladder import OnContour, Question, refine_contour
 from rfdiff.theory.equivalent import Equivalent, equivalent
 from rfdiff.theory.input_checks import checked_tolerance, require_concrete
@@ -53,13 +52,6 @@ class _Answer(NamedTuple):
 
 
 @jax.jit
-def _losses(kernel: CurveKernel, clock: PyTree, rule: Rule) -> tuple[jax.Array, jax.Array]:
-    """Losses (2, T, K) and the error of the nodes."""
-    losses, change = kernel.evaluate(rule.filter(kernel.nodes, clock, kernel.kappa))
-    return losses, trapezoid_error(change)
-
-
-@jax.jit
 def _ridge(kernel: CurveKernel, penalties: jax.Array) -> jax.Array:
     """Losses (2, R, K) of ridge regression by the contour."""
     return kernel.evaluate(1 / (kernel.nodes + penalties[:, None]))[0]
@@ -76,7 +68,7 @@ def _evaluate(eq: Equivalent, question: Question, laid: Laid) -> OnContour:
     solved = solutions.anywhere(eq, np.concatenate([nodes, -penalties]))
     linear, *second = pair_traces.traces(eq, nodes, solved.u[: nodes.size])
     kernel = _kernel_from(eq, laid.contour, linear, solved.residual, second, 0.0, question.kappa, np.inf)
-    losses, error = _losses(kernel, question.clock, question.rule)
+    losses, error = losses_and_error(kernel, question.clock, question.rule)
     gap = np.max(abs(_ridge(kernel, penalties) - pair_traces.ridge_losses(eq, penalties, solved.u[nodes.size :])))
     return OnContour(losses=np.asarray(losses), error=float(error), missing=float(gap), residual=float(kernel.residual))
 
@@ -88,7 +80,7 @@ def _evaluate_dense(ready: dense.Dense, work: dense.Work, question: Question, la
     second = traces[..., : len(solved.nodes)], traces[..., len(solved.nodes) :]
     linear = first_traces(ready.system.eq, solved.point)
     kernel = kernel_from(ready.system.eq, laid.contour, linear, jnp.asarray(solved.residual), second, 0.0, question.kappa, np.inf)
-    losses, error = _losses(kernel, question.clock, question.rule)
+    losses, error = losses_and_error(kernel, question.clock, question.rule)
     return OnContour(losses=np.asarray(losses), error=float(error), missing=float(kernel.missing), residual=float(kernel.residual))
 
 

@@ -137,7 +137,8 @@ def _planned(problem: Problem, averages: PlanAverages, question: Question, laid:
     if nodes.real.min() < 0:
         latest = 1 / (2 * kappa * laid.shift) if rule.decay else float(finite.max()) if finite.size else np.inf
     start = _start(problem, averages, np.concatenate([nodes, -penalties]))
-    plan = Plan(averages, nodes, weights, penalties, start, latest, np.inf)
+    # arrays as in the plan that is handed out: numbers of another type would be another program
+    plan = jax.tree.map(np.asarray, Plan(averages, nodes, weights, penalties, start, latest, np.inf))
     kernel = _compiled_kernel(problem, plan)
     return _Planned(
         losses=np.stack(kernel.losses(question.clock, rule)),
