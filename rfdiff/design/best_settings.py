@@ -21,6 +21,7 @@ from rfdiff.value_types import as_number
 FRONT = 7  # settings on the trade-off front, with its two ends
 FRONT_ROUNDS = 1  # steps for each of them, which begin at its neighbour
 PENALTY = 30.0  # above the slope of any front worth following
+TIED = 0.02  # relative difference of two score errors below which both classes count as the worst
 
 
 def propose(
@@ -78,18 +79,28 @@ def propose(
     if budget is None and levers.of_rule and isinstance(rule, MinibatchSGD) and isinstance(search, SGDSearch):
         budget = float(_visited(rule, unchanged))
         search.spend(budget)
-    worst = goal.learned if isinstance(goal, LearnedBefore) else int(np.argmax(unchanged.errors))
     weighs = not (isinstance(rule, MinibatchSGD) and rule.sampling == "uniform")
-    by_weights, by_samples = dataclasses.replace(none, loss_weights=weighs), dataclasses.replace(none, samples=(worst,))
-    found = {none: unchanged}
-    for each in (by_weights, by_samples):
-        found[each] = told(found[each] if each in found else _searched(search, goal, each))
-    weights, samples = found[by_weights], found[by_samples]
+    by_weights = dataclasses.replace(none, loss_weights=weighs)
+    weights = told(_searched(search, goal, by_weights) if weighs else unchanged)
+    grown = {c: _searched(search, goal, dataclasses.replace(none, samples=(c,))) for c in _worst(goal, unchanged)}
+    worst = min(grown, key=lambda c: grown[c].goal)
+    samples = told(grown[worst])
+    found = {none: unchanged, by_weights: weights, dataclasses.replace(none, samples=(worst,)): samples}
     best = told(found[levers] if levers in found else _searched(search, goal, levers))
     within = [unchanged, *[weights] * levers.loss_weights, *[samples] * (worst in levers.samples)]
     best = min((best, *within), key=lambda point: point.goal)  # with more levers a search may end in a worse place
     front = _front(search, levers, unchanged, worst, told)
     return _collected(problem, rule, goal, levers, worst, [unchanged, weights, samples, best], front, budget)
+
+
+def _worst(goal: Goal, unchanged: Point) -> list[int]:
+    """Classes of which one is the worst: that of the largest score error, and those within `TIED` of it.
+
+    At the stop time that makes the largest error small, two classes have the same, and it takes a search to tell whose samples help.
+    """
+    if isinstance(goal, LearnedBefore):
+        return [goal.learned]
+    return np.flatnonzero(unchanged.errors >= (1 - TIED) * unchanged.errors.max()).tolist()
 
 
 def checked_design(

@@ -40,7 +40,8 @@ class Proposal(Labelled):
         error_estimate: largest numerical error of a loss.
         what: the goal in words.
         levers: the levers in words.
-        worst: class with the largest score error at the unchanged setting (of "learned before": the class to be learned).
+        worst: class with the largest score error at the unchanged setting; of classes with the same, the one whose samples help most (of
+            "learned before": the class to be learned).
         factor: largest change of a number of samples, features or a batch.
         step_size, batch, averaging: (4,) of minibatch SGD, None otherwise: η, B/d and the decay of the average a step, 0 without one.
         visited: (4,) samples over d that SGD visits up to the stop time, steps times batch: the price.

@@ -12,6 +12,7 @@ import xarray as xr
 from rfdiff import design
 from rfdiff.cli import entry
 from rfdiff.cli.design import settings_table, trial_table
+from rfdiff.files.dataset_file import load_dataset
 from rfdiff.files.storage import load
 from rfdiff.rules import GradientFlow, MinibatchSGD
 from tests.cli.command_line import TOML, refused, run
@@ -117,7 +118,7 @@ def test_sgd_has_levers_of_its_own(problem: Path, monkeypatch: pytest.MonkeyPatc
     assert heading.split()[:9] == ["setting", "goal", "stop", "time", "psi_p", "step", "batch", "/", "d"] and "visited / d" in heading
     assert "training rule, unchanged: sgd, step size 0.5, batch 1.0, averaging 0.5" in text
     assert "it visits 18 d samples of the 20 d that may be visited in 36 steps" in text
-    assert load(out / "design.nc").attrs["rule"] == "sgd"
+    assert load_dataset(out / "design.nc").attrs["rule"] == "sgd"
     again = run("plot", str(out / "design.nc"), "--out", str(problem.parent / "again"))
     assert again[0] == 0 and again[1].splitlines()[:-2] == text.splitlines()[: len(again[1].splitlines()[:-2])]
 

@@ -34,7 +34,6 @@ def proposal(best: float = 1.2, weights: float = 2.2, samples: float = 1.3, cost
 
 def sgd_proposal(sampling: str = "uniform") -> Proposal:
     """The same for minibatch SGD, with another step, batch and average at the best setting."""
-    front = {"front_step_size": np.full(5, 0.25), "front_batch": np.full(5, 0.5), "front_averaging": np.full(5, 0.98)}
     return dataclasses.replace(
         proposal(),
         levers="step, batch, averaging, stop_time",
@@ -42,7 +41,9 @@ def sgd_proposal(sampling: str = "uniform") -> Proposal:
         batch=np.array([1.0, 1.0, 1.0, 0.5]),
         averaging=np.array([0.0, 0.0, 0.0, 0.98]),
         visited=np.array([12.0, 14.0, 16.0, 18.0]),
-        **front,
+        front_step_size=np.full(5, 0.25),
+        front_batch=np.full(5, 0.5),
+        front_averaging=np.full(5, 0.98),
         front_visited=np.full(5, 14.0),
         budget=20.0,
         sampling=sampling,

@@ -54,7 +54,7 @@ def least_on_a_grid(families: Families, levers: Levers, sizes: tuple[int, int, i
 
 @pytest.mark.parametrize("names", [("step",), ("averaging",)])
 def test_one_number_of_the_rule_is_as_good_as_on_a_grid(names: tuple[str, ...]) -> None:
-    levers = dataclasses.replace(OF_RULE, **{name: name in names for name in ("step", "batch", "averaging")})
+    levers = dataclasses.replace(OF_RULE, step="step" in names, batch="batch" in names, averaging="averaging" in names)
     found = search().minimise(WORST, levers.room(PROBLEM, RULE))
     grid = least_on_a_grid(search().families, levers, (40, 1, 40))
     assert grid * (1 - 0.01) < found.goal < grid * (1 + 1e-3)
@@ -88,7 +88,7 @@ def test_a_class_is_learned_before_another_is_memorised_as_on_a_grid() -> None:
     descent = 1 - curves.test_loss[:, 0]
     assert np.exp(unchanged.log_tau) == pytest.approx(curves.taus[np.argmax(descent >= 0.9 * descent.max())], rel=0.05)
     ratios = []
-    for numbers in itertools.product(np.linspace(*room[-3], 9), np.linspace(*room[-1], 12)):
+    for numbers in itertools.product(np.linspace(room[-3, 0], room[-3, 1], 9), np.linspace(room[-1, 0], room[-1, 1], 12)):
         x = np.append(np.zeros(5), [numbers[0], 0, numbers[1]])
         if float(moved_rule(RULE, x).step_size) <= made.families.family(x).largest_step(0.5):
             ratios.append(np.divide(*made.families.complete(x, room).times(goal)))
@@ -103,6 +103,7 @@ def proposed() -> Proposal:
 @pytest.mark.slow
 def test_a_proposal_states_its_price_and_networks_confirm_it(tmp_path: Any) -> None:
     found = proposed()
+    assert found.visited is not None and found.budget is not None
     assert found.budget == pytest.approx(found.visited[0]) and np.all(found.visited <= found.budget * (1 + 1e-9))
     assert found.goal[-1] < 0.95 * found.goal[0] and found.goal[1] == found.goal[0]
     # flat from where the best of the other class alone leaves this one no worse than it is
