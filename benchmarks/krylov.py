@@ -64,7 +64,7 @@ def compared(law: str, p: int, n: int, d: int, repeats: int) -> dict[str, Any]:
     question, found = problem(law, p, n, d), {}
 
     def solve(name: str) -> Any:
-        found[name] = simulation.run_seeds(question, TAUS, d=d, key=KEY, seeds=[0], solver=name, tolerance=TOLERANCE)
+        found[name] = simulation.run_seeds(question, TAUS, d=d, key=KEY, seeds=[0], solver=name, krylov_tolerance=TOLERANCE)
 
     seconds = harness.measure_together({name: lambda name=name: solve(name) for name in SOLVERS}, repeats)
     one, other = found["exact"], found["krylov"]

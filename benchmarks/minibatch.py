@@ -47,7 +47,7 @@ def run(repeats: int, steps: int) -> dict[str, Any]:
     """All timings, and the error that came with the curves."""
     assert len(TAUS) == 200 and TAUS[-1] == 0.5 * STEPS
     curves = harness.measure(lambda: theory.learning_curves(problem(), TAUS, rule=RULE), repeats)
-    stability = harness.measure(lambda: theory.sgd_stability(problem(), RULE).radius, repeats)
+    stability = harness.measure(lambda: theory.sgd_stability(problem(), rule=RULE).radius, repeats)
     step = seconds_a_step(steps, repeats)
     return {
         "seconds": {"curves_warm": curves, "stability_warm": stability, "step": step},

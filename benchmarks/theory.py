@@ -16,7 +16,7 @@ import harness
 import numpy as np
 
 from rfdiff import MixtureLaw, Problem, theory
-from rfdiff.theory import dynamics, equivalent, pair_traces, solutions
+from rfdiff.theory import contour_forms, equivalent, pair_traces, solutions
 
 TARGETS = {"curves_warm_s": 0.15, "spectrum_warm_s": 0.1, "curves_cold_s": 8.0}
 TAUS = np.geomspace(0.1, 1e5, 200)
@@ -39,7 +39,7 @@ def case_a(shift: float = 0.0) -> Problem:
 
 def compiled() -> int:
     """Programs compiled so far by the jitted parts of the theory."""
-    jitted = (dynamics._losses, pair_traces._tile, solutions._along, equivalent.build)
+    jitted = (contour_forms.losses_and_error, pair_traces._tile, solutions._along, equivalent.build)
     return sum(function._cache_size() for function in jitted)
 
 

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from rfdiff.files.result_file import Result as Result
     from rfdiff.files.storage import load as load
     from rfdiff.files.storage import save as save
+    from rfdiff.gaussian_mixture import GaussianMixture as GaussianMixture
     from rfdiff.memorisation import memorised_fraction as memorised_fraction
-    from rfdiff.mixture import GaussianMixture as GaussianMixture
     from rfdiff.mixture import MixtureLaw as MixtureLaw
     from rfdiff.problem import Problem as Problem
     from rfdiff.rules import GradientDescent as GradientDescent
@@ -51,7 +51,7 @@ HOMES = {
     "Agreement": "agreement",
     "ClassTimes": "class_times",
     "EmpiricalSpectrum": "curves",
-    "GaussianMixture": "mixture",
+    "GaussianMixture": "gaussian_mixture",
     "GradientDescent": "rules",
     "GradientFlow": "rules",
     "HeavyBall": "rules",

@@ -17,7 +17,7 @@ from rfdiff.activation import Activation, as_activation
 from rfdiff.diffusion import noise_variance
 from rfdiff.errors import InputError
 from rfdiff.mixture import WEIGHT_TOLERANCE, MixtureLaw
-from rfdiff.problem_file import fields_from_dict, fields_to_dict, read_toml, toml_text
+from rfdiff.problem_file import fields_from_dict, fields_to_dict, read_toml, toml_text, weights_of_record
 from rfdiff.value_types import (
     Scalar,
     Value,
@@ -128,25 +128,31 @@ class Problem(Value):
         return dataclasses.replace(self, mixture=mixture)
 
     @classmethod
-    def from_dict(cls, document: dict[str, Any]) -> "Problem":
+    def from_dict(cls, document: dict[str, Any], folder: Path | None = None) -> "Problem":
         """A problem from plain numbers and lists, the content of its TOML file.
 
+        Args:
+            document: the tables.
+            folder: where a file of matrices that the tables name is looked for; None where there is no folder.
+
         Raises:
-            InputError: unknown, missing or malformed keys.
+            InputError: unknown, missing or malformed keys; matrices that cannot be read, or are others than the tables were written for.
         """
-        return cls(**fields_from_dict(document))
+        return cls(**fields_from_dict(document, folder))
 
     @classmethod
     def from_toml(cls, path: str | Path) -> "Problem":
         """Read a problem from a TOML file (the commented example is experiments/problem.toml).
 
+        A law of given covariances lies in an .npz file that the TOML file names, from its own folder on; `rfdiff.save` writes both.
+
         Raises:
-            InputError: not TOML; unknown, missing or malformed keys.
+            InputError: not TOML; unknown, missing or malformed keys; matrices that cannot be read, or have another checksum.
             OSError: the file cannot be read.
         """
         document = read_toml(path)
         try:
-            return cls.from_dict(document)
+            return cls.from_dict(document, Path(path).expanduser().parent)
         except InputError as err:
             raise InputError(f"{path}: {err}") from err
 
@@ -169,15 +175,41 @@ class Problem(Value):
         Raises:
             InputError: the activation is a user's own function, or the law was built from covariances: neither fits into a text file.
         """
-        return fields_to_dict(**{field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
+        return fields_to_dict(**self._fields())
 
-    def to_toml(self) -> str:
+    def to_toml(self, matrices: str | None = None) -> str:
         """The problem as TOML text that `from_toml` reads back to the same numbers.
 
+        Args:
+            matrices: of a law built from covariances, the name of the .npz file that holds them; `rfdiff.save` writes both.
+
         Raises:
-            InputError: the activation is a user's own function, or the law was built from covariances: neither fits into a text file.
+            InputError: the activation is a user's own function; the law was built from covariances, and no file is named.
         """
-        return toml_text(self.to_dict())
+        return toml_text(fields_to_dict(**self._fields(), matrices=matrices))
+
+    def record(self) -> str:
+        """TOML text that tells this problem from every other: `to_toml`, with a checksum in the place of matrices.
+
+        Raises:
+            InputError: the activation is a user's own function.
+        """
+        return self.to_toml(matrices="")
+
+    def _fields(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+
+def classes_of_record(text: str) -> int:
+    """Number of classes of what `Problem.record` wrote.
+
+    Raises:
+        InputError: no such record.
+    """
+    _, fractions = weights_of_record(text)
+    if "\nsha256 = " not in text:  # without matrices a record is the problem itself, all of which is checked
+        return Problem.from_text(text).num_classes
+    return len(fractions)
 
 
 def noise_variance_of(t: Scalar) -> Scalar:

@@ -8,10 +8,22 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from rfdiff.errors import InputError
+
 LINES = 4
 WITHOUT_RATE = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}]"
 PERIOD = 30.0  # seconds after which a log gets a line even if no quarter of the work was done meanwhile
 Progress = Callable[[int, int], object]  # called with (done, total) on the host, while work is going on
+
+
+def require_progress(progress: object) -> None:
+    """Refuse what cannot be called, before work begins.
+
+    Raises:
+        InputError: neither a function nor None.
+    """
+    if progress is not None and not callable(progress):
+        raise InputError(f"progress: {progress!r}; allowed: a function of (done, total), or None")
 
 
 class _Silent:

@@ -9,9 +9,9 @@ from jaxtyping import Float, Int
 Array = TypeVar("Array", np.ndarray, jax.Array)
 
 
-def upper_indices(k: int) -> tuple[Int[np.ndarray, " M"], Int[np.ndarray, " M"]]:
-    """Rows and columns (M,) of the M = K(K + 1)/2 upper entries."""
-    rows, cols = np.triu_indices(k)
+def upper_indices(k: int, *, diagonal: bool = True) -> tuple[Int[np.ndarray, " M"], Int[np.ndarray, " M"]]:
+    """Rows and columns (M,) of the M = K(K + 1)/2 upper entries; of the K(K - 1)/2 beside the diagonal without it."""
+    rows, cols = np.triu_indices(k, 0 if diagonal else 1)
     return rows, cols
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Complex, Float
 
 from rfdiff.class_times import TIME_NAMES, ClassTimes, require_time_name, stacked
 from rfdiff.errors import InputError
-from rfdiff.labels import Label, Labelled, attribute_of, labelled_dataset, values_of
+from rfdiff.labels import Label, Labelled, attribute_of, fields_of, labelled_dataset, values_of
 from rfdiff.value_types import static, value_type
 
 if TYPE_CHECKING:
@@ -31,6 +31,11 @@ class Losses(NamedTuple):
 
     train: Float[jax.Array, "T K"]
     test: Float[jax.Array, "T K"]
+
+    def to_xarray(self) -> "xr.Dataset":
+        """Both losses on the axes time and class."""
+        labels = {name: Label(("time", "class"), f"{name} loss of the class, per coordinate") for name in self._fields}
+        return labelled_dataset(fields_of(self, labels), labels)
 
 
 @value_type
@@ -69,6 +74,7 @@ class SGDStability(Labelled):
         largest_step: step size η below which it converges, at its batch.
         smallest_batch: batch size over d above which it converges, at its step.
         train_excess, test_excess: (K,) how much higher its losses are than those of the whole gradient as τ → ∞; NaN where it diverges.
+        reason: why they are NaN, None where it converges.
     """
 
     radius: float
@@ -76,6 +82,7 @@ class SGDStability(Labelled):
     smallest_batch: float
     train_excess: Float[np.ndarray, " K"]
     test_excess: Float[np.ndarray, " K"]
+    reason: str | None = static(default=None, kw_only=True)
 
     LABELS: ClassVar = {
         "radius": Label((), "spectral radius of what the noise of one step returns as noise later"),

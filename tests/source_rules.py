@@ -20,6 +20,7 @@ VOCABULARY = (
     "samples",
     "noised_mixture",
     "mixture",
+    "gaussian_mixture",
     "problem_file",
     "problem",
     "parameters",

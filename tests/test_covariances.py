@@ -10,7 +10,8 @@ import pytest
 
 from rfdiff.covariance_estimates import ledoit_wolf
 from rfdiff.covariances import joint_eigenvalues, symmetric_roots
-from rfdiff.mixture import GaussianMixture, MixtureLaw, optimal_loss
+from rfdiff.gaussian_mixture import GaussianMixture
+from rfdiff.mixture import MixtureLaw, optimal_loss
 from rfdiff.problem import Problem
 from rfdiff.simulation.features import Sizes, clean_samples
 from rfdiff.simulation.moments import population_moments

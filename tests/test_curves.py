@@ -1,5 +1,6 @@
 """Class-wise times read from curves whose times are known, and where no time exists."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq
 
-from rfdiff.class_times import TIME_NAMES, ClassTimes, times
+from rfdiff.class_times import TIME_NAMES, ClassTimes, readings, times
 from rfdiff.curves import LearningCurves
 from tests.synthetic import given
 
@@ -181,6 +182,51 @@ def test_never_reaching_the_exact_score_is_not_the_same_as_having_none() -> None
     unknown = times(curves(taus, test, train, optimal=np.nan))
     assert unknown.reason("tau_opt", 0) == "the loss of the exact score is not known" and np.isfinite(unknown.tau_stop[0])
     assert times(curves(taus, test, train, optimal=1.0)).text("tau_opt", 0) == "-"
+
+
+def test_a_time_that_never_comes_is_said_with_its_reason() -> None:
+    taus = np.append(GRID, np.inf)
+    fallen, gap = overfitting(GRID, 1.0, 50.0), 0.5 * np.exp(-GRID)
+    for end in (fallen[-1], np.nan):  # with a limit, and without one as at p = n m
+        read = times(curves(taus, np.append(fallen, end), np.append(gap, end), optimal=0.0), q=0.999)
+        assert read.tau_opt[0] == np.inf and read.text("tau_opt", 0) == "never"
+        assert read.reason("tau_opt", 0) == f"never reached: the lowest test loss is {fallen.min():.4g}, and 0.001 is asked for"
+    falling = np.append(0.5 + 0.5 * np.exp(-0.001 * GRID), np.nan)  # it may still come down beyond the grid
+    bound = times(curves(taus, falling, falling, optimal=0.0), q=0.999)
+    assert bound.text("tau_opt", 0).startswith("> ") and "not reached at the last training time" in bound.reason("tau_opt", 0)
+
+
+def test_a_class_that_is_not_trained_has_no_memorisation_time() -> None:
+    test, train = np.array([0.9, 0.7, 0.8, 0.9]), np.array([0.9, 0.6, 0.4, 0.3])
+    taus = [1.0, 2.0, 4.0, np.inf]
+    both = curves(taus, np.stack([test, test], 1), np.stack([train, train], 1))
+    assert np.isfinite(times(both, loss_weights=[0.5, 0.5]).tau_mem).all()
+    read = times(both, loss_weights=[1.0, 0.0])
+    assert np.isfinite(read.tau_mem[0]) and np.isnan(read.tau_mem[1]) and read.text("tau_mem", 1) == "-"
+    assert read.reason("tau_mem", 1) == "the class is not trained on: its weight in the training loss is 0"
+    assert np.isnan(readings(both, 0.5, [1.0, 0.0])[0][2]).tolist() == [False, True]
+    unlearned = times(curves(taus, [1.0, 1.1, 1.2, 1.3], [1.0, 1.0, 1.0, 1.0]))
+    assert "the train loss is never below its value at tau = 0: the class is not learned" in unlearned.reason("tau_mem", 0)
+
+
+@pytest.mark.parametrize(("gap", "known"), [(0.02, False), (0.2, True)])
+def test_a_last_gap_within_its_error_is_noise(gap: float, known: bool) -> None:
+    """Three seeds that scatter by 0.03 about the mean: a gap of 0.2 counts, one of 0.02 does not."""
+    taus, test = [1.0, 2.0, 4.0, np.inf], np.array([0.9, 0.7, 0.7, 0.7])[:, None]
+    train = test - gap * np.array([0.0, 0.3, 0.9, 1.0])[:, None]
+    runs = {"test_loss": np.stack([test + shift for shift in (-0.03, 0.0, 0.03)]), "train_loss": np.stack([train] * 3)}
+    runs["score_error"] = runs["test_loss"]
+    read = times(dataclasses.replace(curves(taus, test[:, 0], train[:, 0]), per_seed=runs))
+    assert np.isfinite(read.tau_mem[0]) == known
+    assert known or read.reason("tau_mem", 0) == "the test loss does not part from the train loss by more than its error, 5.2e-02"
+
+
+def test_reasons_of_ridge_name_penalties() -> None:
+    read = times(curves([0.1, 1.0, 10.0, 100.0], [0.9, 0.6, 0.5, 0.7], [0.9, 0.5, 0.2, 0.05]), penalties=True)
+    kappa = curves([1.0], [1.0], [1.0]).kappa
+    assert read.reason("tau_stop", 0) == f"no penalties between {1 / kappa:.4g}, {0.1 / kappa:.4g} and {0.01 / kappa:.4g}"
+    assert f"at the smallest penalty, {0.01 / kappa:.4g}" in read.reason("tau_mem", 0)
+    assert not any("time" in reason or "tau" in reason for reasons in read.reasons for reason in reasons)
 
 
 def test_where_the_test_loss_diverges_the_rest_is_read() -> None:

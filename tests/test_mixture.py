@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from rfdiff.diffusion import noise_variance, signal_scale
-from rfdiff.mixture import GaussianMixture, MixtureLaw, largest_remainder, optimal_loss
+from rfdiff.gaussian_mixture import GaussianMixture, largest_remainder
+from rfdiff.mixture import MixtureLaw, optimal_loss
 from tests.tolerances import assert_within, rejects
 
 pytestmark = pytest.mark.usefixtures("strict_ranks")

@@ -22,3 +22,8 @@ def test_there_and_back(xp: object, k: int) -> None:
     np.testing.assert_array_equal(pair_products(x), np.einsum("za,zb->zab", x, x)[:, *upper_indices(k)])
     form = np.einsum("za,zab,zb->z", x, matrix, x)
     np.testing.assert_allclose(np.sum(multiplicity(k) * upper(matrix) * pair_products(x), axis=1), form, rtol=1e-5)
+
+
+def test_indices_beside_the_diagonal() -> None:
+    rows, cols = upper_indices(3, diagonal=False)
+    assert list(zip(rows, cols, strict=True)) == [(0, 1), (0, 2), (1, 2)] and upper_indices(1, diagonal=False)[0].size == 0

@@ -6,7 +6,20 @@ import jax
 import numpy as np
 import pytest
 
-from rfdiff import ClassTimes, InputError, MixtureLaw, Problem, memorised_fraction, simulation, theory
+from rfdiff import (
+    ClassTimes,
+    GradientFlow,
+    InputError,
+    MixtureLaw,
+    Problem,
+    backward,
+    compare,
+    design,
+    generation,
+    memorised_fraction,
+    simulation,
+    theory,
+)
 from rfdiff.theory_results import PhaseMap
 
 PROBLEM = Problem(MixtureLaw.isotropic([0.7, 0.3], [1.5, 0.4]), "tanh", t=0.1, psi_p=4, psi_n=3)
@@ -22,6 +35,23 @@ WRONG: list[tuple[Callable[[], object], str]] = [
         lambda: simulation.learning_curves(3, [1.0], d=10, key=jax.random.key(0), num_seeds=2),  # type: ignore[arg-type]
         "problem: got int; allowed: a Problem",
     ),
+    (
+        lambda: compare(PROBLEM, [1.0], d=10, key=jax.random.key(0), num_seeds=2, progress=5),  # type: ignore[arg-type]
+        r"progress: 5; allowed: a function of \(done, total\), or None",
+    ),
+    (lambda: theory.learning_curves(PROBLEM, [1.0], progress="bar"), "progress: 'bar'; allowed: a function"),  # type: ignore[arg-type]
+    (lambda: theory.phase_map(PROBLEM, {"t": [0.1, 0.2], "psi_n": [1.0, 2.0]}, progress=5), "progress: 5"),  # type: ignore[arg-type]
+    (lambda: design.propose(PROBLEM, progress=5), "progress: 5"),  # type: ignore[arg-type]
+    (
+        lambda: backward.integrate(lambda x, t: -x, np.ones((2, 3)), [1.0, 0.5], key=jax.random.key(0), progress=5),  # type: ignore[arg-type]
+        "progress: 5",
+    ),
+    (
+        lambda: generation.generate(PROBLEM, [1.0], d=10, times=[1.0, 0.5], key=jax.random.key(0), progress=5),  # type: ignore[arg-type]
+        "progress: 5",
+    ),
+    (lambda: theory.limit_diverges(PROBLEM, rule="flow"), "rule: got 'flow'; allowed: a training rule"),  # type: ignore[arg-type]
+    (lambda: theory.sgd_stability(PROBLEM, rule=GradientFlow()), "rule: .*; allowed: a MinibatchSGD"),  # type: ignore[arg-type]
     (lambda: TIMES.reason("foo", 0), "quantity: 'foo'; allowed: tau_gen, tau_stop"),
     (lambda: TIMES.text("tau_gen", 2), "class: 2; allowed: 0 to 1"),
     (lambda: MAP.log_ratio("foo"), "quantity: 'foo'; allowed: tau_gen"),

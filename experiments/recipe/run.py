@@ -1,10 +1,10 @@
-"""On images the recipe that a design proposes lowers the largest score error of any class, by what theory says to within a third.
+"""Where theory sees more than a tenth to gain for the worst class, other weights and stop gain it on real images, to within a third.
 
 Networks on images of two kinds of clothing, one of them a tenth of the samples. The plain recipe: the weights of the samples, stopped
-where their total loss is lowest. `design.propose` looks for weights and a stop time that make the largest score error of any class small,
-for the commuting law next to the fitted one; what theory says of its settings is computed for the fitted law itself. Beside it: the plain
-weights with the stop time of the design's goal, the proposed weights exchanged, and four times the samples of the rare class. Errors are
-measured on held-out images, from the loss of the exact score of the fitted law.
+where their total loss is lowest. The design: the weights and the stop time that make the largest score error of any class small, in the
+closed form of the fitted law, whose covariances do not commute; the one weight is searched directly. Beside it: the plain weights with the
+stop time of that goal, the proposed weights exchanged, and four times the samples of the rare class. Errors are measured on held-out
+images, from the loss of the exact score of the fitted law.
 """
 
 import itertools
@@ -16,15 +16,15 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
+from scipy.optimize import minimize_scalar
+from scipy.special import expit
 
 from experiments import harness
 from experiments.harness import Criterion
 from experiments.real_images.run import POOLED, STAND_IN_SIDE, STAND_INS, _original, prepared
-from rfdiff import MixtureLaw, Problem, Samples, design, simulation, theory
-from rfdiff.design.proposals import SETTINGS
+from rfdiff import MixtureLaw, Problem, Samples, simulation, theory
 from rfdiff.images.fashion_mnist import CLASS_NAMES
 from rfdiff.plots import class_colors
-from rfdiff.theory.noncommuting.dense import surrogate
 
 PAIRS = [(8, 7), (1, 6), (2, 4)]
 RARE = 0.1  # fraction of the rare class
@@ -32,14 +32,16 @@ SETTING: dict[str, Any] = {"activation": "tanh", "t": 0.1, "psi_p": 4.0, "psi_n"
 RECIPES = {
     "plain": "plain",
     "stop": "plain weights, stopped for the worst class",
-    "design": "proposed weights and stop",
-    "exchanged": "proposed weights exchanged",
+    "design": "weights and stop of the design",
+    "exchanged": "weights of the design exchanged",
     "samples": "four times the samples of the rare class",
 }
 FACTOR, TOLERANCE = 4.0, 3e-3
-TAUS = np.geomspace(0.1, 1e4, 400)  # where stop times are looked for without the design
+TAUS = np.geomspace(1, 1e4, 160)  # among which stop times are chosen
 CLEAR = 3.0  # standard errors
 MISSED = 1 / 3  # part of the gain that theory says by which the measured one may miss it
+LARGE = 0.1  # part of the plain recipe's largest score error that is much to gain
+COST = 0.05  # the same that the design may cost where there is not
 
 
 def fitted(case: Any) -> tuple[Problem, Samples]:
@@ -60,21 +62,32 @@ def recipe(problem: Problem, samples: Any, loss_weights: Any) -> Problem:
 
 def proposed(case: Any) -> dict[str, Any]:
     """The recipes of a case: loss weights, samples of each class over d, stop time."""
-    rare, near = case[-1], surrogate(fitted(case)[0])
-    curves = theory.learning_curves(near, TAUS, tolerance=TOLERANCE)
-    fractions = np.asarray(near.mixture.weights)
-    samples = near.psi_n * fractions
-    total = np.asarray(curves.test_loss) @ fractions
-    found = design.propose(near, design.WorstClass(), design.Levers())
-    stop, best = (SETTINGS.index(name) for name in ("unchanged", "best"))
+    problem, rare = fitted(case)[0], case[-1]
+    fractions = np.asarray(problem.mixture.weights)
+    samples = problem.psi_n * fractions
+
+    def curves(numbers: np.ndarray, weights: np.ndarray) -> Any:
+        return theory.learning_curves(recipe(problem, numbers, weights), TAUS, tolerance=TOLERANCE)
+
+    def worst(log_odds: float) -> tuple[float, float]:
+        """Least largest score error at these loss weights, and its stop time."""
+        share = float(expit(log_odds))
+        largest = np.asarray(curves(samples, np.array([share, 1 - share])).score_error).max(1)
+        return float(largest.min()), float(TAUS[int(np.argmin(largest))])
+
+    grid = np.linspace(-3.6, 3.6, 9)
+    best = int(np.argmin([worst(at)[0] for at in grid]))
+    near = grid[[max(best - 1, 0), min(best + 1, grid.size - 1)]]
+    found = minimize_scalar(lambda at: worst(at)[0], bounds=tuple(near), method="bounded", options={"maxiter": 7, "xatol": 0.05})
+    share, stop = float(expit(found.x)), worst(found.x)[1]
+    plain = curves(samples, fractions)
     more = samples * np.where(np.arange(fractions.size) == rare, FACTOR, 1)
-    law = MixtureLaw(more / more.sum(), near.mixture.eigenvalues, near.mixture.eigenvalue_weights, near.mixture.centroid_gram)
-    grown = theory.learning_curves(Problem(law, **{**SETTING, "psi_n": float(more.sum())}), TAUS, tolerance=TOLERANCE)
+    grown = curves(more, more / more.sum())
     settings = {
-        "plain": (fractions, samples, TAUS[int(np.argmin(total))]),
-        "stop": (fractions, samples, found.tau[stop]),
-        "design": (found.loss_weights[best], samples, found.tau[best]),
-        "exchanged": (found.loss_weights[best][::-1], samples, found.tau[best]),
+        "plain": (fractions, samples, TAUS[int(np.argmin(np.asarray(plain.test_loss) @ fractions))]),
+        "stop": (fractions, samples, TAUS[int(np.argmin(np.asarray(plain.score_error).max(1)))]),
+        "design": (np.array([share, 1 - share]), samples, stop),
+        "exchanged": (np.array([1 - share, share]), samples, stop),
         "samples": (more / more.sum(), more, TAUS[int(np.argmin(np.asarray(grown.score_error).max(1)))]),
     }
     weights, numbers, taus = (np.stack([settings[name][i] for name in RECIPES]) for i in range(3))
@@ -102,7 +115,7 @@ def compute(smoke: bool, cells: harness.Cells) -> xr.Dataset:
     if smoke:
         cases, seeds = [(*STAND_INS, STAND_IN_SIDE, 0)], 20
     else:
-        cases, seeds = [(*pair, POOLED, rare) for pair in PAIRS for rare in (0, 1)], 16
+        cases, seeds = [(*pair, POOLED, rare) for pair in PAIRS for rare in (0, 1)], 12
         _original()  # refuses before anything expensive
     found = cells("design", proposed, cases)
     recipes = [
@@ -158,19 +171,22 @@ def gains(data: xr.Dataset, other: str = "plain") -> tuple[np.ndarray, np.ndarra
 
 def criteria(data: xr.Dataset) -> list[Criterion]:
     expected, seen, error = gains(data)
-    ratio, clear = seen / expected, seen / error
-    far = float(ratio[np.argmax(abs(ratio - 1))])
-    judged = [
-        Criterion(
-            "design minus plain recipe: largest score error", f"{clear.max():.1f} s.e.", f"< -{CLEAR:g} s.e.", bool(clear.max() < -CLEAR)
-        ),
+    plain = largest_errors(data)
+    large = -expected > LARGE * plain[0][:, 0]  # where theory sees much to gain
+    ratio = (seen / expected)[large]
+    far = float(ratio[np.argmax(abs(ratio - 1))]) if large.any() else np.nan
+    cost = float((seen / plain[1][:, 0]).max())
+    _, over, spread = gains(data, "exchanged")
+    worse = float((over / spread)[large].max()) if large.any() else np.nan
+    cases = f"{large.sum()} of {large.size} cases"
+    return [
+        Criterion(f"largest score error, design minus plain recipe, where theory sees more than {LARGE:.0%} to gain ({cases})",
+                  f"{(seen / error)[large].max(initial=-np.inf):.1f} s.e.", f"< -{CLEAR:g} s.e., half of the cases",
+                  bool(np.all((seen / error)[large] < -CLEAR)) and 2 * large.sum() >= large.size),
         Criterion("the same over what theory says", f"{far:.2f}", f"{1 - MISSED:.2f} to {1 + MISSED:.2f}", bool(abs(far - 1) < MISSED)),
-    ]
-    for name in ("stop", "exchanged"):
-        _, seen, error = gains(data, name)
-        worst = float((seen / error).max())
-        judged.append(Criterion(f"design minus {RECIPES[name]}", f"{worst:.1f} s.e.", f"< -{CLEAR:g} s.e.", worst < -CLEAR))
-    return judged
+        Criterion("there, design minus its weights exchanged", f"{worse:.1f} s.e.", f"< -{CLEAR:g} s.e.", bool(worse < -CLEAR)),
+        Criterion("any case: what the design costs, over the plain recipe's largest score error", f"{cost:+.1%}", f"< {COST:.0%}", cost < COST),
+    ]  # fmt: skip
 
 
 def _case(data: xr.Dataset, i: int) -> tuple[str, str]:
@@ -202,7 +218,7 @@ def table(data: xr.Dataset) -> str:
 def draw(data: xr.Dataset) -> Figure:
     """Largest score error of any class by recipe and case: networks on images, and theory."""
     cases = data.sizes["case"]
-    figure = Figure(figsize=(2.5 + 1.5 * cases, 5.2), layout="constrained")
+    figure = Figure(figsize=(max(6.5, 2.5 + 1.5 * cases), 5.2), layout="constrained")
     panel = figure.subplots()
     colors, shapes = class_colors(len(RECIPES)), "osD^v"
     expected, seen, without = largest_errors(data)

@@ -14,7 +14,6 @@ part of the curve that moves with it is taken out of every seed before the compa
 the coefficient: 1 before training, and less as the noise is fitted.
 """
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeAlias
 
 import jax
@@ -27,6 +26,7 @@ from rfdiff.curves import LearningCurves
 from rfdiff.errors import InputError
 from rfdiff.labels import Label, Labelled, labelled_dataset, static_attributes
 from rfdiff.problem import Problem
+from rfdiff.progress import Progress, require_progress, within
 from rfdiff.rules import GradientFlow, Rule
 from rfdiff.simulation import learning_curves as simulated_curves
 from rfdiff.simulation.features import sizes_at
@@ -233,7 +233,7 @@ def compare(
     num_seeds: int,
     rule: Rule = GradientFlow(),
     dtype: DType | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     tolerance: float = 1e-6,
 ) -> Agreement:
     """Predict, simulate at dimensions d and d // 2, and judge.
@@ -255,16 +255,13 @@ def compare(
     Raises:
         InputError: from any of the three, before anything expensive starts where it can be known.
     """
+    require_progress(progress)
     num_seeds = as_integer("num_seeds", num_seeds, 2, why="for a standard error")
     d = as_integer("d", d, 4, why="so that d // 2 is a size too")
     sizes_at(problem, d // 2)  # refuses what cannot be built before the theory is computed
     theory = predicted_curves(problem, taus, rule=rule, tolerance=tolerance)
     large, small = jax.random.split(key)
-    total = 2 * num_seeds
-
-    def after(offset: int) -> Callable[[int, int], None] | None:
-        return None if progress is None else lambda done, _: progress(offset + done, total)
-
-    smaller = simulated_curves(problem, taus, d=d // 2, key=small, num_seeds=num_seeds, rule=rule, dtype=dtype, progress=after(0))
-    simulation = simulated_curves(problem, taus, d=d, key=large, num_seeds=num_seeds, rule=rule, dtype=dtype, progress=after(num_seeds))
+    first, second = within(progress, 0, 2 * num_seeds), within(progress, num_seeds, 2 * num_seeds)
+    smaller = simulated_curves(problem, taus, d=d // 2, key=small, num_seeds=num_seeds, rule=rule, dtype=dtype, progress=first)
+    simulation = simulated_curves(problem, taus, d=d, key=large, num_seeds=num_seeds, rule=rule, dtype=dtype, progress=second)
     return assess(theory, simulation, smaller)

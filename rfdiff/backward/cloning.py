@@ -14,7 +14,7 @@ from rfdiff.backward.process import BackwardProcess, check_count, proportion_err
 from rfdiff.backward.time_grids import log_snr_grid
 from rfdiff.errors import InputError
 from rfdiff.labels import Label, Labelled
-from rfdiff.progress import Progress, within
+from rfdiff.progress import Progress, require_progress, within
 from rfdiff.value_types import as_number, value_type
 
 
@@ -63,6 +63,7 @@ def clones(
 
     Reference: equations, section 8; tests/backward/test_trajectories.py.
     """
+    require_progress(progress)
     num, branches = check_count("num", num), check_count("branches", branches, 1)
     if not process.t_end < as_number(t_start) < 300:
         raise InputError(f"t_start: {t_start!r}; allowed: {process.t_end:g} < t_start < 300")

@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike
 
 from rfdiff.backward.isotropic import IsotropicClasses, evaluated
 from rfdiff.mixture import MixtureLaw
+from rfdiff.symmetric import upper_indices
 
 PLACES, TIMES, BISECTIONS, POLISHING = 1024, 256, 45, 40
 MARGIN = 3.0
@@ -109,7 +110,7 @@ def slope(q: Float[Array, ""], t: Float[Array, ""], axis: Axis) -> Float[Array, 
 @jax.jit
 def _well_times(classes: IsotropicClasses) -> Float[Array, "K K"]:
     k = classes.weights.shape[0]
-    first, second = np.triu_indices(k, 1)
+    first, second = upper_indices(k, diagonal=False)
     right, left = jax.vmap(partial(_pair, classes))(jnp.asarray(first), jnp.asarray(second))
     times = jnp.full((k, k), jnp.nan, right.dtype)
     return times.at[first, second].set(right).at[second, first].set(left)

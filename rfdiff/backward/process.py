@@ -13,7 +13,7 @@ from rfdiff.backward.isotropic import check_classes
 from rfdiff.backward.reduction import Radial, ReducedMixture, reduced
 from rfdiff.backward.samplers import ARRAYS, Full, Observe, Score, chunk_bytes, chunk_of, integrate
 from rfdiff.errors import InputError
-from rfdiff.mixture import GaussianMixture
+from rfdiff.gaussian_mixture import GaussianMixture
 from rfdiff.noised_mixture import NoisedMixture
 from rfdiff.progress import Progress
 from rfdiff.value_types import as_number

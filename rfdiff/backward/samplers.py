@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike
 from rfdiff.backward.time_grids import check_grid
 from rfdiff.errors import InputError
 from rfdiff.machine_memory import available_bytes
-from rfdiff.progress import Progress
+from rfdiff.progress import Progress, require_progress
 from rfdiff.value_types import value_type
 
 Score = Callable[[jax.Array, jax.Array], jax.Array]  # s(x, t), (d,) and a time to (d,)
@@ -147,6 +147,7 @@ def integrate(
 
     Reference: equations, section 8; tests/backward/test_samplers.py.
     """
+    require_progress(progress)
     grid = check_grid(times)
     check_method(method)
     where: Space = Full() if space is None else space

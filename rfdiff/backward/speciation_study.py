@@ -22,7 +22,7 @@ from rfdiff.backward.uturns import ReturnFractions, uturn
 from rfdiff.diffusion import log_snr
 from rfdiff.labels import as_dataset
 from rfdiff.mixture import MixtureLaw
-from rfdiff.progress import Progress, within
+from rfdiff.progress import Progress, require_progress, within
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -101,6 +101,14 @@ class BackwardPaths:
     classes: Int[np.ndarray, " N"]
     quantity: str
 
+    def to_xarray(self) -> "xr.Dataset":
+        """Coordinates `path` on the axes trajectory, path_time and axis, and the class in which each trajectory ends, `path_class`."""
+        variables: dict[str, Variable] = {
+            "path": (("trajectory", "path_time", "axis"), self.positions, {"long_name": self.quantity}),
+            "path_class": (("trajectory",), self.classes, {"long_name": "class in which the trajectory ends"}),
+        }
+        return as_dataset(variables, {"path_time": self.times}, {})
+
 
 @dataclass(frozen=True)
 class Speciation:
@@ -156,11 +164,9 @@ class Speciation:
             "clone_theory": (copy, self.closed_form_at(self.clones.times), {"long_name": "closed form at the times of the clones"}),
             "clone_same": (("clone_time",), self.clones.same, {"long_name": "part of the pairs in one class"}),
             "clone_same_stderr": (("clone_time",), self.clones.same_stderr, {"long_name": "standard error of clone_same"}),
-            "path": (("trajectory", "path_time", "axis"), self.paths.positions, {"long_name": self.paths.quantity}),
-            "path_class": (("trajectory",), self.paths.classes, {"long_name": "class in which the trajectory ends"}),
         }
-        coordinates = {"turn_time": self.uturns.times, "clone_time": self.clones.times, "path_time": self.paths.times}
-        dataset = self.table.to_xarray().assign(measured).assign_coords(coordinates)
+        coordinates = {"turn_time": self.uturns.times, "clone_time": self.clones.times}
+        dataset = self.table.to_xarray().assign(measured).assign_coords(coordinates).merge(self.paths.to_xarray())
         return dataset.assign_attrs(trajectories=self.num, steps=self.num_steps, full=int(self.full))
 
 
@@ -210,6 +216,7 @@ def measure_speciation(
 
     Reference: equations, section 8; tests/backward/test_speciation_study.py.
     """
+    require_progress(progress)
     finished: MutableMapping[str, Part] = {} if parts is None else parts
     turning, cloning, drawing = jax.random.split(key, 3)
     turns = np.linspace(table.times.min(), table.times.max(), points)

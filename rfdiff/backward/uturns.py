@@ -11,7 +11,7 @@ from rfdiff.backward.process import BackwardProcess, check_count, proportion_err
 from rfdiff.backward.time_grids import log_snr_grid
 from rfdiff.errors import InputError
 from rfdiff.labels import Label, Labelled
-from rfdiff.progress import Progress, within
+from rfdiff.progress import Progress, require_progress, within
 from rfdiff.value_types import as_real_array, value_type
 
 RESOLVED = 4.0  # standard errors from which on a bias is taken for one
@@ -103,6 +103,7 @@ def uturn(
 
     Reference: equations, section 8 (R_c); tests/backward/test_trajectories.py.
     """
+    require_progress(progress)
     turns, num = check_times(times, process.t_end), check_count("num", num)
     labels = np.repeat(np.arange(process.num_classes), num)
     fractions, posteriors, spreads = [], [], []

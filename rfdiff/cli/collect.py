@@ -2,9 +2,11 @@
 
 import dataclasses
 import functools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import tyro
 import xarray as xr
 
@@ -12,14 +14,16 @@ from rfdiff import plots
 from rfdiff.cli.command import AGREE, NOT_COMPUTED, Command
 from rfdiff.cli.folder import Files, check_drawing, drawn, redraw_folder, results_folder, write_figures
 from rfdiff.cli.options import Drawing, Flag, OptionalFile, Redrawing
-from rfdiff.cli.tables import Cell, Table, words
+from rfdiff.cli.tables import Cell, Table, measured, words
 from rfdiff.cli.terminal import note, report
-from rfdiff.files.dataset_file import load_dataset, save_dataset
+from rfdiff.files.contents import load_content
+from rfdiff.files.dataset_file import save_dataset
 from rfdiff.plots.style import NotebookFigure
 from rfdiff.sweep import CONTENT, DONE, FAILED, MISSING, Folder, collect
 
 FILE = "sweep.nc"
 MOST_FAILURES = 20
+MOST_ROWS = 40  # of the collected table on a terminal
 TIMES_PANELS = ("tau_gen", "tau_mem", "best_test_loss")
 
 __all__ = ["COMMAND", "CONTENT", "FILE", "Collect", "redraw", "run", "state_table"]
@@ -67,10 +71,11 @@ def redraw(options: Redrawing) -> int:
         InputError: a damaged file, or existing figures in another folder than that of the file.
         OSError: the folder cannot be written to.
     """
-    dataset = load_dataset(options.file)
+    dataset = load_content(options.file, CONTENT)
     files = _files(options.file, str(dataset.attrs["axes"]).split(", "))
     check_drawing(options, dataset.sizes["class"])
-    _show(dataset, redraw_folder(options, files), files, options, replace=False)
+    with redraw_folder(options, files) as out:
+        _show(dataset, out, files, options, replace=False)
     return AGREE
 
 
@@ -83,7 +88,7 @@ def _files(file: Path, axes: list[str]) -> Files:
 
 
 def _show(dataset: xr.Dataset, out: Path, files: Files, drawing: Drawing, replace: bool) -> None:
-    """Draw the figures of a collected sweep, print its table, and say where they are."""
+    """Draw the figures of a collected sweep, print its tables, and say where they are."""
     figures: dict[str, NotebookFigure] = {}
     for axis in str(dataset.attrs["axes"]).split(", ") if dataset.sizes["time"] else ():
         stem = files.data.rsplit(".", 1)[0]
@@ -92,11 +97,43 @@ def _show(dataset: xr.Dataset, out: Path, files: Files, drawing: Drawing, replac
     if not figures:
         note("collect: no cell is done, no figure is drawn")
     names = write_figures(out, files, figures, drawing, replace)
-    table, head, more = state_table(dataset)
-    if drawing.table == "text" and not table.rows:
-        report([], "text", [*head, f"in {out}: {', '.join(names)}"])
-    else:
-        report([table], drawing.table, [*more, f"in {out}: {', '.join(names)}"], head)
+    failures, head, more = state_table(dataset)
+    collected = times_table(dataset, drawing.classes)
+    if drawing.table == "text" and len(collected.rows) > MOST_ROWS:
+        more = [f"… and {len(collected.rows) - MOST_ROWS} more rows; --table csv prints all of them", *more]
+        collected = dataclasses.replace(collected, rows=collected.rows[:MOST_ROWS])
+    tables = [table for table in (collected, failures) if table.rows or drawing.table != "text"]
+    report(tables, drawing.table, [*more, f"in {out}: {', '.join(names)}"], head)
+
+
+def times_table(dataset: xr.Dataset, class_names: Sequence[str] | None = None) -> Table:
+    """Times and lowest test loss of every class in every cell: one line for each class of the theory, each solver and each dimension."""
+    axes = str(dataset.attrs["axes"]).split(", ")
+    labels = [str(c) for c in range(dataset.sizes["class"])] if class_names is None else list(class_names)
+    quantities = [f"tau_opt({dataset.attrs['q']:g})" if name == "tau_opt" else str(name) for name in dataset["quantity"].values]
+    rows: list[list[Cell]] = []
+    for place in np.ndindex(*(dataset.sizes[axis] for axis in axes)):
+        at = dataset.isel(dict(zip(axes, place, strict=True)))
+        point = [Cell(at[axis].item(), f"{at[axis].item():.6g}") for axis in axes]
+        for source, values, errors, state in _sources(at):
+            for c, label in enumerate(labels):
+                numbers = (measured(value, error) for value, error in zip(values[:, c], errors[:, c], strict=True))
+                rows.append([*point, words(source), words(label), *numbers, words(state)])
+    return Table("times", [*axes, "source", "class", *quantities, "state"], rows, grouped=len(axes) + 1)
+
+
+def _sources(at: xr.Dataset) -> Iterator[tuple[str, np.ndarray, np.ndarray, str]]:
+    """Theory and each series of networks at one place of the axes: name, quantities (Q, K), their errors, and states of the seeds."""
+    if "theory_class_time" in at:
+        values = at["theory_class_time"].values
+        yield "theory", values, np.full(values.shape, np.nan), str(at["theory_status"].item())
+    if "class_time" in at:
+        for solver in at["solver"].values:
+            for d in at["d"].values:
+                one = at.sel(solver=solver, d=d)
+                states = [str(state) for state in one["status"].values]
+                told = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+                yield f"{solver}, d = {d}", one["class_time"].values, one["class_time_stderr"].values, told
 
 
 def state_table(dataset: xr.Dataset) -> tuple[Table, list[str], list[str]]:

@@ -19,17 +19,19 @@ from rfdiff.cli.options import (
     dimension,
     fraction,
 )
-from rfdiff.cli.rule_options import Training, rule_record
-from rfdiff.curves import LearningCurves
+from rfdiff.cli.rule_options import RuleOptions, rule_record
+from rfdiff.cli.terminal import note
+from rfdiff.curves import LearningCurves, Spectrum
 from rfdiff.errors import InputError
 from rfdiff.problem import Problem
 from rfdiff.rules import MinibatchSGD, Ridge, Rule
 from rfdiff.simulation.seed_batches import MOST_SEEDS
 from rfdiff.theory.input_checks import tolerance_allowed
+from rfdiff.theory.minibatch import check_covered
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Curves(Training, Output):
+class Curves(RuleOptions, Output):
     """Options of every command that computes learning curves."""
 
     problem: ProblemFile
@@ -87,6 +89,8 @@ def check_curves(options: Curves, problem: Problem, rule: Rule) -> None:
         rule.schedule(options.taus, problem.kappa)
     if isinstance(rule, MinibatchSGD):
         rule.check_loss_weights(problem.training_weights, problem.mixture.weights)
+        if isinstance(options, Closed):
+            check_covered(problem, rule)
     if isinstance(rule, MinibatchSGD) and isinstance(options, Networks):
         if not options.taus or np.isinf(options.taus[-1]):
             what = "missing" if not options.taus else "inf"
@@ -114,7 +118,7 @@ def check_networks(options: Networks, least_dimension: int, least_seeds: int, re
         seed=between(options.seed, 0, LARGEST_KEY),
     )
     if options.krylov_tolerance is not None:
-        check(options, krylov_tolerance=(0 < options.krylov_tolerance < 1, "0 < tolerance < 1"))
+        check(options, krylov_tolerance=(0 < options.krylov_tolerance < 1, "0 < krylov_tolerance < 1"))
         if options.solver in ("auto", "exact"):
             raise InputError(f"--krylov-tolerance: applies only to Krylov solvers, not to --solver {options.solver}")
 
@@ -137,6 +141,14 @@ def closed_curves(problem: Problem, taus: np.ndarray | None, rule: Rule, toleran
     if isinstance(rule, Ridge):
         return theory.learning_curves(problem, taus, rule=rule, tolerance=tolerance), None
     return theory.covering_curves(problem, taus, rule=rule, tolerance=tolerance)
+
+
+def closed_spectrum(problem: Problem) -> Spectrum | None:
+    """The spectrum in closed form; None, with a note, where the class covariances do not commute, for which it is not there yet."""
+    if not problem.mixture.commuting:
+        note("the spectrum is left out: its closed form needs class covariances that commute")
+        return None
+    return theory.spectrum(problem)
 
 
 def run_record(command: str, options: Curves) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -29,6 +29,7 @@ from rfdiff.cli.options import (
     dimension,
     fraction,
 )
+from rfdiff.cli.rule_options import RuleOptions, rule_record, rule_text, training_rule
 from rfdiff.cli.tables import Cell, Table, measured, words
 from rfdiff.cli.terminal import report, say_cost
 from rfdiff.design.proposals import SETTINGS
@@ -36,18 +37,24 @@ from rfdiff.errors import InputError
 from rfdiff.files.dataset_file import save_dataset
 from rfdiff.problem import Problem
 from rfdiff.progress import reporting
+from rfdiff.rules import GradientFlow, MinibatchSGD
 from rfdiff.simulation.features import sizes_at
 from rfdiff.simulation.seed_batches import MOST_SEEDS
 from rfdiff.theory.input_checks import tolerance_allowed
 
 CONTENT = "design"
 FILES = Files("design.nc", {"trade_off": ()})
+GOAL_OPTIONS = {"weights": "goal_weights", "classes": "pair"}  # options that give the numbers of a goal under other names
+DEFAULT_LEVERS = (("loss_weights", "stop_time"), ("step", "batch", "averaging", "stop_time"))  # of gradient flow, and of SGD
 SHOWN = {"unchanged": "unchanged", "weights": "best loss weights", "samples": "more samples of class {worst}", "best": "best of all levers"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Design(Output):
-    """What to do about a class that is not learned: the best loss weights, stop time, samples or features, and what they cost."""
+class Design(RuleOptions, Output):
+    """What to do about a class that is not learned: the best loss weights, stop time, samples or features, and what they cost.
+
+    With --rule sgd also the best step, batch and averaging. Rules are gradient-flow and sgd.
+    """
 
     problem: ProblemFile
     """Problem file; experiments/problem.toml is a commented example. It needs two or more classes."""
@@ -60,10 +67,14 @@ class Design(Output):
     """For --goal learned-before: the class to be learned, and the class that is not to be memorised before."""
     q: float = 0.9
     """For --goal learned-before: a class is learned when its test loss has made this fraction of its own descent."""
-    levers: Names = ("loss_weights", "stop_time")
-    """What may change: loss_weights, stop_time, psi_p, samples_C with C the number of a class."""
+    levers: Names = None
+    """What may change: loss_weights, stop_time, psi_p, samples_C with C the number of a class; with sgd also step, batch and averaging.
+    If not given, loss_weights and stop_time; with sgd step, batch, averaging and stop_time."""
     factor: float = 4.0
-    """Samples may grow by at most this factor, psi_p may grow or shrink by it."""
+    """Samples may grow by at most this factor, psi_p and the batch of sgd may grow or shrink by it."""
+    budget: Number = None
+    """For --rule sgd: samples that a training may visit, divided by d: steps times batch. If not given, as many as the unchanged setting
+    visits up to its best stop time, where step, batch or averaging may change."""
     tau: Number = None
     """Stop time where it is no lever; inf means convergence."""
     tolerance: float = 1e-4
@@ -91,7 +102,7 @@ def run(options: Design) -> int:
     start = time.monotonic()
     check(options, q=fraction(options.q), tolerance=tolerance_allowed(options.tolerance))
     problem = read_problem(options.problem)
-    goal, levers = chosen(problem, options)
+    goal, levers, rule = chosen(problem, options)
     if options.verify:
         check(
             options,
@@ -103,23 +114,25 @@ def run(options: Design) -> int:
     check_drawing(options, problem.num_classes)
     with results_folder(options.out, FILES, options.overwrite):
         with reporting("closed form: searches for the best setting", unit="search") as told:
-            found = design.propose(problem, goal, levers, tau=options.tau, tolerance=options.tolerance, progress=told)
+            found = design.propose(
+                problem, goal, levers, tau=options.tau, rule=rule, budget=options.budget, tolerance=options.tolerance, progress=told
+            )
         data = found.to_xarray()
         if options.verify:
             with reporting(f"simulation at d = {options.d}") as told:
-                trial = design.verify(
-                    found, problem, d=options.d, key=jax.random.key(options.seed), num_seeds=options.num_seeds, progress=told
-                )
+                key = jax.random.key(options.seed)
+                trial = design.verify(found, problem, d=options.d, key=key, num_seeds=options.num_seeds, rule=rule, progress=told)
             data = data.merge(trial.to_xarray(), combine_attrs="no_conflicts")
-        dataset = data.assign_attrs(content=CONTENT, problem=problem.to_toml(), command="design", tolerance=options.tolerance)
+        record = {**rule_record(options), "command": "design", "tolerance": options.tolerance}
+        dataset = data.assign_attrs(content=CONTENT, problem=problem.record(), **record)
         save_dataset(dataset, options.out / FILES.data, seconds=round(time.monotonic() - start, 1))
         show(dataset, options.out, options, replace=True)
     say_cost(start, options.table)
     return AGREE
 
 
-def chosen(problem: Problem, options: Design) -> tuple[design.Goal, design.Levers]:
-    """Goal and levers that the options name.
+def chosen(problem: Problem, options: Design) -> tuple[design.Goal, design.Levers, GradientFlow | MinibatchSGD]:
+    """Goal, levers and training rule that the options name.
 
     Raises:
         InputError: naming the option.
@@ -130,17 +143,29 @@ def chosen(problem: Problem, options: Design) -> tuple[design.Goal, design.Lever
     if problem.num_classes < 2:
         raise InputError("problem: 1 class; allowed: at least 2, between which a design weighs")
     pair = (0, 1) if options.pair is None else options.pair
-    goal_found = design.goal_of(options.goal, problem.num_classes, weights=options.goal_weights, pair=pair, q=options.q)
-    levers = design.levers_of(options.levers or (), problem.num_classes, options.factor)
+    try:
+        goal_found = design.goal_of(options.goal, problem.num_classes, weights=options.goal_weights, pair=pair, q=options.q)
+    except InputError as err:
+        name, colon, fault = str(err).partition(":")
+        raise InputError(f"{GOAL_OPTIONS.get(name, name)}{colon}{fault}") from err
+    names = DEFAULT_LEVERS[options.rule == MinibatchSGD.name] if options.levers is None else options.levers
+    levers = design.levers_of(names, problem.num_classes, options.factor)
     if levers.stop_time != (options.tau is None):
         what = "given, and stop_time is a lever" if levers.stop_time else "missing, and stop_time is no lever"
         raise InputError(f"--tau: {what}; allowed: one of the two")
-    return goal_found, levers
+    if options.rule not in (GradientFlow.name, MinibatchSGD.name):
+        raise InputError(f"--rule: {options.rule}; allowed: gradient-flow or sgd")
+    rule: Any = training_rule(options)
+    design.checked_design(problem, goal_found, levers, tau=options.tau, rule=rule, budget=options.budget)
+    if options.verify and isinstance(rule, MinibatchSGD):
+        smallest = float(rule.batch_per_dimension) / (levers.factor if levers.batch else 1)
+        dataclasses.replace(rule, batch_per_dimension=smallest).batch_size(options.d)
+    return goal_found, levers, rule
 
 
 def redraw(options: Redrawing) -> int:
     """Print the table of a design.nc and draw its figure again, as `redraw_dataset`."""
-    return redraw_dataset(options, FILES, show)
+    return redraw_dataset(options, CONTENT, FILES, show)
 
 
 def show(dataset: xr.Dataset, out: Path, drawing: Drawing, replace: bool) -> int:
@@ -151,13 +176,20 @@ def show(dataset: xr.Dataset, out: Path, drawing: Drawing, replace: bool) -> int
         tables.append(trial_table(design.Trial.from_xarray(dataset), drawing.classes))
     figures = drawn(drawing, "trade_off", functools.partial(plots.trade_off, dataset))
     names = write_figures(out, FILES, figures, drawing, replace)
-    report(tables, drawing.table, [*proposal.advice(), f"in {out}: {', '.join(names)}"])
+    rule = rule_text(dataset.attrs)
+    trained = [f"training rule, unchanged: {rule}"] if rule else []
+    report(tables, drawing.table, [*trained, *proposal.advice(), f"in {out}: {', '.join(names)}"])
     return AGREE
 
 
 def settings_table(proposal: design.Proposal, class_names: tuple[str, ...] | None = None) -> Table:
     """The settings, one line for each and class."""
-    headings = ["setting", "goal", "stop time", "psi_p", "class", "loss weight", "samples / d", "score error", "change"]
+    numbers = {"goal": proposal.goal, "stop time": proposal.tau, "psi_p": proposal.psi_p}
+    of_sgd = {
+        "step": proposal.step_size, "batch / d": proposal.batch, "averaging": proposal.averaging, "visited / d": proposal.visited
+    }  # fmt: skip
+    numbers |= {name: values for name, values in of_sgd.items() if values is not None}
+    headings = ["setting", *numbers, "class", "loss weight", "samples / d", "score error", "change"]
     rows: list[list[Cell]] = []
     for i, name in enumerate(SETTINGS):
         label = SHOWN[name].format(worst=proposal.worst)
@@ -165,12 +197,12 @@ def settings_table(proposal: design.Proposal, class_names: tuple[str, ...] | Non
             change = measured(float(proposal.score_error[i, c] - proposal.score_error[0, c]))
             rows.append(
                 [
-                    words(label), measured(proposal.goal[i]), measured(proposal.tau[i]), measured(proposal.psi_p[i]),
+                    words(label), *(measured(values[i]) for values in numbers.values()),
                     words(c if class_names is None else class_names[c]), measured(proposal.loss_weights[i, c]),
                     measured(proposal.samples[i, c]), measured(proposal.score_error[i, c]), change,
                 ]
             )  # fmt: skip
-    return Table("settings", headings, rows, grouped=4)
+    return Table("settings", headings, rows, grouped=1 + len(numbers))
 
 
 def trial_table(trial: design.Trial, class_names: tuple[str, ...] | None = None) -> Table:

@@ -65,7 +65,10 @@ def _run(words: list[str]) -> int:
     command, options = parsing.parse(words)
     _check_platform()
     terminal.output_failure()  # that of an earlier command of this process is not of this one
-    status = int(command.run(options))
+    try:
+        status = int(command.run(options))
+    except InputError as err:
+        raise InputError(parsing.naming_option(str(err), options)) from err
     if (failure := terminal.output_failure()) is not None:
         return _refuse(f"standard output cannot be written ({failure.strerror or failure}); files are written all the same")
     return status
@@ -83,7 +86,7 @@ def _process() -> Iterator[None]:
 
     def again(dropped: Any) -> None:
         if isinstance(dropped.exc_value, KeyboardInterrupt):
-            _thread.interrupt_main()
+            _thread.interrupt_main()  # at the next step of the main thread; signal.raise_signal would raise here, to be dropped again
         else:
             sys.__unraisablehook__(dropped)
 

@@ -14,7 +14,7 @@ import xarray as xr
 from rfdiff import generation, plots, theory
 from rfdiff.backward import log_snr_grid
 from rfdiff.class_times import times
-from rfdiff.cli.command import Command
+from rfdiff.cli.command import AGREE, NOT_COMPUTED, Command
 from rfdiff.cli.folder import (
     Files,
     check_drawing,
@@ -41,7 +41,8 @@ from rfdiff.theory.neuron_types import is_odd
 PANELS = ("fraction", "mean", "variance", "memorised", "score_error")
 FILES = Files("generation.nc", {"generation": PANELS})
 MOST = 10_000_000
-CURVE_POINTS = 80
+CURVE_POINTS = 80  # that are drawn; times are read from curves that cover every mode
+SHOWN_TIMES = ("tau_gen", "tau_mem")
 ODD = (
     "{name} is odd, so the score is odd too, whatever the data: it generates classes at x and -x equally often and cannot represent "
     "a mean of all data other than 0; softplus, gelu or a shifted function can"
@@ -86,7 +87,7 @@ def run(options: Generate) -> int:
     """Generate samples with the networks of a problem; an interrupted run resumes from the networks that are kept.
 
     Returns:
-        Exit status 0.
+        Exit status 0, or 3 if a loss of the theory could not be computed.
 
     Raises:
         InputError: bad input, existing results in the folder, or networks that do not fit in memory.
@@ -120,17 +121,17 @@ def run(options: Generate) -> int:
         folder = kept_parts.measurement_folder(options.out, problem, "generation 2", *depends_on)
         networks = _networks(problem, taus, grid, options, dtype, kept_parts.KeptArrays(folder))
         dataset = _result(problem, taus, grid, networks, options).to_xarray()
-        record = {"problem": problem.to_toml(), "random_seed": options.seed, "odd_score": int(is_odd(problem.activation))}
+        record = {"problem": problem.record(), "random_seed": options.seed, "odd_score": int(is_odd(problem.activation))}
         save_dataset(dataset.assign_attrs(record), options.out / FILES.data, command="generate", seconds=round(time.monotonic() - start, 1))
         kept_parts.remove(folder)
-        show(dataset.assign_attrs(record), options.out, options, replace=True)
+        status = show(dataset.assign_attrs(record), options.out, options, replace=True)
     say_cost(start, options.table)
-    return 0
+    return status
 
 
 def redraw(options: Redrawing) -> int:
     """Print the table of a generation.nc and draw its figure again, as `redraw_dataset`."""
-    return redraw_dataset(options, FILES, show)
+    return redraw_dataset(options, CONTENT, FILES, show)
 
 
 def _result(
@@ -138,13 +139,18 @@ def _result(
 ) -> generation.Generation:
     """All networks with theory's curves and times at the time of the grid nearest to the problem's t."""
     beside = generation.at_nearest_time(problem, grid)
-    curves = theory.learning_curves(beside, theory.time_grid(beside, num=CURVE_POINTS))
+    curves, covering = theory.covering_curves(beside, theory.time_grid(beside, num=CURVE_POINTS))
+    read = times(covering, loss_weights=beside.training_weights)  # whatever is drawn, as in predict
     numbers = (options.samples, options.threshold, options.method)
-    return generation.Generation(problem, options.d, taus, grid, networks, *numbers, theory=curves, theory_times=times(curves))
+    return generation.Generation(problem, options.d, taus, grid, networks, *numbers, theory=curves, theory_times=read)
 
 
-def show(dataset: xr.Dataset, out: Path, drawing: Drawing, replace: bool) -> None:
-    """Draw the figure of a dataset, print its tables, and say where it is."""
+def show(dataset: xr.Dataset, out: Path, drawing: Drawing, replace: bool) -> int:
+    """Draw the figure of a dataset, print its tables, and say where it is.
+
+    Returns:
+        The exit status: 0, or 3 if a loss of the theory could not be computed.
+    """
     figures = drawn(drawing, "generation", functools.partial(plots.generation, dataset), PANELS)
     names = write_figures(out, FILES, figures, drawing, replace)
     sizes, attributes = dataset.sizes, dataset.attrs
@@ -152,10 +158,14 @@ def show(dataset: xr.Dataset, out: Path, drawing: Drawing, replace: bool) -> Non
         f"{sizes['network']} networks at d = {attributes['d']}, {attributes['samples']} samples of each at each training time",
         f"theory and score error at t = {attributes['t']:.3g}, the time of the grid nearest to the problem's",
         "mean error: squared, per coordinate; its floor is what as many samples of the right mean would show",
-        *[ODD.format(name="the activation")] * attributes["odd_score"],
+        *[ODD.format(name="the activation")] * int(attributes.get("odd_score", 0)),
     ]
     tables = [sample_table(dataset, drawing.classes), theory_table(dataset, drawing.classes)]
-    report(tables, drawing.table, [*loss_weight_lines_of(attributes), f"in {out}: {', '.join(names)}"], head)
+    lost = int(np.isnan(dataset["theory_score_error"].values).any(axis=1).sum())
+    notes = [*loss_weight_lines_of(attributes), *_theory_notes(dataset, drawing.classes)]
+    notes += [f"not computed: the losses of the theory at {lost} of {sizes['theory_tau']} training times are not numbers"] * bool(lost)
+    report(tables, drawing.table, [*notes, f"in {out}: {', '.join(names)}"], head)
+    return NOT_COMPUTED if lost else AGREE
 
 
 def sample_table(dataset: xr.Dataset, class_names: Sequence[str] | None = None) -> Table:
@@ -177,12 +187,26 @@ def sample_table(dataset: xr.Dataset, class_names: Sequence[str] | None = None) 
 
 def theory_table(dataset: xr.Dataset, class_names: Sequence[str] | None = None) -> Table:
     """The closed-form times of each class."""
+    read = generation.times_in(dataset)
     rows: list[list[Cell]] = []
     for c, weight in enumerate(dataset.weight.values):
-        read = (measured(float(dataset[key].values[c])) for key in ("tau_gen", "tau_mem"))
+        cells = (measured(float(dataset[key].values[c]), text=read.text(key, c)) for key in SHOWN_TIMES)
         label = words(c if class_names is None else class_names[c])
-        rows.append([shown(float(dataset.attrs["t"]), ".3g"), label, shown(float(weight), ".3g"), *read])
-    return Table("theory", ["t", "class", "weight", "tau_gen", "tau_mem"], rows, grouped=1)
+        rows.append([shown(float(dataset.attrs["t"]), ".3g"), label, shown(float(weight), ".3g"), *cells])
+    return Table("theory", ["t", "class", "weight", *SHOWN_TIMES], rows, grouped=1)
+
+
+def _theory_notes(dataset: xr.Dataset, class_names: Sequence[str] | None) -> list[str]:
+    """Why a time of the theory does not exist, and the numerical error of its losses, where the file says them."""
+    read, labels = generation.times_in(dataset), class_names or [str(c) for c in range(dataset.sizes["class"])]
+    notes = [
+        f"{name} of class {label}, theory: {reason}"
+        for name in SHOWN_TIMES
+        for c, label in enumerate(labels)
+        if (reason := read.reason(name, c))
+    ]
+    error = float(dataset.attrs.get("theory_error", np.nan))
+    return notes + [f"numerical error of the theory: {error:.1e}"] * (not np.isnan(error))
 
 
 def _mean(values: np.ndarray) -> Cell:

@@ -76,4 +76,4 @@ def show(dataset: xr.Dataset, out: Path, drawing: Drawing, replace: bool) -> Non
 
 def redraw(options: Redrawing) -> int:
     """Print the table of an evaluation.nc and draw its figures again, as `redraw_dataset`."""
-    return redraw_dataset(options, FILES, show)
+    return redraw_dataset(options, CONTENT, FILES, show)

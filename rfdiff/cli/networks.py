@@ -16,6 +16,7 @@ from rfdiff.progress import progress
 from rfdiff.rules import MinibatchSGD, Rule
 from rfdiff.simulation import kept_seeds
 from rfdiff.simulation.features import floating_type
+from rfdiff.simulation.networks import check_sgd
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Ensembles:
         num_seeds: number of networks at each dimension.
         dtype: floating type.
         solvers: the solver at each dimension.
-        tolerance: of a Krylov space; None for its default.
+        krylov_tolerance: of Krylov spaces; None for the default.
         out: folder of the results, in which finished networks are stored meanwhile.
     """
 
@@ -39,12 +40,14 @@ class Ensembles:
     num_seeds: int
     dtype: str
     solvers: dict[int, str]
-    tolerance: float | None
+    krylov_tolerance: float | None
     out: Path
 
     def folder(self, d: int, key: jax.Array) -> Path:
         """Where the finished networks at a dimension are stored."""
-        return kept_parts.folder_for(self.out, self.problem, self.taus, d, key, self.rule, self.dtype, self.solvers[d], self.tolerance)
+        return kept_parts.folder_for(
+            self.out, self.problem, self.taus, d, key, self.rule, self.dtype, self.solvers[d], self.krylov_tolerance
+        )
 
     def run(self, d: int, key: jax.Array) -> LearningCurves:
         """Train the networks at a dimension one by one; each is stored as soon as it is done, and read if it is stored already.
@@ -55,7 +58,12 @@ class Ensembles:
         """
         folder = self.folder(d, key)
         batches = {r: batch for r in range(self.num_seeds) if (batch := kept_seeds.load_seed(folder, r)) is not None}
-        options: dict[str, Any] = {"rule": self.rule, "dtype": self.dtype, "solver": self.solvers[d], "tolerance": self.tolerance}
+        options: dict[str, Any] = {
+            "rule": self.rule,
+            "dtype": self.dtype,
+            "solver": self.solvers[d],
+            "krylov_tolerance": self.krylov_tolerance,
+        }
         try:
             with progress(f"simulation at d = {d}", self.num_seeds, len(batches)) as advance:
                 for r in range(self.num_seeds):
@@ -69,24 +77,27 @@ class Ensembles:
         return simulation.summarize([batches[r] for r in range(self.num_seeds)])
 
 
-def solvers_for(problem: Problem, options: Any, dimensions: tuple[int, ...]) -> dict[int, str]:
+def solvers_for(problem: Problem, options: Any, rule: Rule, dimensions: tuple[int, ...]) -> dict[int, str]:
     """The solver at each dimension; networks that do not fit in memory are refused before anything is computed or any folder made.
 
     Args:
         problem: the question.
         options: of simulate or compare.
+        rule: the training rule that they name.
         dimensions: of the data.
 
     Raises:
-        InputError: naming d, with the estimate and what would fit.
+        InputError: naming d, with the estimate and what would fit; or what `simulation.networks.check_sgd` refuses.
     """
     curves: Curves = options
     networks: Networks = options
     num_times = len(curves.taus or curves.penalties or ()) or curves.points
     dtype = floating_type(networks.dtype)
     solver = None if networks.solver == "auto" else networks.solver
-    if curves.rule == MinibatchSGD.name:
-        return dict.fromkeys(dimensions, "exact")  # trained step by step, which needs no more memory than this
+    if isinstance(rule, MinibatchSGD):
+        for d in dimensions:
+            check_sgd(problem, np.asarray(curves.taus), d=d, rule=rule, dtype=dtype)
+        return dict.fromkeys(dimensions, "exact")  # trained step by step
     return {
         d: simulation.fitting_solver(problem, d=d, num_times=num_times, num_seeds=networks.num_seeds, dtype=dtype, solver=solver)
         for d in dimensions

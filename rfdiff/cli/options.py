@@ -46,6 +46,11 @@ def _whole(word: str) -> int:
         raise ValueError(f"{word!r} is not a whole number") from None
 
 
+def optional_number() -> Any:
+    """What annotates a number that may be left out."""
+    return _optional(_number, "NUMBER")
+
+
 def _counted(convert: Callable[[str], Any], count: int, metavar: str) -> Any:
     """So many values, which may be left out together."""
     return PrimitiveConstructorSpec(
@@ -67,7 +72,9 @@ def _listed(convert: Callable[[str], Any], metavar: str, commas: bool = True) ->
     return PrimitiveConstructorSpec(
         nargs="*",
         metavar=metavar,
-        instance_from_str=lambda words: tuple(convert(item) for word in words for item in (word.split(",") if commas else [word]) if item),
+        instance_from_str=lambda words: tuple(
+            convert(item) for word in words for item in ([part for part in word.split(",") if part] if commas else [word])
+        ),
         is_instance=lambda value: value is None or isinstance(value, tuple),
         str_from_instance=lambda value: [str(item) for item in value or ()],
     )
@@ -76,7 +83,7 @@ def _listed(convert: Callable[[str], Any], metavar: str, commas: bool = True) ->
 Flag = Annotated[bool, _hint()]
 Numbers = Annotated[tuple[float, ...] | None, _listed(_number, "NUMBER ..."), _hint()]
 Integers = Annotated[tuple[int, ...] | None, _listed(_whole, "INTEGER ..."), _hint()]
-Number = Annotated[float | None, _optional(_number, "NUMBER"), _hint()]
+Number = Annotated[float | None, optional_number(), _hint()]
 Integer = Annotated[int | None, _optional(_whole, "INTEGER"), _hint()]
 Size = Annotated[tuple[float, float] | None, _counted(_number, 2, "WIDTH HEIGHT"), _hint()]
 Names = Annotated[tuple[str, ...] | None, _listed(str, "NAME ...", commas=False), _hint()]

@@ -14,6 +14,7 @@ import tyro
 
 from rfdiff.cli.command import Command
 from rfdiff.cli.registry import COMMANDS
+from rfdiff.cli.rule_options import OPTION_NAMES, OTHER_NAMES, RuleOptions, option_of
 from rfdiff.errors import InputError
 
 DESCRIPTION = """\
@@ -88,6 +89,8 @@ def _check_words(words: Sequence[str], kinds: type, prog: str) -> None:
         UsageError: naming the option.
     """
     names = {f"--{name.replace('_', '-')}" for name in _fields(kinds)} | {"--help"}
+    if issubclass(kinds, RuleOptions):
+        names.update(OTHER_NAMES)
     option = prog
     for word in words:
         if word.startswith("--") and len(word) > 2:
@@ -111,6 +114,18 @@ def _instead(option: str, names: list[str]) -> str:
 
 def _fields(kinds: type) -> list[str]:
     return [field.name for field in dataclasses.fields(kinds)]
+
+
+def naming_option(message: str, options: Any) -> str:
+    """A refusal that begins with the name of a number, with the option that gave the number in its place: taus becomes --taus.
+
+    A number of a file is not mistaken for one: such a refusal begins with the path of the file.
+    """
+    name, colon, fault = message.partition(":")
+    name = OPTION_NAMES.get(name, name)
+    if not colon or name not in _fields(type(options)) or isinstance(getattr(options, name), Path):
+        return message
+    return f"{option_of(name)}{colon}{fault}"
 
 
 def _with_home_folders(options: Any) -> Any:

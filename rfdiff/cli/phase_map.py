@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,7 +13,7 @@ import tyro
 import xarray as xr
 
 from rfdiff import plots, theory
-from rfdiff.class_times import TIME_NAMES, ClassTimes, stacked
+from rfdiff.class_times import TIME_NAMES
 from rfdiff.cli.command import AGREE, NOT_COMPUTED, Command
 from rfdiff.cli.folder import (
     Files,
@@ -25,23 +25,22 @@ from rfdiff.cli.folder import (
     results_folder,
     write_figures,
 )
+from rfdiff.cli.map_results import CONTENT, converged_cells, labelled, map_of, order_table
 from rfdiff.cli.options import ClassPair, Drawing, Output, ProblemFile, Quantity, Redrawing, check, fraction
-from rfdiff.cli.rule_options import Training, rule_in_time, rule_record, rule_text
-from rfdiff.cli.tables import Cell, Table, integer, measured, shown, words
+from rfdiff.cli.rule_options import RuleOptions, rule_in_time, rule_record, rule_text
 from rfdiff.cli.terminal import report, say_cost
 from rfdiff.errors import InputError
 from rfdiff.files import kept_parts
-from rfdiff.files.dataset_file import load_dataset, save_dataset
-from rfdiff.parameters import get_parameter, meaning
+from rfdiff.files.contents import load_content
+from rfdiff.files.dataset_file import save_dataset
+from rfdiff.parameters import get_parameter
 from rfdiff.plots.style import NotebookFigure
 from rfdiff.problem import Problem
 from rfdiff.progress import progress
 from rfdiff.rules import Rule
 from rfdiff.theory.input_checks import tolerance_allowed
 from rfdiff.theory.maps import MOST_CELLS, cells_in, problem_at
-from rfdiff.theory_results import TIE
 
-CONTENT = "phase map"
 FILES = Files("phase_map.nc", {f"phase_map_{name}": () for name in TIME_NAMES})
 MOST_VALUES = 10_000
 
@@ -51,7 +50,7 @@ SHARES = ("weight_", "loss_weight_")  # numbers between 0 and 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PhaseMap(Training, Output):
+class PhaseMapOptions(RuleOptions, Output):
     """Which class comes first, over two numbers of the problem (closed form)."""
 
     problem: ProblemFile
@@ -76,7 +75,7 @@ class PhaseMap(Training, Output):
     """Largest numerical error of a loss in a cell; cells above it count as failed."""
 
 
-def run(options: PhaseMap) -> int:
+def run(options: PhaseMapOptions) -> int:
     """Compute a map, write it, draw it, print its table; an interrupted one resumes from the chunks of cells that are kept.
 
     Returns:
@@ -96,7 +95,8 @@ def run(options: PhaseMap) -> int:
     check_drawing(options, problem.num_classes)
     with results_folder(options.out, FILES, options.overwrite):
         folder = kept_parts.map_folder(options.out, problem, axes, options.q, options.tolerance, rule)
-        dataset = labelled(_computed(problem, axes, rule, options, folder), problem, scales, options)
+        record = {"tolerance": options.tolerance, **rule_record(options)}
+        dataset = labelled(_computed(problem, axes, rule, options, folder), problem, scales, record)
         save_dataset(dataset, options.out / FILES.data, command="phase-map", seconds=round(time.monotonic() - start, 1))
         kept_parts.remove(folder)
         status = show(dataset, options.out, options.quantity, pair, options, replace=True)
@@ -111,13 +111,14 @@ def redraw(options: Redrawing) -> int:
         InputError: a damaged file, a class that is not there, or existing figures in another folder than that of the file.
         OSError: the folder cannot be written to.
     """
-    dataset = load_dataset(options.file)
+    dataset = load_content(options.file, CONTENT)
     pair = pair_of(options.pair, dataset.sizes["class"])
     check_drawing(options, dataset.sizes["class"])
-    return show(dataset, redraw_folder(options, FILES), options.quantity, pair, options, replace=False)
+    with redraw_folder(options, FILES) as out:
+        return show(dataset, out, options.quantity, pair, options, replace=False)
 
 
-def axes_of(problem: Problem, options: PhaseMap) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def axes_of(problem: Problem, options: PhaseMapOptions) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Values (A,) and (B,) of the two axes, and the spacing of each ("log" or "linear"), by the names of their numbers.
 
     Raises:
@@ -168,26 +169,6 @@ def pair_of(classes: tuple[int, int] | None, num_classes: int) -> tuple[int, int
     return classes
 
 
-def labelled(found: theory.PhaseMap, problem: Problem, scales: Mapping[str, str], options: PhaseMap) -> xr.Dataset:
-    """A map as a dataset whose coordinates bear the names of the two numbers."""
-    x, y = found.names
-    axes = {
-        name: (name, values, {"long_name": meaning(name), "units": "1", "spacing": scales[name]})
-        for name, values in ((x, found.first), (y, found.second))
-    }
-    values = stacked(found.times)
-    return xr.Dataset(
-        {
-            "time": (("quantity", x, y, "class"), values, {"long_name": "class-wise training time tau", "units": "training time"}),
-            "error_estimate": ((x, y), found.error_estimate, {"long_name": "numerical error of the losses", "units": "1"}),
-            "converged": ((x, y), found.converged, {"long_name": "error below the tolerance; elsewhere the times are NaN"}),
-        },
-        {"quantity": list(TIME_NAMES), **axes, "class": np.arange(problem.num_classes)},
-        {"content": CONTENT, "problem": problem.to_toml(), "x": x, "y": y, "q": options.q, "tolerance": options.tolerance}
-        | rule_record(options),
-    )
-
-
 def show(dataset: xr.Dataset, out: Path, quantity: str, pair: tuple[int, int], drawing: Drawing, replace: bool) -> int:
     """Draw the figures of a map, print its table, and say where they are.
 
@@ -197,7 +178,7 @@ def show(dataset: xr.Dataset, out: Path, quantity: str, pair: tuple[int, int], d
     result = map_of(dataset)
     figures: dict[str, NotebookFigure] = {}
     for name in _shown(quantity):
-        figures |= drawn(drawing, f"phase_map_{name}", functools.partial(plots.phase_map, result, name, classes=pair))
+        figures |= drawn(drawing, f"phase_map_{name}", functools.partial(plots.phase_map, result, name, pair=pair))
     names = write_figures(out, FILES, figures, drawing, replace)
     table, head = order_table(dataset, pair, drawing.classes)
     rule = rule_text(dataset.attrs)
@@ -206,70 +187,7 @@ def show(dataset: xr.Dataset, out: Path, quantity: str, pair: tuple[int, int], d
     return AGREE if converged_cells(dataset).any() else NOT_COMPUTED
 
 
-def map_of(dataset: xr.Dataset) -> theory.PhaseMap:
-    """The map that a phase_map.nc holds."""
-    x, y = (str(dataset.attrs[which]) for which in "xy")
-    gen, stop, mem, opt = (dataset["time"].sel(quantity=name).values for name in TIME_NAMES)
-    times = ClassTimes(gen, stop, mem, opt, q=float(dataset.attrs["q"]))
-    error = dataset["error_estimate"].values
-    return theory.PhaseMap(dataset[x].values, dataset[y].values, times, error, converged_cells(dataset), (x, y))
-
-
-def converged_cells(dataset: xr.Dataset) -> np.ndarray:
-    """(A, B) whether the times of a cell came below the tolerance; files of earlier versions hold the opposite, `failed`."""
-    return ~dataset.failed.values.astype(bool) if "failed" in dataset else dataset.converged.values.astype(bool)
-
-
-def order_table(dataset: xr.Dataset, pair: tuple[int, int], class_names: Sequence[str] | None = None) -> tuple[Table, list[str]]:
-    """For each time the share of the decided cells in which each class is first; and how many cells there are and failed.
-
-    A class that never reaches the criterion comes second; a cell is undecided where neither does or a time does not exist. The last
-    columns say between which values of each number the order flips along it.
-    """
-    x, y = (str(dataset.attrs[which]) for which in "xy")
-    axes = "  x  ".join(
-        f"{name} ({axis.size} values, {axis.values[0]:g} to {axis.values[-1]:g}, {axis.attrs['spacing']})"
-        for name, axis in ((x, dataset[x]), (y, dataset[y]))
-    )
-    failed, error = ~converged_cells(dataset), dataset.error_estimate.values
-    worst = f", numerical error of a loss at most {error[~failed].max():.1e}" if not failed.all() else ""
-    head = [f"phase map: {axes}", f"{failed.size} cells, {failed.sum()} failed{worst}"]
-    if dataset.sizes["class"] == 1:
-        return _time_table(dataset, int(failed.sum())), head
-    result = map_of(dataset)
-    a, b = (f"class {c}" if class_names is None else class_names[c] for c in pair)
-    headings = ["time", f"{a} first", f"{b} first", "equal", "undecided", f"flips along {x}", f"flips along {y}"]
-    rows: list[list[Cell]] = []
-    for name in TIME_NAMES:
-        order = result.log_ratio(name, pair)
-        decided = ~np.isnan(order)
-        counts = [np.sum(order < -TIE), np.sum(order > TIE), np.sum(abs(order) <= TIE)]
-        shares = [shown(100 * float(count) / max(int(decided.sum()), 1), ".1f", " %") for count in counts]
-        undecided = integer(order.size - decided.sum() - failed.sum())
-        rows.append([words(name), *shares, undecided, *(words(flip_text(result.flips(name, axis, pair))) for axis in (0, 1))])
-    return Table("order of the classes", headings, rows), head
-
-
-def _time_table(dataset: xr.Dataset, failed: int) -> Table:
-    """Of a single class: least, median and greatest of each time over the map."""
-    rows: list[list[Cell]] = []
-    for name in TIME_NAMES:
-        values = dataset.time.sel(quantity=name).values[..., 0]
-        known = values[np.isfinite(values)]
-        numbers = [measured(float(f(known)) if known.size else np.nan) for f in (np.min, np.median, np.max)]
-        rows.append([words(name), *numbers, integer(values.size - known.size - failed)])
-    return Table("times", ["time", "lowest", "median", "highest", "never or none"], rows)
-
-
-def flip_text(values: np.ndarray) -> str:
-    """Least and greatest value at which the order of two classes flips; "-" if it nowhere does."""
-    if not values.size:
-        return "-"
-    low, high = (f"{value:.3g}" for value in (values.min(), values.max()))
-    return low if low == high else f"{low} to {high}"
-
-
-def _computed(problem: Problem, axes: Mapping[str, np.ndarray], rule: Rule, options: PhaseMap, folder: Path) -> theory.PhaseMap:
+def _computed(problem: Problem, axes: Mapping[str, np.ndarray], rule: Rule, options: PhaseMapOptions, folder: Path) -> theory.PhaseMap:
     kept = kept_parts.KeptArrays(folder)
     total = math.prod(len(values) for values in axes.values())
     before = cells_in(kept)
@@ -317,4 +235,4 @@ def _shown(quantity: str) -> tuple[str, ...]:
     return TIME_NAMES if quantity == "all" else (quantity,)
 
 
-COMMAND = Command("phase-map", PhaseMap, run)
+COMMAND = Command("phase-map", PhaseMapOptions, run)

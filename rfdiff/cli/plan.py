@@ -12,7 +12,7 @@ from rfdiff.simulation.seed_batches import MOST_SEEDS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Plan(Printing):
+class PlanOptions(Printing):
     """Memory, work and time of every solver for the networks of a problem, and which solver would run. Trains and writes nothing."""
 
     problem: ProblemFile
@@ -27,7 +27,7 @@ class Plan(Printing):
     """Floating type; if not given, float64 on a CPU and float32 on an accelerator."""
 
 
-def run(options: Plan) -> int:
+def run(options: PlanOptions) -> int:
     """Print the estimate of every solver.
 
     Raises:
@@ -61,4 +61,4 @@ def run(options: Plan) -> int:
     return 0
 
 
-COMMAND = Command("plan", Plan, run)
+COMMAND = Command("plan", PlanOptions, run)

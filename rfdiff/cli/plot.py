@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
-from rfdiff.cli import collect, curve_results, design, generate, image_results, phase_map, speciate, times
+from rfdiff.cli import collect, curve_results, design, generate, image_results, map_results, phase_map, speciate, times
 from rfdiff.cli.command import Command
 from rfdiff.cli.options import Redrawing
 from rfdiff.errors import InputError
@@ -16,7 +16,8 @@ class Plot(Redrawing):
 
 
 REDRAW: dict[str, Callable[[Redrawing], int]] = {
-    module.CONTENT: module.redraw for module in (phase_map, times, design, speciate, generate, collect, image_results)
+    map_results.CONTENT: phase_map.redraw,
+    **{module.CONTENT: module.redraw for module in (times, design, speciate, generate, collect, image_results)},
 }
 
 
@@ -33,7 +34,7 @@ def run(options: Plot) -> int:
     content = dataset_file.content_of(options.file)
     if options.q is not None and content in REDRAW:
         raise InputError(f"--q: {options.q!r}; the times in {options.file} are of another q; run its command again with this one")
-    if content != phase_map.CONTENT and (options.pair is not None or options.quantity != "all"):
+    if content != map_results.CONTENT and (options.pair is not None or options.quantity != "all"):
         raise InputError(f"--{'quantity' if options.pair is None else 'pair'}: applies only to a file of rfdiff phase-map")
     return REDRAW.get(content or "", curve_results.redraw)(options)
 

@@ -1,10 +1,27 @@
 """The commands of the command line, in the order in which help lists them."""
 
-from rfdiff.cli import collect, compare, design, generate, images, init, phase_map, plan, plot, predict, simulate, speciate, sweep, times
+from rfdiff.cli import (
+    collect,
+    compare,
+    design,
+    fit,
+    generate,
+    images,
+    init,
+    phase_map,
+    plan,
+    plot,
+    predict,
+    simulate,
+    speciate,
+    sweep,
+    times,
+)
 from rfdiff.cli.command import Command
 
 COMMANDS: tuple[Command, ...] = (
     init.COMMAND,
+    fit.COMMAND,
     predict.COMMAND,
     simulate.COMMAND,
     compare.COMMAND,

@@ -4,7 +4,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from rfdiff.cli.options import Number, choice
+import tyro
+
+from rfdiff.cli.options import Number, choice, optional_number
 from rfdiff.errors import InputError
 from rfdiff.rules import RULES, SAMPLINGS, GradientFlow, Ridge, Rule, RuleName, rule_of
 
@@ -13,19 +15,22 @@ RULE_CHOICES = {name: tuple(rule.options) for name, rule in RULES.items()}  # wh
 OPTION_NAMES = {"batch_per_dimension": "batch"}  # where the option is called otherwise than the number of the rule
 RULE_FIELDS = tuple(dict.fromkeys(name for rule in RULES.values() for name in (*rule.arguments, *rule.options)))
 
+OTHER_NAMES = tuple(f"--{name.replace('_', '-')}" for name in OPTION_NAMES)  # the name of the number is understood too
+
+Batch = Annotated[float | None, optional_number(), tyro.conf.arg(help_behavior_hint="", aliases=OTHER_NAMES)]
 Sampling = Annotated[Literal["uniform", "balanced", "weighted"] | None, *choice(SAMPLINGS)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Training:
+class RuleOptions:
     """Options of the training rule."""
 
     rule: RuleName = GradientFlow.name
     """Training rule."""
     step_size: Number = None
     """Step of gradient-descent, heavy-ball, nesterov and sgd, in units of training time."""
-    batch: Number = None
-    """Batch size of sgd divided by the dimension d."""
+    batch: Batch = None
+    """Batch size of sgd divided by the dimension d; also --batch-per-dimension, its name in Python and in files of sweeps."""
     sampling: Sampling = None
     """How batches of sgd are drawn. uniform (default): every sample alike; balanced: first a class, its loss weight being the probability,
     then one of its samples; weighted: as uniform, each loss times loss weight / class fraction. The last two need loss weights."""
@@ -37,7 +42,7 @@ class Training:
     """Exponential moving average of the weights: its time constant with gradient-flow, its decay per step (below 1) with steps."""
 
 
-def training_rule(options: Training) -> Rule:
+def training_rule(options: RuleOptions) -> Rule:
     """The rule that the options name.
 
     Raises:
@@ -71,7 +76,7 @@ def option_of(name: str) -> str:
     return f"--{OPTION_NAMES.get(name, name).replace('_', '-')}"
 
 
-def rule_in_time(options: Training) -> Rule:
+def rule_in_time(options: RuleOptions) -> Rule:
     """The rule that the options name, for commands that read times.
 
     Raises:
@@ -83,12 +88,12 @@ def rule_in_time(options: Training) -> Rule:
     return training_rule(options)
 
 
-def given_number(options: Training, name: str) -> Any:
+def given_number(options: RuleOptions, name: str) -> Any:
     """What the options say of a number of a rule; None where they do not."""
     return getattr(options, OPTION_NAMES.get(name, name), None)
 
 
-def rule_record(options: Training) -> dict[str, Any]:
+def rule_record(options: RuleOptions) -> dict[str, Any]:
     """What a result file records of the rule, without the penalties of ridge."""
     numbers = {name: given_number(options, name) for name in RULE_FIELDS if name != "penalties"}
     return {"rule": options.rule, **{name: value for name, value in numbers.items() if value is not None}}

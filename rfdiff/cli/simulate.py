@@ -34,7 +34,7 @@ def run(options: Simulate) -> int:
     check_networks(options, 1, 1)
     problem = read_problem(options.problem)
     check_curves(options, problem, rule)
-    solvers = solvers_for(problem, options, (options.d,))
+    solvers = solvers_for(problem, options, rule, (options.d,))
     check_drawing(options, problem.num_classes)
     with results_folder(options.out, FILES, options.overwrite):
         networks = ensembles(problem, training_times(options, problem, rule), rule, options, solvers)

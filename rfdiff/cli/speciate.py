@@ -31,7 +31,7 @@ from rfdiff.cli.tables import Cell, Table, measured, shown, words
 from rfdiff.cli.terminal import report, say_cost
 from rfdiff.files import kept_parts
 from rfdiff.files.dataset_file import save_dataset
-from rfdiff.mixture import GaussianMixture
+from rfdiff.gaussian_mixture import GaussianMixture
 from rfdiff.progress import reporting
 
 FILES = Files("speciation.nc", {"return_probability": (), "trajectories": ()})
@@ -92,7 +92,7 @@ def run(options: Speciate) -> int:
         depends_on = (options.d, options.trajectories, options.points, options.steps, options.full, options.seed)
         folder = kept_parts.measurement_folder(options.out, problem, "speciation 2", *depends_on)
         measured = _measured(process, closed_form, options, kept_parts.KeptArrays(folder))
-        dataset = measured.to_xarray().assign_attrs(problem=problem.to_toml(), random_seed=options.seed)
+        dataset = measured.to_xarray().assign_attrs(problem=problem.record(), random_seed=options.seed)
         save_dataset(dataset, options.out / FILES.data, command="speciate", seconds=round(time.monotonic() - start, 1))
         kept_parts.remove(folder)
         status = show(dataset, options.out, options, replace=True)
@@ -102,7 +102,7 @@ def run(options: Speciate) -> int:
 
 def redraw(options: Redrawing) -> int:
     """Print the table of a speciation.nc and draw its figures again, as `redraw_dataset`; status 1 where it does not confirm the theory."""
-    return redraw_dataset(options, FILES, show)
+    return redraw_dataset(options, CONTENT, FILES, show)
 
 
 def show(dataset: xr.Dataset, out: Path, drawing: Drawing, replace: bool) -> int:
@@ -127,11 +127,12 @@ def head_lines(dataset: xr.Dataset) -> list[str]:
 
 
 def _verdict_line(verdict: SpeciationVerdict) -> str:
+    power = f"an error of {verdict.unnoticed:.1e} of the closed form would be noticed at half of the times"
     if verdict.text == "inconclusive":
-        return f"verdict: INCONCLUSIVE, {verdict.reason}"
+        return f"verdict: INCONCLUSIVE, {verdict.reason} ({power})"
     if verdict.text == "disagree":
-        return f"verdict: measurement and closed form DISAGREE: {verdict.reason}"
-    return f"verdict: measurement and closed form agree (allowed: {verdict.threshold:.3g} errors)"
+        return f"verdict: measurement and closed form DISAGREE: {verdict.reason} ({power})"
+    return f"verdict: measurement and closed form agree (allowed: {verdict.threshold:.3g} errors; {power})"
 
 
 def speciation_table(dataset: xr.Dataset, class_names: Sequence[str] | None = None) -> Table:

@@ -14,7 +14,7 @@ from rfdiff.sweep import DONE, FAILED, on_dask, read_spec, run_sweep
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Sweep:
+class SweepOptions:
     """Many problems x dimensions x seeds x solvers, one file for each cell. The same command resumes a stopped sweep."""
 
     spec: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SPEC.toml")]
@@ -29,7 +29,7 @@ class Sweep:
     """Try the failed cells again."""
 
 
-def run(options: Sweep) -> int:
+def run(options: SweepOptions) -> int:
     """Run the cells of a sweep that are not in its folder yet.
 
     Returns:
@@ -53,4 +53,4 @@ def run(options: Sweep) -> int:
     return NOT_COMPUTED if failed else AGREE
 
 
-COMMAND = Command("sweep", Sweep, run)
+COMMAND = Command("sweep", SweepOptions, run)

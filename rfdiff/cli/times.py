@@ -25,7 +25,7 @@ from rfdiff.cli.folder import (
     write_figures,
 )
 from rfdiff.cli.options import MOST_POINTS, Drawing, Flag, Output, ProblemFile, Redrawing, check, fraction
-from rfdiff.cli.rule_options import Training, rule_in_time, rule_record, rule_text
+from rfdiff.cli.rule_options import RuleOptions, rule_in_time, rule_record, rule_text
 from rfdiff.cli.tables import Cell, Table, measured, shown, words
 from rfdiff.cli.terminal import note, report, say_cost
 from rfdiff.curves import LearningCurves, Spectrum
@@ -34,6 +34,7 @@ from rfdiff.files.dataset_file import save_dataset
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow, MinibatchSGD
 from rfdiff.theory.input_checks import tolerance_allowed
+from rfdiff.theory.minibatch import check_covered
 
 CONTENT = "class-wise times"
 PANELS = ("curves", "spectrum")
@@ -43,7 +44,7 @@ NOT_SEPARATED = "the bulks of the spectrum are not separated: no gap leaves the 
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Times(Training, Output):
+class TimesOptions(RuleOptions, Output):
     """Two estimates of each class's times, from the curves and from the spectrum (closed form), and their sensitivity to each parameter."""
 
     problem: ProblemFile
@@ -58,7 +59,7 @@ class Times(Training, Output):
     """Largest numerical error of a closed-form loss."""
 
 
-def run(options: Times) -> int:
+def run(options: TimesOptions) -> int:
     """Read the times of a problem in both ways, write them, draw them, print their table.
 
     Returns:
@@ -81,7 +82,7 @@ def run(options: Times) -> int:
         raise InputError(f"--sensitivity: with {rule_text(rule_record(options))}; allowed: with gradient flow alone")
     problem = read_problem(options.problem)
     if isinstance(rule, MinibatchSGD):
-        rule.check_loss_weights(problem.training_weights, problem.mixture.weights)
+        check_covered(problem, rule)
     if options.sensitivity and problem.psi_p == problem.columns_per_dimension:
         raise InputError(f"--sensitivity: psi_p = {problem.psi_p:g} = psi_n m, where the curves have no limit; allowed: psi_p != psi_n m")
     check_drawing(options, problem.num_classes)
@@ -89,9 +90,10 @@ def run(options: Times) -> int:
         note(f"closed form: curves, spectrum{', derivatives' if options.sensitivity else ''}")
         grid = theory.time_grid(problem, num=options.points)
         curves, covering = theory.covering_curves(problem, grid, rule=rule, tolerance=options.tolerance)
+        read = times(covering, q=options.q, loss_weights=problem.training_weights)
         spectrum = theory.spectrum(problem)
         sensitivity = theory.sensitivity(problem, q=options.q) if options.sensitivity else None
-        dataset = labelled(problem, curves, spectrum, times(covering, q=options.q), sensitivity)
+        dataset = labelled(problem, curves, spectrum, read, sensitivity)
         dataset = dataset.assign_attrs(
             **rule_record(options), command="times", tolerance=options.tolerance, seconds=round(time.monotonic() - start, 1)
         )
@@ -103,7 +105,7 @@ def run(options: Times) -> int:
 
 def redraw(options: Redrawing) -> int:
     """Print the table of a times.nc and draw its figure again, as `redraw_dataset`."""
-    return redraw_dataset(options, FILES, show)
+    return redraw_dataset(options, CONTENT, FILES, show)
 
 
 def labelled(
@@ -136,7 +138,7 @@ def labelled(
         f"{name}_bounds": (("class", "bound"), values, {"long_name": f"bounds of {name}"}) for name, values in (read.bounds or {}).items()
     }
     variables |= bounds
-    attributes = {"content": CONTENT, "problem": problem.to_toml(), "q": read.q, "kappa": float(curves.kappa), **errors}
+    attributes = {"content": CONTENT, "problem": problem.record(), "q": read.q, "kappa": float(curves.kappa), **errors}
     if read.reasons:
         attributes["reasons"] = read.to_xarray().attrs["reasons"]
     return xr.Dataset(variables, coordinates, attributes)
@@ -157,6 +159,8 @@ def show(dataset: xr.Dataset, out: Path, drawing: Drawing, replace: bool) -> int
     unknown = [(name, c) for c in range(len(labels)) for name in TIME_NAMES if read.reason(name, c)]
     reasons = [f"{name} of class {labels[c]}: {read.reason(name, c)}" for name, c in unknown]
     notes = [*loss_weight_lines_of(dataset.attrs), *trained, *([] if dataset.separated else [NOT_SEPARATED])]
+    lost = [labels[c] for c in range(len(labels)) if dataset.separated and np.isnan(dataset.bulk_time.values[:, c]).any()]
+    notes += [f"no time of class {label} from the spectrum: no modes of a bulk belong to it" for label in lost]
     notes += [*reasons, *error_lines(results[0], dataset.attrs.get("tolerance"))]
     missing = missing_losses(results[0])
     report(
@@ -210,8 +214,9 @@ def time_tables(dataset: xr.Dataset, class_names: Sequence[str] | None = None) -
         ):
             rows.append([words(label), shown(dataset.weight.values[c], ".3g"), words(source), *(measured(value) for value in values)])
             if source == "curves":
-                for j in np.flatnonzero(np.isnan(values[: len(TIME_NAMES)])):
-                    rows[-1][3 + j] = measured(np.nan, text=read.text(TIME_NAMES[j], c))
+                for j, name in enumerate(TIME_NAMES):
+                    if read.reason(name, c) or np.isnan(values[j]):
+                        rows[-1][3 + j] = measured(values[j], text=read.text(name, c))
     tables = [Table("times", headings, rows, grouped=2)]
     if dataset.separated:
         tables.append(_bulk_table(dataset, labels))
@@ -238,4 +243,4 @@ def _elasticity_table(dataset: xr.Dataset, labels: Sequence[str]) -> Table:
     return Table("elasticities", headings, [[words(name), *(shown(float(value), "+.3f") for value in row.ravel())] for name, row in slopes])
 
 
-COMMAND = Command("times", Times, run)
+COMMAND = Command("times", TimesOptions, run)

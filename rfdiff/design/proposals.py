@@ -1,30 +1,24 @@
-"""The setting that serves a goal best, what it costs the other classes, and whether weights of the loss help at all."""
+"""What a design found: the settings that serve a goal, what they cost, whether weights of the loss help at all, and the front."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 from jaxtyping import Float
 
-from rfdiff.design.goals import Goal, LearnedBefore, WeightedSum, WorstClass, checked_goal
-from rfdiff.design.levers import Levers, Setting, moved
-from rfdiff.design.search import Forms, Point, Search
+from rfdiff.design.levers import Setting, moved
 from rfdiff.errors import InputError
-from rfdiff.labels import Label, Labelled, labelled_dataset, static_attributes
+from rfdiff.labels import Label, Labelled, labelled_dataset, read_attributes, static_attributes, values_of
 from rfdiff.problem import Problem
-from rfdiff.progress import Progress
-from rfdiff.rules import GradientFlow
-from rfdiff.value_types import as_number, static, value_type
+from rfdiff.rules import GradientFlow, MinibatchSGD
+from rfdiff.value_types import static, value_type
 
 if TYPE_CHECKING:
     import xarray as xr
 
 HELPS = 0.1  # share of the goal that a lever must take off to count as help
-FRONT = 7  # settings on the trade-off front, with its two ends
-FRONT_ROUNDS = 1  # steps for each of them, which begin at its neighbour
-PENALTY = 30.0  # above the slope of any front worth following
 SETTINGS = ("unchanged", "weights", "samples", "best")
+OF_SGD = ("step_size", "batch", "averaging", "visited")  # what a proposal for minibatch SGD holds beside
 
 
 @value_type
@@ -46,8 +40,14 @@ class Proposal(Labelled):
         error_estimate: largest numerical error of a loss.
         what: the goal in words.
         levers: the levers in words.
-        worst: class with the largest score error at the unchanged setting (of "learned before": the class to be learned).
-        factor: largest change of a number of samples or features.
+        worst: class with the largest score error at the unchanged setting; of classes with the same, the one whose samples help most (of
+            "learned before": the class to be learned).
+        factor: largest change of a number of samples, features or a batch.
+        step_size, batch, averaging: (4,) of minibatch SGD, None otherwise: η, B/d and the decay of the average a step, 0 without one.
+        visited: (4,) samples over d that SGD visits up to the stop time, steps times batch: the price.
+        front_step_size, front_batch, front_averaging, front_visited: the same (F,) on the front.
+        budget: of visited samples over d, where there is one.
+        sampling: how batches are drawn.
     """
 
     goal: Float[np.ndarray, " 4"]
@@ -66,6 +66,16 @@ class Proposal(Labelled):
     levers: str = static()
     worst: int = static()
     factor: float = static()
+    step_size: Float[np.ndarray, " 4"] | None = None
+    batch: Float[np.ndarray, " 4"] | None = None
+    averaging: Float[np.ndarray, " 4"] | None = None
+    visited: Float[np.ndarray, " 4"] | None = None
+    front_step_size: Float[np.ndarray, " F"] | None = None
+    front_batch: Float[np.ndarray, " F"] | None = None
+    front_averaging: Float[np.ndarray, " F"] | None = None
+    front_visited: Float[np.ndarray, " F"] | None = None
+    budget: float | None = static(default=None)
+    sampling: str | None = static(default=None)
 
     LABELS: ClassVar = {
         "goal": Label(("setting",), "the number that was to be small"),
@@ -80,14 +90,23 @@ class Proposal(Labelled):
         "front_samples": Label(("front", "class"), "training samples of the class per dimension on the front"),
         "front_psi_p": Label(("front",), "features per dimension on the front"),
         "error_estimate": Label((), "largest numerical error of a loss"),
+        "step_size": Label(("setting",), "step of SGD", "tau"),
+        "batch": Label(("setting",), "batch of SGD over d"),
+        "averaging": Label(("setting",), "decay of the average of the weights a step, 0 without one"),
+        "visited": Label(("setting",), "samples that SGD visits, over d"),
+        "front_step_size": Label(("front",), "step of SGD on the front", "tau"),
+        "front_batch": Label(("front",), "batch of SGD over d on the front"),
+        "front_averaging": Label(("front",), "decay of the average of the weights a step on the front, 0 without one"),
+        "front_visited": Label(("front",), "samples that SGD visits, over d, on the front"),
     }
 
-    def setting(self, problem: Problem, name: str = "best") -> Setting:
-        """One of the settings as a problem and a stop time.
+    def setting(self, problem: Problem, name: str = "best", rule: GradientFlow | MinibatchSGD = GradientFlow()) -> Setting:
+        """One of the settings as a problem, a training rule and a stop time.
 
         Args:
             problem: the unchanged problem.
             name: one of `SETTINGS`.
+            rule: the unchanged rule.
 
         Raises:
             InputError: another name.
@@ -95,11 +114,16 @@ class Proposal(Labelled):
         if name not in SETTINGS:
             raise InputError(f"name: {name!r}; allowed: {', '.join(SETTINGS)}")
         i, k = SETTINGS.index(name), problem.num_classes
-        x = np.zeros(2 * k + 1)
+        x = np.zeros(2 * k + 4)
         x[k : 2 * k] = np.log(self.samples[i] / Setting(problem, np.inf).samples)
-        x[-1] = np.log(self.psi_p[i] / float(problem.psi_p))
+        x[2 * k] = np.log(self.psi_p[i] / float(problem.psi_p))
         there = moved(problem, x)
-        return Setting(Problem(**{**vars(there), "loss_weights": self.loss_weights[i]}), float(self.tau[i]))
+        if isinstance(rule, MinibatchSGD) and self.step_size is not None and self.batch is not None and self.averaging is not None:
+            average = float(self.averaging[i]) or None
+            rule = dataclasses.replace(
+                rule, step_size=float(self.step_size[i]), batch_per_dimension=float(self.batch[i]), averaging=average
+            )  # fmt: skip
+        return Setting(Problem(**{**vars(there), "loss_weights": self.loss_weights[i]}), float(self.tau[i]), rule)
 
     def gain(self, name: str) -> float:
         """Share of the goal that a setting takes off the unchanged one."""
@@ -116,13 +140,29 @@ class Proposal(Labelled):
         weights, samples = self.gain("weights"), self.gain("samples")
         more = f"{self.factor:g} times the samples of class {self.worst} {100 * samples:.0f} %"
         numbers = f"the best loss weights take off {100 * weights:.1f} %, {more}"
-        if weights < HELPS and samples > max(HELPS, 2 * weights):
+        if self.sampling == "uniform":
+            lines.append(f"{more} less; loss weights are no lever of uniform batches (allowed: balanced or weighted ones)")
+        elif weights < HELPS and samples > max(HELPS, 2 * weights):
             lines.append(f"no loss weight helps, only samples do: {numbers}")
         elif weights < HELPS:
             lines.append(f"no loss weight helps, and more samples do not either: {numbers}")
         else:
             lines.append(numbers)
-        return lines
+        return [*lines, *self._price()]
+
+    def _price(self) -> list[str]:
+        """Step, batch and average of the best setting of SGD beside the unchanged ones, and what both cost in computation."""
+        if self.step_size is None or self.batch is None or self.averaging is None or self.visited is None:
+            return []
+        average = [f"{value:.4g} a step" if value else "no average" for value in self.averaging[[0, -1]]]
+        rule = (
+            f"step {self.step_size[-1]:.4g} (unchanged {self.step_size[0]:.4g}), batch {self.batch[-1]:.4g} d "
+            f"({self.batch[0]:.4g} d), averaging: {average[1]} ({average[0]})"
+        )
+        steps, visited = self.tau / self.step_size, self.visited
+        within = "" if self.budget is None else f" of the {self.budget:.4g} d that may be visited"
+        cost = f"it visits {visited[-1]:.4g} d samples{within} in {steps[-1]:.0f} steps; unchanged: {visited[0]:.4g} d in {steps[0]:.0f}"
+        return [rule, cost]
 
     def to_xarray(self) -> "xr.Dataset":
         """The settings by name on the axis setting, and the front."""
@@ -130,122 +170,16 @@ class Proposal(Labelled):
         data = labelled_dataset(arrays, self.LABELS, static_attributes(self))
         return data.assign_coords(setting=list(SETTINGS))
 
+    @classmethod
+    def from_xarray(cls, data: "xr.Dataset", where: str = "") -> Self:
+        """The proposal in a dataset that `to_xarray` made; one for another rule than SGD has no step, batch and average.
+
+        Raises:
+            InputError: a variable or attribute is missing, is not of numbers, or has other axes; the message names it.
+        """
+        optional = (*OF_SGD, *(f"front_{name}" for name in OF_SGD))
+        return cls(**values_of(data, cls.LABELS, where, optional), **read_attributes(cls, data.attrs, where))
+
     def __repr__(self) -> str:
         """One line: the goal and what was gained."""
         return f"<Proposal: {self.advice()[0]}, by {self.levers}>"
-
-
-def propose(
-    problem: Problem,
-    goal: Goal = WorstClass(),
-    levers: Levers = Levers(),
-    *,
-    tau: float | None = None,
-    rule: GradientFlow = GradientFlow(),
-    tolerance: float = 1e-4,
-    progress: Progress | None = None,
-) -> Proposal:
-    """The best setting of a problem for a goal, by derivatives of the theory.
-
-    Args:
-        problem: the problem as it is, K ≥ 2 classes, whose covariances commute.
-        goal: `WorstClass`, `WeightedSum` or `LearnedBefore`.
-        levers: what may change.
-        tau: the stop time where it is no lever; inf for convergence.
-        rule: gradient flow, with or without weight decay and averaging.
-        tolerance: numerical error wanted of a loss.
-        progress: called with (searches done, searches in all).
-
-    Returns:
-        `Proposal`.
-
-    Raises:
-        InputError: one class; a goal or levers that do not fit; a stop time that is missing, or given beside the lever; what the theory
-            refuses.
-    """
-    goal = _checked(problem, goal, levers, tau)
-    search, done = Search(problem, rule, tolerance, tau), 0
-
-    def told(point: Point) -> Point:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(done, len(SETTINGS) + FRONT)
-        return point
-
-    none = dataclasses.replace(levers, loss_weights=False, psi_p=False, samples=())
-    unchanged = told(_searched(search, goal, none))
-    worst = goal.learned if isinstance(goal, LearnedBefore) else int(np.argmax(unchanged.errors))
-    by_weights, by_samples = dataclasses.replace(none, loss_weights=True), dataclasses.replace(none, samples=(worst,))
-    weights, samples = (told(_searched(search, goal, each)) for each in (by_weights, by_samples))
-    found = {none: unchanged, by_weights: weights, by_samples: samples}
-    best = told(found[levers] if levers in found else _searched(search, goal, levers))
-    within = [unchanged, *[weights] * levers.loss_weights, *[samples] * (worst in levers.samples)]
-    best = min((best, *within), key=lambda point: point.goal)  # with more levers a search may end in a worse place
-    front = _front(search, levers, unchanged, worst, told)
-    return _collected(problem, goal, levers, worst, [unchanged, weights, samples, best], front)
-
-
-def _checked(problem: Problem, goal: Goal, levers: Levers, tau: float | None) -> Goal:
-    """The goal, if it, the levers and the stop time fit the problem and each other; a refusal otherwise."""
-    if problem.num_classes < 2:
-        raise InputError("problem: 1 class; allowed: at least 2, between which a design weighs")
-    if levers.stop_time != (tau is None):
-        what = "given although the stop time is a lever" if levers.stop_time else "missing, and the stop time is no lever"
-        raise InputError(f"tau: {what}; allowed: one of the two")
-    if tau is not None and not as_number(tau) > 0:
-        raise InputError(f"tau: {tau!r}; allowed: a number > 0, or inf")
-    if isinstance(goal, LearnedBefore) and not levers.stop_time:
-        raise InputError("levers: no stop_time; allowed: with stop_time where a class is to be learned before another is memorised")
-    return checked_goal(goal, problem.num_classes)
-
-
-def _searched(search: Search, goal: Goal, levers: Levers) -> Point:
-    """The best point that some levers reach."""
-    room, k = levers.room(search.problem), search.problem.num_classes
-    if isinstance(goal, LearnedBefore):
-        return search.learned_before(goal, room)
-    rows = np.asarray(goal.weights)[None] if isinstance(goal, WeightedSum) else np.eye(k)
-    forms = Forms(rows, np.zeros(len(rows)))
-    if len(levers.samples) == 1 and not levers.loss_weights and not levers.psi_p:
-        return search.along(forms, room[:, 1])
-    return search.minimise(forms, room)
-
-
-def _front(search: Search, levers: Levers, unchanged: Point, worst: int, told: Callable[[Point], Point]) -> list[Point]:
-    """Settings from the best for one class to the best for the mean of the others that leaves that class no worse than it is unchanged.
-
-    Between the ends the mean of the others is made small while the error of the class may not exceed a level, which falls from end to end.
-    An exact penalty does this: mean + PENALTY max(0, error - level) is a maximum of two linear forms.
-    """
-    fractions = np.asarray(search.problem.mixture.weights) * (np.arange(search.problem.num_classes) != worst)
-    own, others = np.eye(len(fractions))[worst], fractions / fractions.sum()
-    room = levers.room(search.problem)
-    best = told(search.minimise(Forms(own[None], np.zeros(1)), room))
-    rows, points, begin = np.stack([others, others + PENALTY * own]), [], search.origin
-    for level in np.linspace(unchanged.errors[worst], best.errors[worst], FRONT)[:-1]:
-        points.append(told(search.minimise(Forms(rows, np.array([0.0, PENALTY * level])), room, begin, FRONT_ROUNDS)))
-        begin = points[-1].x
-    return [best, *points[::-1]]
-
-
-def _collected(problem: Problem, goal: Goal, levers: Levers, worst: int, points: list[Point], front: list[Point]) -> Proposal:
-    settings, ahead = ([Setting(moved(problem, point.x), float(np.exp(point.log_tau))) for point in some] for some in (points, front))
-    return Proposal(
-        goal=np.array([point.goal for point in points]),
-        tau=np.array([setting.tau for setting in settings]),
-        score_error=np.stack([point.errors for point in points]),
-        loss_weights=np.stack([np.asarray(setting.problem.loss_weights) for setting in settings]),
-        samples=np.stack([setting.samples for setting in settings]),
-        psi_p=np.array([float(setting.problem.psi_p) for setting in settings]),
-        front_score_error=np.stack([point.errors for point in front]),
-        front_tau=np.array([setting.tau for setting in ahead]),
-        front_loss_weights=np.stack([np.asarray(setting.problem.loss_weights) for setting in ahead]),
-        front_samples=np.stack([setting.samples for setting in ahead]),
-        front_psi_p=np.array([float(setting.problem.psi_p) for setting in ahead]),
-        error_estimate=max(point.numerical for point in (*points, *front)),
-        what=goal.text(),
-        levers=levers.text(),
-        worst=worst,
-        factor=levers.factor,
-    )

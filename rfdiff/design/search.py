@@ -20,6 +20,7 @@ from rfdiff.errors import InputError
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow
 from rfdiff.theory import CurveKernel, Plan, class_times, curve_kernel, plan_curves, time_grid
+from rfdiff.theory.contour_forms import losses_and_error
 
 BOX = 1.4  # largest move in a coordinate between two plans
 TIME_BOX = 1.5  # the same of log τ
@@ -51,7 +52,7 @@ class Point(NamedTuple):
     """A place in the space of the levers and what happens there.
 
     Args:
-        x: (2K+1,) coordinates.
+        x: (2K+4,) coordinates.
         log_tau: logarithm of the stop time.
         errors: (K,) score errors.
         goal: the number that was made small.
@@ -77,7 +78,7 @@ class Search:
 
     def __init__(self, problem: Problem, rule: GradientFlow, tolerance: float, tau: float | None) -> None:
         self.problem, self.rule, self.tolerance, self.tau = problem, rule, tolerance, tau
-        self.origin = np.zeros(2 * problem.num_classes + 1)
+        self.origin = np.zeros(2 * problem.num_classes + 4)
         self._plans: dict[tuple[bytes, bool], tuple[Plan, CurveKernel]] = {}
         grid = time_grid(problem, num=TIMES)
         grid = grid[np.isfinite(grid)]
@@ -90,7 +91,7 @@ class Search:
 
         Args:
             forms: what is to be small.
-            room: (2K+1, 2) bounds of the coordinates.
+            room: (2K+4, 2) bounds of the coordinates.
             start: where to begin; the unchanged problem if None.
             rounds: plans at most.
 
@@ -105,7 +106,7 @@ class Search:
 
         Args:
             forms: what is to be small.
-            end: (2K+1,) coordinates.
+            end: (2K+4,) coordinates.
 
         Raises:
             InputError: what the theory refuses.
@@ -162,7 +163,7 @@ class Search:
 
         def errors(taus: Float[np.ndarray, " T"]) -> Float[np.ndarray, "T K"]:
             with jax.enable_x64(True):
-                test = np.asarray(kernel.losses(taus, self.rule).test)
+                test = np.asarray(losses_and_error(kernel, self.rule.schedule(taus, 1.0)[1], self.rule)[0])[1]
             return (test - np.asarray(kernel.optimal_loss)) / float(kernel.noise_variance)
 
         goals = forms.value(errors(self.taus))

@@ -9,8 +9,8 @@ from rfdiff.design.levers import Setting
 from rfdiff.design.proposals import SETTINGS, Proposal
 from rfdiff.labels import Label, Labelled, labelled_dataset, static_attributes
 from rfdiff.problem import Problem
-from rfdiff.progress import Progress
-from rfdiff.rules import GradientFlow
+from rfdiff.progress import Progress, require_progress
+from rfdiff.rules import GradientFlow, MinibatchSGD
 from rfdiff.simulation import learning_curves
 from rfdiff.simulation.features import sizes_at
 from rfdiff.value_types import as_integer, static, value_type
@@ -69,7 +69,7 @@ def verify(
     d: int,
     key: Key[Array, ""],
     num_seeds: int,
-    rule: GradientFlow = GradientFlow(),
+    rule: GradientFlow | MinibatchSGD = GradientFlow(),
     progress: Progress | None = None,
 ) -> Trial:
     """Train networks at the unchanged setting and at the best one, each up to its stop time.
@@ -80,23 +80,27 @@ def verify(
         d: dimension.
         key: JAX random key; both settings use the same first layers.
         num_seeds: networks at each setting, at least 2.
-        rule: as in `propose`.
+        rule: as in `propose`; SGD takes its steps on actual batches, with the numbers of each setting.
         progress: called with (networks done, networks in all).
 
     Returns:
         `Trial`.
 
     Raises:
-        InputError: fewer than 2 seeds, or networks that cannot be built or do not fit in memory.
+        InputError: fewer than 2 seeds; networks that cannot be built or do not fit in memory; a batch that is empty at d.
     """
+    require_progress(progress)
     num_seeds = as_integer("num_seeds", num_seeds, 2, why="for a standard error")
-    settings = [proposal.setting(problem, name) for name in TRIED]
+    settings = [proposal.setting(problem, name, rule) for name in TRIED]
     for setting in settings:
         sizes_at(setting.problem, d)  # refuses what cannot be built before any network is trained
+        if isinstance(setting.rule, MinibatchSGD):
+            setting.rule.batch_size(d)
 
     def errors(index: int, setting: Setting) -> Float[np.ndarray, "S K"]:
         told = None if progress is None else lambda done, _: progress(index * num_seeds + done, 2 * num_seeds)
-        curves = learning_curves(setting.problem, np.array([setting.tau]), d=d, key=key, num_seeds=num_seeds, rule=rule, progress=told)
+        taus = np.array([setting.tau])
+        curves = learning_curves(setting.problem, taus, d=d, key=key, num_seeds=num_seeds, rule=setting.rule, progress=told)
         return (curves.per_seed or {})["score_error"][:, 0]
 
     simulated = np.stack([errors(i, setting) for i, setting in enumerate(settings)])

@@ -32,17 +32,18 @@ def folder_for(
     rule: Rule,
     dtype: str,
     solver: str = "exact",
-    tolerance: float | None = None,
+    krylov_tolerance: float | None = None,
 ) -> Path:
     """Where the seeds of a run are kept until its result is written: OUT/seeds-HASH.partial.
 
     Args:
         out: folder of the results.
-        problem, taus, d, key, rule, dtype, solver, tolerance: what the result of a seed depends on, beside the versions of rfdiff and JAX.
+        problem, taus, d, key, rule, dtype, solver, krylov_tolerance: what the result of a seed depends on, beside the versions of
+            rfdiff and JAX.
     """
     times = None if taus is None else np.asarray(taus, np.float64).tolist()
     words = np.asarray(jax.random.key_data(key)).tolist()
-    parts = (LAYOUT, problem.to_toml(), times, d, words, rule.name, rule_numbers(rule), dtype, solver, tolerance, _versions())
+    parts = (LAYOUT, problem.record(), times, d, words, rule.name, rule_numbers(rule), dtype, solver, krylov_tolerance, _versions())
     return out / f"seeds-{_digest(parts)}.partial"
 
 
@@ -54,7 +55,7 @@ def map_folder(out: Path, problem: Problem, axes: Mapping[str, Any], q: float, t
         problem, axes, q, tolerance, rule: what the cells depend on, beside the versions of rfdiff and JAX.
     """
     values = [(name, np.asarray(v, np.float64).tolist()) for name, v in axes.items()]
-    parts = (LAYOUT, problem.to_toml(), values, q, tolerance, rule.name, rule_numbers(rule), _versions())
+    parts = (LAYOUT, problem.record(), values, q, tolerance, rule.name, rule_numbers(rule), _versions())
     return out / f"cells-{_digest(parts)}.partial"
 
 
@@ -65,7 +66,7 @@ def measurement_folder(out: Path, problem: Problem, *numbers: object) -> Path:
         out: folder of the results.
         problem, numbers: what a point depends on, beside the versions of rfdiff and JAX.
     """
-    return out / f"points-{_digest((LAYOUT, problem.to_toml(), numbers, _versions()))}.partial"
+    return out / f"points-{_digest((LAYOUT, problem.record(), numbers, _versions()))}.partial"
 
 
 class KeptArrays(MutableMapping[str, Mapping[str, np.ndarray]]):

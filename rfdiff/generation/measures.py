@@ -1,7 +1,7 @@
 """What generated samples say, class by class: how often, how well placed; and how far a score is off."""
 
 import functools
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +11,19 @@ from jaxtyping import Array, Float, Int
 
 from rfdiff.backward.process import drawn_classes
 from rfdiff.backward.samplers import Score
+from rfdiff.labels import Label, fields_of, labelled_dataset
 from rfdiff.noised_mixture import NoisedMixture
 
+if TYPE_CHECKING:
+    import xarray as xr
+
 CHUNK = 10_000  # samples whose posterior is taken at once
+
+MOMENT_LABELS = {
+    "mean_error": Label(("class",), "squared error of the class mean per coordinate"),
+    "mean_error_floor": Label(("class",), "the same of as many samples of the right mean, on average"),
+    "variance_error": Label(("class",), "relative error of the class variance"),
+}
 
 
 class ClassMoments(NamedTuple):
@@ -28,6 +38,10 @@ class ClassMoments(NamedTuple):
     mean_error: Float[np.ndarray, " K"]
     mean_error_floor: Float[np.ndarray, " K"]
     variance_error: Float[np.ndarray, " K"]
+
+    def to_xarray(self) -> "xr.Dataset":
+        """The three errors on the axis class."""
+        return labelled_dataset(fields_of(self, MOMENT_LABELS), MOMENT_LABELS)
 
 
 def draw_classes(law: NoisedMixture, x: Float[np.ndarray, "N d"], t: float, *, key: jax.Array) -> Int[np.ndarray, " N"]:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from rfdiff.class_times import ClassTimes
+from rfdiff.class_times import TIME_NAMES, ClassTimes
 from rfdiff.curves import LearningCurves
 from rfdiff.errors import InputError
-from rfdiff.generation.runs import REFERENCES, SampleStatistics
+from rfdiff.generation.runs import REFERENCES, STATISTICS, SampleStatistics
 from rfdiff.labels import as_dataset
 from rfdiff.memorisation import memorised_fraction
 from rfdiff.problem import Problem
@@ -21,13 +21,6 @@ if TYPE_CHECKING:
 
 Variable = tuple[tuple[str, ...], np.ndarray, dict[str, str]]  # axes, values and attributes
 CONTENT = "generation"
-LABELS = {
-    "counts": "generated samples of the class",
-    "memorised": "those of them that are memorised",
-    "mean_error": "squared error of the class mean per coordinate",
-    "mean_error_floor": "the same of as many samples of the right mean, on average",
-    "variance_error": "relative error of the class variance",
-}
 
 
 @dataclass(frozen=True)
@@ -85,14 +78,10 @@ class Generation:
     def to_xarray(self) -> "xr.Dataset":
         """Everything as a labelled dataset, with the axes network, source, class and time."""
         weights = np.asarray(self.problem.mixture.weights)
-        dims = ("network", "source", "class")
-        variables: dict[str, Variable] = {name: (dims, self.stacked(name), {"long_name": text}) for name, text in LABELS.items()}
+        variables: dict[str, Variable] = {
+            name: (("network", *label.dims), self.stacked(name), {"long_name": label.long_name}) for name, label in STATISTICS.items()
+        }
         variables |= {
-            "score_error": (
-                ("network", "source", "time", "class"),
-                self.stacked("score_error"),
-                {"long_name": "score error per coordinate"},
-            ),
             "memorised_interval": (
                 ("source", "class", "edge"),
                 self.memorised_fractions(),
@@ -112,20 +101,40 @@ class Generation:
             coordinates["theory_tau"] = self.theory.taus
         attributes = {"content": CONTENT, "t": nearest_time(self.times, float(self.problem.t)), "method": self.method}
         attributes |= {"d": self.d, "samples": self.num, "threshold": self.threshold}
+        if self.theory_times is not None and self.theory_times.reasons:
+            attributes["reasons"] = self.theory_times.to_xarray().attrs["reasons"]
+        if self.theory is not None:
+            attributes["theory_error"] = float(self.theory.error_estimate)
         return as_dataset(variables, coordinates, attributes)
 
     def _theory_variables(self) -> dict[str, Variable]:
-        """Theory's score error and times, NaN where there is no theory."""
+        """Theory's score error and times, with what bounds them, NaN where there is no theory."""
         unknown = np.full(self.problem.num_classes, np.nan)
         read = (unknown, unknown) if self.theory_times is None else (self.theory_times.tau_gen, self.theory_times.tau_mem)
+        bounds = {} if self.theory_times is None else self.theory_times.bounds or {}
         variables: dict[str, Variable] = {
             "tau_gen": (("class",), np.asarray(read[0]), {"long_name": "theory's generalisation time at the attribute t"}),
             "tau_mem": (("class",), np.asarray(read[1]), {"long_name": "theory's memorisation time at the attribute t"}),
+            **{f"{name}_bounds": (("class", "bound"), found, {"long_name": f"bounds of {name}"}) for name, found in bounds.items()},
         }
         if self.theory is not None:
             text = {"long_name": "score error in closed form at the attribute t"}
             variables["theory_score_error"] = (("theory_tau", "class"), np.asarray(self.theory.score_error), text)
         return variables
+
+
+def times_in(dataset: "xr.Dataset") -> ClassTimes:
+    """Theory's times in a generation result, with their bounds and reasons; files of earlier versions have neither, and hold two times.
+
+    Raises:
+        InputError: a variable is missing, or holds no numbers.
+    """
+    unknown = np.full(dataset.sizes["class"], np.nan)
+    known = {name: dataset[name].values if name in dataset else unknown for name in TIME_NAMES}
+    there = {name: (("class", "bound"), dataset[name].values) for name in (f"{time}_bounds" for time in TIME_NAMES) if name in dataset}
+    variables = {name: (("class",), values) for name, values in known.items()}
+    attributes = {"q": 0.5, **{name: dataset.attrs[name] for name in ("reasons",) if name in dataset.attrs}}
+    return ClassTimes.from_xarray(as_dataset({**variables, **there}, {}, attributes))
 
 
 def nearest_time(times: Float[np.ndarray, " G"], t: float) -> float:

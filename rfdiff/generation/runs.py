@@ -1,6 +1,8 @@
 """One network from training to generated samples: at every training time, and the same with the exact and the empirical score."""
 
+import dataclasses
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -11,14 +13,24 @@ from numpy.typing import ArrayLike
 from rfdiff.backward.process import check_count
 from rfdiff.backward.samplers import Score, check_method, integrate
 from rfdiff.backward.time_grids import check_grid
-from rfdiff.generation.measures import draw_classes, generated_moments, score_errors
+from rfdiff.generation.measures import MOMENT_LABELS, draw_classes, generated_moments, score_errors
 from rfdiff.generation.trained_scores import EmpiricalScore, TrainedNetwork, train
+from rfdiff.labels import Label, fields_of, labelled_dataset
 from rfdiff.memorisation import THRESHOLD, check_nearest, near_training
 from rfdiff.problem import Problem
-from rfdiff.progress import Progress, within
+from rfdiff.progress import Progress, require_progress, within
 from rfdiff.simulation.features import sizes_at
 
+if TYPE_CHECKING:
+    import xarray as xr
+
 REFERENCES = ("empirical score", "exact score")
+STATISTICS = {
+    "counts": Label(("source", "class"), "generated samples of the class"),
+    "memorised": Label(("source", "class"), "those of them that are memorised"),
+    **{name: dataclasses.replace(label, dims=("source", "class")) for name, label in MOMENT_LABELS.items()},
+    "score_error": Label(("source", "time", "class"), "score error per coordinate"),
+}
 
 
 @dataclass(frozen=True)
@@ -40,6 +52,10 @@ class SampleStatistics:
     mean_error_floor: Float[np.ndarray, "T+2 K"]
     variance_error: Float[np.ndarray, "T+2 K"]
     score_error: Float[np.ndarray, "T+2 G K"]
+
+    def to_xarray(self) -> "xr.Dataset":
+        """Everything on the axes source, time and class."""
+        return labelled_dataset(fields_of(self, STATISTICS), STATISTICS)
 
 
 def generate(
@@ -78,6 +94,7 @@ def generate(
 
     Reference: equations, sections 1 and 8; tests/generation/test_runs.py.
     """
+    require_progress(progress)
     times = check_grid(times)
     check_method(method)
     check_nearest(threshold, sizes_at(problem, d).n)

@@ -22,10 +22,10 @@ from numpy.typing import ArrayLike
 from rfdiff.activation import Activation
 from rfdiff.diffusion import noise_variance, signal_scale
 from rfdiff.errors import InputError
+from rfdiff.gaussian_mixture import GaussianMixture
 from rfdiff.machine_memory import available_bytes
-from rfdiff.mixture import GaussianMixture
 from rfdiff.problem import Problem
-from rfdiff.progress import Progress
+from rfdiff.progress import Progress, require_progress
 from rfdiff.rules import GradientFlow, check_taus
 from rfdiff.simulation.features import Sizes, clean_samples, feature_map, first_layer, floating_type, sizes_at
 from rfdiff.simulation.gradient_flow import mixed, zero_rounding
@@ -142,6 +142,7 @@ def train(
 
     Reference: equations, sections 1 and 6; tests/generation/test_trained_scores.py.
     """
+    require_progress(progress)
     taus, grid, name = check_taus(taus), as_real_array("times", times), floating_type(dtype)
     sizes = sizes_at(problem, d)
     check_memory(sizes, name, len(taus), len(grid))

@@ -22,7 +22,7 @@ SETS = ("train", "held_out")
 BLOCK = 256  # images of one call
 
 
-class Losses:
+class LossMeter:
     """What measures the losses of one run: up to `settings.measured` images of each class and set.
 
     Args:

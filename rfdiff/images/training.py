@@ -30,7 +30,7 @@ from rfdiff.files.dataset_file import save_dataset
 from rfdiff.images import checkpoints
 from rfdiff.images.architecture import Architecture
 from rfdiff.images.devices import Devices
-from rfdiff.images.losses import SETS, Losses
+from rfdiff.images.losses import SETS, LossMeter
 from rfdiff.images.protocol import ImageSet, fitted_law, law_numbers
 from rfdiff.images.settings import Settings
 from rfdiff.images.unet import UNet, initial_parameters, noise_estimate, noised
@@ -161,7 +161,7 @@ def train(settings: Settings, images: ImageSet, folder: Path, devices: Devices |
     devices = Devices() if devices is None else devices
     devices.check_batch("batch", settings.batch)
     state, history = _begun(settings, images, folder)
-    run, losses = training_program(recipe_of(settings), devices), Losses(settings, images, devices)
+    run, losses = training_program(recipe_of(settings), devices), LossMeter(settings, images, devices)
     done = kept = int(state.step)
     state, arrays = devices.everywhere(state), (devices.everywhere(images.train), np.uint32(settings.seed))
     measured, kept_at, chunk = set(settings.measured_steps()), set(settings.kept_steps()), 1

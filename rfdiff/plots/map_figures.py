@@ -28,7 +28,7 @@ def phase_map(
     result: PhaseMap,
     quantity: str,
     *,
-    classes: tuple[int, int] = (0, 1),
+    pair: tuple[int, int] = (0, 1),
     class_names: Sequence[str] | None = None,
     size: tuple[float, float] | None = None,
 ) -> NotebookFigure:
@@ -37,7 +37,7 @@ def phase_map(
     Args:
         result: of `theory.phase_map`, at least 2 × 2 cells.
         quantity: "tau_gen", "tau_stop", "tau_mem" or "tau_opt".
-        classes: the two classes that are compared.
+        pair: the two classes that are compared.
         class_names: K labels; "class 0", … if None.
         size: (width, height) in inches.
 
@@ -58,15 +58,15 @@ def phase_map(
     panel = figure.subplots()
     panel.set_facecolor(EMPTY)
     with np.errstate(divide="ignore", invalid="ignore"):
-        values = np.log10(times[..., 0]) if single else result.log_ratio(quantity, classes)
-    never = np.isinf(times[..., [0] if single else list(classes)]).any(axis=-1)
+        values = np.log10(times[..., 0]) if single else result.log_ratio(quantity, pair)
+    never = np.isinf(times[..., [0] if single else list(pair)]).any(axis=-1)
     shown = np.where(np.isfinite(values), values, np.nan)
     if not single:
         shown = np.where(abs(shown) < TIE, 0.0, shown)  # the rounding of equal times is no order
     reach = max(float(np.nanmax(abs(shown), initial=0)), TIE)
     colors: dict[str, Any] = {"cmap": "viridis"} if single else {"cmap": "PuOr", "norm": TwoSlopeNorm(0, -reach, reach)}
     mesh = panel.pcolormesh(result.first, result.second, shown.T, shading="nearest", rasterized=True, **colors)
-    figure.colorbar(mesh, label=_value_label(quantity, None if single else classes, labels))
+    figure.colorbar(mesh, label=_value_label(quantity, None if single else pair, labels))
     legend_below(figure, _mark_cells(panel, result, shown, np.asarray(never), flips=not single), columns=3)
     for axis, spacing, name in zip((panel.xaxis, panel.yaxis), result.spacings, result.names, strict=True):
         if spacing == "log":
@@ -76,12 +76,12 @@ def phase_map(
     return figure
 
 
-def _value_label(quantity: str, classes: tuple[int, int] | None, labels: Sequence[str]) -> str:
+def _value_label(quantity: str, pair: tuple[int, int] | None, labels: Sequence[str]) -> str:
     symbol = TIME_SYMBOLS[quantity]
-    if classes is None:
+    if pair is None:
         return rf"$\log_{{10}} {symbol}$"
-    first, second = (f"{symbol[:-1]},{c}}}" for c in classes)
-    return rf"$\log_{{10}}({first}/{second})$   (negative: {labels[classes[0]]} first)"
+    first, second = (f"{symbol[:-1]},{c}}}" for c in pair)
+    return rf"$\log_{{10}}({first}/{second})$   (negative: {labels[pair[0]]} first)"
 
 
 def _mark_cells(panel: Axes, result: PhaseMap, shown: np.ndarray, never: np.ndarray, flips: bool) -> list[Any]:

@@ -1,6 +1,7 @@
 """What all figures share: colours and names of the classes, marks of the times, sizes, and how a figure is shown and written."""
 
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
@@ -11,6 +12,7 @@ import xarray as xr
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import PlaceHolderLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
@@ -27,6 +29,7 @@ TIME_SYMBOLS = {"tau_gen": r"\tau_{\rm gen}", "tau_stop": r"\tau_{\rm stop}", "t
 TIME_MARKERS = {"tau_gen": "^", "tau_mem": "D"}
 FORMATS = ("png", "pdf", "svg")
 MOST_TICKED = 100.0  # ratio of the ends of a logarithmic axis up to which ticks within a decade are labelled
+NO_ROOM = "constrained_layout not applied"  # how matplotlib begins to say that labels leave no room for a panel
 SIZES = (1.0, 60.0)  # inches, least and most of a side
 RESOLUTIONS = (10, 2400)
 # Text stays text in PDF, and no drawing holds the time at which it was written: the same figure gives the same file.
@@ -118,7 +121,20 @@ def class_labels(num_classes: int, class_names: Sequence[str] | None) -> list[st
     if isinstance(class_names, str) or len(class_names) != num_classes:
         count = 1 if isinstance(class_names, str) else len(class_names)
         raise InputError(f"class_names: {count} names; allowed: {num_classes}, one a class")
-    return [str(name) for name in class_names]
+    names = [str(name) for name in class_names]
+    if fault := fault_of_names(names):
+        raise InputError(f"class_names: {fault}")
+    return names
+
+
+def fault_of_names(names: Sequence[str]) -> str:
+    """What is wrong with names of classes: one that shows nothing, holds a control character, or stands twice; "" if nothing is."""
+    for i, name in enumerate(names):
+        if not name.strip() or not name.isprintable():
+            return f"{name!r} as the name of class {i}; allowed: words of printable characters"
+        if name in names[:i]:
+            return f"{name!r} twice; allowed: another name for each class"
+    return ""
 
 
 def chosen_panels(panels: str | Sequence[str] | None, available: Sequence[str]) -> list[str]:
@@ -172,11 +188,22 @@ def plain_log_ticks(axis: Axis) -> None:
 
 
 def _drawn(figure: Figure, suffix: str, dpi: float) -> bytes:
-    """The figure as the content of a file."""
+    """The figure as the content of a file; one that is too small for its labels is laid out without regard to them."""
     content = io.BytesIO()
-    with mpl.rc_context(dict(FILE_SETTINGS)):
-        figure.savefig(content, format=suffix, dpi=dpi, metadata=UNDATED[suffix])
+    with mpl.rc_context(dict(FILE_SETTINGS)), warnings.catch_warnings():
+        warnings.filterwarnings("error", message=NO_ROOM)
+        try:
+            figure.savefig(content, format=suffix, dpi=dpi, metadata=UNDATED[suffix])
+        except UserWarning:
+            figure.set_layout_engine("none")
+            content = io.BytesIO()
+            figure.savefig(content, format=suffix, dpi=dpi, metadata=UNDATED[suffix])
     return content.getvalue()
+
+
+def is_crowded(figure: Figure) -> bool:
+    """Whether a figure that was drawn is too small for its labels, so that they overlap."""
+    return isinstance(figure.get_layout_engine(), PlaceHolderLayoutEngine)
 
 
 def parameter_label(name: str) -> str:

@@ -13,6 +13,7 @@ from rfdiff.rules.interface import Clock, Rule, RuleName, Taus, positive
 from rfdiff.value_types import Scalar, Value, is_concrete, set_field, static, value_type
 
 SAMPLINGS = ("uniform", "balanced", "weighted")
+MOST_STEPS = 2**31 - 1  # that networks are trained, one by one
 NO_FILTER = "rule: sgd is no filter of U; allowed: in learning_curves, times and compare, or another rule"
 
 

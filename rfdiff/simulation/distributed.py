@@ -33,8 +33,8 @@ def initialize(*, coordinator: str | None = None, num_processes: int | None = No
         process_id: which of them this is, from 0.
 
     Raises:
-        InputError: only some of the three, or numbers out of range.
-        RuntimeError: JAX has computed already in this process; or there is nothing to find the others by.
+        InputError: only some of the three, or numbers out of range; none where there is no scheduler; JAX has computed already in this
+            process, or has joined others.
     """
     given = (coordinator, num_processes, process_id)
     if any(value is None for value in given):
@@ -43,15 +43,29 @@ def initialize(*, coordinator: str | None = None, num_processes: int | None = No
                 f"coordinator, num_processes, process_id: {', '.join(map(repr, given))}; allowed: all three, or none under a scheduler"
             )
         try:
-            jax.distributed.initialize()
+            _join()
         except ValueError as err:
-            raise RuntimeError("no scheduler that JAX knows: give coordinator, num_processes and process_id") from err
+            raise InputError(
+                "coordinator, num_processes, process_id: none, without a scheduler that JAX knows; allowed: all three"
+            ) from err
         return
     host, _, port = str(coordinator).rpartition(":")
     if not isinstance(coordinator, str) or not host or not port.isdigit() or not 0 < int(port) < 2**16:
         raise InputError(f"coordinator: {coordinator!r}; allowed: 'HOST:PORT'")
     count = as_integer("num_processes", num_processes, 1)
-    jax.distributed.initialize(coordinator, count, as_integer("process_id", process_id, 0, count - 1))
+    _join(coordinator, count, as_integer("process_id", process_id, 0, count - 1))
+
+
+def _join(*arguments: str | int) -> None:
+    """`jax.distributed.initialize`, with one clear refusal where it comes too late."""
+    if jax.distributed.is_initialized():
+        raise InputError("initialize: this process has joined the others already; allowed: one call")
+    try:
+        jax.distributed.initialize(*arguments)  # type: ignore[arg-type]  # coordinator, number, which
+    except RuntimeError as err:
+        if "must be called before" not in str(err):
+            raise
+        raise InputError("initialize: JAX has computed already in this process; allowed: before the first computation") from err
 
 
 def is_writer() -> bool:

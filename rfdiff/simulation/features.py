@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from rfdiff.activation import Activation
 from rfdiff.errors import InputError
-from rfdiff.mixture import GaussianMixture, largest_remainder
+from rfdiff.gaussian_mixture import GaussianMixture, largest_remainder
 from rfdiff.problem import Problem
 from rfdiff.value_types import as_integer
 

@@ -14,7 +14,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
 from rfdiff.errors import InputError
-from rfdiff.mixture import GaussianMixture
+from rfdiff.gaussian_mixture import GaussianMixture
 from rfdiff.problem import Problem, noise_variance_of
 from rfdiff.progress import Progress
 from rfdiff.rules import GradientFlow, Rule, Taus, check_stability
@@ -78,7 +78,7 @@ def krylov_seeds(
     layout = layout_for(problem, sizes, name, held_out)
     limit = TOLERANCE[name] if tolerance is None else as_number(tolerance)
     if not 0 < limit < 1:
-        raise InputError(f"tolerance: {tolerance!r}; allowed: 0 < tolerance < 1, or None")
+        raise InputError(f"krylov_tolerance: {tolerance!r}; allowed: 0 < krylov_tolerance < 1, or None")
 
     def one(r: int, row: Mesh | None) -> tuple[KrylovCurves, float, np.ndarray]:
         replica_key = jax.random.fold_in(key, np.uint32(r))
@@ -107,7 +107,7 @@ def _check_convergence(curves: KrylovCurves, tolerance: float) -> None:
     """Refuse curves of a space that reached its largest size before its tolerance."""
     if not curves.converged:
         raise InputError(
-            f"tolerance: {tolerance:.1e} is not reached by {curves.steps} steps, which leave the losses uncertain by "
+            f"krylov_tolerance: {tolerance:.1e} is not reached by {curves.steps} steps, which leave the losses uncertain by "
             f"{curves.error_estimate:.1e}; allowed: a larger tolerance, or solver='exact'"
         )
 

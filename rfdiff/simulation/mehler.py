@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float
 
 from rfdiff.activation import Activation
 from rfdiff.diffusion import noise_variance, signal_scale
-from rfdiff.mixture import GaussianMixture
+from rfdiff.gaussian_mixture import GaussianMixture
 from rfdiff.simulation.feature_shards import ALL, Rows
 from rfdiff.simulation.quadrature import Quadrature, hermite_moments
 from rfdiff.value_types import value_type

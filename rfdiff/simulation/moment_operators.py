@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Key
 
 from rfdiff.activation import Activation
 from rfdiff.diffusion import noise_variance, signal_scale
-from rfdiff.mixture import GaussianMixture
+from rfdiff.gaussian_mixture import GaussianMixture
 from rfdiff.simulation import moment_assembly
 from rfdiff.simulation.feature_shards import ALL, Rows
 from rfdiff.simulation.features import feature_map

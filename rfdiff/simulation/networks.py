@@ -3,6 +3,7 @@
 import functools
 import importlib
 from collections.abc import Sequence
+from typing import Any
 
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
@@ -11,7 +12,7 @@ from jaxtyping import Array, Key
 from rfdiff.curves import LearningCurves
 from rfdiff.errors import InputError
 from rfdiff.problem import Problem, require_problem
-from rfdiff.progress import Progress
+from rfdiff.progress import Progress, require_progress
 from rfdiff.rules import GradientFlow, MinibatchSGD, Rule, Taus, require_rule
 from rfdiff.samples import Samples
 from rfdiff.simulation.data_split import held_out_counts
@@ -21,7 +22,7 @@ from rfdiff.simulation.features import floating_type, sizes_at
 from rfdiff.simulation.krylov_ensemble import krylov_seeds
 from rfdiff.simulation.mesh import check_mesh
 from rfdiff.simulation.replica_memory import chunk_size
-from rfdiff.simulation.seed_batches import MOST_SEEDS, SeedBatch, check_progress, check_seeds, summarize
+from rfdiff.simulation.seed_batches import MOST_SEEDS, SeedBatch, check_seeds, summarize
 from rfdiff.simulation.solver_costs import CALIBRATION, PROBES, SOLVERS, SolverPlan, holds_matrix, plan
 from rfdiff.value_types import as_integer
 
@@ -36,7 +37,7 @@ def run_seeds(
     rule: Rule = GradientFlow(),
     dtype: DTypeLike | None = None,
     solver: str | None = None,
-    tolerance: float | None = None,
+    krylov_tolerance: float | None = None,
     mesh: Mesh | None = None,
     progress: Progress | None = None,
     data: Samples | None = None,
@@ -45,7 +46,7 @@ def run_seeds(
 
     Args:
         seeds: distinct replica numbers in [0, 2^32).
-        problem, taus, d, key, rule, dtype, solver, tolerance, mesh, progress, data: as in `learning_curves`.
+        problem, taus, d, key, rule, dtype, solver, krylov_tolerance, mesh, progress, data: as in `learning_curves`.
 
     Raises:
         InputError: as `learning_curves`; or seeds that repeat or are not such integers.
@@ -53,7 +54,7 @@ def run_seeds(
     require_problem(problem)
     require_rule(rule)
     replicas = check_seeds(seeds)
-    check_progress(progress)
+    require_progress(progress)
     if mesh is not None:
         check_mesh(mesh)
     schedule, _ = rule.schedule(taus, problem.kappa)
@@ -61,8 +62,7 @@ def run_seeds(
         if solver not in (None, "exact") or mesh is not None:
             what = f"solver: {solver!r}" if mesh is None else "mesh: given"
             raise InputError(f"{what} with rule sgd, whose steps are taken one by one on one device; allowed: None")
-        trainer = importlib.import_module("rfdiff.simulation.descent.minibatch")  # step by step: it brings optax, which is slow to import
-        steps: SeedBatch = trainer.sgd_seeds(
+        steps: SeedBatch = _trainer().sgd_seeds(
             problem, taus, d=d, key=key, seeds=replicas, rule=rule, dtype=dtype, progress=progress, data=data
         )
         return steps
@@ -74,9 +74,24 @@ def run_seeds(
     else:
         probes = min(d, PROBES) if chosen == "krylov-probes" else None
         free = chosen == "krylov-matrix-free" or (probes is not None and not holds_matrix(sizes_at(problem, d).p, floating_type(dtype)))
-        run = functools.partial(krylov_seeds, problem, taus, tolerance=tolerance, matrix_free=free, probes=probes)
+        run = functools.partial(krylov_seeds, problem, taus, tolerance=krylov_tolerance, matrix_free=free, probes=probes)
     run = functools.partial(run, d=d, key=key, rule=rule, dtype=dtype, progress=progress, data=data)
     return over_processes(lambda share, local: run(seeds=share, mesh=local), replicas, mesh)
+
+
+def check_sgd(problem: Problem, taus: Taus, *, d: int, rule: MinibatchSGD, dtype: DTypeLike | None = None) -> None:
+    """Refuse networks that `run_seeds` would not train by SGD, before anything is computed or any folder made.
+
+    Raises:
+        InputError: no batch at this dimension; more steps than can be taken one by one; a network, or its stored draws, too large for
+            memory; weights of the classes in the loss that uniform batches do not have.
+    """
+    _trainer().sgd_recipe(problem, taus, d=d, rule=rule, dtype=dtype)
+
+
+def _trainer() -> Any:
+    """Training step by step; it brings optax, which is slow to import."""
+    return importlib.import_module("rfdiff.simulation.descent.minibatch")
 
 
 def fitting_solver(
@@ -135,7 +150,7 @@ def learning_curves(
     rule: Rule = GradientFlow(),
     dtype: DTypeLike | None = None,
     solver: str | None = None,
-    tolerance: float | None = None,
+    krylov_tolerance: float | None = None,
     mesh: Mesh | None = None,
     progress: Progress | None = None,
     data: Samples | None = None,
@@ -162,7 +177,7 @@ def learning_curves(
             Losses in float32 stay within 1e-4 of float64 but for late times (κτλ > 1 of the smallest λ) with λ_min below about
             5e-5 λ_max: p near n m, or t of 0.01 and less.
         solver: "exact", "krylov", "krylov-matrix-free" or "krylov-probes"; None for the choice of `plan`.
-        tolerance: numerical error of the losses at which a Krylov space is large enough; None for 1e-8 (1e-4 in float32).
+        krylov_tolerance: numerical error of the losses at which a Krylov space is large enough; None for 1e-8 (1e-4 in float32).
         mesh: from `device_mesh`; None for one device. Numbers do not depend on it, to rounding. With a mesh of several processes
             every one calls this with the same arguments and gets the same result; each reports `progress` of its own seeds.
         progress: called on the host with (replicas done, replicas in all) after each chunk; or None.
@@ -178,7 +193,8 @@ def learning_curves(
     """
     seeds = range(as_integer("num_seeds", num_seeds, 1, MOST_SEEDS))
     batch = run_seeds(
-        problem, taus, d=d, key=key, seeds=seeds, rule=rule, dtype=dtype, solver=solver, tolerance=tolerance, mesh=mesh,
+        problem, taus, d=d, key=key, seeds=seeds, rule=rule, dtype=dtype, solver=solver, krylov_tolerance=krylov_tolerance,
+        mesh=mesh,
         progress=progress, data=data,
     )  # fmt: skip
     return summarize([batch])

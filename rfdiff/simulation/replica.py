@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from rfdiff.errors import InputError
-from rfdiff.mixture import GaussianMixture, largest_remainder, optimal_loss
+from rfdiff.gaussian_mixture import GaussianMixture, largest_remainder
+from rfdiff.mixture import optimal_loss
 from rfdiff.problem import Problem
 from rfdiff.samples import Samples
 from rfdiff.simulation.data_split import Split, draw_split

@@ -3,17 +3,36 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from rfdiff.curves import CURVE_NAMES, EmpiricalSpectrum, LearningCurves
 from rfdiff.errors import InputError
+from rfdiff.labels import Label, fields_of, labelled_dataset, static_attributes
 from rfdiff.value_types import static, value_type, whole_number
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 MOST_SEEDS = 10**6  # of one run: standard errors fall as 1/√S, and nobody waits for more
 OPTIONAL = ("eigenvalues", "class_weights", "error_estimate", "probe_stderr", "untrained_loss")  # not every solver has them
 PLAIN = ("kappa", "dimension", "dtype")  # fields that are no arrays
+
+BATCH_LABELS = {
+    "seeds": Label(("seed",), "number of the replica", variable="seed"),
+    "taus": LearningCurves.LABELS["taus"],
+    **{name: dataclasses.replace(LearningCurves.LABELS[name], dims=("seed", "tau", "class")) for name in CURVE_NAMES},
+    **EmpiricalSpectrum.LABELS,
+    "truncation": Label(("seed",), "bound on the relative error of the exact noise and population averages"),
+    "optimal_loss": LearningCurves.LABELS["optimal_loss"],
+    "weights": LearningCurves.LABELS["weights"],
+    "kappa": LearningCurves.LABELS["kappa"],
+    "error_estimate": Label(("seed",), "numerical error of the solver in the losses"),
+    "untrained_loss": LearningCurves.LABELS["untrained_loss"],
+}
+PROBED = {f"{name}_probe_stderr": Label(("seed", "tau", "class"), f"standard error of {name} over random probes") for name in CURVE_NAMES}
 
 
 @value_type
@@ -52,6 +71,12 @@ class SeedBatch:
     untrained_loss: Float[np.ndarray, "S K"] | None = None
     dimension: int = static(default=0)
     dtype: str = static(default="float64")
+
+    def to_xarray(self) -> "xr.Dataset":
+        """The batch with the axes seed, tau, mode and class; the numbers of the seeds are the coordinate `seed`."""
+        errors = {} if self.probe_stderr is None else dict(zip(PROBED, self.probe_stderr, strict=True))
+        arrays = {**dict.fromkeys(PROBED), **fields_of(self, BATCH_LABELS), **errors}
+        return labelled_dataset(arrays, BATCH_LABELS | PROBED, static_attributes(self))
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Every field as a named array, without those that are None: what a file of kept seeds holds."""
@@ -156,13 +181,3 @@ def check_seeds(seeds: Sequence[int]) -> list[int]:
     if len(set(replicas)) != count:
         raise InputError(f"seeds: {list(seeds)!r:.200}; allowed: one or more distinct integers in [0, 2^32)")
     return replicas
-
-
-def check_progress(progress: object) -> None:
-    """Refuse a progress report that cannot be called.
-
-    Raises:
-        InputError: neither a callable nor None.
-    """
-    if progress is not None and not callable(progress):
-        raise InputError(f"progress: {progress!r}; allowed: a function of (done, total), or None")

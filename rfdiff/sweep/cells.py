@@ -35,7 +35,7 @@ class Task:
         rule: name of the training rule.
         rule_numbers: its numbers by name.
         dtype: floating type.
-        tolerance: numerical error.
+        tolerance: numerical error of the theory or of Krylov spaces, as the solver is.
         random_seed: number from which the networks are drawn.
     """
 
@@ -105,7 +105,7 @@ def cells_of(sweep: Sweep, of: Mapping[str, str]) -> list[Cell]:
     if THEORY in sweep.solvers:
         tasks += [(i, dataclasses.replace(closed, problem=text)) for i, text in enumerate(texts)]
     for solver in sweep.networks:
-        tolerance = None if solver == "exact" else sweep.tolerance
+        tolerance = None if solver == "exact" else sweep.krylov_tolerance
         drawn = dataclasses.replace(closed, solver=solver, dtype=sweep.dtype, tolerance=tolerance, random_seed=sweep.random_seed)
         for d in sweep.dimensions:
             for i, text in enumerate(texts):
@@ -141,7 +141,15 @@ def compute(task: Task) -> LearningCurves:
     else:
         key = jax.random.fold_in(jax.random.key(task.random_seed), task.d)
         batch = simulation.run_seeds(
-            problem, taus, d=task.d, key=key, seeds=task.seeds, rule=rule, dtype=task.dtype, solver=task.solver, tolerance=task.tolerance
+            problem,
+            taus,
+            d=task.d,
+            key=key,
+            seeds=task.seeds,
+            rule=rule,
+            dtype=task.dtype,
+            solver=task.solver,
+            krylov_tolerance=task.tolerance,
         )
         curves = simulation.summarize([batch])
     check_finite(curves, problem)

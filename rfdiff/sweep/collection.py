@@ -161,7 +161,7 @@ class _Arrays:
                 for name in CURVE_NAMES:
                     curves[name][cell.index, : np.size(one.taus)] = getattr(one, name)
                 times[cell.index], errors[cell.index], optimal[cell.index] = (
-                    readings(one, Q)[0],
+                    readings(one, Q, self._loss_weights(cell.index))[0],
                     one.error_estimate,
                     one.optimal_loss,
                 )
@@ -189,7 +189,7 @@ class _Arrays:
         for index, one in first.items():
             count = np.size(one.taus)
             pooled = _pooled(one, {name: values[index][:, :count] for name, values in seeds.items()})
-            times[0][index], times[1][index] = readings(pooled, Q)
+            times[0][index], times[1][index] = readings(pooled, Q, self._loss_weights(index[0]))
             for name in CURVE_NAMES:
                 means[name][index][:count], stderrs[name][index][:count] = getattr(pooled, name), getattr(pooled, f"{name}_stderr")
         named: dict[str, Values] = {"error_estimate": (("solver", "d", "seed"), errors)}
@@ -199,6 +199,9 @@ class _Arrays:
         dims = ("solver", "d", "quantity", "class")
         named |= {"class_time": (dims, times[0]), "class_time_stderr": (dims, times[1])}
         return self._over_axes(named)
+
+    def _loss_weights(self, problem: int) -> np.ndarray:
+        return np.asarray(self.sweep.problems[problem].training_weights)
 
     def _over_axes(self, named: dict[str, Values]) -> dict[str, Variable]:
         """Arrays (problem, ...) as variables over the axes of the sweep."""

@@ -10,19 +10,23 @@ from rfdiff.errors import InputError
 from rfdiff.problem import Problem
 from rfdiff.problem_file import check_keys, read_toml
 from rfdiff.rules import RULES, MinibatchSGD, Ridge, Rule, check_taus, rule_of
+from rfdiff.rules.minibatch import MOST_STEPS
 from rfdiff.simulation import SOLVERS as NETWORK_SOLVERS
 from rfdiff.simulation.features import DTYPES, LARGEST_DIMENSION, sizes_at
 from rfdiff.sweep.grid import LIST_AXIS, problems_of
 from rfdiff.sweep.refusals import counted, distinct, is_integer, named, one_of
 from rfdiff.theory.input_checks import checked_tolerance
+from rfdiff.value_types import as_number
 
 THEORY = "theory"
 SOLVERS = (THEORY, *NETWORK_SOLVERS)
 KEYS = (
-    "problem", "problems", "axes", "d", "seeds", "seeds_per_cell", "solvers", "taus", "points", "rule", "dtype", "tolerance", "random_seed",
+    "problem", "problems", "axes", "d", "seeds", "seeds_per_cell", "solvers", "taus", "points", "rule", "dtype", "tolerance",
+    "krylov_tolerance", "random_seed",
 )  # fmt: skip
 MOST_CELLS = 100_000
 MOST_SEEDS = 2**32
+BATCH = "batch"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +46,9 @@ class Sweep:
         rule: training rule, and its name in `RULES`.
         rule_name: that name.
         dtype: floating type of the networks.
-        tolerance: numerical error of theory and Krylov spaces; None for 1e-6 and for the default of `simulation.learning_curves`.
+        tolerance: numerical error of the theory; None for 1e-6.
+        krylov_tolerance: that of Krylov spaces; None for the default of `simulation.learning_curves`. A file that gives only `tolerance`
+            means both by it.
         random_seed: number from which all networks are drawn.
         document: the file's content, the values of every axis written out.
     """
@@ -60,6 +66,7 @@ class Sweep:
     rule_name: str
     dtype: str
     tolerance: float | None
+    krylov_tolerance: float | None
     random_seed: int
     document: dict[str, Any]
 
@@ -121,7 +128,8 @@ def sweep_from_dict(document: dict[str, Any]) -> Sweep:
         rule=rule,
         rule_name=rule_name,
         dtype=one_of("dtype", document.get("dtype", "float64"), DTYPES),
-        tolerance=_tolerance(document.get("tolerance")),
+        tolerance=None if (tolerance := document.get("tolerance")) is None else checked_tolerance(tolerance),
+        krylov_tolerance=_krylov_tolerance(document),
         random_seed=counted(document, "random_seed", 0, 0, MOST_SEEDS - 1),
         document=_written_out(document, axes, scales),
     )
@@ -140,6 +148,10 @@ def _rule(table: object) -> tuple[str, Rule]:
     if not isinstance(table, dict) or "name" not in table:
         raise InputError(f"rule: {table!r}; allowed: a table [rule] with a name")
     name = one_of("rule: name", table["name"], tuple(RULES))
+    if name == MinibatchSGD.name and BATCH in table:  # the option --batch of the commands, under its name
+        if "batch_per_dimension" in table:
+            raise InputError(f"rule: {BATCH} beside batch_per_dimension, which is the same number; allowed: one of them")
+        table = {("batch_per_dimension" if key == BATCH else key): value for key, value in table.items()}
     check_keys(f"rule: {name}", table, ("name", *RULES[name].arguments, *RULES[name].options), RULES[name].arguments)
     rule = named("rule", rule_of, name, **{key: value for key, value in table.items() if key != "name"})
     if isinstance(rule, Ridge) and (len(rule.penalties) < 3 or np.any(np.diff(rule.penalties) >= 0)):
@@ -161,8 +173,12 @@ def _taus(document: dict[str, Any], rule_name: str) -> tuple[float, ...] | None:
     return tuple(taus.tolist())
 
 
-def _tolerance(value: object) -> float | None:
-    return None if value is None else checked_tolerance(value)
+def _krylov_tolerance(document: dict[str, Any]) -> float | None:
+    """That of Krylov spaces, or what a file that names none means by `tolerance`."""
+    value = document.get("krylov_tolerance", document.get("tolerance"))
+    if value is not None and not 0 < as_number(value) < 1:
+        raise InputError(f"krylov_tolerance: {value!r}; allowed: 0 < krylov_tolerance < 1")
+    return None if value is None else float(value)
 
 
 def _check_cells(sweep: Sweep) -> None:
@@ -189,6 +205,9 @@ def _check_cells(sweep: Sweep) -> None:
         if isinstance(sweep.rule, MinibatchSGD):
             named(where, sweep.rule.check_loss_weights, problem.training_weights, problem.mixture.weights)
     if isinstance(sweep.rule, MinibatchSGD) and sweep.networks:
+        end = 0.0 if sweep.taus is None else sweep.taus[-1]
+        if np.isfinite(end) and end / float(sweep.rule.step_size) > MOST_STEPS:
+            raise InputError(f"taus: {end:g} takes more steps of sgd, one by one, than are allowed: {MOST_STEPS}")
         for d in sweep.dimensions:
             named(f"d = {d}", sweep.rule.batch_size, d)
         if sweep.networks != ("exact",):

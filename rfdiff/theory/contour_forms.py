@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Complex, Float, PyTree
 
 from rfdiff.rules import GradientFlow, Rule, Taus
 from rfdiff.symmetric import multiplicity, upper_indices
@@ -104,6 +104,13 @@ def trapezoid_error(half_change: jax.Array) -> jax.Array:
     return jnp.minimum(half, 10 * half**2)
 
 
+@jax.jit
+def losses_and_error(kernel: CurveKernel, clock: PyTree, rule: Rule) -> tuple[jax.Array, jax.Array]:
+    """Train and test losses (2, T, K) by a rule's clock, and the error of the nodes; compiled."""
+    losses, change = kernel.evaluate(rule.filter(kernel.nodes, clock, kernel.kappa))
+    return losses, trapezoid_error(change)
+
+
 def first_traces(eq: Equivalent, point: Point) -> jax.Array:
     """t1(z_i) for train and test (2, K, Z), from the solution at Z points."""
     return jnp.swapaxes(jnp.stack(one_trace(eq, point)), 1, 2)
@@ -157,10 +164,21 @@ def kernel_from(
     nodes, weights = jnp.asarray(contour.nodes), jnp.asarray(contour.weights)
     whole, scale = overlaps(eq)
     missing = jnp.max(abs(integrate(-weights * linear)[0] - whole) / jnp.where(scale > 0, scale, 1))
+    same, conjugate = second
     return CurveKernel(
-        nodes, weights, linear, *second, jnp.asarray(optimal), eq.fractions, jnp.asarray(kappa), eq.noise_variance, jnp.asarray(latest),
-        missing, jnp.max(residual)
-    )  # fmt: skip
+        nodes=nodes,
+        weights=weights,
+        linear=linear,
+        same=same,
+        conjugate=conjugate,
+        optimal_loss=jnp.asarray(optimal),
+        class_weights=eq.fractions,
+        kappa=jnp.asarray(kappa),
+        noise_variance=eq.noise_variance,
+        latest=jnp.asarray(latest),
+        missing=missing,
+        residual=jnp.max(residual),
+    )
 
 
 def solve_kernel(

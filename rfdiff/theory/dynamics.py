@@ -2,24 +2,24 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
 from numpy.typing import ArrayLike
 
 from rfdiff.curves import LearningCurves
-from rfdiff.errors import InputError
 from rfdiff.mixture import optimal_loss
 from rfdiff.problem import Problem, noise_variance_of
+from rfdiff.progress import Progress, require_progress
 from rfdiff.rules import GradientFlow, MinibatchSGD, Ridge, Rule, require_rule
 from rfdiff.theory import minibatch, pair_traces, solutions
-from rfdiff.theory.contour import PROBES, SIZES, Laid, Span, lay
-from rfdiff.theory.contour_forms import CurveKernel, first_traces, kernel_from, trapezoid_error
+from rfdiff.theory.contour import PROBES, Laid, Span
+from rfdiff.theory.contour_forms import CurveKernel, first_traces, kernel_from, losses_and_error
+from rfdiff.theory.contour_ladder import OnContour, Question, refine_contour
 from rfdiff.theory.equivalent import Equivalent, equivalent
 from rfdiff.theory.input_checks import checked_tolerance, require_concrete
 from rfdiff.theory.neuron_types import (
@@ -28,32 +28,17 @@ from rfdiff.theory.neuron_types import (
     SOBOL_RATE,
     SOBOL_REACH,
     STUDENT,
+    LevelErrors,
     by_lattice,
     levels,
-    refined_error,
 )
 from rfdiff.theory.noncommuting import dense
-from rfdiff.theory.resolvent import RESIDUAL
 from rfdiff.theory.support import bounds
 from rfdiff.theory.training_times import LEAST, TAIL_EFFECT, Times, limit_diverges, spectrum_span, time_grid, types_radius
 
 ROUNDING = 1e-9  # of a loss: no estimate is below, since solutions of the fixed point are not
-PATIENCE = 1  # refinements of a contour without gain before it is given up
 
-
-@dataclass(frozen=True)
-class _Question:
-    """What is asked of every equivalent: losses at T training times with a limit, and how accurate the contour must be."""
-
-    rule: Rule
-    kappa: float
-    taus: np.ndarray
-    clock: PyTree
-    tolerance: float
-    widening: float = np.inf  # factor by which a contour that cuts the spectrum is widened at once
-
-    def lay(self, span: Span, size: int | None) -> Laid:
-        return lay(span, self.rule, self.kappa, self.taus, self.tolerance, size)
+Noise = Callable[..., minibatch.Excess]  # of an equivalent, a contour and the solutions on it
 
 
 class _Answer(NamedTuple):
@@ -66,26 +51,6 @@ class _Answer(NamedTuple):
     eq: Equivalent
 
 
-class _Evaluated(NamedTuple):
-    """Losses (2, T, K) on one contour, the error of its nodes, what it leaves out, and the residual of the fixed point."""
-
-    losses: np.ndarray
-    error: float
-    missing: float
-    residual: float
-
-
-Evaluate = Callable[[_Question, Laid], _Evaluated]
-Noise = Callable[..., minibatch.Excess]  # of an equivalent, a contour and the solutions on it
-
-
-@jax.jit
-def _losses(kernel: CurveKernel, clock: PyTree, rule: Rule) -> tuple[jax.Array, jax.Array]:
-    """Losses (2, T, K) and the error of the nodes."""
-    losses, change = kernel.evaluate(rule.filter(kernel.nodes, clock, kernel.kappa))
-    return losses, trapezoid_error(change)
-
-
 @jax.jit
 def _ridge(kernel: CurveKernel, penalties: jax.Array) -> jax.Array:
     """Losses (2, R, K) of ridge regression by the contour."""
@@ -95,7 +60,7 @@ def _ridge(kernel: CurveKernel, penalties: jax.Array) -> jax.Array:
 _kernel_from = jax.jit(kernel_from)
 
 
-def _evaluate(eq: Equivalent, question: _Question, laid: Laid) -> _Evaluated:
+def _evaluate(eq: Equivalent, question: Question, laid: Laid) -> OnContour:
     """Losses from one contour, and how far those of ridge regression by the same contour are from their values without one."""
     low, high = bounds(eq)
     penalties = np.geomspace(max(low / 3, 2 * laid.shift), 3 * high, PROBES)
@@ -103,48 +68,20 @@ def _evaluate(eq: Equivalent, question: _Question, laid: Laid) -> _Evaluated:
     solved = solutions.anywhere(eq, np.concatenate([nodes, -penalties]))
     linear, *second = pair_traces.traces(eq, nodes, solved.u[: nodes.size])
     kernel = _kernel_from(eq, laid.contour, linear, solved.residual, second, 0.0, question.kappa, np.inf)
-    losses, error = _losses(kernel, question.clock, question.rule)
+    losses, error = losses_and_error(kernel, question.clock, question.rule)
     gap = np.max(abs(_ridge(kernel, penalties) - pair_traces.ridge_losses(eq, penalties, solved.u[nodes.size :])))
-    return _Evaluated(np.asarray(losses), float(error), float(gap), float(kernel.residual))
+    return OnContour(losses=np.asarray(losses), error=float(error), missing=float(gap), residual=float(kernel.residual))
 
 
-def _evaluate_dense(ready: dense.Dense, work: dense.Work, question: _Question, laid: Laid) -> _Evaluated:
+def _evaluate_dense(ready: dense.Dense, work: dense.Work, question: Question, laid: Laid) -> OnContour:
     """`_evaluate` where the covariances do not commute: what is left out is read from the known traces of V."""
     solved = dense.solve(ready, np.asarray(laid.contour.nodes), None, work)
     traces = dense.second_traces(ready, solved, work)
     second = traces[..., : len(solved.nodes)], traces[..., len(solved.nodes) :]
     linear = first_traces(ready.system.eq, solved.point)
     kernel = kernel_from(ready.system.eq, laid.contour, linear, jnp.asarray(solved.residual), second, 0.0, question.kappa, np.inf)
-    losses, error = _losses(kernel, question.clock, question.rule)
-    return _Evaluated(np.asarray(losses), float(error), float(kernel.missing), float(kernel.residual))
-
-
-def _converge(
-    eq: Equivalent, question: _Question, span: Span, evaluate: Evaluate, size: int | None = None
-) -> tuple[np.ndarray, float, Span, int]:
-    """Losses on a contour refined until its error estimate is below the tolerance.
-
-    Returns:
-        The losses, the estimate, what the contour goes around, and the index of its size, with which a similar equivalent begins.
-    """
-    last, stalled = np.inf, 0
-    low, high = bounds(eq)
-    everything = Span(low, min(high, 0.99 * question.rule.largest_stable_eigenvalue(question.kappa)))
-    while True:
-        laid = question.lay(span, size)
-        size, values = laid.size, evaluate(question, laid)
-        if values.missing > 10 * max(question.tolerance, values.error) and span != everything and span.low > 0:
-            # a part of the spectrum lies outside: go around everything there can be
-            widened = Span(max(everything.low, span.low / question.widening), min(everything.high, span.high * question.widening))
-            span, size = widened, None
-            continue
-        error = values.error + values.missing
-        if values.residual > RESIDUAL or not np.isfinite(error):
-            error = np.inf
-        stalled = 0 if error < 0.5 * last else stalled + 1  # an oscillating filter may need a second try before its nodes resolve it
-        if error <= question.tolerance or size == len(SIZES) - 1 or stalled > PATIENCE:
-            return values.losses, error, span, size
-        size, last = size + 1, min(error, last)
+    losses, error = losses_and_error(kernel, question.clock, question.rule)
+    return OnContour(losses=np.asarray(losses), error=float(error), missing=float(kernel.missing), residual=float(kernel.residual))
 
 
 def learning_curves(
@@ -153,7 +90,7 @@ def learning_curves(
     *,
     rule: Rule = GradientFlow(),
     tolerance: float = 1e-6,
-    progress: dense.Progress | None = None,
+    progress: Progress | None = None,
 ) -> LearningCurves:
     """Per-class train and test losses and score errors at all training times, in the limit d → ∞ with ψ_p, ψ_n fixed.
 
@@ -190,8 +127,7 @@ def learning_curves(
     require_concrete(problem, "theory.learning_curves")
     require_rule(rule)
     tolerance = checked_tolerance(tolerance)
-    if progress is not None and not callable(progress):
-        raise InputError(f"progress: {progress!r}; allowed: a function of (done, total), or None")
+    require_progress(progress)
     kappa = float(problem.kappa)
     if taus is None and not isinstance(rule, Ridge):
         taus = time_grid(problem)
@@ -202,9 +138,9 @@ def learning_curves(
         near = dense.surrogate(problem)
         radius, tail = types_radius(problem, tolerance)
         span = spectrum_span(near, rule, kappa, radius)
-        times = Times.within_reach(taus, span, rule, kappa, limit_diverges(problem, rule), tolerance)
+        times = Times.within_reach(taus, span, rule, kappa, limit_diverges(problem, rule=rule), tolerance)
         # where every node costs a matrix, a contour is widened in steps
-        question = _Question(rule, kappa, times.asked, times.clock(rule, clock, kappa), tolerance / 4, np.inf if near is problem else 2.0)
+        question = Question(rule, kappa, times.asked, times.clock(rule, clock, kappa), tolerance / 4, np.inf if near is problem else 2.0)
         refine = _over_levels if by_lattice(near, radius) else _over_scrambles
         answer = refine(near, question, span, radius, tolerance, TAIL_EFFECT * tail)
         if near is not problem:
@@ -219,28 +155,28 @@ def size_of(losses: np.ndarray) -> float:
     return float(np.max(abs(losses), initial=1.0, where=np.isfinite(losses)))
 
 
-def _over_levels(problem: Problem, question: _Question, span: Span, radius: float, tolerance: float, beyond: float) -> _Answer:
+def largest_change(losses: np.ndarray, before: np.ndarray) -> float:
+    """The largest difference of two sets of losses."""
+    return float(np.max(abs(losses - before)))
+
+
+def _over_levels(problem: Problem, question: Question, span: Span, radius: float, tolerance: float, beyond: float) -> _Answer:
     """Losses refined over levels of neuron types until the tolerance is met; `beyond` is the error of a loss of 1 from neurons outside
     the radius.
     """
-    before: np.ndarray | None = None
     size: int | None = None
-    change = 0.0
+    errors = LevelErrors(problem, radius, largest_change)
     for level in levels(problem, 1, radius):
         eq = equivalent(problem, level, radius, LEAST)
-        losses, error, span, size = _converge(eq, question, span, partial(_evaluate, eq), size)
-        tail = beyond * size_of(losses)
-        earlier, change = change, 0.0 if before is None else float(np.max(abs(losses - before)))
-        types = refined_error(True, change, earlier) if before is not None else np.inf if radius else 0.0
-        if error + types <= max(tolerance - tail, tail):  # finer types would not change what the tail adds
-            types += tail
+        refined = refine_contour(eq, question, span, partial(_evaluate, eq), size)
+        values, span, size = refined.values, refined.span, refined.size
+        tail, types = beyond * size_of(values.losses), float(errors.of(values.losses))
+        if values.total_error + types <= max(tolerance - tail, tail):  # finer types would not change what the tail adds
             break
-        types += tail
-        before = losses
-    return _Answer(losses, error, types, span, eq)
+    return _Answer(values.losses, values.total_error, types + tail, span, eq)
 
 
-def _over_scrambles(problem: Problem, question: _Question, span: Span, radius: float, tolerance: float, beyond: float) -> _Answer:
+def _over_scrambles(problem: Problem, question: Question, span: Span, radius: float, tolerance: float, beyond: float) -> _Answer:
     """`_over_levels` for neuron types by quasi-Monte-Carlo: the mean over independent scrambles, and 3.2 standard errors of it.
 
     A first round measures the error, the second takes the number of points that the tolerance asks for, up to the largest. The contour
@@ -250,26 +186,28 @@ def _over_scrambles(problem: Problem, question: _Question, span: Span, radius: f
     last = SOBOL_LEVELS - 2
     level, size = 0 if tolerance > SOBOL_REACH else last, None
     while True:
-        runs, errors = [], []
+        runs: list[OnContour] = []
         for scramble in range(SCRAMBLES):
             eq = equivalent(problem, level, radius, LEAST, scramble)
-            losses, error, span, size = _converge(eq, question, span, partial(_evaluate, eq), size)
-            runs.append(losses)
-            errors.append(error)
-        types = STUDENT * float(np.max(np.std(runs, 0, ddof=1))) / math.sqrt(SCRAMBLES) + beyond * size_of(np.stack(runs))
-        if types + max(errors) <= tolerance or level == last or not np.isfinite(types):
-            return _Answer(np.mean(runs, 0), max(errors), types, span, eq)
+            refined = refine_contour(eq, question, span, partial(_evaluate, eq), size)
+            span, size = refined.span, refined.size
+            runs.append(refined.values)
+        losses, error = np.stack([run.losses for run in runs]), max(run.total_error for run in runs)
+        types = STUDENT * float(np.max(np.std(losses, 0, ddof=1))) / math.sqrt(SCRAMBLES) + beyond * size_of(losses)
+        if types + error <= tolerance or level == last or not np.isfinite(types):
+            return _Answer(np.mean(losses, 0), error, types, span, eq)
         level = min(last, level + max(1, math.ceil(math.log2(types / tolerance) / SOBOL_RATE)))
 
 
-def _with_matrices(problem: Problem, question: _Question, near: _Answer, tolerance: float, work: dense.Work) -> _Answer:
+def _with_matrices(problem: Problem, question: Question, near: _Answer, tolerance: float, work: dense.Work) -> _Answer:
     """Losses with the covariances as they are, and the error of contour and core, from the surrogate's neuron types and contour."""
     ready = dense.prepare(problem, near.eq, tolerance)
     stable = question.rule.largest_stable_eigenvalue(question.kappa)
     low, high = near.span
     wider = Span(low / dense.WIDENING, min(high * dense.WIDENING, max(math.sqrt(stable) * math.sqrt(high), high)))
-    losses, error, span, _ = _converge(dense.spectra(ready, problem), question, wider, partial(_evaluate_dense, ready, work))
-    return near._replace(losses=losses, contour_error=error + ready.neglected, span=span)
+    refined = refine_contour(dense.spectra(ready, problem), question, wider, partial(_evaluate_dense, ready, work))
+    error = refined.values.total_error + ready.neglected
+    return near._replace(losses=refined.values.losses, contour_error=error, span=refined.span)
 
 
 def _with_batches(problem: Problem, taus: np.ndarray, rule: MinibatchSGD, tolerance: float) -> LearningCurves:
@@ -286,15 +224,15 @@ def with_noise(problem: Problem, taus: np.ndarray, calm: Rule, noise: Noise, tol
     Inside `jax.enable_x64`, for centred classes. The contour is laid for all times: stability is a question about all of them.
     """
     clock, kappa, eq = calm.schedule(taus, float(problem.kappa))[1], float(problem.kappa), equivalent(problem, 1, 0.0, LEAST)
-    question = _Question(calm, kappa, minibatch.ALL_TIMES, clock, tolerance / 2)
+    question = Question(calm, kappa, minibatch.ALL_TIMES, clock, tolerance / 2)
 
-    def evaluate(question: _Question, laid: Laid) -> _Evaluated:
+    def evaluate(question: Question, laid: Laid) -> OnContour:
         still, solved = _evaluate(eq, question, laid), solutions.anywhere(eq, np.asarray(laid.contour.nodes))
         added = noise(eq, contour=laid.contour, u=solved.u)
-        return still._replace(losses=still.losses + added.losses, error=still.error + added.error)
+        return replace(still, losses=still.losses + added.losses, error=still.error + added.error)
 
-    losses, error, *_ = _converge(eq, question, spectrum_span(problem, calm, kappa, 0.0), evaluate)
-    return _package(problem, taus, losses, error)
+    values = refine_contour(eq, question, spectrum_span(problem, calm, kappa, 0.0), evaluate).values
+    return _package(problem, taus, values.losses, values.total_error)
 
 
 def _package(problem: Problem, taus: np.ndarray, losses: np.ndarray, error: float) -> LearningCurves:
@@ -304,4 +242,17 @@ def _package(problem: Problem, taus: np.ndarray, losses: np.ndarray, error: floa
     optimal = np.asarray(optimal_loss(law.eigenvalue_weights, law.eigenvalues, problem.t))
     score = (test - optimal) / float(noise_variance_of(problem.t))
     zeros = np.zeros_like(test)
-    return LearningCurves(taus, train, test, score, optimal, law.weights, float(problem.kappa), error, zeros, zeros, zeros, source="theory")
+    return LearningCurves(
+        taus=taus,
+        train_loss=train,
+        test_loss=test,
+        score_error=score,
+        optimal_loss=optimal,
+        weights=law.weights,
+        kappa=float(problem.kappa),
+        error_estimate=error,
+        train_loss_stderr=zeros,
+        test_loss_stderr=zeros,
+        score_error_stderr=zeros,
+        source="theory",
+    )

@@ -1,6 +1,6 @@
 """Cells of a map under any training rule, one after the other: what a compiled program of all of them has no filter for."""
 
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 
 import numpy as np
 
@@ -8,6 +8,7 @@ from rfdiff.class_times import TIME_NAMES, ClassTimes
 from rfdiff.class_times import times as times_of
 from rfdiff.errors import InputError
 from rfdiff.problem import Problem
+from rfdiff.progress import Progress
 from rfdiff.rules import Rule
 from rfdiff.theory.problem_times import covering_curves
 
@@ -17,7 +18,7 @@ def one_by_one(
     rule: Rule,
     q: float,
     tolerance: float,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
     store: MutableMapping[str, Mapping[str, np.ndarray]],
 ) -> tuple[ClassTimes, np.ndarray, np.ndarray]:
     """Times (C, K), errors (C,) and convergence (C,) of all cells; cells of the store are not done again.
@@ -49,5 +50,5 @@ def one_by_one(
 
 def _times(cell: Problem, rule: Rule, q: float, tolerance: float) -> dict[str, np.ndarray]:
     curves = covering_curves(cell, (), rule=rule, tolerance=tolerance)[1]
-    times = times_of(curves, q=q)
+    times = times_of(curves, q=q, loss_weights=np.asarray(cell.training_weights))
     return {**{name: np.asarray(getattr(times, name)) for name in TIME_NAMES}, "error": np.asarray(curves.error_estimate)}

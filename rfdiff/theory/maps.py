@@ -21,14 +21,16 @@ from rfdiff.class_times import TIME_NAMES, ClassTimes
 from rfdiff.errors import InputError
 from rfdiff.parameters import get_parameter, set_parameter
 from rfdiff.problem import Problem
+from rfdiff.progress import Progress, require_progress
 from rfdiff.rules import GradientFlow, Rule
 from rfdiff.theory.approaches import approach_along_rays
 from rfdiff.theory.contour import HALF_HEIGHT, ellipse
 from rfdiff.theory.contour_forms import solve_kernel
-from rfdiff.theory.equivalent import Equivalent, GaussRules, build, column_kinds, gauss_rules
+from rfdiff.theory.equivalent import ColumnKinds, Equivalent, build, column_kinds
 from rfdiff.theory.input_checks import checked_fraction, checked_tolerance, require_commuting, require_concrete
 from rfdiff.theory.learning_times import class_times
 from rfdiff.theory.map_cells import one_by_one
+from rfdiff.theory.neuron_coefficients import GaussRules, gauss_rules
 from rfdiff.theory.neuron_types import TypeGrid, gram_root, is_odd, type_grid
 from rfdiff.theory.plans import optimal_and_rate
 from rfdiff.theory.resolvent import RESIDUAL, free_start
@@ -47,7 +49,6 @@ RADIUS = 5.5  # standard deviations of h: at ranks up to 3, where lattices are u
 PROBES = (0.1, 1.0, 10.0, 100.0, 1000.0)
 MOST_CELLS = 10**6
 
-Progress = Callable[[int, int], None]
 ChunkStore = MutableMapping[str, Mapping[str, np.ndarray]]
 INSTEAD = "works outside of jit, grad and vmap; allowed inside: theory.class_times of a theory.curve_kernel"
 
@@ -86,6 +87,7 @@ def phase_map(
     """
     require_concrete(problem, "theory.phase_map", INSTEAD)
     names, values = _check(axes)
+    require_progress(progress)
     q, tolerance = checked_fraction(q), checked_tolerance(tolerance)
     require_commuting(problem)
     cells = [problem_at(problem, {names[0]: a, names[1]: b}) for a in values[0] for b in values[1]]  # all validated before any is computed
@@ -139,7 +141,7 @@ class _Setting(NamedTuple):
     roots: Float[np.ndarray, "C K rank"]
     grid: TypeGrid
     rules: GaussRules
-    kinds: tuple[np.ndarray, np.ndarray, np.ndarray, float, float]
+    kinds: ColumnKinds
 
 
 def _run(
@@ -202,7 +204,7 @@ def _setting(cells: list[Problem]) -> _Setting:
     steepest = max(range(len(cells)), key=lambda i: math.exp(-cells[i].t) * math.sqrt(np.max(cells[i].mixture.variances)))
     noisiest = min(range(len(cells)), key=lambda i: cells[i].t)
     candidates = [gauss_rules(cells[i]) for i in {steepest, noisiest}]
-    rules = tuple(max(options, key=lambda rule: rule.nodes.size) for options in zip(*candidates, strict=True))
+    rules = GaussRules(*(max(options, key=lambda rule: rule.nodes.size) for options in zip(*candidates, strict=True)))
     return _Setting(padded, grid, rules, column_kinds(cells[0].noise_draws))
 
 

@@ -53,7 +53,7 @@ def check_covered(problem: Problem, rule: MinibatchSGD) -> None:
         )
     if law.covariances is not None:
         raise InputError("covariances: matrices that do not commute, with rule sgd; allowed: classes given by their eigenvalues")
-    if limit_diverges(problem, rule):
+    if limit_diverges(problem, rule=rule):
         raise InputError(
             f"psi_p: {float(problem.psi_p):g} = psi_n m with rule sgd, where modes are arbitrarily slow; allowed: another, or with "
             "weight_decay > 0"
@@ -103,7 +103,7 @@ def judged(equation: Volterra, steps: Float[np.ndarray, " T"]) -> Excess:
     return Excess(np.real(whole), error)
 
 
-def sgd_stability(problem: Problem, rule: MinibatchSGD) -> SGDStability:
+def sgd_stability(problem: Problem, *, rule: MinibatchSGD) -> SGDStability:
     """Whether minibatch SGD converges, up to which step and down to which batch, and what its noise leaves of the losses.
 
     SGD converges where the steps along the whole gradient do and the spectral radius of `(ηκ)² (ψ_p/β) ν_a Σ_j G_ca(j)`, c over the train
@@ -114,14 +114,16 @@ def sgd_stability(problem: Problem, rule: MinibatchSGD) -> SGDStability:
         rule: SGD; its averaging changes the excess, not the stability.
 
     Returns:
-        `SGDStability`; the excess is NaN where SGD diverges.
+        `SGDStability`; the excess is NaN where SGD diverges, with the reason.
 
     Raises:
-        InputError: a problem that the theory does not cover; a step at which the whole gradient diverges.
+        InputError: another rule; a problem that the theory does not cover; a step at which the whole gradient diverges.
 
     Reference: `equations`, section 9.3; tests/theory/test_minibatch.py, tests/agreement/test_minibatch_agreement.py.
     """
     require_concrete(problem, "theory.sgd_stability")
+    if not isinstance(rule, MinibatchSGD):
+        raise InputError(f"rule: {rule!r}; allowed: a MinibatchSGD")
     check_covered(problem, rule)
     kappa, step = float(problem.kappa), float(rule.step_size)
     with jax.enable_x64(True):
@@ -136,7 +138,14 @@ def sgd_stability(problem: Problem, rule: MinibatchSGD) -> SGDStability:
         largest = _largest_step(problem, rule, traces, step if limit.radius >= 1 else reach)
     else:
         largest = _beyond(problem, rule, traces, edge)
-    return SGDStability(limit.radius, largest, float(rule.batch_per_dimension) * limit.radius, limit.excess[0], limit.excess[1])
+    smallest = float(rule.batch_per_dimension) * limit.radius
+    reason = None
+    if not limit.radius < 1:
+        reason = (
+            f"diverges by the noise of its batches, whose spectral radius is {limit.radius:.6g}: its losses have no limit; "
+            f"it converges at a step size below {largest:.6g} or a batch above {smallest:.6g} d"
+        )
+    return SGDStability(limit.radius, largest, smallest, limit.excess[0], limit.excess[1], reason=reason)
 
 
 def _radius(problem: Problem, rule: MinibatchSGD, traces: NoiseTraces, step: float) -> float:

@@ -28,10 +28,15 @@ class NoiseTraces(NamedTuple):
     second: Complex[np.ndarray, "2 K N N"]
     moments: Complex[np.ndarray, "2 K K N N"]
 
+    @property
+    def every_second(self) -> np.ndarray:
+        """Indices of every second node in the order of the angle."""
+        upper = len(self.nodes) // 2
+        return np.concatenate([np.arange(0, upper, 2), upper + np.arange(1, upper, 2)])
+
     def halved(self) -> "NoiseTraces":
         """The rule of every second node: what it changes is about the square root of the error of all of them."""
-        upper = len(self.nodes) // 2
-        pick = np.concatenate([np.arange(0, upper, 2), upper + np.arange(1, upper, 2)])  # every second in the order of the angle
+        pick = self.every_second
         rows = pick[:, None]
         return NoiseTraces(
             self.nodes[pick], 2 * self.linear[..., pick], 4 * self.second[..., rows, pick], 4 * self.moments[..., rows, pick]

@@ -1,10 +1,12 @@
 """Neuron types: quadrature nodes for h ~ N(0, Q), what a neuron sees of the class centroids (`equations`, section 2)."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Float
 from scipy.stats import norm, qmc
 
@@ -89,18 +91,43 @@ def levels(problem: Problem, first: int, radius: float) -> range:
     return range(first, max(affordable, default=first) + 1)
 
 
-def refined_error(lattice: bool, change: float, before: float = 0.0) -> float:
+def refined_error(lattice: bool, change: ArrayLike, before: ArrayLike = 0.0) -> Float[np.ndarray, "..."]:
     """Error left after a refinement that changed a result by `change`, and the one before that by `before` (0: there was none).
 
     A lattice converges geometrically, about squaring a small error every second level; Sobol points do not. It may begin more slowly, so
     that a single change tells less, and the ratio of two more. Two levels may also agree by accident, which the change before them would
     not.
     """
+    change, before = np.asarray(change, np.float64), np.asarray(before, np.float64)
     if not lattice:
         return change
-    if before == 0:
-        return min(change, 2 * change**1.25)
-    return max(min(change, 2 * change**1.4), change * min(1.0, change / before), min(before, 2 * before**2))
+    shrinking = change * np.fmin(1.0, change / np.where(before > 0, before, 1))
+    of_two = np.maximum(np.maximum(np.minimum(change, 2 * change**1.4), shrinking), np.minimum(before, 2 * before**2))
+    return np.where(before == 0, np.minimum(change, 2 * change**1.25), of_two)
+
+
+class LevelErrors:
+    """Error of a result at one level of neuron types after the other, from what each level changed (`refined_error`).
+
+    Args:
+        problem: whose neuron types they are. Without centroids there is one type, and no error.
+        radius: standard deviations of h that are kept.
+        change: how far results at two levels are apart, the finer first: a number, or one for each element.
+    """
+
+    def __init__(self, problem: Problem, radius: float, change: Callable[[np.ndarray, np.ndarray], ArrayLike]) -> None:
+        self._lattice, self._change = by_lattice(problem, radius), change
+        self._of_one_level = np.inf if gram_root(problem.mixture.centroid_gram).shape[1] else 0.0
+        self._values: np.ndarray | None = None
+        self._last: ArrayLike = 0.0
+
+    def of(self, values: np.ndarray) -> Float[np.ndarray, "..."]:
+        """Error of the values at the next level; inf at the first, with nothing to compare with."""
+        before, self._values = self._values, values
+        if before is None:
+            return np.asarray(self._of_one_level)
+        earlier, self._last = self._last, self._change(values, before)
+        return refined_error(self._lattice, self._last, earlier)
 
 
 def lattice_steps(root: np.ndarray, level: int) -> np.ndarray:

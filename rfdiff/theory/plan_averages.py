@@ -15,9 +15,10 @@ from rfdiff.activation import Activation
 from rfdiff.diffusion import noise_variance
 from rfdiff.errors import InputError
 from rfdiff.problem import Problem
-from rfdiff.theory.equivalent import Equivalent, GaussRules, build, column_kinds, gauss_rules
+from rfdiff.theory.equivalent import Equivalent, build, column_kinds
 from rfdiff.theory.gram_derivatives import stencil, traced_root
 from rfdiff.theory.input_checks import require_commuting
+from rfdiff.theory.neuron_coefficients import GaussRules, gauss_rules
 from rfdiff.theory.neuron_types import TypeGrid, gram_root, is_odd, type_grid
 from rfdiff.value_types import is_concrete, static, value_type
 
@@ -25,7 +26,7 @@ RULE_ERROR = 1e-13  # of the Gauss rules at the scales they are made for
 
 
 @value_type
-class Averages:
+class PlanAverages:
     """How averages over neurons and over the fluctuations of their inputs are taken (J neuron types, n directions outside the range of Q).
 
     Args:
@@ -55,19 +56,25 @@ class Averages:
         return int(self.types.nodes.shape[1])
 
 
-def averages_for(problem: Problem, level: int, radius: float, least: int, gram_derivatives: bool) -> Averages:
+def averages_for(problem: Problem, level: int, radius: float, least: int, gram_derivatives: bool) -> PlanAverages:
     """The averages of a problem at a level of refinement of its neuron types, with the error of one level alone: unknown."""
     gram = np.asarray(problem.mixture.centroid_gram, np.float64)
     root = gram_root(gram)
     null = np.linalg.eigh(gram)[1][:, : len(gram) - root.shape[1]]
     if not gram_derivatives:
         null = null[:, :0]
-    types = type_grid(root, level, radius, is_odd(problem.activation), least)
-    scales = np.asarray(scales_of(problem))
-    return Averages(
-        problem.activation, problem.noise_draws, types, null, *stencil(null.shape[1]), gauss_rules(problem), scales,
-        math.nan if root.shape[1] else 0.0,
-    )  # fmt: skip
+    offsets, moments = stencil(null.shape[1])
+    return PlanAverages(
+        activation=problem.activation,
+        noise_draws=problem.noise_draws,
+        types=type_grid(root, level, radius, is_odd(problem.activation), least),
+        null_basis=null,
+        offsets=offsets,
+        moments=moments,
+        rules=gauss_rules(problem),
+        scales=np.asarray(scales_of(problem)),
+        error=math.nan if root.shape[1] else 0.0,
+    )
 
 
 def scales_of(problem: Problem) -> Float[Array, " 4"]:
@@ -78,7 +85,7 @@ def scales_of(problem: Problem) -> Float[Array, " 4"]:
     return jnp.sqrt(jnp.maximum(jnp.stack([centroid, largest + delta, largest, largest / delta]), 0))
 
 
-def equivalent_on(problem: Problem, averages: Averages) -> Equivalent:
+def equivalent_on(problem: Problem, averages: PlanAverages) -> Equivalent:
     """The Gaussian equivalent of a problem on a plan's neuron types; traceable and differentiable in every number of the problem.
 
     Raises:
@@ -107,7 +114,7 @@ def equivalent_on(problem: Problem, averages: Averages) -> Equivalent:
     )  # fmt: skip
 
 
-def require_made_for(problem: Problem, averages: Averages) -> None:
+def require_made_for(problem: Problem, averages: PlanAverages) -> None:
     """Refuse a problem that the plan does not fit. A traced problem cannot be checked fully; the kernel's error covers the rest.
 
     Raises:
@@ -134,7 +141,7 @@ def require_made_for(problem: Problem, averages: Averages) -> None:
         )
 
 
-def averages_error(problem: Problem, averages: Averages) -> Float[Array, ""]:
+def averages_error(problem: Problem, averages: PlanAverages) -> Float[Array, ""]:
     """Numerical error of the losses of a near problem that neuron types and Gauss rules leave, traceable.
 
     Both converge geometrically in the ratio of what is to be resolved to the step, so an error ε at the plan's own scales is ε^{1/s} at

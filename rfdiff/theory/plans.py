@@ -12,6 +12,7 @@ Derivatives with respect to the class fractions treat them as free numbers: proj
 """
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -25,14 +26,15 @@ from rfdiff.mixture import optimal_loss
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow, Ridge, Rule, require_filter
 from rfdiff.theory import real_axis, resolvent, solutions, training_times
-from rfdiff.theory.contour import PROBES, SIZES, Contour, Span, lay
+from rfdiff.theory.contour import PROBES, Contour, Laid
 from rfdiff.theory.contour_forms import CurveKernel, solve_kernel
-from rfdiff.theory.dynamics import size_of
+from rfdiff.theory.contour_ladder import OnContour, Question, refine_contour
+from rfdiff.theory.dynamics import largest_change, size_of
 from rfdiff.theory.equivalent import Equivalent
 from rfdiff.theory.implicit import expand, unknowns
 from rfdiff.theory.input_checks import POINTS_INSTEAD, checked_tolerance, require_commuting, require_concrete
-from rfdiff.theory.neuron_types import by_lattice, gram_root, levels, refined_error
-from rfdiff.theory.plan_averages import Averages, averages_error, averages_for, equivalent_on, require_made_for
+from rfdiff.theory.neuron_types import LevelErrors, gram_root, levels
+from rfdiff.theory.plan_averages import PlanAverages, averages_error, averages_for, equivalent_on, require_made_for
 from rfdiff.theory.support import bounds
 from rfdiff.theory.traces import ridge_losses
 from rfdiff.value_types import is_concrete, value_type
@@ -45,7 +47,7 @@ class Plan:
     """Where the theory of a problem is evaluated, and what it was made for (Z points, U unknowns of the fixed point).
 
     Args:
-        averages: `Averages` over neurons and their inputs.
+        averages: `PlanAverages` over neurons and their inputs.
         nodes, weights: (Z,) points of the upper half-plane, and the contour's weights (0 for points that are no contour).
         penalties: (P,) penalties ρ at which ridge losses by this contour are compared with their values at z = -ρ, which need none.
         start: (Z + P, U) where Newton's method for the fixed point begins, at the nodes and at -ρ.
@@ -53,7 +55,7 @@ class Plan:
         error_estimate: numerical error of the losses of the problem it was made for.
     """
 
-    averages: Averages
+    averages: PlanAverages
     nodes: Complex[np.ndarray, " Z"]
     weights: Complex[np.ndarray, " Z"]
     penalties: Float[np.ndarray, " P"]
@@ -103,51 +105,51 @@ def plan_curves(
         if span.low == 0 and np.isinf(wanted).any() and not rule.decay:
             raise InputError("taus: inf, where the test loss diverges (p = n m); allowed: finite training times")
         shown = training_times.time_grid(problem, num=40) if taus is None and isinstance(rule, GradientFlow) else wanted
-        before: np.ndarray | None = None
-        change = 0.0
-        lattice = by_lattice(problem, radius)
+        question = Question(rule, kappa, shown, None if isinstance(rule, Ridge) else shown, tolerance / 4)
+        errors = LevelErrors(problem, radius, largest_change)
         for level in levels(problem, 1, radius):
             averages = averages_for(problem, level, radius, training_times.LEAST if rank else 1, gram_derivatives)
-            plan, losses, error, span = _refine_contour(problem, averages, span, rule, kappa, shown, tolerance / 4)
-            types = training_times.TAIL_EFFECT * tail * size_of(losses)
-            earlier, change = change, 0.0 if before is None else float(np.max(abs(losses - before)))
-            types += refined_error(lattice, change, earlier) if before is not None else np.inf if rank else 0.0
-            plan = dataclasses.replace(plan, averages=dataclasses.replace(averages, error=types), error_estimate=error + types)
-            if error + types <= tolerance:
+            refined = refine_contour(equivalent_on(problem, averages), question, span, partial(_planned, problem, averages))
+            values, span = refined.values, refined.span
+            types = float(errors.of(values.losses)) + training_times.TAIL_EFFECT * tail * size_of(values.losses)
+            averages, error = dataclasses.replace(averages, error=types), values.total_error + types
+            plan = dataclasses.replace(values.plan, averages=averages, error_estimate=error)
+            if error <= tolerance:
                 break
-            before = losses
     return jax.tree.map(np.asarray, plan)
 
 
-def _refine_contour(
-    problem: Problem, averages: Averages, span: Span, rule: Rule, kappa: float, taus: np.ndarray, tolerance: float
-) -> tuple[Plan, np.ndarray, float, Span]:
-    """A plan on a contour on which the losses at `taus` are accurate to `tolerance`; with them, their error, and what it goes around."""
-    size, clock = None, None if isinstance(rule, Ridge) else taus
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Planned(OnContour):
+    """Losses on one contour by the plan whose contour it is."""
+
+    plan: Plan
+
+
+def _planned(problem: Problem, averages: PlanAverages, question: Question, laid: Laid) -> _Planned:
+    """A plan on a contour, and the losses of its own problem by it."""
+    rule, kappa, taus = question.rule, question.kappa, question.taus
+    nodes, weights = (np.asarray(array) for array in laid.contour)
     low, high = bounds(equivalent_on(problem, averages))
-    everything = Span(low, min(high, 0.99 * rule.largest_stable_eigenvalue(kappa)))
-    while True:
-        contour, size, shift = lay(span, rule, kappa, taus, tolerance, size)
-        nodes, weights = (np.asarray(array) for array in contour)
-        penalties = np.geomspace(max(low / 3, 2 * shift), 3 * high, PROBES)
-        finite = taus[np.isfinite(taus)]
-        latest = np.inf  # of plain flow; with decay the contour is laid for more than it can
-        if nodes.real.min() < 0:
-            latest = 1 / (2 * kappa * shift) if rule.decay else float(finite.max()) if finite.size else np.inf
-        start = _start(problem, averages, np.concatenate([nodes, -penalties]))
-        plan = Plan(averages, nodes, weights, penalties, start, latest, np.inf)
-        kernel = _compiled_kernel(problem, plan)
-        losses, error, missing = np.stack(kernel.losses(clock, rule)), float(kernel.contour_error(clock, rule)), float(kernel.missing)
-        if missing > 10 * max(tolerance, error - missing) and span != everything and span.low > 0:
-            span, size = everything, None  # a part of the spectrum lies outside: go around everything there can be
-            continue
-        failed = float(kernel.residual) > resolvent.RESIDUAL or not np.isfinite(error)
-        if error <= tolerance or size == len(SIZES) - 1:
-            return plan, losses, np.inf if failed else error, span
-        size += 1
+    penalties = np.geomspace(max(low / 3, 2 * laid.shift), 3 * high, PROBES)
+    finite = taus[np.isfinite(taus)]
+    latest = np.inf  # of plain flow; with decay the contour is laid for more than it can
+    if nodes.real.min() < 0:
+        latest = 1 / (2 * kappa * laid.shift) if rule.decay else float(finite.max()) if finite.size else np.inf
+    start = _start(problem, averages, np.concatenate([nodes, -penalties]))
+    # arrays as in the plan that is handed out: numbers of another type would be another program
+    plan = jax.tree.map(np.asarray, Plan(averages, nodes, weights, penalties, start, latest, np.inf))
+    kernel = _compiled_kernel(problem, plan)
+    return _Planned(
+        losses=np.stack(kernel.losses(question.clock, rule)),
+        error=float(kernel.contour_error(question.clock, rule) - kernel.missing),
+        missing=float(kernel.missing),
+        residual=float(kernel.residual),
+        plan=plan,
+    )
 
 
-def _start(problem: Problem, averages: Averages, points: Complex[np.ndarray, " Z"]) -> Complex[np.ndarray, "Z U"]:
+def _start(problem: Problem, averages: PlanAverages, points: Complex[np.ndarray, " Z"]) -> Complex[np.ndarray, "Z U"]:
     """The fixed point's solution of the plan's own problem, reached along rays from far out where it is hard to reach."""
     return solutions.anywhere(equivalent_on(problem, averages), points).u
 

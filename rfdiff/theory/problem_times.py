@@ -4,7 +4,6 @@ The curves are evaluated on a grid that covers every mode, from before the first
 """
 
 import dataclasses
-from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -16,6 +15,7 @@ from rfdiff.class_times import times as times_of
 from rfdiff.curves import CURVE_NAMES, LearningCurves
 from rfdiff.errors import InputError
 from rfdiff.problem import Problem
+from rfdiff.progress import Progress
 from rfdiff.rules import GradientFlow, HeavyBall, MinibatchSGD, Ridge, Rule, require_rule
 from rfdiff.theory.dynamics import learning_curves
 from rfdiff.theory.equivalent import equivalent
@@ -30,8 +30,6 @@ FIRST, LAST = 1e-3, 40.0  # in relaxation times of the fastest and of the slowes
 FIRST_STEPS = 256  # of a discrete rule, each looked at: with momentum the curves oscillate there
 HARD = 6e-7  # of the highest eigenvalue: where the support touches 0, the grid ends as if it began here, after nine decades
 INSTEAD = "chooses its training times outside of jit, grad and vmap; allowed inside: theory.class_times of a theory.curve_kernel"
-
-Progress = Callable[[int, int], None]
 
 
 def times(
@@ -56,7 +54,8 @@ def times(
     Reference: `equations`, section 7; tests/theory/test_problem_times.py.
     """
     q = checked_fraction(q)
-    return times_of(covering_curves(problem, (), rule=rule, tolerance=tolerance, progress=progress)[1], q=q)
+    covering = covering_curves(problem, (), rule=rule, tolerance=tolerance, progress=progress)[1]
+    return times_of(covering, q=q, loss_weights=np.asarray(problem.training_weights))
 
 
 def covering_curves(

@@ -10,7 +10,7 @@ from scipy.stats import chi2
 
 from rfdiff.errors import InputError
 from rfdiff.problem import Problem
-from rfdiff.rules import GradientFlow, HeavyBall, Ridge, Rule, check_stability
+from rfdiff.rules import GradientFlow, HeavyBall, Ridge, Rule, check_stability, require_rule
 from rfdiff.theory.contour import Span
 from rfdiff.theory.equivalent import equivalent
 from rfdiff.theory.input_checks import require_concrete
@@ -31,11 +31,15 @@ def types_radius(problem: Problem, tolerance: float) -> tuple[float, float]:
     return (math.sqrt(chi2.isf(tail, rank)), tail) if rank else (0.0, 0.0)
 
 
-def limit_diverges(problem: Problem, rule: Rule = GradientFlow()) -> bool:
+def limit_diverges(problem: Problem, *, rule: Rule = GradientFlow()) -> bool:
     """Whether test losses grow without bound as τ → ∞: at p = n m, where the spectrum of U reaches down to 0, without weight decay.
 
     n counts the samples of classes whose weight in the loss is not 0.
+
+    Raises:
+        InputError: no training rule.
     """
+    require_rule(rule)
     if rule.decay > 0:
         return False
     columns = problem.columns_per_dimension

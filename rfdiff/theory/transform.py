@@ -1,7 +1,10 @@
 """Stieltjes transform of the spectrum of U at given points (`equations`, section 4)."""
 
+from typing import NamedTuple
+
 import jax
 import numpy as np
+from jaxtyping import Complex, Float
 from numpy.typing import ArrayLike
 
 from rfdiff.errors import InputError
@@ -9,7 +12,7 @@ from rfdiff.problem import Problem
 from rfdiff.theory import real_axis, resolvent, solutions
 from rfdiff.theory.equivalent import Equivalent, equivalent
 from rfdiff.theory.input_checks import POINTS_INSTEAD, checked_tolerance, require_concrete
-from rfdiff.theory.neuron_types import FAR, by_lattice, gram_root, levels, refined_error
+from rfdiff.theory.neuron_types import FAR, LevelErrors, levels
 from rfdiff.theory.noncommuting import dense
 from rfdiff.theory_results import Stieltjes
 
@@ -45,33 +48,40 @@ def stieltjes(problem: Problem, z: ArrayLike, *, tolerance: float = 1e-8) -> Sti
         raise InputError(f"z: {z!r}; allowed: a non-empty list of finite complex numbers other than 0")
     with jax.enable_x64(True):
         near = dense.surrogate(problem)
-        first, *finer = levels(near, 3, FAR)
-        lattice = by_lattice(near, FAR)
-        level, (value, classes, residual, unknowns) = first, _at(equivalent(near, first, FAR), points)
-        error, change, relative = np.zeros(points.size), np.zeros(points.size), np.full(points.size, np.inf)
-        for level in finer:
-            previous, (value, classes, residual, unknowns) = value, _at(equivalent(near, level, FAR), points, unknowns)
-            size = 1 + abs(value)
-            change, earlier = abs(value - previous) / size, change
-            error = np.array([refined_error(lattice, *pair) for pair in zip(change, earlier, strict=True)]) * size
-            before, relative = relative, error / size
+        errors, relative, unknowns = LevelErrors(near, FAR, _relative_change), np.full(points.size, np.inf), None
+        for level in levels(near, 3, FAR):
+            eq = equivalent(near, level, FAR)
+            values, unknowns = _at(eq, points, unknowns)
+            before, relative = relative, np.broadcast_to(errors.of(values.g), points.shape)
             hopeless = (relative > LARGEST_ERROR) & (relative > 0.5 * before)  # finer types cost more and would not help
             if not np.any((relative > tolerance) & ~hopeless):
                 break
-        if not finer and gram_root(problem.mixture.centroid_gram).shape[1]:
-            error = error * np.nan
+        error = np.where(np.isinf(relative), np.nan, relative) * (1 + abs(values.g))
         if near is not problem:
-            ready = dense.prepare(problem, equivalent(near, level, FAR), tolerance)
-            value, classes, residual = _with_matrices(ready, points)
+            ready = dense.prepare(problem, eq, tolerance)
+            values = _with_matrices(ready, points)
             error = error + ready.neglected
-    solved = residual < SOLVED
-    converged = solved & ~(error > LARGEST_ERROR * (1 + abs(value)))
-    value, classes = np.where(converged, value, np.nan), np.where(converged[:, None], classes, np.nan)
-    return Stieltjes(value, classes, residual, converged, np.where(solved, error, np.nan))
+    solved = values.residual < SOLVED
+    converged = solved & ~(error > LARGEST_ERROR * (1 + abs(values.g)))
+    value, classes = np.where(converged, values.g, np.nan), np.where(converged[:, None], values.kappa, np.nan)
+    return Stieltjes(value, classes, values.residual, converged, np.where(solved, error, np.nan))
 
 
-def _at(eq: Equivalent, points: np.ndarray, start: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Values, residual and unknowns at each point, by conjugation from the upper half-plane; the positive axis is approached from above.
+class _Values(NamedTuple):
+    """g and κ_c at Z points, and the relative residual of the fixed point there."""
+
+    g: Complex[np.ndarray, " Z"]
+    kappa: Complex[np.ndarray, "Z K"]
+    residual: Float[np.ndarray, " Z"]
+
+
+def _relative_change(g: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """Change of g relative to 1 + |g|, at each point."""
+    return np.asarray(abs(g - before) / (1 + abs(g)))
+
+
+def _at(eq: Equivalent, points: np.ndarray, start: np.ndarray | None = None) -> tuple[_Values, np.ndarray]:
+    """Values and unknowns at each point, by conjugation from the upper half-plane; the positive axis is approached from above.
 
     `start` holds the unknowns of a coarser level of neuron types, close enough to save the way to all points but a few.
     """
@@ -86,7 +96,7 @@ def _at(eq: Equivalent, points: np.ndarray, start: np.ndarray | None = None) -> 
     g, kappa = solved.g.copy(), solved.kappa.copy()
     lower = points.imag < 0
     g[lower], kappa[lower] = g[lower].conj(), kappa[lower].conj()
-    return g, kappa, solved.residual, solved.u
+    return _Values(g, kappa, solved.residual), solved.u
 
 
 def _lifted(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -95,7 +105,7 @@ def _lifted(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return upper, np.where(upper.imag <= OFFSET * abs(upper), upper.real + 1j * OFFSET * abs(upper), upper)
 
 
-def _with_matrices(ready: dense.Dense, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _with_matrices(ready: dense.Dense, points: np.ndarray) -> _Values:
     """`_at` where the covariances do not commute: from far above each point down to it, every stage from the one before."""
     _, lifted = _lifted(points)
     g, kappa = np.zeros(points.size, complex), np.zeros((points.size, ready.system.shape[1]), complex)
@@ -113,4 +123,4 @@ def _with_matrices(ready: dense.Dense, points: np.ndarray) -> tuple[np.ndarray, 
         g[i], kappa[i], residual[i] = np.asarray(values[0])[0], np.asarray(values[1])[0], solved.residual[0]
     lower = points.imag < 0
     g[lower], kappa[lower] = g[lower].conj(), kappa[lower].conj()
-    return g, kappa, residual
+    return _Values(g, kappa, residual)

@@ -11,7 +11,7 @@ import pytest
 from rfdiff.backward import integrate, log_snr_grid, process, reduced, samplers
 from rfdiff.diffusion import log_snr
 from rfdiff.errors import InputError
-from rfdiff.mixture import GaussianMixture
+from rfdiff.gaussian_mixture import GaussianMixture
 from rfdiff.noised_mixture import NoisedMixture
 from tests.tolerances import assert_within, loglog_slope, rejects
 

@@ -23,7 +23,8 @@ from rfdiff.backward import (
 )
 from rfdiff.backward.averages import logistic_average
 from rfdiff.errors import InputError
-from rfdiff.mixture import GaussianMixture, MixtureLaw
+from rfdiff.gaussian_mixture import GaussianMixture
+from rfdiff.mixture import MixtureLaw
 from tests.tolerances import assert_within, loglog_slope, rejects
 
 GRAM = np.array([[1.0, 0.2], [0.2, 0.5]])

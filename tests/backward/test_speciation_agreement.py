@@ -48,6 +48,26 @@ def test_verdict(dataset: xr.Dataset, text: str, reason: str) -> None:
     assert verdict.agrees == (text == "agree") and 3 < verdict.threshold < 4
 
 
+@pytest.mark.parametrize(("num", "text"), [(10, "inconclusive"), (40, "inconclusive"), (2000, "agree")])
+def test_too_few_trajectories_confirm_nothing(num: int, text: str) -> None:
+    """Exactly the closed form, but with errors that any theory near it would pass; a deviation beyond them is still one."""
+    few = measured().assign_attrs(trajectories=num)
+    few = few.assign(clone_stderr=np.sqrt(2000 / num) * few.clone_stderr)
+    verdict = speciation_verdict(few)
+    assert verdict.text == text and ("too few trajectories: an error of" in verdict.reason) == (text != "agree")
+    band = verdict.threshold * np.sqrt(0.7 * 0.3 / num)
+    assert verdict.unnoticed == pytest.approx(band, rel=0.2) and verdict.agrees == (text == "agree")
+    assert speciation_verdict(few.assign(uturn=few.uturn - 0.7)).text == "disagree"
+
+
+def test_the_sharper_kind_of_fraction_decides_what_is_noticed() -> None:
+    """No clone falls into class 1, or clones scatter widely: U-turns still tell. Few U-turns beside many clones tell, too."""
+    whole = measured()
+    assert speciation_verdict(whole.assign(clone=whole.clone * np.array([1.0, np.nan]))).text == "agree"
+    assert speciation_verdict(whole.assign(clone_stderr=30 * whole.clone_stderr)).text == "agree"
+    assert speciation_verdict(whole.assign_attrs(trajectories=10)).text == "agree"
+
+
 def test_an_error_of_the_closed_form_at_the_dimension_widens_clones_too() -> None:
     plain, wide = (speciation_verdict(measured(at_this_d=size)).compared["clone"].error for size in (0.0, 0.05))
     assert wide[1, 1] > 0.05 > plain[1, 1] and wide[0, 0] == plain[0, 0]

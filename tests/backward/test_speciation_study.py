@@ -20,7 +20,8 @@ from rfdiff.backward import (
     speciation_table,
     speciation_times,
 )
-from rfdiff.mixture import GaussianMixture, MixtureLaw
+from rfdiff.gaussian_mixture import GaussianMixture
+from rfdiff.mixture import MixtureLaw
 from tests.tolerances import assert_within, rejects
 
 LAW = MixtureLaw.isotropic([0.7, 0.3], [1.5, 0.6], [[0.3, -0.3], [-0.3, 0.3]])

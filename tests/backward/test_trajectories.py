@@ -11,7 +11,8 @@ import pytest
 from rfdiff.backward import BackwardProcess, clones, committor, crossing, process, return_probability, samplers, uturn
 from rfdiff.backward.process import proportion_error
 from rfdiff.errors import InputError
-from rfdiff.mixture import GaussianMixture, MixtureLaw
+from rfdiff.gaussian_mixture import GaussianMixture
+from rfdiff.mixture import MixtureLaw
 from rfdiff.noised_mixture import NoisedMixture
 from tests.tolerances import assert_within, rejects
 

@@ -125,7 +125,7 @@ def test_standing_results_are_refused_before_anything_is_computed(
             line = refusal(capsys, [command, str(problem_file), "--out", str(out)])
             assert "already holds curves.png; choose another folder or add --overwrite" in line
     assert (out / "curves.png").read_bytes() == b"mine"
-    assert [path.name for path in out.iterdir()] == ["curves.png"]
+    assert sorted(path.name for path in out.iterdir()) == [".lock", "curves.png"]
     assert entry.main(words("simulate", problem_file, out, "--overwrite")) == 0
     assert (out / "curves.png").read_bytes() != b"mine"
 

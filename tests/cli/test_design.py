@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -11,9 +12,13 @@ import xarray as xr
 from rfdiff import design
 from rfdiff.cli import entry
 from rfdiff.cli.design import settings_table, trial_table
+from rfdiff.files.dataset_file import load_dataset
 from rfdiff.files.storage import load
+from rfdiff.rules import GradientFlow, MinibatchSGD
 from tests.cli.command_line import TOML, refused, run
 from tests.design import made_up
+
+SGD = ["--rule", "sgd", "--step-size", "0.5", "--batch", "1"]
 
 
 @pytest.fixture
@@ -29,10 +34,10 @@ def answered(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     def propose(*arguments: Any, **options: Any) -> design.Proposal:
         asked.append((*arguments, options.pop("progress") is not None, options))
-        return made_up.proposal()
+        return made_up.proposal() if options["rule"].equals(GradientFlow()) else made_up.sgd_proposal()
 
     monkeypatch.setattr(design, "propose", propose)
-    monkeypatch.setattr(design, "verify", lambda *_, d, key, num_seeds, progress: made_up.trial(num_seeds))
+    monkeypatch.setattr(design, "verify", lambda *_, d, key, num_seeds, rule, progress: made_up.trial(num_seeds))
     return asked
 
 
@@ -64,7 +69,8 @@ def test_options_of_other_goals(problem: Path, monkeypatch: pytest.MonkeyPatch) 
     assert run(*common, "--goal", "weighted-sum", "--goal-weights", "1", "3", "--levers", "psi_p", "--tau", "inf", "--factor", "2")[0] == 0
     assert asked[0][1] == design.LearnedBefore(1, 0, 0.8)
     assert asked[1][1:3] == (design.WeightedSum((1.0, 3.0)), design.Levers(False, False, True, (), 2.0))
-    assert asked[1][4] == {"tau": np.inf, "tolerance": 1e-4}
+    assert asked[1][4].pop("rule").equals(GradientFlow())
+    assert asked[1][4] == {"tau": np.inf, "budget": None, "tolerance": 1e-4}
 
 
 @pytest.mark.parametrize(
@@ -72,19 +78,55 @@ def test_options_of_other_goals(problem: Path, monkeypatch: pytest.MonkeyPatch) 
     [
         (["--goal-weights", "1", "1"], "--goal-weights: not an option of --goal worst-class; it goes with weighted-sum"),
         (["--pair", "0", "1"], "--pair: not an option of --goal worst-class; it goes with learned-before"),
-        (["--levers", "weights"], "levers: weights; allowed: loss_weights, stop_time, psi_p, samples_0, samples_1"),
+        (["--levers", "weights"], "levers: weights; allowed: loss_weights, stop_time, psi_p, step, batch, averaging, samples_0, samples_1"),
         (["--levers", "loss_weights"], "--tau: missing, and stop_time is no lever"),
         (["--tau", "3"], "--tau: given, and stop_time is a lever"),
         (["--verify", "--num-seeds", "1"], "--num-seeds: 1; allowed: 2 to"),
         (["--q", "1"], "--q: 1.0; allowed: 0 < q < 1"),
         (["--factor", "0.5"], "factor: 0.5; allowed: 1 < factor <= 1000"),
         (["--classes", "a"], "--classes: 1 names; allowed: 2"),
+        (["--rule", "heavy-ball", "--step-size", "1", "--momentum", "0.5"], "--rule: heavy-ball; allowed: gradient-flow or sgd"),
+        (["--rule", "ridge"], "--rule: ridge; allowed: gradient-flow or sgd"),
+        (["--rule", "sgd", "--step-size", "0.5"], "--batch: missing; --rule sgd needs it"),
+        (["--batch", "1"], "--batch: not an option of --rule gradient-flow"),
+        (["--averaging", "-1"], "--averaging: -1.0; allowed: a finite number > 0"),
+        (["--levers", "step", "stop_time"], "levers: step; allowed: with rule sgd"),
+        (["--budget", "3"], "budget: 3.0; allowed: with rule sgd"),
+        ([*SGD, "--levers", "loss_weights", "stop_time"], "levers: loss_weights with uniform batches"),
+        ([*SGD, "--budget", "0"], "budget: 0.0; allowed: a finite number of samples over d, at least the 1 of the unchanged setting"),
+        ([*SGD, "--tau", "inf", "--levers", "step"], "tau: inf, which visits any number of samples"),
+        ([*SGD[:-1], "0.01", "--verify", "--d", "24"], "--batch: 0.0025 makes no batch at d = 24"),
+        ([*SGD, "--verify", "--num-seeds", "1"], "--num-seeds: 1; allowed: 2 to"),
     ],
 )
 def test_refusals(problem: Path, words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
     out = problem.parent / "out"
     assert says in refused(capsys, "design", str(problem), "--out", str(out), *words)
     assert not out.exists()
+
+
+def test_sgd_has_levers_of_its_own(problem: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, out = answered(monkeypatch), problem.parent / "out"
+    status, text = run(
+        "design", str(problem), "--out", str(out), *SGD, "--averaging", "0.5", "--budget", "20", "--verify", "--num-seeds", "4"
+    )
+    assert status == 0
+    assert asked[0][2] == design.Levers(False, True, step=True, batch=True, averaging=True)
+    options = asked[0][4]
+    assert options["rule"].equals(MinibatchSGD(0.5, 1.0, averaging=0.5)) and options["budget"] == 20
+    heading, *_ = text.splitlines()
+    assert heading.split()[:9] == ["setting", "goal", "stop", "time", "psi_p", "step", "batch", "/", "d"] and "visited / d" in heading
+    assert "training rule, unchanged: sgd, step size 0.5, batch 1.0, averaging 0.5" in text
+    assert "it visits 18 d samples of the 20 d that may be visited in 36 steps" in text
+    assert load_dataset(out / "design.nc").attrs["rule"] == "sgd"
+    again = run("plot", str(out / "design.nc"), "--out", str(problem.parent / "again"))
+    assert again[0] == 0 and again[1].splitlines()[:-2] == text.splitlines()[: len(again[1].splitlines()[:-2])]
+
+
+def test_gradient_flow_takes_decay_and_averaging(problem: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(design, "propose", asking := Mock(return_value=made_up.proposal()))
+    assert run("design", str(problem), "--out", str(problem.parent / "out"), "--weight-decay", "0.1", "--averaging", "5")[0] == 0
+    assert asking.call_args.kwargs["rule"].equals(GradientFlow(weight_decay=0.1, averaging=5.0))
 
 
 def test_one_class_is_refused(problem: Path, capsys: pytest.CaptureFixture[str]) -> None:

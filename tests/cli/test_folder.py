@@ -22,7 +22,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if path.name != ".lock")
 
 
 def test_figures_have_the_format_the_size_and_the_panels_that_are_asked_for(file: Path, tmp_path: Path) -> None:
@@ -64,6 +64,47 @@ def test_two_commands_do_not_work_in_one_folder(tmp_path: Path) -> None:
         raise AssertionError("entered")
     with results_folder(tmp_path, FILES, False):
         assert (tmp_path / ".lock").exists()
+
+
+def test_figures_are_not_drawn_where_another_command_works(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with results_folder(tmp_path, FILES, False):
+        line = refused(capsys, "plot", str(file), "--out", str(tmp_path))
+    assert "another process works on the results in it; allowed: one at a time" in line and names(tmp_path) == []
+
+
+def test_input_that_is_refused_late_leaves_no_folder(tmp_path: Path) -> None:
+    out = tmp_path / "a" / "b"
+    with pytest.raises(InputError, match="late"), results_folder(out, FILES, False):
+        raise InputError("late")
+    assert names(tmp_path) == []
+    with pytest.raises(InputError, match="late"), results_folder(out, FILES, False):
+        (out / "seeds.partial").mkdir()
+        raise InputError("late")
+    assert names(out) == ["seeds.partial"]
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (["a", "a"], "--classes: 'a' twice; allowed: another name for each class"),
+        (["X", ""], "--classes: '' as the name of class 1; allowed: words of printable characters"),
+        (["X", " "], "--classes: ' ' as the name of class 1"),
+        (["X", "a\nb"], "as the name of class 1"),
+        (["X"], "--classes: 1 names; allowed: 2, one for each class"),
+    ],
+)
+def test_names_of_classes_that_cannot_be_told_apart_are_refused(
+    classes: list[str], message: str, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in refused(capsys, "plot", str(file), "--out", str(tmp_path / "out"), "--classes", *classes)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_figure_too_small_for_its_labels_is_drawn_and_said(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert entry.main(["plot", str(file), "--out", str(tmp_path), "--size", "1", "1"]) == 0  # a warning of matplotlib would be an error
+    told = capsys.readouterr()
+    assert "curves.png, spectrum.png: too small for the labels, which overlap; a larger --size has room" in told.err
+    assert names(tmp_path) == ["curves.png", "spectrum.png"]
 
 
 def test_home_is_expanded_in_every_path(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,7 +68,7 @@ def test_what_it_writes(folder: Path) -> None:
 def test_plot_draws_it_again(folder: Path, tmp_path: Path) -> None:
     result = str(folder / "result" / "generation.nc")
     assert run("plot", result, "--out", str(tmp_path))[0] == 0
-    assert [path.name for path in tmp_path.iterdir()] == ["generation.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "generation.png"]
     assert run("plot", result, "--out", str(tmp_path))[0] == entry.BAD_INPUT
     assert run("plot", result, "--q", "0.3")[0] == entry.BAD_INPUT
     with pytest.raises(ValueError, match="^class_names: 1 names; allowed: 2"):
@@ -80,13 +80,13 @@ def test_plot_draws_it_again(folder: Path, tmp_path: Path) -> None:
     [
         (["--d", "0"], "--d: 0; allowed: an integer >= 1"),
         (["--d", "100000"], "GiB of memory; allowed: d up to about"),
-        (["--taus", "3", "2"], "taus: [3, 2] does not increase strictly"),
+        (["--taus", "3", "2"], "--taus: [3, 2] does not increase strictly"),
         (["--points", "2"], "--points: 2; allowed: 3 to"),
         (["--num-seeds", "0"], "--num-seeds: 0; allowed: 1 to"),
         (["--samples", "1"], "--samples: 1; allowed: 10 to"),
         (["--steps", "1"], "--steps: 1; allowed: 2 to"),
-        (["--t-start", "0.001"], "t_start: 0.001; allowed: t_end = 0.01 < t_start"),
-        (["--t-end", "0"], "t_end: 0.0; allowed: a finite number > 0"),
+        (["--t-start", "0.001"], "--t-start: 0.001; allowed: t_end = 0.01 < t_start"),
+        (["--t-end", "0"], "--t-end: 0.0; allowed: a finite number > 0"),
         (["--threshold", "2"], "--threshold: 2.0; allowed: 0 < threshold <= 1"),
         (["--seed", "-1"], "--seed: -1; allowed: 0 to"),
     ],

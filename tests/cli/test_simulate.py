@@ -64,8 +64,10 @@ def test_rules_reach_the_simulation(
 ) -> None:
     seen: list[Any] = []
 
-    def stop(problem: Problem, taus: Any, *, d: int, key: Any, seeds: Any, rule: Any, dtype: str, solver: str, tolerance: Any) -> None:
-        seen.append((rule, None if taus is None else list(taus), d, dtype, list(seeds), solver, tolerance))
+    def stop(
+        problem: Problem, taus: Any, *, d: int, key: Any, seeds: Any, rule: Any, dtype: str, solver: str, krylov_tolerance: Any
+    ) -> None:
+        seen.append((rule, None if taus is None else list(taus), d, dtype, list(seeds), solver, krylov_tolerance))
         raise InputError("seen enough")
 
     monkeypatch.setattr(simulation, "run_seeds", stop)
@@ -214,7 +216,7 @@ def test_checkpoint_folder_tells_runs_apart(tmp_path: Path) -> None:
         folder(key=jax.random.key(1)),
         folder(dtype="float32"),
         folder(solver="krylov"),
-        folder(solver="krylov", tolerance=1e-6),
+        folder(solver="krylov", krylov_tolerance=1e-6),
         folder(rule=GradientDescent(0.1)),
         folder(rule=GradientDescent(0.2)),
         folder(rule=HeavyBall(0.1, 0.5)),

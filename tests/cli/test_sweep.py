@@ -33,12 +33,17 @@ def test_sweep_and_collect(spec: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert told.out.startswith("18 cells: 18 done, 0 failed\n") and told.err.startswith("sweep: 18 cells; theory 0 done")
     assert entry.main(["collect", str(out)]) == 0
     told = capsys.readouterr()
-    assert told.out.splitlines() == [
-        "sweep: variance_ratio (2 values)  x  psi_n (3 values)",
-        "18 cells: 18 done, 0 failed, 0 missing",
-        f"in {out}: {', '.join(['sweep.nc', *FIGURES])}",
-    ]
-    assert load_dataset(out / "sweep.nc").attrs["content"] == collect_command.CONTENT
+    head, table, last = told.out.splitlines()[:2], told.out.splitlines()[2:-1], told.out.splitlines()[-1]
+    assert head == ["sweep: variance_ratio (2 values)  x  psi_n (3 values)", "18 cells: 18 done, 0 failed, 0 missing"]
+    assert table[0].split()[:5] == ["variance_ratio", "psi_n", "source", "class", "tau_gen"] and len(table) == 1 + 6 * 2 * 2
+    assert last == f"in {out}: {', '.join(['sweep.nc', *FIGURES])}"
+    dataset = load_dataset(out / "sweep.nc")
+    assert dataset.attrs["content"] == collect_command.CONTENT
+    records = collect_command.times_table(dataset, ["broad", "narrow"]).records()
+    assert len(records) == 24 and records[1]["class"] == "narrow" and records[2]["source"] == "exact, d = 12"
+    at = {"variance_ratio": 0, "psi_n": 1, "quantity": 4, "class": 1}
+    assert records[5]["best_test_loss"] == dataset.theory_class_time.isel(at).item() and records[5]["psi_n"] == dataset.psi_n.values[1]
+    assert records[2]["state"] == "2 done" and records[0]["state"] == "done"
     assert entry.main(["collect", str(out)]) == 2
     assert "already holds sweep.nc, sweep_times_variance_ratio.png" in capsys.readouterr().err
 
@@ -50,7 +55,7 @@ def test_plot_draws_a_sweep_again(spec: Path, tmp_path: Path, capsys: pytest.Cap
     assert entry.main(["collect", str(out)]) == 0
     new = tmp_path / "new"
     assert entry.main(["plot", str(out / "sweep.nc"), "--out", str(new)]) == 0
-    assert sorted(path.name for path in new.iterdir()) == sorted(FIGURES)
+    assert sorted(path.name for path in new.iterdir()) == sorted([".lock", *FIGURES])
     assert all((new / name).read_bytes() == (out / name).read_bytes() for name in FIGURES)
     assert entry.main(["collect", str(out), "--out", str(tmp_path / "other" / "all.nc")]) == 0
     assert (tmp_path / "other" / "all_curves_psi_n.png").exists()

@@ -1,4 +1,6 @@
-"""A proposal and a trial with every field filled in, for tests of texts, tables, files and figures."""
+"""Proposals and a trial with every field filled in, for tests of texts, tables, files and figures."""
+
+import dataclasses
 
 import numpy as np
 
@@ -27,6 +29,24 @@ def proposal(best: float = 1.2, weights: float = 2.2, samples: float = 1.3, cost
         levers="loss_weights, stop_time, samples_0",
         worst=0,
         factor=4.0,
+    )
+
+
+def sgd_proposal(sampling: str = "uniform") -> Proposal:
+    """The same for minibatch SGD, with another step, batch and average at the best setting."""
+    return dataclasses.replace(
+        proposal(),
+        levers="step, batch, averaging, stop_time",
+        step_size=np.array([0.5, 0.5, 0.5, 0.25]),
+        batch=np.array([1.0, 1.0, 1.0, 0.5]),
+        averaging=np.array([0.0, 0.0, 0.0, 0.98]),
+        visited=np.array([12.0, 14.0, 16.0, 18.0]),
+        front_step_size=np.full(5, 0.25),
+        front_batch=np.full(5, 0.5),
+        front_averaging=np.full(5, 0.98),
+        front_visited=np.full(5, 14.0),
+        budget=20.0,
+        sampling=sampling,
     )
 
 

@@ -99,10 +99,16 @@ def test_advice_says_what_helps() -> None:
         "the best loss weights take off 37.5 %, 4 times the samples of class 0 46 %"
     ]
     assert "loss_weights, stop_time, samples_0" in repr(made_up.proposal())
+    assert made_up.sgd_proposal().advice()[2:] == [
+        "4 times the samples of class 0 46 % less; loss weights are no lever of uniform batches (allowed: balanced or weighted ones)",
+        "step 0.25 (unchanged 0.5), batch 0.5 d (1 d), averaging: 0.98 a step (no average)",
+        "it visits 18 d samples of the 20 d that may be visited in 36 steps; unchanged: 12 d in 12",
+    ]
+    assert made_up.sgd_proposal("balanced").advice()[2].startswith("no loss weight helps, only samples do")
 
 
 def test_files_hold_a_proposal_and_a_trial(tmp_path: Any) -> None:
-    for value in (made_up.proposal(), made_up.trial()):
+    for value in (made_up.proposal(), made_up.sgd_proposal(), made_up.trial()):
         again = load(save(value, tmp_path / "design.nc"))
         assert isinstance(again, Proposal | Trial) and type(again) is type(value)
         assert again.equals(value)

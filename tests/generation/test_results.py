@@ -7,8 +7,9 @@ import pytest
 import xarray as xr
 
 from rfdiff import MixtureLaw, Problem, times
+from rfdiff.cli.generate import theory_table
 from rfdiff.errors import InputError
-from rfdiff.generation import Generation, SampleStatistics, at_nearest_time, nearest_time
+from rfdiff.generation import Generation, SampleStatistics, at_nearest_time, nearest_time, times_in
 from rfdiff.memorisation import memorised_fraction
 from tests import synthetic
 
@@ -44,6 +45,17 @@ def test_every_number_stands_under_its_label() -> None:
     np.testing.assert_array_equal(data.memorised_interval.sel(source="empirical score")[1], expected)
     assert data.attrs["t"] == 0.1 and data.attrs["samples"] == 60
     np.testing.assert_array_equal(data.tau_mem, found.theory_times.tau_mem)  # type: ignore[union-attr]
+
+
+def test_times_that_the_theory_does_not_resolve_come_back_with_bounds_and_reasons() -> None:
+    theory = synthetic.theory(2, np.geomspace(0.1, 10, 40))
+    read, again = times(theory), times_in(result(theory=theory, theory_times=times(theory)).to_xarray())
+    assert read.text("tau_mem", 0).startswith("> ") and read.reason("tau_mem", 0)
+    for name in ("tau_gen", "tau_mem"):
+        assert [again.text(name, c) for c in range(2)] == [read.text(name, c) for c in range(2)]
+        assert [again.reason(name, c) for c in range(2)] == [read.reason(name, c) for c in range(2)]
+    table = theory_table(result(theory=theory, theory_times=read).to_xarray())
+    assert table.lines()[1].split()[-1] == read.text("tau_mem", 0).split()[-1] and table.lines()[1].split()[-2] == ">"
 
 
 def test_theory_may_be_missing() -> None:

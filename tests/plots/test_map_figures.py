@@ -44,7 +44,7 @@ def test_map_shows_the_ratio_and_the_line_where_it_is_one() -> None:
     figure = plots.phase_map(mapped(), "tau_gen")
     np.testing.assert_allclose(shown(figure), -np.log10(X)[:, None] * np.ones(Y.size), atol=1e-12)
     np.testing.assert_allclose(flip_line(figure)[:, 0], 1.0)
-    np.testing.assert_allclose(shown(plots.phase_map(mapped(), "tau_gen", classes=(1, 0))), -shown(figure))
+    np.testing.assert_allclose(shown(plots.phase_map(mapped(), "tau_gen", pair=(1, 0))), -shown(figure))
     panel, bar = figure.axes
     assert (panel.get_xscale(), panel.get_yscale()) == ("log", "linear")
     assert (panel.get_xlabel(), panel.get_ylabel()) == (
@@ -92,8 +92,8 @@ def test_a_map_without_any_value_is_drawn() -> None:
     ("change", "message"),
     [
         ({"quantity": "tau"}, "quantity: 'tau'; allowed: tau_gen, tau_stop"),
-        ({"classes": (0, 2)}, r"\(0, 2\); allowed: two different classes of 0 to 1"),
-        ({"classes": (1, 1)}, r"\(1, 1\); allowed"),
+        ({"pair": (0, 2)}, r"\(0, 2\); allowed: two different classes of 0 to 1"),
+        ({"pair": (1, 1)}, r"\(1, 1\); allowed"),
         ({"class_names": ["a"]}, "class_names: 1 names; allowed: 2"),
     ],
 )

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from rfdiff import simulation
-from rfdiff.mixture import GaussianMixture, MixtureLaw
+from rfdiff.gaussian_mixture import GaussianMixture
+from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
 from rfdiff.samples import Samples
 from rfdiff.simulation import SeedBatch, exact_ensemble, replica, replica_memory

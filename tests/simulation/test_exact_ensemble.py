@@ -13,7 +13,8 @@ from rfdiff import simulation
 from rfdiff.activation import Activation, as_activation
 from rfdiff.curves import LearningCurves
 from rfdiff.errors import InputError
-from rfdiff.mixture import GaussianMixture, MixtureLaw
+from rfdiff.gaussian_mixture import GaussianMixture
+from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientDescent, Ridge
 from rfdiff.simulation import replica, replica_memory

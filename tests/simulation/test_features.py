@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from rfdiff.activation import ACTIVATIONS
-from rfdiff.mixture import GaussianMixture, MixtureLaw
+from rfdiff.gaussian_mixture import GaussianMixture
+from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
 from rfdiff.simulation.features import Sizes, clean_samples, feature_map, first_layer, floating_type, sizes_at
 

@@ -31,7 +31,7 @@ def problem(draws: float = math.inf, psi_p: float = 16.0, psi_n: float = 2.0) ->
 
 @functools.cache
 def batch(solver: str, draws: float = math.inf, psi_p: float = 16.0, tolerance: float | None = None) -> SeedBatch:
-    return simulation.run_seeds(problem(draws, psi_p), TAUS, d=D, key=KEY, seeds=[0], solver=solver, tolerance=tolerance)
+    return simulation.run_seeds(problem(draws, psi_p), TAUS, d=D, key=KEY, seeds=[0], solver=solver, krylov_tolerance=tolerance)
 
 
 def worst(one: SeedBatch, other: SeedBatch) -> float:
@@ -218,8 +218,8 @@ def test_without_the_matrix_nothing_is_as_large_as_it(draws: float, monkeypatch:
 
 @pytest.mark.parametrize("tolerance", [0.0, -1e-6, 1.0, math.nan, "small", True])
 def test_a_tolerance_out_of_range(tolerance: Any) -> None:
-    with pytest.raises(ValueError, match=rf"tolerance: {tolerance!r}; allowed: 0 < tolerance < 1, or None"):
-        simulation.run_seeds(problem(), TAUS, d=D, key=KEY, seeds=[0], solver="krylov", tolerance=tolerance)
+    with pytest.raises(ValueError, match=rf"krylov_tolerance: {tolerance!r}; allowed: 0 < krylov_tolerance < 1, or None"):
+        simulation.run_seeds(problem(), TAUS, d=D, key=KEY, seeds=[0], solver="krylov", krylov_tolerance=tolerance)
 
 
 def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +228,7 @@ def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=r"probes: 99; allowed: 2 to 16"):
         krylov_ensemble.krylov_seeds(problem(), TAUS, d=D, key=KEY, seeds=[0], rule=GradientFlow(), probes=99)
     monkeypatch.setattr(krylov_ensemble, "MOST_STEPS", 3)
-    with pytest.raises(ValueError, match=r"tolerance: 1.0e-08 is not reached by 3 steps, .* solver='exact'"):
+    with pytest.raises(ValueError, match=r"krylov_tolerance: 1.0e-08 is not reached by 3 steps, .* solver='exact'"):
         simulation.run_seeds(problem(), TAUS, d=D, key=KEY, seeds=[0], solver="krylov")
     monkeypatch.setattr(solver_costs, "available_bytes", lambda: 2**20)
     with pytest.raises(ValueError, match=r"d: 16 makes p = 256 features and needs about .* GiB .* by solver krylov; allowed:"):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rfdiff.activation import ACTIVATIONS
-from rfdiff.mixture import GaussianMixture
+from rfdiff.gaussian_mixture import GaussianMixture
 from rfdiff.simulation.features import Sizes
 from rfdiff.simulation.moments import Moments, drawn_moments, noise_averaged_moments, population_moments
 from rfdiff.simulation.quadrature import hermite_moments, quadrature_for

@@ -52,6 +52,13 @@ def test_the_hash_depends_on_what_the_result_depends_on_and_on_nothing_else() ->
     exact = {cell.name for cell in cells_of(sweep(solvers=["exact"]), versions())}
     other = {cell.name for cell in cells_of(sweep(solvers=["exact"], tolerance=1e-3), versions())}
     assert exact == other  # no tolerance in an eigendecomposition
+
+    def tolerances(**given: float) -> set[float | None]:
+        return {cell.task.tolerance for cell in cells_of(sweep(solvers=["theory", "krylov"], **given), versions())}
+
+    assert tolerances(tolerance=1e-3, krylov_tolerance=1e-5) == {1e-3, 1e-5}
+    assert tolerances(krylov_tolerance=1e-5) == {1e-6, 1e-5}
+    assert tolerances(tolerance=1e-3) == {1e-3}  # as sweeps of earlier versions meant it
     rejects(lambda: _same(exact, cells_of(sweep(solvers=["exact"], random_seed=1), versions())))
     rejects(lambda: _same(exact, cells_of(sweep(solvers=["exact"], dtype="float32"), versions())))
     rejects(lambda: _same(exact, cells_of(sweep(solvers=["exact"], taus=[1.0, 2.0, 3.0]), versions())))
@@ -120,6 +127,13 @@ def test_the_example_is_a_sweep() -> None:
     assert set(found.solvers) == {"theory", "exact"} and len(found.problems) == 6
 
 
+def test_the_batch_of_sgd_has_the_name_of_the_option_too() -> None:
+    document = {"problem": PROBLEM, "solvers": ["exact"], "d": [12], "seeds": 1, "taus": [1.0, 2.0, 3.0]}
+    by_option = {"name": "sgd", "step_size": 0.5, "batch": 1.0}
+    first, second = (sweep_from_dict({**document, "rule": rule}) for rule in (SGD, by_option))
+    assert first.rule.equals(second.rule) and cells_of(first, versions()) == cells_of(second, versions())
+
+
 LAW = {"weights": [0.6, 0.4], "variances": [1.4, 0.5]}
 PROBLEM = {"activation": "tanh", "t": 0.3, "psi_p": 2.0, "psi_n": 2.0, "mixture": LAW}
 SGD = {"name": "sgd", "step_size": 0.5, "batch_per_dimension": 1.0}
@@ -141,6 +155,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"seeds_per_cell": 4}, "seeds_per_cell: 4; allowed: an integer from 1 to 3"),
     ({"dtype": "float16"}, "dtype: 'float16'; allowed: float32, float64"),
     ({"tolerance": 1e-12}, "tolerance: 1e-12; allowed: 1e-9 <= tolerance <= 0.1"),
+    ({"krylov_tolerance": 1}, "krylov_tolerance: 1; allowed: 0 < krylov_tolerance < 1"),
     ({"random_seed": -1}, "random_seed: -1; allowed: an integer from 0"),
     ({"points": 2, "taus": None}, "points: 2; allowed: an integer from 3"),
     ({"points": 20}, "points: 20 beside taus; allowed: one of them"),
@@ -157,6 +172,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"rule": {"name": "sgd", "step_size": 0.5}}, "rule: sgd: key 'batch_per_dimension' is missing"),
     ({"rule": SGD | {"sampling": "even"}}, "rule: sampling: 'even'; allowed: uniform, balanced, weighted"),
     ({"rule": SGD}, "solvers: exact, krylov with sgd; allowed: theory and exact, which then trains step by step"),
+    ({"rule": {**SGD, "batch": 1.0}}, "rule: batch beside batch_per_dimension, which is the same number; allowed: one of them"),
+    ({"rule": SGD, "solvers": ["exact"], "taus": [1.0, 2.0, 1e12]}, r"taus: 1e\+12 takes more steps of sgd, one by one, than are allowed"),
     ({"rule": SGD, "solvers": ["exact"], "taus": None}, "taus: none or inf with sgd, which trains networks step by step"),
     ({"rule": SGD, "solvers": ["exact"], "taus": [1.0, 2.0, math.inf]}, "taus: none or inf with sgd, which trains networks step by step"),
     ({"rule": SGD | {"batch_per_dimension": 0.01}, "solvers": ["exact"]}, "d = 12: batch_per_dimension: 0.01 makes no batch at d = 12"),

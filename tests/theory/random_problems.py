@@ -14,6 +14,7 @@ from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow
 from rfdiff.theory import dynamics, limit_diverges
 from rfdiff.theory.contour import Span
+from rfdiff.theory.contour_ladder import Question
 from rfdiff.theory.equivalent import equivalent
 from rfdiff.theory.neuron_types import by_lattice, gram_root
 from rfdiff.theory.support import bounds
@@ -71,8 +72,8 @@ def reference(problem: Problem, curves: LearningCurves, level: int, tolerance: f
             eq = equivalent(problem, level, radius, LEAST, scramble)
             span = Span(*bounds(eq))
             times = Times.within_reach(taus, span, rule, kappa, limit_diverges(problem), 1e-6)
-            question = dynamics._Question(rule, kappa, times.asked, times.clock(rule, clock, kappa), tolerance)
-            values = dynamics._evaluate(eq, question, question.lay(span, None))
+            question = Question(rule, kappa, times.asked, times.clock(rule, clock, kappa), tolerance)
+            values = dynamics._evaluate(eq, question, question.lay(span))
             assert values.residual < 1e-8
             return Reference(*times.read(values.losses, values.error + values.missing, 1e-6))
 

@@ -13,7 +13,8 @@ from scipy import integrate, special
 from rfdiff.activation import ACTIVATIONS
 from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
-from rfdiff.theory.equivalent import PanelRule, coefficients, column_kinds, equivalent, gauss_rules, smooth_rule, table_size, tabulated
+from rfdiff.theory.equivalent import column_kinds, equivalent
+from rfdiff.theory.neuron_coefficients import PanelRule, coefficients, gauss_rules, smooth_rule, table_size, tabulated
 from rfdiff.theory.neuron_types import by_lattice, gram_root, is_odd, levels, refined_error, sobol_grid, type_grid
 from tests.tolerances import rejects
 
@@ -86,7 +87,7 @@ def computed(name: str, t: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     signal, noise = np.exp(-t) * np.sqrt(VARIANCES), math.sqrt(-math.expm1(-2 * t))
     with jax.enable_x64(True):
         run = jax.jit(coefficients, static_argnums=0)
-        alpha, kept, carried = run(ACTIVATIONS[name], np.tile(MEANS[:, None], 2), signal, noise, *gauss_rules(problem))
+        alpha, kept, carried = run(ACTIVATIONS[name], np.tile(MEANS[:, None], 2), signal, noise, gauss_rules(problem))
         return np.asarray(alpha), np.asarray(kept), np.asarray(carried)
 
 
@@ -254,7 +255,7 @@ def test_coefficients_of_many_types_are_read_from_a_series(name: str) -> None:
         means = jax.numpy.asarray(np.linspace(-6, 6, 41)[:, None] * np.sqrt(np.diag(law.centroid_gram)) * math.exp(-0.01))
         arguments = (problem.activation, means, np.exp(-0.01) * np.sqrt([0.06, 2.0]), np.sqrt(-np.expm1(-0.02)))
         rules = gauss_rules(problem)
-        exact = [np.asarray(x) for x in coefficients(*arguments, *rules)]
+        exact = [np.asarray(x) for x in coefficients(*arguments, rules)]
         size = table_size(problem, gram_root(law.centroid_gram), 6.0)
         series = [np.asarray(x) for x in tabulated(*arguments, rules, size)]
         short = [np.asarray(x) for x in tabulated(*arguments, rules, size // 4)]
@@ -271,12 +272,12 @@ def test_panels_around_a_kink_average_like_a_fine_uniform_rule(t: float) -> None
     problem = Problem(law, "relu", t=t, psi_p=2.0, psi_n=2.0)
     signal, noise = math.exp(-t) * np.sqrt([0.2, 3.0]), math.sqrt(-math.expm1(-2 * t))
     with jax.enable_x64(True):
-        total, inner, outer = gauss_rules(problem)
+        rules = gauss_rules(problem)
         means = jax.numpy.asarray(np.array([-5.0, -0.7, 0.0, 0.02, 1.3, 6.0])[:, None] * np.ones(2))
         uniform = smooth_rule(4 * signal.max() / noise)
-        arguments = (problem.activation, means, jax.numpy.asarray(signal), jax.numpy.asarray(noise), total, inner)
-        panels, exact = ([np.asarray(x) for x in coefficients(*arguments, rule)] for rule in (outer, uniform))
-    assert isinstance(outer, PanelRule) and outer.nodes.size == 192 < uniform.nodes.size / 2
+        arguments = (problem.activation, means, jax.numpy.asarray(signal), jax.numpy.asarray(noise))
+        panels, exact = ([np.asarray(x) for x in coefficients(*arguments, chosen)] for chosen in (rules, rules._replace(signal=uniform)))
+    assert isinstance(rules.signal, PanelRule) and rules.signal.nodes.size == 192 < uniform.nodes.size / 2
     for one, other in zip(panels, exact, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
 

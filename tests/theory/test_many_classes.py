@@ -12,6 +12,7 @@ from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow
 from rfdiff.theory import dynamics, neuron_types
 from rfdiff.theory.contour import Span
+from rfdiff.theory.contour_ladder import OnContour, Question, Refined
 from tests.tolerances import rejects
 
 TAUS = np.array([1.0, 30.0, 1000.0])
@@ -100,13 +101,13 @@ def test_the_error_is_that_of_independent_scrambles(scatter: float, tolerance: f
         asked.append((level, scramble))
         return level, scramble
 
-    def converge(eq: tuple[int, int], question: Any, span: Any, evaluate: Any, size: Any) -> Any:
+    def refine(eq: tuple[int, int], question: Question, span: Span, evaluate: Any, size: int | None) -> Refined[OnContour]:
         loss = np.full((1, 2), scatter * 2.0 ** -eq[0] * eq[1])
-        return np.stack([0 * loss, loss]), 1e-6, span, size
+        return Refined(OnContour(losses=np.stack([0 * loss, loss]), error=1e-6, missing=0.0, residual=0.0), span, 0)
 
     monkeypatch.setattr(dynamics, "equivalent", made_up)
-    monkeypatch.setattr(dynamics, "_converge", converge)
-    question = dynamics._Question(GradientFlow(), 1.0, np.ones(1), np.ones(1), tolerance)
+    monkeypatch.setattr(dynamics, "refine_contour", refine)
+    question = Question(GradientFlow(), 1.0, np.ones(1), np.ones(1), tolerance)
     answer = dynamics._over_scrambles(problem(plane(4)), question, Span(0.1, 1.0), 4.0, tolerance, 0.0)
     error, types = answer.contour_error, answer.types_error
     level, last = asked[-1][0], neuron_types.SOBOL_LEVELS - 2

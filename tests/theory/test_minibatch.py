@@ -143,7 +143,7 @@ def test_samplings_agree_where_they_are_the_same() -> None:
     problem = two_classes(loss_weights=[0.35, 0.65])
     calm, drawn, multiplied = (learning_curves(problem, TAUS, rule=rule) for rule in (GradientDescent(0.5), BALANCED, WEIGHTED))
     assert np.all(multiplied.train_loss[1:] > drawn.train_loss[1:]) and np.all(drawn.train_loss[1:] > calm.train_loss[1:])
-    assert sgd_stability(problem, WEIGHTED).radius > sgd_stability(problem, BALANCED).radius
+    assert sgd_stability(problem, rule=WEIGHTED).radius > sgd_stability(problem, rule=BALANCED).radius
 
 
 @pytest.mark.thorough
@@ -174,12 +174,15 @@ def test_samples_without_weight_only_fill_batches_that_take_pairs_as_they_come(r
 @pytest.mark.thorough
 def test_stability_bounds_step_and_batch() -> None:
     problem = two_classes()
-    found = sgd_stability(problem, RULE)
+    found = sgd_stability(problem, rule=RULE)
     assert found.converges and found.smallest_batch == pytest.approx(0.5 * found.radius, rel=1e-12)
     for factor in (0.999, 1.001):
-        by_step = sgd_stability(problem, MinibatchSGD(found.largest_step * factor, 0.5))
+        by_step = sgd_stability(problem, rule=MinibatchSGD(found.largest_step * factor, 0.5))
         by_batch = equation(MinibatchSGD(0.5, found.smallest_batch / factor))[0].limit()
         assert by_step.converges == (by_batch.radius < 1) == (factor < 1)
+        assert (by_step.reason is None) == by_step.converges == np.isfinite(by_step.test_excess).all()
+        text = f"its losses have no limit; it converges at a step size below {by_step.largest_step:.6g} or a batch above"
+        assert by_step.converges or (text in str(by_step.reason) and text in repr(by_step))
         assert by_step.largest_step == pytest.approx(found.largest_step, rel=1e-6)
     limit, calm = learning_curves(problem, TAUS, rule=RULE), learning_curves(problem, TAUS, rule=GradientDescent(0.5))
     np.testing.assert_allclose(limit.train_loss[-1] - calm.train_loss[-1], found.train_excess, atol=3e-6)
@@ -192,10 +195,10 @@ def test_stability_bounds_step_and_batch() -> None:
 @pytest.mark.thorough
 def test_the_largest_step_is_known_close_to_that_of_the_whole_gradient() -> None:
     """Beyond the contour the spectral radius is continued: to where a contour laid that far has 1."""
-    found = sgd_stability(two_classes(), MinibatchSGD(0.5, 0.53))
+    found = sgd_stability(two_classes(), rule=MinibatchSGD(0.5, 0.53))
     beyond = equation(MinibatchSGD(found.largest_step, 0.53))[0]
     assert beyond.radius == pytest.approx(1, rel=1e-6)
-    edge = sgd_stability(two_classes(), MinibatchSGD(0.5, 3.0)).largest_step  # whose noise never diverges
+    edge = sgd_stability(two_classes(), rule=MinibatchSGD(0.5, 3.0)).largest_step  # whose noise never diverges
     assert 0.9 * edge < found.largest_step < edge
 
 
@@ -209,7 +212,7 @@ def test_the_largest_step_is_known_close_to_that_of_the_whole_gradient() -> None
     ],
 )
 def test_what_is_not_covered_is_refused(problem: Problem, message: str) -> None:
-    for ask in (lambda: learning_curves(problem, TAUS, rule=RULE), lambda: sgd_stability(problem, RULE)):
+    for ask in (lambda: learning_curves(problem, TAUS, rule=RULE), lambda: sgd_stability(problem, rule=RULE)):
         with pytest.raises(ValueError, match=message):
             ask()
 

@@ -16,14 +16,16 @@ from jaxtyping import Array, Float, Int, Key
 
 from rfdiff.activation import Activation
 from rfdiff.errors import InputError
+from rfdiff.machine_memory import available_bytes
 from rfdiff.problem import Problem, noise_variance_of
 from rfdiff.progress import Progress
 from rfdiff.rules import MinibatchSGD, Taus
+from rfdiff.rules.minibatch import MOST_STEPS
 from rfdiff.samples import Samples
 from rfdiff.simulation.data_split import held_out_counts
 from rfdiff.simulation.descent.gradient import Training, batch_gradient, drawn_by_class, fresh_noise, losses
 from rfdiff.simulation.descent.loop import Recipe
-from rfdiff.simulation.descent.setup import MOST_STEPS, check_memory, prepared_replica
+from rfdiff.simulation.descent.setup import check_memory, prepared_replica
 from rfdiff.simulation.features import floating_type, sizes_at
 from rfdiff.simulation.replica import check_truncation, draw_replica, realised_optimum
 from rfdiff.simulation.replica_memory import layout_for
@@ -58,16 +60,9 @@ def sgd_seeds(
     Raises:
         InputError: as `learning_curves`; a training time that no number of steps reaches; a training that diverges.
     """
-    rule.check_loss_weights(problem.training_weights, problem.mixture.weights)
     replicas, sizes, name = check_seeds(seeds), sizes_at(problem, d), floating_type(dtype)
-    schedule = rule.schedule(taus, problem.kappa)[0]
-    steps = np.unique(np.rint(schedule / float(rule.step_size)))
-    if not steps[-1] <= MOST_STEPS:
-        raise InputError(f"taus: {schedule[-1]:g} takes {steps[-1]:g} steps, one by one; allowed: at most {MOST_STEPS} of them")
-    pairs, noise = sizes.n * (sizes.draws or 1), "fresh" if sizes.draws is None else "fixed"
-    recipe = Recipe(problem.activation, noise, rule.batch_size(sizes.d), pairs, None, 1)
     held_out = () if data is None else held_out_counts(data, problem, sizes)
-    check_memory(sizes, name, len(steps), recipe, held_out)
+    schedule, steps, recipe = sgd_recipe(problem, taus, d=d, rule=rule, dtype=dtype, held_out=held_out)
     layout, runs, truncations, untrained = layout_for(problem, sizes, name, held_out), [], [], []
     for done, number in enumerate(replicas, 1):
         with jax.enable_x64(name == "float64"):
@@ -99,6 +94,32 @@ def sgd_seeds(
         dimension=sizes.d,
         dtype=name,
     )
+
+
+def sgd_recipe(
+    problem: Problem, taus: Taus, *, d: int, rule: MinibatchSGD, dtype: DTypeLike | None, held_out: tuple[int, ...] = ()
+) -> tuple[Float[np.ndarray, " T"], Float[np.ndarray, " S"], Recipe]:
+    """Training times, the distinct numbers of steps that they are, and how the steps are taken; nothing is computed.
+
+    Raises:
+        InputError: as `sgd_seeds`, but for a training that diverges.
+    """
+    rule.check_loss_weights(problem.training_weights, problem.mixture.weights)
+    sizes, name = sizes_at(problem, d), floating_type(dtype)
+    schedule = rule.schedule(taus, problem.kappa)[0]
+    steps = np.unique(np.rint(schedule / float(rule.step_size)))
+    if not steps[-1] <= MOST_STEPS:
+        raise InputError(f"taus: {schedule[-1]:g} takes {steps[-1]:g} steps, one by one; allowed: at most {MOST_STEPS} of them")
+    pairs, noise = sizes.n * (sizes.draws or 1), "fresh" if sizes.draws is None else "fixed"
+    recipe = Recipe(problem.activation, noise, rule.batch_size(sizes.d), pairs, None, 1)
+    check_memory(sizes, name, len(steps), recipe, held_out)
+    need, available = rule.batch_size(sizes.d) * 2 * (sizes.d + sizes.p) * np.dtype(name).itemsize, available_bytes()
+    if available is not None and need > available:
+        raise InputError(
+            f"batch_per_dimension: {float(rule.batch_per_dimension):g} makes batches of {rule.batch_size(sizes.d)} pairs at d = {sizes.d}, "
+            f"about {need / 2**30:.3g} GiB of {available / 2**30:.3g} GiB of memory; allowed: smaller ones"
+        )
+    return schedule, steps, recipe
 
 
 def _trained(training: Training, rule: MinibatchSGD, recipe: Recipe, steps: Int[np.ndarray, " T"]) -> Float[np.ndarray, "2 T K"]:

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from rfdiff.curves import LearningCurves
 from rfdiff.errors import InputError
 from rfdiff.problem import Problem, noise_variance_of
-from rfdiff.progress import Progress
+from rfdiff.progress import Progress, require_progress
 from rfdiff.rules import GradientDescent, check_stability
 from rfdiff.samples import Samples
 from rfdiff.simulation.data_split import held_out_counts
@@ -35,7 +35,7 @@ from rfdiff.simulation.descent.setup import check_memory, prepared_replica, reci
 from rfdiff.simulation.features import Sizes, floating_type, sizes_at
 from rfdiff.simulation.replica import check_truncation, draw_replica, realised_optimum
 from rfdiff.simulation.replica_memory import Layout, layout_for
-from rfdiff.simulation.seed_batches import SeedBatch, check_progress, check_seeds, summarize
+from rfdiff.simulation.seed_batches import SeedBatch, check_seeds, summarize
 from rfdiff.value_types import as_number, static, value_type
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ def _checked_arguments(step_size: float, checkpoint: Checkpoint | None, progress
         raise InputError(f"step_size: {step_size!r}; allowed: a finite number > 0")
     if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
         raise InputError(f"checkpoint: {checkpoint!r}; allowed: a Checkpoint, or None")
-    check_progress(progress)
+    require_progress(progress)
     return tau
 
 

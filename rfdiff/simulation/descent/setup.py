@@ -15,6 +15,7 @@ from rfdiff.errors import InputError
 from rfdiff.machine_memory import available_bytes
 from rfdiff.problem import Problem
 from rfdiff.rules import log_spaced
+from rfdiff.rules.minibatch import MOST_STEPS
 from rfdiff.simulation.descent.gradient import Training, fresh_noise
 from rfdiff.simulation.descent.loop import Recipe, StopWhen
 from rfdiff.simulation.features import Sizes, first_layer
@@ -26,7 +27,6 @@ from rfdiff.value_types import as_integer, whole_number
 
 NOISES = ("average", "fixed", "fresh")
 SAMPLINGS = ("weighted", "balanced")
-MOST_STEPS = 2**31 - 1
 MOST_MEASURED = 59  # steps beside the first, where the user names none
 LONGEST_CHUNK = 1024  # steps
 CHUNK_FLOPS = 2e10  # about a second of a core

@@ -28,7 +28,7 @@ NEWTON_TOLERANCE = 1e-12
 ROUNDING = 1e-12  # of an imaginary part, relative to the largest: the δ of a class without variance is 0 up to this
 
 
-class Solved(NamedTuple):
+class PointSolutions(NamedTuple):
     """One-point solutions at Z points: what `resolvent` calls a point (Y as averages over the directions), and what pairs need."""
 
     point: Point  # of numpy arrays
@@ -174,7 +174,7 @@ def _solve_one(system: System, z: complex, start: Array, tolerance: float) -> _T
     return best if best.physical else best._replace(residual=np.inf)
 
 
-def solve(system: System, z: Array, start: Array, done: Done | None = None, tolerance: float = NEWTON_TOLERANCE) -> Solved:
+def solve(system: System, z: Array, start: Array, done: Done | None = None, tolerance: float = NEWTON_TOLERANCE) -> PointSolutions:
     """One-point solutions at Z points of the upper half-plane.
 
     Args:
@@ -194,13 +194,18 @@ def solve(system: System, z: Array, start: Array, done: Done | None = None, tole
     Y = np.concatenate([trial.averages[1] for trial in trials])
     scalars = Scalars(*(np.concatenate(parts) for parts in zip(*(trial.scalars for trial in trials), strict=True)))
     q, r = (np.concatenate([getattr(trial, name) for trial in trials]) for name in ("q", "r"))
-    none = np.zeros((count, 1, k))
-    fields: tuple[Any, ...] = (
-        u[:, : kinds * k].reshape(count, kinds, k), system.directions.matrix(scalars.h), q, scalars.a, scalars.b,
-        none, none, none, Y[:, None], r,
-    )  # fmt: skip
-    traces = np.concatenate([trial.traces for trial in trials])
-    return Solved(Point(*fields), scalars, [trial.node for trial in trials], traces, np.array([trial.residual for trial in trials]))
+    none = np.zeros((count, 1, k))  # what a point has for joint eigenvalues alone
+    fields: dict[str, Any] = {  # arrays of numpy in the place of JAX's
+        "delta": u[:, : kinds * k].reshape(count, kinds, k), "H": system.directions.matrix(scalars.h), "q": q, "a": scalars.a,
+        "b": scalars.b, "M": none, "B": none, "G": none, "Y": Y[:, None], "r": r,
+    }  # fmt: skip
+    return PointSolutions(
+        point=Point(**fields),
+        scalars=scalars,
+        nodes=[trial.node for trial in trials],
+        traces=np.concatenate([trial.traces for trial in trials]),
+        residual=np.array([trial.residual for trial in trials]),
+    )
 
 
 def start_from(system: System, delta: ArrayLike, H: ArrayLike) -> Array:
@@ -216,7 +221,7 @@ class Responses(NamedTuple):
     Y: Array
 
 
-def responses(system: System, solved: Solved, rows: slice, gamma: Array, theta: Array, signal: Array, noise: Array) -> Responses:
+def responses(system: System, solved: PointSolutions, rows: slice, gamma: Array, theta: Array, signal: Array, noise: Array) -> Responses:
     """Two-point responses for z1 in `rows` (R) and z2 at all points and their conjugates (2Z).
 
     Args:

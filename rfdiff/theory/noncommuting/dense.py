@@ -4,7 +4,6 @@ A commuting law close by, the surrogate, has the same neuron types. It starts Ne
 and widened again until f = 1 on the contour gives the known (1/d) tr[Vᵀ V_c]), and measures how fine the neuron types must be.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -16,6 +15,7 @@ from rfdiff.errors import InputError
 from rfdiff.machine_memory import machine_bytes
 from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
+from rfdiff.progress import Progress
 from rfdiff.theory import solutions
 from rfdiff.theory.equivalent import Equivalent
 from rfdiff.theory.noncommuting import closed_system
@@ -25,7 +25,6 @@ from rfdiff.theory.noncommuting.working_basis import aligned_eigenvalues, workin
 from rfdiff.theory.resolvent import unpack
 from rfdiff.theory.traces import sandwich
 
-Progress = Callable[[int, int], None]
 PAIR_BYTES = 2**27
 WIDENING = 1.3  # of the surrogate's support, on either side
 LEAST_WEIGHT = 1e-12  # of a class in the loss: one of weight 0 is given so much, which moves a loss by no more than about that
@@ -93,7 +92,7 @@ def spectra(dense: Dense, problem: Problem) -> Equivalent:
     return Equivalent(**fields)
 
 
-def solve(dense: Dense, z: np.ndarray, start: tuple[ArrayLike, ArrayLike] | None, work: Work) -> closed_system.Solved:
+def solve(dense: Dense, z: np.ndarray, start: tuple[ArrayLike, ArrayLike] | None, work: Work) -> closed_system.PointSolutions:
     """One-point solutions at Z points of the upper half-plane, from those of the surrogate, or from (δ, H) given.
 
     Raises:
@@ -110,7 +109,7 @@ def solve(dense: Dense, z: np.ndarray, start: tuple[ArrayLike, ArrayLike] | None
 _sandwich = jax.jit(sandwich)
 
 
-def second_traces(dense: Dense, solved: closed_system.Solved, work: Work) -> jax.Array:
+def second_traces(dense: Dense, solved: closed_system.PointSolutions, work: Work) -> jax.Array:
     """t2 (2, K, Z, 2Z): train and test, for all pairs of points with points and their conjugates (`equations`, section 5)."""
     system, count = dense.system, len(solved.nodes)
     k, eq = system.shape[1], system.eq

@@ -14,6 +14,7 @@ from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow
 from rfdiff.theory import dynamics, learning_curves, resolvent, spectrum, stieltjes, time_grid
 from rfdiff.theory.contour import Laid, ellipse
+from rfdiff.theory.contour_ladder import Question
 from rfdiff.theory.equivalent import equivalent
 from rfdiff.theory.noncommuting import closed_system, dense
 from rfdiff.theory.noncommuting.working_basis import working_basis
@@ -57,7 +58,7 @@ def integrals(question: Problem, tolerance: float = 0.0) -> np.ndarray:
     """Contour integrals (2, T, K) of train and test losses on a fixed contour, which need not go around the support."""
     with jax.enable_x64(True):
         near = equivalent(dense.surrogate(question), 1, 4.0, 64)
-        asked = dynamics._Question(GradientFlow(), 0.3, TAUS, GradientFlow().schedule(TAUS, 0.3)[1], 1e-6)
+        asked = Question(GradientFlow(), 0.3, TAUS, GradientFlow().schedule(TAUS, 0.3)[1], 1e-6)
         laid = Laid(CONTOUR, 0, 0.0)
         if question.mixture.commuting:
             values = dynamics._evaluate(near, asked, laid)

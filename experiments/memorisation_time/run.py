@@ -56,9 +56,9 @@ def compute(smoke: bool, cells: harness.Cells) -> xr.Dataset:
     psi_n = [START * 10 ** (k / PER_DECADE) for k in steps]
     sim_psi_n = [0.5, 5.0] if smoke else [0.5, 1.0, 2.0, 3.0, 5.0]
     d, seeds = (24, 8) if smoke else (48, 10)
-    lines = cells("memorization_time, theory", predict, [(p, n) for p in psi_p for n in psi_n])
-    beside = cells("memorization_time, theory", predict, [(SIM_PSI_P, n) for n in sim_psi_n])
-    found = cells("memorization_time, networks", simulate, [(n, d, seeds) for n in sim_psi_n])
+    lines = cells("memorisation_time, theory", predict, [(p, n) for p in psi_p for n in psi_n])
+    beside = cells("memorisation_time, theory", predict, [(SIM_PSI_P, n) for n in sim_psi_n])
+    found = cells("memorisation_time, networks", simulate, [(n, d, seeds) for n in sim_psi_n])
     data = xr.Dataset(coords={"psi_p": psi_p, "psi_n": psi_n, "sim_psi_n": sim_psi_n, "time": list(TIMES), "sim_time": list(TIMES[:4])})
     data["times"] = (("psi_p", "psi_n", "time", "class"), harness.stack(lines, "times", (len(psi_p), len(psi_n))))
     data["times_beside"] = (("sim_psi_n", "time", "class"), harness.stack(beside, "times"))

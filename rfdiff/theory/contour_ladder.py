@@ -1,0 +1,117 @@
+"""A contour refined until losses on it are accurate to a tolerance, whatever computes them (`equations`, section 5).
+
+The numbers of nodes form a ladder (`contour.SIZES`). Each rung has an error estimate of its own, so that two never need to be compared.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+from jaxtyping import Float, PyTree
+
+from rfdiff.rules import Rule
+from rfdiff.theory.contour import SIZES, Laid, Span, lay
+from rfdiff.theory.equivalent import Equivalent
+from rfdiff.theory.resolvent import RESIDUAL
+from rfdiff.theory.support import bounds
+
+PATIENCE = 1  # refinements of a contour without gain before it is given up
+LEFT_OUT = 10  # times the tolerance: losses that miss so much leave out a part of the spectrum, which more nodes do not bring back
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of every equivalent: losses at T training times, and how accurate the contour must be.
+
+    Args:
+        rule: training rule, with rate kappa.
+        kappa: κ.
+        taus: (T,) training times.
+        clock: the rule's clock at these times.
+        tolerance: error of a loss that the contour may leave.
+        widening: factor by which a contour that cuts the spectrum is widened; inf for one around everything at once.
+    """
+
+    rule: Rule
+    kappa: float
+    taus: np.ndarray
+    clock: PyTree
+    tolerance: float
+    widening: float = np.inf
+
+    def lay(self, span: Span, size: int | None = None) -> Laid:
+        """The contour around a span, with as many nodes as the tolerance asks for or the number at an index of `SIZES`."""
+        return lay(span, self.rule, self.kappa, self.taus, self.tolerance, size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnContour:
+    """Losses on one contour and how far they can be trusted.
+
+    Args:
+        losses: (2, T, K) train and test losses.
+        error: error of the nodes.
+        missing: error from what lies outside the contour.
+        residual: largest relative residual of the fixed point at a node.
+    """
+
+    losses: Float[np.ndarray, "2 T K"]
+    error: float
+    missing: float
+    residual: float
+
+    @property
+    def total_error(self) -> float:
+        """Both errors; inf where the fixed point failed."""
+        total = self.error + self.missing
+        return total if self.residual <= RESIDUAL and np.isfinite(total) else np.inf
+
+
+C = TypeVar("C", bound=OnContour)
+
+
+@dataclass(frozen=True)
+class Refined(Generic[C]):
+    """The last contour of a refinement.
+
+    Args:
+        values: what was computed on it.
+        span: what it goes around.
+        size: index of its number of nodes, with which a similar equivalent begins.
+    """
+
+    values: C
+    span: Span
+    size: int
+
+
+def refine_contour(
+    eq: Equivalent, question: Question, span: Span, evaluate: Callable[[Question, Laid], C], size: int | None = None
+) -> Refined[C]:
+    """Values on a contour refined until its error is below the tolerance, or until refinement no longer helps.
+
+    A contour that leaves out a part of the spectrum is widened first, up to the bounds of the spectrum.
+
+    Args:
+        eq: Gaussian equivalent, for its bounds.
+        question: what is asked.
+        span: where to begin.
+        evaluate: computes the values on a contour.
+        size: index of the number of nodes to begin with; None for the one that the tolerance asks for.
+    """
+    last, stalled = np.inf, 0
+    low, high = bounds(eq)
+    everything = Span(low, min(high, 0.99 * question.rule.largest_stable_eigenvalue(question.kappa)))
+    while True:
+        laid = question.lay(span, size)
+        values = evaluate(question, laid)
+        if values.missing > LEFT_OUT * max(question.tolerance, values.error) and span != everything and span.low > 0:
+            widened = Span(max(everything.low, span.low / question.widening), min(everything.high, span.high * question.widening))
+            span, size = widened, None
+            continue
+        error = values.total_error
+        stalled = 0 if error < 0.5 * last else stalled + 1  # an oscillating filter may need a second try before its nodes resolve it
+        if error <= question.tolerance or laid.size == len(SIZES) - 1 or stalled > PATIENCE:
+            return Refined(values, span, laid.size)
+        size, last = laid.size + 1, min(error, last)

@@ -1,0 +1,109 @@
+"""One problem under minibatch SGD of any step, batch and average: traces made once, the Volterra equation solved for each setting.
+
+The traces of `minibatch_traces` depend on the problem alone, and a contour on which steps of one size do not grow serves all shorter ones.
+"""
+
+import dataclasses
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from rfdiff.mixture import optimal_loss
+from rfdiff.problem import Problem, noise_variance_of
+from rfdiff.rules import HeavyBall, MinibatchSGD
+from rfdiff.theory import minibatch, solutions
+from rfdiff.theory.contour import SIZES, lay
+from rfdiff.theory.equivalent import equivalent
+from rfdiff.theory.input_checks import require_concrete
+from rfdiff.theory.minibatch_noise import Volterra
+from rfdiff.theory.minibatch_traces import NoiseTraces, noise_traces
+from rfdiff.theory.training_times import LEAST, spectrum_span
+
+PART = 0.5  # of the step at which the whole gradient diverges, and of a spectral radius of 1: what a setting may reach
+PROBED = np.array([1.0, 3.0, 10.0, 100.0, 1e4])  # steps at which a contour is judged, and 10^6 of them
+
+
+class SGDSettings:
+    """Losses of a problem, K classes, under SGD of any step up to a largest one, any batch, with any average or none.
+
+    Args:
+        problem: the problem, which the theory of SGD covers.
+        rule: SGD, of which momentum, decay and sampling count; the contour holds its step in any case.
+        tolerance: numerical error wanted of a loss at the setting of the rule.
+
+    Raises:
+        InputError: a problem that the theory does not cover; a step at which the whole gradient diverges.
+
+    Reference: `equations`, section 9.3; tests/theory/test_minibatch_settings.py.
+    """
+
+    def __init__(self, problem: Problem, rule: MinibatchSGD, tolerance: float = 1e-4) -> None:
+        require_concrete(problem, "theory.SGDSettings")
+        minibatch.check_covered(problem, rule)
+        self.problem, self.kappa = problem, float(problem.kappa)
+        law, step = problem.mixture, float(rule.step_size)
+        self.optimal_loss = np.asarray(optimal_loss(law.eigenvalue_weights, law.eigenvalues, problem.t))
+        with jax.enable_x64(True):
+            eq = equivalent(problem, 1, 0.0, LEAST)
+            span = spectrum_span(problem, rule, self.kappa, 0.0)
+            self.edge = step * (rule.largest_stable_eigenvalue(self.kappa) + rule.decay) / (span.high + rule.decay)
+            self.largest_step = max(step, PART * self.edge)
+            widest, size = dataclasses.replace(rule, step_size=self.largest_step), None
+            while True:
+                laid = lay(span, widest.descent, self.kappa, minibatch.ALL_TIMES, tolerance, size)
+                self.traces: NoiseTraces = noise_traces(eq, laid.contour, solutions.anywhere(eq, np.asarray(laid.contour.nodes)).u)
+                size = laid.size + 1
+                if size == len(SIZES) or self._error(rule) <= tolerance:
+                    break
+        self.slowest = span.low
+
+    def _equation(self, rule: MinibatchSGD) -> Volterra:
+        return Volterra(self.traces, rule, self.kappa, float(self.problem.psi_p), minibatch.draw_weights(self.problem, rule))
+
+    def _error(self, rule: MinibatchSGD) -> float:
+        if not self.radius(rule) < 1:
+            return self._still(rule, np.append(PROBED, np.inf))[1]
+        return self.judged(rule, np.append(PROBED, np.inf))[1]
+
+    def radius(self, rule: MinibatchSGD) -> float:
+        """Spectral radius of what the noise of one step returns as noise later; SGD converges below 1. It is proportional to 1/batch."""
+        return self._equation(rule).radius
+
+    def losses(self, rule: MinibatchSGD, steps: Float[np.ndarray, " T"]) -> Float[np.ndarray, "2 T K"]:
+        """Train and test losses after increasing numbers of steps; inf for the limit. The radius must be below 1."""
+        return self._still(rule, steps)[0] + np.real(self._equation(rule).excess(steps))
+
+    def judged(self, rule: MinibatchSGD, steps: Float[np.ndarray, " T"]) -> tuple[Float[np.ndarray, "2 T K"], float]:
+        """The same with their numerical error."""
+        still, error = self._still(rule, steps)
+        noise = minibatch.judged(self._equation(rule), steps)
+        return still + noise.losses, error + noise.error
+
+    def score_errors(self, losses: Float[np.ndarray, "*T K"]) -> Float[np.ndarray, "*T K"]:
+        """Score errors of test losses."""
+        return (losses - self.optimal_loss) / float(noise_variance_of(self.problem.t))
+
+    def _still(self, rule: MinibatchSGD, steps: Float[np.ndarray, " T"]) -> tuple[Float[np.ndarray, "2 T K"], float]:
+        """Losses of steps along the whole gradient, 1 + 2 Σ f t1 + Σ f t2 f, and their error from every second node."""
+        taus = np.asarray(steps) * float(rule.step_size)
+        clock = rule.descent.schedule(taus, self.kappa)[1]
+        with jax.enable_x64(True):
+            f = np.asarray(_filter(rule.descent, self.traces.nodes, clock, self.kappa))
+        whole = _quadratic(self.traces, f)
+        coarse = self.traces.halved()
+        half = _quadratic(coarse, f[:, self.traces.every_second])
+        change = float(np.max(abs(whole - half), initial=0))
+        return np.real(whole), min(change, 10 * change**2) + float(np.max(abs(np.imag(whole)), initial=0))
+
+
+def _quadratic(traces: NoiseTraces, f: np.ndarray) -> np.ndarray:
+    """1 + 2 Σ f t1 + Σ f t2 f (2, T, K) for filter values f (T, N)."""
+    linear = np.einsum("tn,scn->stc", f, traces.linear)
+    second = np.stack([[((f @ matrix) * f).sum(-1) for matrix in side] for side in traces.second])
+    return 1 + 2 * linear + np.swapaxes(second, 1, 2)
+
+
+@jax.jit
+def _filter(rule: HeavyBall, nodes: Array, clock: object, kappa: float) -> Array:
+    return rule.filter(nodes, clock, kappa)
