@@ -176,7 +176,7 @@ def criteria(data: xr.Dataset) -> list[Criterion]:
     ratio = (seen / expected)[large]
     far = float(ratio[np.argmax(abs(ratio - 1))]) if large.any() else np.nan
     cost = float((seen / plain[1][:, 0]).max())
-    _, over, spread = gains(data, "exchanged")
+    _, over, spread = gains(data, "stop")
     worse = float((over / spread)[large].max()) if large.any() else np.nan
     cases = f"{large.sum()} of {large.size} cases"
     return [
@@ -184,8 +184,8 @@ def criteria(data: xr.Dataset) -> list[Criterion]:
                   f"{(seen / error)[large].max(initial=-np.inf):.1f} s.e.", f"< -{CLEAR:g} s.e., half of the cases",
                   bool(np.all((seen / error)[large] < -CLEAR)) and 2 * large.sum() >= large.size),
         Criterion("the same over what theory says", f"{far:.2f}", f"{1 - MISSED:.2f} to {1 + MISSED:.2f}", bool(abs(far - 1) < MISSED)),
-        Criterion("there, design minus its weights exchanged", f"{worse:.1f} s.e.", f"< -{CLEAR:g} s.e.", bool(worse < -CLEAR)),
-        Criterion("any case: what the design costs, over the plain recipe's largest score error", f"{cost:+.1%}", f"< {COST:.0%}", cost < COST),
+        Criterion("there, design minus plain weights with the stop time of the goal", f"{worse:.1f} s.e.", f"< -{CLEAR:g} s.e.", bool(worse < -CLEAR)),
+        Criterion("any case: cost of the design, over the plain recipe's error", f"{cost:+.1%}", f"< {COST:.0%}", cost < COST),
     ]  # fmt: skip
 
 
