@@ -100,6 +100,7 @@ def test_an_interrupted_measurement_goes_on_to_the_same_numbers(
     assert told[0][0] == POINTS * 2 * NUM and told[-1][0] == told[-1][1]  # the U-turns are not made again
 
 
+@pytest.mark.thorough
 def test_the_error_of_clones_follows_that_of_uturns(measured: speciation_study.Speciation) -> None:
     """Weak order 2: twice as long a step, four times the error; none where the U-turns have none."""
     turns = measured.uturns

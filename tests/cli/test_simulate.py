@@ -86,9 +86,9 @@ def test_rules_reach_the_simulation(
 @pytest.mark.parametrize(
     ("d", "change", "message"),
     [
-        (1_000_000, ("", ""), "d: 1000000 makes p = 2000000 features and needs about"),
-        (5, ("psi_n = 2.0", "psi_n = 0.25"), "d: [52] makes p = .* and n = [01] samples; allowed: "),
-        (1000, ("t = 0.3", "t = 0.3\nnoise_draws = 100000000"), "d: 1000 makes n = 2000 samples, 2e.11 with .*; allowed: at most 1e.10"),
+        (1_000_000, ("", ""), "--d: 1000000 makes p = 2000000 features and needs about"),
+        (5, ("psi_n = 2.0", "psi_n = 0.25"), "--d: [52] makes p = .* and n = [01] samples; allowed: "),
+        (1000, ("t = 0.3", "t = 0.3\nnoise_draws = 100000000"), "--d: 1000 makes n = 2000 samples, 2e.11 with .*; allowed: at most 1e.10"),
     ],
 )
 def test_impossible_networks_are_refused_before_anything_is_computed_or_made(

@@ -100,6 +100,7 @@ def test_identical_classes_are_one_class() -> None:
     close(pair[..., :1], pair[..., 1:])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("k", "moved", "draws", "weights"),
     [
