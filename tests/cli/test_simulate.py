@@ -24,10 +24,10 @@ from tests.cli.command_line import SEEDS, TAUS, TOML, D, Words, leaves, refusal,
 
 @pytest.mark.slow
 def test_default_times_are_the_grid_of_the_theory(problem_file: Path, tmp_path: Path) -> None:
-    assert entry.main(words("simulate", problem_file, tmp_path / "out", "--points", "6")) == 0
+    assert entry.main(words("simulate", problem_file, tmp_path / "out", "--num-times", "6")) == 0
     result = result_file.load(tmp_path / "out" / "result.nc")
     assert result.simulation is not None
-    np.testing.assert_array_equal(result.simulation.taus, theory.time_grid(Problem.from_toml(problem_file), num=6))
+    np.testing.assert_array_equal(result.simulation.taus, theory.time_grid(Problem.from_toml(problem_file), num_times=6))
 
 
 @pytest.mark.thorough
