@@ -2,13 +2,11 @@
 
 Case A: two classes with centroids, tanh, averaged noise. Curves: train and test losses and score errors of both classes at 200 training
 times to a tolerance of 1e-6. Spectrum: 1,000 points with the support found. Cold: a fresh process from the start of the import to the
-curves, compilation included. Second call: other numbers of the same shapes; it must not compile anything. Weighted: the curves with
-other weights of the classes in the loss, over those without, in turns (target: 1.05).
+curves, compilation included. Second call: other numbers of the same shapes; it must not compile anything.
 Run: python benchmarks/theory.py [--smoke]. With --smoke few repeats are made and nothing is written.
 """
 
 import argparse
-import dataclasses
 import json
 import subprocess
 import sys
@@ -21,7 +19,6 @@ from rfdiff import MixtureLaw, Problem, theory
 from rfdiff.theory import contour_forms, equivalent, pair_traces, solutions
 
 TARGETS = {"curves_warm_s": 0.15, "spectrum_warm_s": 0.1, "curves_cold_s": 8.0}
-WEIGHTED_TARGET = 1.05
 TAUS = np.geomspace(0.1, 1e5, 200)
 COLD = """
 import time; start = time.perf_counter()
@@ -38,14 +35,6 @@ def case_a(shift: float = 0.0) -> Problem:
     """Case A, or a neighbour of it with other numbers."""
     law = MixtureLaw.isotropic([0.7 - shift, 0.3 + shift], [1.5 + shift, 0.4], [[0.5 + shift, 0.1], [0.1, 1.0]])
     return Problem(law, "tanh", t=0.1 + shift / 10, psi_p=4 + shift, psi_n=3)
-
-
-def weighted_ratio(repeats: int) -> float:
-    """Best time of curves with loss weights over that of curves without, at one accuracy and so with as many nodes."""
-    weighted = dataclasses.replace(case_a(), loss_weights=np.array([0.65, 0.35]))
-    calls = {"plain": lambda: theory.learning_curves(case_a(), TAUS), "weighted": lambda: theory.learning_curves(weighted, TAUS)}
-    times = harness.measure_together(calls, repeats)
-    return float(times["weighted"]["best_s"] / times["plain"]["best_s"])
 
 
 def compiled() -> int:
@@ -65,14 +54,12 @@ def run(repeats: int, cold_repeats: int) -> dict[str, Any]:
     """All timings, and the errors that came with them."""
     curves = harness.measure(lambda: theory.learning_curves(case_a(), TAUS), repeats)
     spectrum = harness.measure(lambda: theory.spectrum(case_a()), repeats)
-    ratio, before = weighted_ratio(repeats), compiled()
+    before = compiled()
     theory.learning_curves(case_a(0.01), TAUS)
     theory.spectrum(case_a(0.01))
     return {
         "seconds": {"curves_warm": curves, "spectrum_warm": spectrum, "curves_cold": cold(cold_repeats)},
         "targets_s": TARGETS,
-        "weighted_ratio": ratio,
-        "weighted_target": WEIGHTED_TARGET,
         "curves_error_estimate": theory.learning_curves(case_a(), TAUS).error_estimate,
         "spectrum_missing_mass": theory.spectrum(case_a()).missing_mass,
         "compiled_by_a_second_call": compiled() - before,

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from rfdiff import LearningCurves, MixtureLaw, Problem, simulation, theory, times
+from rfdiff import GradientFlow, LearningCurves, MixtureLaw, Problem, simulation, theory, times
 
 CURVES = ("train_loss", "test_loss", "score_error")
 TIMES = ("tau_gen", "tau_stop", "tau_mem", "tau_opt")
@@ -27,6 +27,7 @@ LABELS = {
 }
 SETTING = {"activation": "tanh", "t": 0.1, "psi_p": 8.0, "psi_n": 4.0}
 POINTS = 60  # finite training times; theory and simulation are read on the same grid
+FLOW = GradientFlow()
 SMALL = 2  # networks at d/2 for one at d: they are cheap
 
 
@@ -51,7 +52,8 @@ def subspaces(weights: list[float], variances: list[float], **setting: Any) -> d
 
 def problem_of(cell: dict[str, Any]) -> Problem:
     """The problem that plain data describe."""
-    return Problem(MixtureLaw(**cell["law"]), cell["activation"], t=cell["t"], psi_p=cell["psi_p"], psi_n=cell["psi_n"])
+    numbers = {name: cell[name] for name in ("t", "psi_p", "psi_n")}
+    return Problem(MixtureLaw(**cell["law"]), cell["activation"], **numbers, loss_weights=cell.get("loss_weights"))
 
 
 def closed_form(cell: dict[str, Any]) -> LearningCurves:
@@ -60,17 +62,17 @@ def closed_form(cell: dict[str, Any]) -> LearningCurves:
     return theory.learning_curves(problem, theory.time_grid(problem, num_times=POINTS))
 
 
-def two_sizes(cell: dict[str, Any], read: Callable[[LearningCurves], np.ndarray], taus: Any = None) -> dict[str, Any]:
+def two_sizes(cell: dict[str, Any], read: Callable[[LearningCurves], np.ndarray], taus: Any = None, rule: Any = FLOW) -> dict[str, Any]:
     """A reading of the mean curves of `seeds` networks at dimension `d` ("large"), and of `SMALL` times as many at d // 2 ("small").
 
     Beside each, `..._left_out` (S, ...): the reading of the mean curves without each of the networks in turn. Training times: `taus`, those
-    of `closed_form` if None.
+    of `closed_form` if None. Training rule: `rule`.
     """
     problem = problem_of(cell)
     taus = theory.time_grid(problem, num_times=POINTS) if taus is None else taus
     found = {}
     for side, d, seeds in (("large", cell["d"], cell["seeds"]), ("small", cell["d"] // 2, SMALL * cell["seeds"])):
-        curves = simulation.learning_curves(problem, taus, d=d, key=jax.random.key(d), num_seeds=seeds)
+        curves = simulation.learning_curves(problem, taus, d=d, key=jax.random.key(d), num_seeds=seeds, rule=rule)
         found[side] = read(curves)
         found[f"{side}_left_out"] = np.stack([read(mean_without(curves, s)) for s in range(seeds)])
     return found

@@ -43,6 +43,26 @@ def test_theory() -> None:
     assert found["spectrum_missing_mass"] <= 1e-3
 
 
+def test_committed_weights_cost_nothing() -> None:
+    found = json.loads((ROOT / "benchmarks" / "results" / "weights.json").read_text(encoding="utf-8"))
+    assert found["levels"]["plain"] == found["levels"]["weighted"] and found["ratio"] <= found["target"] == 1.05
+
+
+@pytest.mark.slow
+def test_minibatch() -> None:
+    found = smoke("minibatch.py")
+    assert found["curves_error_estimate"] <= 1e-6
+    best = found["seconds"]["curves_warm"]["best_s"]
+    assert found["steps_over_curves"] == pytest.approx(1e6 * found["seconds"]["step"]["best_s"] / best)
+
+
+def test_committed_minibatch_reaches_its_targets() -> None:
+    found = json.loads((ROOT / "benchmarks" / "results" / "minibatch.json").read_text(encoding="utf-8"))
+    targets = found["targets"]
+    assert found["seconds"]["curves_warm"]["best_s"] <= targets["curves_warm_s"] == 5.0
+    assert found["steps_over_curves"] >= targets["steps_over_curves"] == 1e3
+
+
 @pytest.mark.slow
 def test_covariances() -> None:
     found = smoke("covariances.py")

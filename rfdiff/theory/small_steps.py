@@ -21,7 +21,7 @@ from rfdiff.theory import dynamics, minibatch
 from rfdiff.theory.contour import Contour
 from rfdiff.theory.equivalent import Equivalent
 from rfdiff.theory.input_checks import checked_tolerance, require_concrete
-from rfdiff.theory.minibatch_noise import Modes, Volterra
+from rfdiff.theory.minibatch_noise import Modes, Volterra, inverted
 from rfdiff.theory.minibatch_traces import noise_traces
 from rfdiff.theory.training_times import time_grid
 
@@ -123,8 +123,7 @@ class SmallSteps(Volterra):
         return 1 / s
 
     def _single(self, s: Array, root: Array) -> Array:
-        function = s - root
-        return np.reciprocal(function, out=function)
+        return inverted(np.asarray(s - root, complex))
 
     def _product(self, one: Array, other: Array) -> Array:
         return one + other
