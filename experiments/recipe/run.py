@@ -185,7 +185,7 @@ def criteria(data: xr.Dataset) -> list[Criterion]:
                   bool(np.all((seen / error)[large] < -CLEAR)) and 2 * large.sum() >= large.size),
         Criterion("the same over what theory says", f"{far:.2f}", f"{1 - MISSED:.2f} to {1 + MISSED:.2f}", bool(abs(far - 1) < MISSED)),
         Criterion("there, design minus its weights exchanged", f"{worse:.1f} s.e.", f"< -{CLEAR:g} s.e.", bool(worse < -CLEAR)),
-        Criterion("any case: what the design costs, over the plain recipe's largest score error", f"{cost:+.1%}", f"< {COST:.0%}", cost < COST),
+        Criterion("any case: cost of the design, over the plain recipe's error", f"{cost:+.1%}", f"< {COST:.0%}", cost < COST),
     ]  # fmt: skip
 
 

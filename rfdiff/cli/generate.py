@@ -5,10 +5,11 @@ import functools
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import numpy as np
+import tyro
 import xarray as xr
 
 from rfdiff import generation, plots, theory
@@ -73,7 +74,7 @@ class Generate(Output):
     """First diffusion time: pure noise."""
     t_end: float = 0.01
     """Last diffusion time."""
-    threshold: float = 1 / 3
+    threshold: Annotated[float, tyro.conf.arg(help_behavior_hint="(default: 1/3)")] = 1 / 3
     """A sample is memorised if its nearest training point is closer than this times the second nearest."""
     method: Literal["euler-maruyama", "heun-sde", "heun-ode"] = "heun-sde"
     """Scheme of the backward process."""
