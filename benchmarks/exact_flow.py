@@ -19,7 +19,7 @@ import numpy as np
 from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow
-from rfdiff.simulation import replica
+from rfdiff.simulation import exact_ensemble, replica
 from rfdiff.simulation.features import clean_samples, first_layer, sizes_at
 from rfdiff.simulation.gradient_flow import flow_losses
 from rfdiff.simulation.moments import noise_averaged_moments, population_moments
@@ -77,7 +77,7 @@ def run(p: int, n: int, d: int, num_times: int, repeats: int) -> dict[str, Any]:
         symmetric = np.asarray(moments[0].U[0])
         times = harness.measure_together(
             {
-                "exact_flow": lambda: replica._compiled_one(problem, mixture, keys, rule, clock, layout=layout),
+                "exact_flow": lambda: exact_ensemble._compiled_one(problem, mixture, keys, rule, clock, layout=layout),
                 "numpy_eigh": lambda: np.linalg.eigh(symmetric),
                 "numpy_products": numpy_products(sizes, layout.train_order, num_times),
                 "part_activation_averages": lambda: averages(mean, std),

@@ -30,7 +30,7 @@ def run(d: int, each: int, t: float) -> dict[str, Any]:
     for name in ("reduced", "full"):
         process = backward.BackwardProcess(mixture, full=name == "full", num_steps=STEPS)
         start, cpu = time.perf_counter(), time.process_time()
-        found = backward.uturn(process, [t], key=jax.random.key(1), num=each)
+        found = backward.uturn(process, [t], key=jax.random.key(1), num_trajectories=each)
         took = time.perf_counter() - start
         seconds[name] = {**dict.fromkeys(("first_s", "best_s", "median_s", "worst_s"), took), "repeats": 1}
         cases[name] = {

@@ -60,7 +60,7 @@ def limit_of(large: LearningCurves, small: LearningCurves) -> LearningCurves:
 
 def levels(problem: Problem, d: int, networks: int, comparisons: int) -> dict[str, Any]:
     """Shares of false alarms and thresholds, for each number of seeds."""
-    taus = theory.time_grid(problem, num=80)
+    taus = theory.time_grid(problem, num_times=80)
     large, small = (simulation.learning_curves(problem, taus, d=size, key=jax.random.key(size), num_seeds=networks) for size in (d, d // 2))
     limit, draws, found = limit_of(large, small), np.random.default_rng(0), {}
     for seeds in SEEDS:
@@ -85,7 +85,7 @@ def levels(problem: Problem, d: int, networks: int, comparisons: int) -> dict[st
 
 def power(d: int, seeds: int) -> dict[str, Any]:
     """Smallest error noticed on the demo, now and with Bonferroni's threshold at the same standard errors; and the seconds of a verdict."""
-    taus = theory.time_grid(DEMO, num=80)
+    taus = theory.time_grid(DEMO, num_times=80)
     keys = jax.random.split(jax.random.key(0))  # as `rfdiff compare`
     sides = [simulation.learning_curves(DEMO, taus, d=size, key=key, num_seeds=seeds) for size, key in zip((d, d // 2), keys, strict=True)]
     result = assess(theory.learning_curves(DEMO, taus), *sides)

@@ -18,7 +18,7 @@ import numpy as np
 from theory import TAUS, case_a
 
 from rfdiff import theory
-from rfdiff.theory import dynamics
+from rfdiff.theory import contour_ladder
 
 TARGET = 1.05
 WEIGHTED = dataclasses.replace(case_a(), loss_weights=np.array([0.72, 0.28]))
@@ -26,7 +26,7 @@ WEIGHTED = dataclasses.replace(case_a(), loss_weights=np.array([0.72, 0.28]))
 
 def contours(call: Callable[[], Any]) -> int:
     """Number of contours that a call evaluates."""
-    with mock.patch.object(dynamics, "lay", wraps=dynamics.lay) as laid:
+    with mock.patch.object(contour_ladder, "lay", wraps=contour_ladder.lay) as laid:
         call()
     return laid.call_count
 

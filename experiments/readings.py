@@ -59,7 +59,7 @@ def problem_of(cell: dict[str, Any]) -> Problem:
 def closed_form(cell: dict[str, Any]) -> LearningCurves:
     """Curves of the closed form on `POINTS` training times."""
     problem = problem_of(cell)
-    return theory.learning_curves(problem, theory.time_grid(problem, num=POINTS))
+    return theory.learning_curves(problem, theory.time_grid(problem, num_times=POINTS))
 
 
 def two_sizes(cell: dict[str, Any], read: Callable[[LearningCurves], np.ndarray], taus: Any = None, rule: Any = FLOW) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def two_sizes(cell: dict[str, Any], read: Callable[[LearningCurves], np.ndarray]
     of `closed_form` if None. Training rule: `rule`.
     """
     problem = problem_of(cell)
-    taus = theory.time_grid(problem, num=POINTS) if taus is None else taus
+    taus = theory.time_grid(problem, num_times=POINTS) if taus is None else taus
     found = {}
     for side, d, seeds in (("large", cell["d"], cell["seeds"]), ("small", cell["d"] // 2, SMALL * cell["seeds"])):
         curves = simulation.learning_curves(problem, taus, d=d, key=jax.random.key(d), num_seeds=seeds, rule=rule)

@@ -104,7 +104,7 @@ def test_laws_that_cannot_be_built(law: MixtureLaw) -> None:
         GaussianMixture.from_law(law, 7, jax.random.key(0))
     with pytest.raises(ValueError, match=r"^factors: shape \(2, 6\); allowed: \(2, 6, 6\)"):
         GaussianMixture(np.array(WEIGHTS), np.zeros((2, 6)), np.ones((2, 6)), np.ones((2, 6)))
-    with pytest.raises(ValueError, match="^mixture: has covariances of 6 x 6 numbers, which a TOML file does not hold"):
+    with pytest.raises(ValueError, match="^mixture: has covariances of 6 x 6 numbers, which a text does not hold"):
         Problem(law, "tanh", 0.1, 2, 2).to_toml()
 
 

@@ -41,8 +41,8 @@ def measured(cell: dict[str, Any]) -> dict[str, Any]:
     process = backward.BackwardProcess(GaussianMixture.from_law(mixture, d, jax.random.key(1)), num_steps=180)
     t_s = float(backward.speciation_times(mixture, d=d)[1])
     turns = np.maximum(t_s + REACH, 0.1)
-    turned = backward.uturn(process, turns, key=jax.random.key(2), num=num)
-    copies = backward.clones(process, t_s + 3, key=jax.random.key(3), num=cell["clones"], branches=12)
+    turned = backward.uturn(process, turns, key=jax.random.key(2), num_trajectories=num)
+    copies = backward.clones(process, t_s + 3, key=jax.random.key(3), num_trajectories=cell["clones"], num_times=12)
     expected, at_copies = (backward.return_probability(mixture, times, d=d) for times in (turns, copies.times))
     # the same classes in equal parts: what must be rejected
     even = MixtureLaw.isotropic([0.5, 0.5], mixture.variances, mixture.centroid_gram)

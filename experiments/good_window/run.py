@@ -41,7 +41,7 @@ def closed_form(pi: float) -> dict[str, Any]:
 def network(cell: dict[str, Any]) -> dict[str, Any]:
     key = jax.random.fold_in(jax.random.key(0), cell["seed"])
     grid = log_snr_grid(3.0, 0.01, cell["steps"])
-    found = generation.generate(problem(cell["pi"]), [0.0, *cell["taus"]], d=cell["d"], times=grid, key=key, num=cell["num"])
+    found = generation.generate(problem(cell["pi"]), [0.0, *cell["taus"]], d=cell["d"], times=grid, key=key, num_samples=cell["num"])
     place = int(np.argmin(np.abs(np.log(grid / T))))
     error = found.score_error[:, place]
     return {"relative": error[1:-2] / error[0], "counts": found.counts[1:-2], "memorised": found.memorised[1:-2]}

@@ -38,7 +38,7 @@ def cell(psi_p: float, psi_n: float) -> dict[str, Any]:
 def predict(argument: tuple[float, float]) -> dict[str, Any]:
     """Times from the curves, and relaxation time of the lowest edge of the continuous spectrum (one for both classes)."""
     here = problem_of(cell(*argument))
-    edge = float(np.min(theory.spectrum(here, num=200).support[:, 0]))
+    edge = float(np.min(theory.spectrum(here, num_points=200).support[:, 0]))
     read = readings(theory.learning_curves(here, TAUS, tolerance=1e-5))[list(ROWS)]
     return {"times": np.concatenate([read, np.full((1, len(VARIANCES)), 1 / (here.kappa * edge))])}
 

@@ -32,7 +32,7 @@ def problem(pi: float) -> Problem:
 
 
 def closed_form(pi: float) -> dict[str, Any]:
-    curves = theory.learning_curves(problem(pi), theory.time_grid(problem(pi), num=60))
+    curves = theory.learning_curves(problem(pi), theory.time_grid(problem(pi), num_times=60))
     read = times(curves)
     return {"tau_gen": read.tau_gen, "tau_mem": read.tau_mem, "theory_tau": curves.taus, "theory_score": curves.score_error}
 
@@ -42,7 +42,7 @@ def network(cell: dict[str, Any]) -> dict[str, Any]:
     grid = log_snr_grid(4.0, 0.01, cell["steps"])
     taus = [np.inf if tau < 0 else tau for tau in cell["taus"]]
     key = jax.random.fold_in(jax.random.key(0), cell["seed"])
-    found = generation.generate(problem(cell["pi"]), taus, d=cell["d"], times=grid, key=key, num=cell["num"])
+    found = generation.generate(problem(cell["pi"]), taus, d=cell["d"], times=grid, key=key, num_samples=cell["num"])
     return {name: getattr(found, name) for name in FIELDS}
 
 

@@ -49,7 +49,7 @@ def predicted(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def largest_step(arguments: dict[str, Any]) -> dict[str, Any]:
-    return {"step": theory.sgd_stability(problem_of(arguments), MinibatchSGD(STEP, 1.0)).largest_step}
+    return {"step": theory.sgd_stability(problem_of(arguments), rule=MinibatchSGD(STEP, 1.0)).largest_step}
 
 
 def read(curves: LearningCurves) -> np.ndarray:

@@ -184,7 +184,8 @@ def criteria(data: xr.Dataset) -> list[Criterion]:
                   f"{(seen / error)[large].max(initial=-np.inf):.1f} s.e.", f"< -{CLEAR:g} s.e., half of the cases",
                   bool(np.all((seen / error)[large] < -CLEAR)) and 2 * large.sum() >= large.size),
         Criterion("the same over what theory says", f"{far:.2f}", f"{1 - MISSED:.2f} to {1 + MISSED:.2f}", bool(abs(far - 1) < MISSED)),
-        Criterion("there, design minus plain weights with the stop time of the goal", f"{worse:.1f} s.e.", f"< -{CLEAR:g} s.e.", bool(worse < -CLEAR)),
+        Criterion("there, design minus plain weights with the stop time of the goal", f"{worse:.1f} s.e.", f"< -{CLEAR:g} s.e.",
+                  bool(worse < -CLEAR)),
         Criterion("any case: cost of the design, over the plain recipe's error", f"{cost:+.1%}", f"< {COST:.0%}", cost < COST),
     ]  # fmt: skip
 

@@ -37,7 +37,7 @@ def turned(cell: dict[str, Any]) -> dict[str, Any]:
     expected = float(closed_form(cell)["time"])
     mixture = GaussianMixture.from_law(law(cell["kind"]), cell["d"], jax.random.key(1))
     process = backward.BackwardProcess(mixture, num_steps=150)
-    found = backward.uturn(process, expected + REACH, key=jax.random.key(cell["d"]), num=cell["num"])
+    found = backward.uturn(process, expected + REACH, key=jax.random.key(cell["d"]), num_trajectories=cell["num"])
     share, error = found.fraction.mean(axis=1), np.hypot(*found.stderr.T) / 2  # both classes: π_0 (1 - R_0) = π_1 (1 - R_1)
     slope = (share[1] - share[0]) / np.ptp(REACH)
     at = REACH[0] + (0.75 - share[0]) / slope

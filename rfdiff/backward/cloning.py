@@ -46,7 +46,13 @@ class CloneFractions(Labelled):
 
 
 def clones(
-    process: BackwardProcess, t_start: float, *, key: jax.Array, num: int = 10_000, branches: int = 12, progress: Progress | None = None
+    process: BackwardProcess,
+    t_start: float,
+    *,
+    key: jax.Array,
+    num_trajectories: int = 10_000,
+    num_times: int = 12,
+    progress: Progress | None = None,
 ) -> CloneFractions:
     """Part of the pairs of clones that end in one class, and class by class, for copies made at several times of the same trajectories.
 
@@ -54,45 +60,47 @@ def clones(
         process: mixture, score, scheme; its steps go from `t_start` to its last time.
         t_start: time of the first state, pure noise: large against every speciation time.
         key: JAX random key.
-        num: number of trajectories.
-        branches: number of branching times, uniform in log-SNR; t_start is the first. Must divide the steps of the process.
+        num_trajectories: number of trajectories.
+        num_times: number of branching times, uniform in log-SNR; t_start is the first. Must divide the steps of the process.
         progress: called with (trajectories of a segment between two branching times done, in all), or None.
 
     Raises:
-        InputError: naming t_start, num or branches; or as `integrate`.
+        InputError: naming t_start, num_trajectories or num_times; or as `integrate`.
 
     Reference: equations, section 8; tests/backward/test_trajectories.py.
     """
     require_progress(progress)
-    num, branches = check_count("num", num), check_count("branches", branches, 1)
+    num_trajectories, num_times = check_count("num_trajectories", num_trajectories), check_count("num_times", num_times, 1)
     if not process.t_end < as_number(t_start) < 300:
         raise InputError(f"t_start: {t_start!r}; allowed: {process.t_end:g} < t_start < 300")
-    if process.num_steps % branches:
-        raise InputError(f"branches: {branches}; allowed: a divisor of the {process.num_steps} steps")
-    grid, pace = log_snr_grid(t_start, process.t_end, process.num_steps), process.num_steps // branches
+    if process.num_steps % num_times:
+        raise InputError(f"num_times: {num_times}; allowed: a divisor of the {process.num_steps} steps")
+    grid, pace = log_snr_grid(t_start, process.t_end, process.num_steps), process.num_steps // num_times
     first, path, copies, ends = jax.random.split(key, 4)
-    state = process.draw(first, np.zeros(num, int), np.inf)
-    segments, done = branches * (branches + 3) // 2, 0
+    state = process.draw(first, np.zeros(num_trajectories, int), np.inf)
+    segments, done = num_times * (num_times + 3) // 2, 0
 
     def segment(x: Float[np.ndarray, "N r"], j: int, key: jax.Array) -> Float[np.ndarray, "N r"]:
         """From the branching time j to the next; all segments are of one length, and so one program."""
         nonlocal done
-        x, _ = process.run(x, grid[j * pace : (j + 1) * pace + 1], key, progress=within(progress, done * num, segments * num))
+        x, _ = process.run(
+            x, grid[j * pace : (j + 1) * pace + 1], key, progress=within(progress, done * num_trajectories, segments * num_trajectories)
+        )
         done += 1
         return x
 
     ends_of_clones = []
-    for i in range(branches):
+    for i in range(num_times):
         clone = state
-        for j in range(i, branches):
+        for j in range(i, num_times):
             clone = segment(clone, j, jax.random.fold_in(jax.random.fold_in(copies, i), j))
         ends_of_clones.append(process.classes(clone, jax.random.fold_in(ends, i)))
         state = segment(state, i, jax.random.fold_in(path, i))
-    original = process.classes(state, jax.random.fold_in(ends, branches))
-    pairs = np.stack([np.broadcast_to(original, (branches, num)), ends_of_clones], axis=1)
+    original = process.classes(state, jax.random.fold_in(ends, num_times))
+    pairs = np.stack([np.broadcast_to(original, (num_times, num_trajectories)), ends_of_clones], axis=1)
     same = np.mean(pairs[:, 0] == pairs[:, 1], axis=1)
     fraction, stderr = _by_class(pairs, process.num_classes)
-    return CloneFractions(grid[:-1:pace], fraction, stderr, same, proportion_error(same, num))
+    return CloneFractions(grid[:-1:pace], fraction, stderr, same, proportion_error(same, num_trajectories))
 
 
 def _by_class(pairs: Int[np.ndarray, "T 2 N"], num_classes: int) -> tuple[Float[np.ndarray, "T K"], Float[np.ndarray, "T K"]]:

@@ -111,16 +111,16 @@ def speciation_verdict(dataset: "xr.Dataset") -> SpeciationVerdict:
     nouns = {"uturn": "U-turns", "clone": "clones"}
     if largest > threshold:
         where = _where(dataset, worst, compared[worst].standardised)
-        reason = f"{nouns[worst]} {where} are {largest:.1f} errors from the closed form, allowed are {threshold:.1f}; try more --steps"
+        reason = f"{nouns[worst]} {where} are {largest:.1f} errors from the closed form, allowed are {threshold:.1f}; try more --num-steps"
         return SpeciationVerdict("disagree", reason, False, threshold, unnoticed, compared)
     if moved > CONCLUSIVE:
         where = _where(dataset, steps, compared[steps].systematic)
-        reason = f"the steps move {nouns[steps]} {where} by {min(moved, 1.0):.2g}, which would hide a deviation; use more --steps"
+        reason = f"the steps move {nouns[steps]} {where} by {min(moved, 1.0):.2g}, which would hide a deviation; use more --num-steps"
         return SpeciationVerdict("inconclusive", reason, False, threshold, unnoticed, compared)
     if blind.max() > BLIND:
         reason = (
             f"too few trajectories: an error of {blind.max():.0%} of the closed form of class {int(blind.argmax())} would not be noticed "
-            f"at half of the times, allowed are {BLIND:.0%}; use more --trajectories"
+            f"at half of the times, allowed are {BLIND:.0%}; use more --num-trajectories"
         )
         return SpeciationVerdict("inconclusive", reason, False, threshold, unnoticed, compared)
     return SpeciationVerdict("agree", "", True, threshold, unnoticed, compared)

@@ -119,7 +119,7 @@ class Speciation:
         uturns: measured R_c at increasing times.
         clones: measured agreement of clones at decreasing times.
         paths: trajectories for a picture.
-        num: trajectories of each class and time of a U-turn, and pairs of clones.
+        num_trajectories: trajectories of each class and time of a U-turn, and pairs of clones.
         num_steps: steps of one denoising.
         t_end: last time.
         full: whether all d coordinates were integrated.
@@ -129,7 +129,7 @@ class Speciation:
     uturns: ReturnFractions
     clones: CloneFractions
     paths: BackwardPaths
-    num: int
+    num_trajectories: int
     num_steps: int
     t_end: float
     full: bool
@@ -167,7 +167,7 @@ class Speciation:
         }
         coordinates = {"turn_time": self.uturns.times, "clone_time": self.clones.times}
         dataset = self.table.to_xarray().assign(measured).assign_coords(coordinates).merge(self.paths.to_xarray())
-        return dataset.assign_attrs(trajectories=self.num, steps=self.num_steps, full=int(self.full))
+        return dataset.assign_attrs(trajectories=self.num_trajectories, steps=self.num_steps, full=int(self.full))
 
 
 def speciation_table(law: MixtureLaw, *, d: int = 256, times: ArrayLike | None = None) -> SpeciationTable:
@@ -195,8 +195,8 @@ def measure_speciation(
     table: SpeciationTable,
     *,
     key: jax.Array,
-    num: int = 2000,
-    points: int = 12,
+    num_trajectories: int = 2000,
+    num_times: int = 12,
     parts: MutableMapping[str, Part] | None = None,
     progress: Progress | None = None,
 ) -> Speciation:
@@ -206,8 +206,8 @@ def measure_speciation(
         process: of the law of the table in its dimension, with the exact score.
         table: closed form, whose times give the range of the U-turns.
         key: JAX random key.
-        num: trajectories for each class and time of a U-turn, and pairs of clones.
-        points: number of times of the U-turns, and of the clones; a divisor of the steps of the process.
+        num_trajectories: trajectories for each class and time of a U-turn, and pairs of clones.
+        num_times: number of times of the U-turns, and of the clones; a divisor of the steps of the process.
         parts: where each finished point is kept, so that an interrupted measurement resumes from it; None for nowhere.
         progress: called with (trajectory steps done, in all), or None.
 
@@ -219,30 +219,32 @@ def measure_speciation(
     require_progress(progress)
     finished: MutableMapping[str, Part] = {} if parts is None else parts
     turning, cloning, drawing = jax.random.split(key, 3)
-    turns = np.linspace(table.times.min(), table.times.max(), points)
+    turns = np.linspace(table.times.min(), table.times.max(), num_times)
     known = table.speciation_times[np.isfinite(table.speciation_times)]
     start = (known.max() if known.size else max(table.classical_time, 0.5)) + BEYOND
-    of_turn, of_clones = process.num_classes * num, (points + 3) * num // 2  # trajectories of the whole length
-    total, done = points * of_turn + of_clones, 0
+    of_turn, of_clones = process.num_classes * num_trajectories, (num_times + 3) * num_trajectories // 2  # trajectories of the whole length
+    total, done = num_times * of_turn + of_clones, 0
     if progress is not None:
         progress(sum(of_clones if name == "clones" else of_turn for name in finished), total)
     for i, t in enumerate(turns):
         if f"turn-{i}" not in finished:
-            seen = uturn(process, [t], key=jax.random.fold_in(turning, i), num=num, progress=within(progress, done, total))
+            seen = uturn(
+                process, [t], key=jax.random.fold_in(turning, i), num_trajectories=num_trajectories, progress=within(progress, done, total)
+            )
             finished[f"turn-{i}"] = {name: getattr(seen, name)[0] for name in TURN}
         done += of_turn
     if "clones" not in finished:
         report = None if progress is None else partial(_scaled, progress, done, total)
-        copies = clones(process, start, key=cloning, num=num, branches=points, progress=report)
+        copies = clones(process, start, key=cloning, num_trajectories=num_trajectories, num_times=num_times, progress=report)
         finished["clones"] = {field.name: getattr(copies, field.name) for field in dataclasses.fields(copies)}
-    rows = [finished[f"turn-{i}"] for i in range(points)]
+    rows = [finished[f"turn-{i}"] for i in range(num_times)]
     uturns = ReturnFractions(turns, **{name: np.stack([row[name] for row in rows]) for name in TURN})
     copies = CloneFractions(**finished["clones"])
-    paths = backward_paths(process, start, table.d, key=drawing, num=num)
-    return Speciation(table, uturns, copies, paths, num, process.num_steps, process.t_end, not process.is_reduced)
+    paths = backward_paths(process, start, table.d, key=drawing, num_trajectories=num_trajectories)
+    return Speciation(table, uturns, copies, paths, num_trajectories, process.num_steps, process.t_end, not process.is_reduced)
 
 
-def backward_paths(process: BackwardProcess, t_start: float, d: int, *, key: jax.Array, num: int) -> BackwardPaths:
+def backward_paths(process: BackwardProcess, t_start: float, d: int, *, key: jax.Array, num_trajectories: int) -> BackwardPaths:
     """Some trajectories from noise on the axes on which the centroids differ most, or by their norm where they do not.
 
     Args:
@@ -250,10 +252,10 @@ def backward_paths(process: BackwardProcess, t_start: float, d: int, *, key: jax
         t_start: time of the first state, pure noise.
         d: dimension.
         key: JAX random key.
-        num: trajectories among which `SHOWN` that end in each class are kept.
+        num_trajectories: trajectories among which `SHOWN` that end in each class are kept.
     """
     draw, run, end = jax.random.split(key, 3)
-    count = num if process.is_reduced else min(num, MOST_PATHS)
+    count = num_trajectories if process.is_reduced else min(num_trajectories, MOST_PATHS)
     x = process.draw(draw, np.zeros(count, int), np.inf)
     law = process.law
     centroids = np.asarray(law.coordinates if isinstance(law, ReducedMixture) else law.means)

@@ -87,7 +87,7 @@ def crossing(times: Float[np.ndarray, " T"], fraction: Float[np.ndarray, " T"], 
 
 
 def uturn(
-    process: BackwardProcess, times: ArrayLike, *, key: jax.Array, num: int = 10_000, progress: Progress | None = None
+    process: BackwardProcess, times: ArrayLike, *, key: jax.Array, num_trajectories: int = 10_000, progress: Progress | None = None
 ) -> ReturnFractions:
     """Part of the samples of each class that return to it, after noising to t and denoising with fresh noise.
 
@@ -95,31 +95,32 @@ def uturn(
         process: mixture, score, scheme.
         times: (T,) times, each above the last time of the process.
         key: JAX random key; other times and numbers change no trajectory.
-        num: trajectories for each class and time.
+        num_trajectories: trajectories for each class and time.
         progress: called with (trajectories done, in all), or None.
 
     Raises:
-        InputError: naming times or num; or as `integrate`.
+        InputError: naming times or num_trajectories; or as `integrate`.
 
     Reference: equations, section 8 (R_c); tests/backward/test_trajectories.py.
     """
     require_progress(progress)
-    turns, num = check_times(times, process.t_end), check_count("num", num)
-    labels = np.repeat(np.arange(process.num_classes), num)
+    turns, num_trajectories = check_times(times, process.t_end), check_count("num_trajectories", num_trajectories)
+    labels = np.repeat(np.arange(process.num_classes), num_trajectories)
     fractions, posteriors, spreads = [], [], []
     for i, t in enumerate(turns):
         draw, noise, end = jax.random.split(jax.random.fold_in(key, i), 3)
         x = process.draw(draw, labels, t)
         of_start = np.take_along_axis(process.posterior(x, t), labels[:, None], 1)[:, 0]
-        posteriors.append(of_start.reshape(-1, num).mean(axis=1, dtype=np.float64))
-        spreads.append((of_start * (1 - of_start)).reshape(-1, num).mean(axis=1, dtype=np.float64))  # variance of the end, given the start
+        posteriors.append(of_start.reshape(-1, num_trajectories).mean(axis=1, dtype=np.float64))
+        variance = of_start * (1 - of_start)  # of the end, given the start
+        spreads.append(variance.reshape(-1, num_trajectories).mean(axis=1, dtype=np.float64))
         grid = log_snr_grid(t, process.t_end, process.num_steps)
         x, _ = process.run(x, grid, noise, progress=within(progress, i * len(labels), len(turns) * len(labels)))
-        fractions.append(np.mean((process.classes(x, end) == labels).reshape(-1, num), axis=1))
+        fractions.append(np.mean((process.classes(x, end) == labels).reshape(-1, num_trajectories), axis=1))
     fraction = np.array(fractions)
-    least = 0.5 / num  # half a trajectory, where the start decides the end
-    bias_stderr = np.sqrt(np.maximum(np.array(spreads), least) / num)
-    return ReturnFractions(turns, fraction, proportion_error(fraction, num), np.array(posteriors), bias_stderr)
+    least = 0.5 / num_trajectories  # half a trajectory, where the start decides the end
+    bias_stderr = np.sqrt(np.maximum(np.array(spreads), least) / num_trajectories)
+    return ReturnFractions(turns, fraction, proportion_error(fraction, num_trajectories), np.array(posteriors), bias_stderr)
 
 
 def committor(

@@ -36,10 +36,10 @@ class Curves(RuleOptions, Output):
 
     problem: ProblemFile
     """Problem file; experiments/problem.toml is a commented example."""
-    points: int = 80
+    num_times: int = 80
     """Number of training times, chosen to cover learning and memorisation."""
     taus: Numbers = None
-    """Training times, increasing, in place of --points; inf means convergence."""
+    """Training times, increasing, in place of --num-times; inf means convergence."""
     penalties: Numbers = None
     """Penalties of ridge in any order, each > 0; they take the place of the training times."""
     q: float = 0.5
@@ -78,11 +78,11 @@ def check_curves(options: Curves, problem: Problem, rule: Rule) -> None:
     Raises:
         InputError: naming the option, its value and the allowed range.
     """
-    check(options, points=between(options.points, 3, MOST_POINTS), q=fraction(options.q))
+    check(options, num_times=between(options.num_times, 3, MOST_POINTS), q=fraction(options.q))
     if isinstance(options, Closed):
         check(options, tolerance=tolerance_allowed(options.tolerance))
     name = "penalties" if options.rule == Ridge.name else "taus"
-    count = len(getattr(options, name) or ()) if options.rule == Ridge.name or options.taus else options.points
+    count = len(getattr(options, name) or ()) if options.rule == Ridge.name or options.taus else options.num_times
     if count < 3 and (name == "penalties" or isinstance(options, Networks)):  # the closed form's times do not depend on those shown
         raise InputError(f"--{name}: {count} given; allowed: at least 3, to read times from")
     if options.taus:
@@ -129,7 +129,7 @@ def training_times(options: Curves, problem: Problem, rule: Rule) -> np.ndarray 
         return None
     if options.taus:
         return np.asarray(options.taus)
-    return theory.time_grid(problem, num=options.points)
+    return theory.time_grid(problem, num_times=options.num_times)
 
 
 def closed_curves(problem: Problem, taus: np.ndarray | None, rule: Rule, tolerance: float) -> tuple[LearningCurves, LearningCurves | None]:

@@ -47,7 +47,7 @@ class DataOptions(Printing):
     standardise: Literal["whole", "coordinates", "none"] = "whole"
     """whole: one shift and one scale for all coordinates, to a class variance of 1; coordinates: each coordinate first by its own; none."""
     data_seed: int = 0
-    """Of the random choice of samples."""
+    """Random seed of the choice of samples."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -91,7 +91,7 @@ def solvers_for(problem: Problem, options: Any, rule: Rule, dimensions: tuple[in
     """
     curves: Curves = options
     networks: Networks = options
-    num_times = len(curves.taus or curves.penalties or ()) or curves.points
+    num_times = len(curves.taus or curves.penalties or ()) or curves.num_times
     dtype = floating_type(networks.dtype)
     solver = None if networks.solver == "auto" else networks.solver
     if isinstance(rule, MinibatchSGD):

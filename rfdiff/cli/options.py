@@ -48,7 +48,7 @@ def _whole(word: str) -> int:
 
 def optional_number() -> Any:
     """What annotates a number that may be left out."""
-    return _optional(_number, "NUMBER")
+    return _optional(_number, "FLOAT")
 
 
 def _counted(convert: Callable[[str], Any], count: int, metavar: str) -> Any:
@@ -64,7 +64,7 @@ def _counted(convert: Callable[[str], Any], count: int, metavar: str) -> Any:
 
 def choice(words: tuple[str, ...]) -> tuple[Any, Any]:
     """What annotates one of some words that may be left out."""
-    return _optional(str, "|".join(words), words), _hint()
+    return _optional(str, "{" + ",".join(words) + "}", words), _hint()
 
 
 def _listed(convert: Callable[[str], Any], metavar: str, commas: bool = True) -> Any:
@@ -81,10 +81,10 @@ def _listed(convert: Callable[[str], Any], metavar: str, commas: bool = True) ->
 
 
 Flag = Annotated[bool, _hint()]
-Numbers = Annotated[tuple[float, ...] | None, _listed(_number, "NUMBER ..."), _hint()]
-Integers = Annotated[tuple[int, ...] | None, _listed(_whole, "INTEGER ..."), _hint()]
+Numbers = Annotated[tuple[float, ...] | None, _listed(_number, "FLOAT ..."), _hint()]
+Integers = Annotated[tuple[int, ...] | None, _listed(_whole, "INT ..."), _hint()]
 Number = Annotated[float | None, optional_number(), _hint()]
-Integer = Annotated[int | None, _optional(_whole, "INTEGER"), _hint()]
+Integer = Annotated[int | None, _optional(_whole, "INT"), _hint()]
 Size = Annotated[tuple[float, float] | None, _counted(_number, 2, "WIDTH HEIGHT"), _hint()]
 Names = Annotated[tuple[str, ...] | None, _listed(str, "NAME ...", commas=False), _hint()]
 Text = Annotated[str | None, _optional(str, "TEXT"), _hint()]
@@ -137,7 +137,7 @@ class Redrawing(Drawing):
     """The .nc file of a command, or of one cell of a sweep."""
     out: Annotated[Path | None, _optional(Path, "DIR"), _hint("(default: the folder of FILE, whose figures are replaced)")] = None
     """Folder of the figures."""
-    q: Annotated[float | None, _optional(_number, "NUMBER"), _hint("(default: 0.5)")] = None
+    q: Annotated[float | None, _optional(_number, "FLOAT"), _hint("(default: 0.5)")] = None
     """For a result.nc: a class counts as learned when its test loss has gone this fraction of the way to that of the exact score."""
     quantity: Quantity = "all"
     """For a phase_map.nc: the time whose map is drawn."""

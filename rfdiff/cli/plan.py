@@ -21,7 +21,7 @@ class PlanOptions(Printing):
     """Dimension of the data; a network has psi_p d features and psi_n d training samples."""
     num_seeds: int = 10
     """Number of independent networks."""
-    points: int = 80
+    num_times: int = 80
     """Number of training times."""
     dtype: FloatingType = None
     """Floating type; if not given, float64 on a CPU and float32 on an accelerator."""
@@ -37,10 +37,10 @@ def run(options: PlanOptions) -> int:
         options,
         d=dimension(options.d),
         num_seeds=between(options.num_seeds, 1, MOST_SEEDS),
-        points=between(options.points, 3, MOST_POINTS),
+        num_times=between(options.num_times, 3, MOST_POINTS),
     )
     plan = simulation.plan(
-        read_problem(options.problem), d=options.d, num_times=options.points, num_seeds=options.num_seeds, dtype=options.dtype
+        read_problem(options.problem), d=options.d, num_times=options.num_times, num_seeds=options.num_seeds, dtype=options.dtype
     )
     memory = "unknown" if plan.available is None else f"{plan.available / 2**30:.3g} GiB"
     head = (

@@ -48,12 +48,12 @@ class Speciate(Output):
     """Problem file; only its mixture matters here."""
     d: int = 1000
     """Dimension of the data."""
-    trajectories: int = 2000
+    num_trajectories: int = 2000
     """Trajectories for each class at each time of a U-turn, and pairs of clones at each time."""
-    points: int = 12
+    num_times: int = 12
     """Number of times for the U-turns, and for the clones."""
-    steps: int = 192
-    """Steps from noise to data; a multiple of --points."""
+    num_steps: int = 192
+    """Steps from noise to data; a multiple of --num-times."""
     full: Flag = False
     """Simulate all d coordinates. The default simulates only those that the exact score depends on, which gives the same distribution."""
     seed: int = 0
@@ -72,24 +72,24 @@ def run(options: Speciate) -> int:
         KeyboardInterrupt: with a sentence on what is kept.
     """
     start = time.monotonic()
-    steps = options.points <= options.steps <= MOST_STEPS and options.steps % max(options.points, 1) == 0
+    steps = options.num_times <= options.num_steps <= MOST_STEPS and options.num_steps % max(options.num_times, 1) == 0
     check(
         options,
         d=between(options.d, 2, LARGEST_DIMENSION),
-        trajectories=between(options.trajectories, 10, MOST),
-        points=between(options.points, 2, 1000),
-        steps=(steps, f"a multiple of --points up to {MOST_STEPS}"),
+        num_trajectories=between(options.num_trajectories, 10, MOST),
+        num_times=between(options.num_times, 2, 1000),
+        num_steps=(steps, f"a multiple of --num-times up to {MOST_STEPS}"),
         seed=between(options.seed, 0, LARGEST_KEY),
     )
     problem = read_problem(options.problem)
     closed_form = backward.speciation_table(problem.mixture, d=options.d)
     mixture = GaussianMixture.from_law(problem.mixture, options.d, jax.random.key(options.seed))
-    process = backward.BackwardProcess(mixture, full=options.full, num_steps=options.steps)
+    process = backward.BackwardProcess(mixture, full=options.full, num_steps=options.num_steps)
     if options.full:
-        chunk_of(options.d, options.trajectories * problem.num_classes, jnp.zeros(0).dtype)
+        chunk_of(options.d, options.num_trajectories * problem.num_classes, jnp.zeros(0).dtype)
     check_drawing(options, problem.num_classes)
     with results_folder(options.out, FILES, options.overwrite):
-        depends_on = (options.d, options.trajectories, options.points, options.steps, options.full, options.seed)
+        depends_on = (options.d, options.num_trajectories, options.num_times, options.num_steps, options.full, options.seed)
         folder = kept_parts.measurement_folder(options.out, problem, "speciation 2", *depends_on)
         measured = _measured(process, closed_form, options, kept_parts.KeptArrays(folder))
         dataset = measured.to_xarray().assign_attrs(problem=problem.record(), random_seed=options.seed)
@@ -167,7 +167,7 @@ def _steps_note(dataset: xr.Dataset, systematic: np.ndarray) -> list[str]:
     i, c = np.unravel_index(int(np.argmax(systematic)), systematic.shape)
     return [
         f"{dataset.attrs['steps']} steps are too few: at t = {dataset.turn_time.values[i]:.3g} they move the U-turns of class {c} by "
-        f"{systematic[i, c]:.2g}; the errors below include this; use more --steps"
+        f"{systematic[i, c]:.2g}; the errors below include this; use more --num-steps"
     ]
 
 
@@ -181,12 +181,18 @@ def _measured(
     """
     key = jax.random.fold_in(jax.random.key(options.seed), 1)
     try:
-        with reporting(f"{options.points} times of U-turns, then clones", "trajectory") as told:
+        with reporting(f"{options.num_times} times of U-turns, then clones", "trajectory") as told:
             return backward.measure_speciation(
-                process, closed_form, key=key, num=options.trajectories, points=options.points, parts=parts, progress=told
+                process,
+                closed_form,
+                key=key,
+                num_trajectories=options.num_trajectories,
+                num_times=options.num_times,
+                parts=parts,
+                progress=told,
             )
     except KeyboardInterrupt as stop:
-        text = f"{len(parts)} of {options.points + 1} points are kept, the same command resumes from them"
+        text = f"{len(parts)} of {options.num_times + 1} points are kept, the same command resumes from them"
         raise KeyboardInterrupt(text) from stop
 
 

@@ -53,7 +53,7 @@ class TimesOptions(RuleOptions, Output):
     """Also print d log tau / d log parameter for every number of the problem; the derivatives are exact."""
     q: float = 0.5
     """tau_opt(q) is when a class's test loss has gone this fraction of the way to that of the exact score."""
-    points: int = 400
+    num_times: int = 400
     """Number of training times drawn and written; the times of the classes do not depend on it."""
     tolerance: float = 1e-6
     """Largest numerical error of a closed-form loss."""
@@ -74,7 +74,7 @@ def run(options: TimesOptions) -> int:
     check(
         options,
         q=fraction(options.q),
-        points=(20 <= options.points <= MOST_POINTS, f"20 to {MOST_POINTS}"),
+        num_times=(20 <= options.num_times <= MOST_POINTS, f"20 to {MOST_POINTS}"),
         tolerance=tolerance_allowed(options.tolerance),
     )
     rule = rule_in_time(options)
@@ -88,7 +88,7 @@ def run(options: TimesOptions) -> int:
     check_drawing(options, problem.num_classes)
     with results_folder(options.out, FILES, options.overwrite):
         note(f"closed form: curves, spectrum{', derivatives' if options.sensitivity else ''}")
-        grid = theory.time_grid(problem, num=options.points)
+        grid = theory.time_grid(problem, num_times=options.num_times)
         curves, covering = theory.covering_curves(problem, grid, rule=rule, tolerance=options.tolerance)
         read = times(covering, q=options.q, loss_weights=problem.training_weights)
         spectrum = theory.spectrum(problem)

@@ -80,7 +80,7 @@ class Search:
         self.problem, self.rule, self.tolerance, self.tau = problem, rule, tolerance, tau
         self.origin = np.zeros(2 * problem.num_classes + 4)
         self._plans: dict[tuple[bytes, bool], tuple[Plan, CurveKernel]] = {}
-        grid = time_grid(problem, num=TIMES)
+        grid = time_grid(problem, num_times=TIMES)
         grid = grid[np.isfinite(grid)]
         self.taus = np.concatenate([grid, grid[-1] * np.geomspace(2, 16, 4)]) if tau is None else np.array([tau])
 

@@ -77,7 +77,7 @@ def generated_moments(law: NoisedMixture, x: Float[np.ndarray, "N d"], classes: 
 
 
 def score_errors(
-    law: NoisedMixture, score: Score, times: Float[np.ndarray, " G"], *, key: jax.Array, num: int, dtype: DTypeLike
+    law: NoisedMixture, score: Score, times: Float[np.ndarray, " G"], *, key: jax.Array, num_samples: int, dtype: DTypeLike
 ) -> Float[np.ndarray, "G K"]:
     """Score error E_c‖s - s*‖²/d (G, K) of a score at each time, from samples x_t of each class.
 
@@ -86,21 +86,21 @@ def score_errors(
         score: s(x, t), a callable pytree.
         times: (G,) diffusion times.
         key: JAX random key; one key makes the same points for every score.
-        num: samples of each class and time.
+        num_samples: samples of each class and time.
         dtype: floating type; set the precision of JAX accordingly around the call.
     """
-    return np.asarray(_score_errors(law, score, jnp.asarray(times, dtype), key, num), np.float64)
+    return np.asarray(_score_errors(law, score, jnp.asarray(times, dtype), key, num_samples), np.float64)
 
 
-@functools.partial(jax.jit, static_argnames="num")
-def _score_errors(law: NoisedMixture, score: Score, times: Float[Array, " G"], key: jax.Array, num: int) -> Float[Array, "G K"]:
-    labels = jnp.repeat(jnp.arange(law.num_classes), num)
+@functools.partial(jax.jit, static_argnames="num_samples")
+def _score_errors(law: NoisedMixture, score: Score, times: Float[Array, " G"], key: jax.Array, num_samples: int) -> Float[Array, "G K"]:
+    labels = jnp.repeat(jnp.arange(law.num_classes), num_samples)
 
     def at(inputs: tuple[jax.Array, jax.Array]) -> jax.Array:
         t, index = inputs
         keys = jax.random.split(jax.random.fold_in(key, index), labels.size)
         x = jax.vmap(lambda key, label: law.draw(key, label, t, times.dtype))(keys, labels)
         off = jax.vmap(lambda x: score(x, t) - law.score(x, t))(x)
-        return jnp.mean(off**2, axis=1).reshape(law.num_classes, num).mean(axis=1)
+        return jnp.mean(off**2, axis=1).reshape(law.num_classes, num_samples).mean(axis=1)
 
     return jax.lax.map(at, (times, jnp.arange(times.size)))

@@ -33,7 +33,7 @@ class Generation:
         taus: (T,) training times.
         times: (G,) diffusion times of the backward process.
         networks: statistics of each network.
-        num: samples of each network and source.
+        num_samples: samples of each network and source.
         threshold: of the distance ratio below which a sample is memorised.
         method: scheme of the backward process.
         theory: closed-form curves at the diffusion time of the grid nearest to that of the problem (`nearest_time`), or None.
@@ -48,7 +48,7 @@ class Generation:
     taus: Float[np.ndarray, " T"]
     times: Float[np.ndarray, " G"]
     networks: tuple[SampleStatistics, ...]
-    num: int
+    num_samples: int
     threshold: float
     method: str
     theory: LearningCurves | None = None
@@ -100,7 +100,7 @@ class Generation:
         if self.theory is not None:
             coordinates["theory_tau"] = self.theory.taus
         attributes = {"content": CONTENT, "t": nearest_time(self.times, float(self.problem.t)), "method": self.method}
-        attributes |= {"d": self.d, "samples": self.num, "threshold": self.threshold}
+        attributes |= {"d": self.d, "samples": self.num_samples, "threshold": self.threshold}
         if self.theory_times is not None and self.theory_times.reasons:
             attributes["reasons"] = self.theory_times.to_xarray().attrs["reasons"]
         if self.theory is not None:

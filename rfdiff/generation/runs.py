@@ -65,11 +65,11 @@ def generate(
     d: int,
     times: ArrayLike,
     key: jax.Array,
-    num: int = 1000,
+    num_samples: int = 1000,
     threshold: float = THRESHOLD,
     method: str = "heun-sde",
     dtype: DTypeLike | None = None,
-    probes: int = 200,
+    num_probes: int = 200,
     progress: Progress | None = None,
 ) -> SampleStatistics:
     """Train a network at each diffusion time, run the backward process from noise with it at each training time, and read the samples.
@@ -82,11 +82,11 @@ def generate(
         d: dimension.
         times: (G,) decreasing diffusion times, from noise to almost data (`backward.log_snr_grid`).
         key: JAX random key of the network, its data and the samples.
-        num: generated samples of each source.
+        num_samples: generated samples of each source.
         threshold: of the distance ratio below which a sample is memorised.
         method: scheme of `backward.integrate`.
         dtype: float64 or float32; None for the default of the device.
-        probes: samples of each class and time for the score error.
+        num_probes: samples of each class and time for the score error.
         progress: called with (done, total), one unit for each diffusion time trained at and for each source sampled; or None.
 
     Raises:
@@ -98,7 +98,7 @@ def generate(
     times = check_grid(times)
     check_method(method)
     check_nearest(threshold, sizes_at(problem, d).n)
-    check_count("num", num)
+    check_count("num_samples", num_samples)
     sources = np.size(taus) + len(REFERENCES)
     total = len(times) + sources
     network = train(problem, taus, d=d, times=times, key=key, dtype=dtype, progress=within(progress, 0, total))
@@ -107,14 +107,14 @@ def generate(
     start, path, ends, points = (jax.random.fold_in(key, part) for part in range(10, 14))  # beyond the streams of the network
     rows = []
     with jax.enable_x64(network.dtype == "float64"):
-        x = np.asarray(jax.random.normal(start, (num, d), network.dtype))
+        x = np.asarray(jax.random.normal(start, (num_samples, d), network.dtype))
         for index in range(sources):
             score = _source(network, index)
             last, _ = integrate(score, x, network.times, key=path, method=method)
             classes = draw_classes(law, last, t_end, key=ends)
             near = near_training(last, training, threshold=threshold).memorised
             counts, memorised = (np.bincount(labels, minlength=law.num_classes) for labels in (classes, classes[near]))
-            errors = score_errors(law, score, network.times, key=points, num=probes, dtype=network.dtype)
+            errors = score_errors(law, score, network.times, key=points, num_samples=num_probes, dtype=network.dtype)
             rows.append((counts, memorised, *generated_moments(law, last, classes, t_end), errors))
             if progress is not None:
                 progress(len(times) + index + 1, total)

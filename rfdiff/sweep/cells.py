@@ -135,7 +135,7 @@ def compute(task: Task) -> LearningCurves:
     """
     problem = problem_of(task)
     rule = rule_of(task.rule, **dict(task.rule_numbers))
-    taus = task.taus if task.points is None else theory.time_grid(problem, num=task.points)
+    taus = task.taus if task.points is None else theory.time_grid(problem, num_times=task.points)
     if task.d is None or task.random_seed is None:
         curves = theory.learning_curves(problem, taus, rule=rule, tolerance=task.tolerance or THEORY_TOLERANCE)
     else:

@@ -99,7 +99,7 @@ def _between(x: np.ndarray, known: np.ndarray, values: np.ndarray) -> np.ndarray
     return (1 - share) * values[right - 1] + share * values[right]
 
 
-def spectrum(problem: Problem, *, num: int = 1000) -> Spectrum:
+def spectrum(problem: Problem, *, num_points: int = 1000) -> Spectrum:
     """Limiting spectrum of U: support, density and class-resolved density on a grid that resolves each bulk, atoms.
 
     ρ(λ) = Im g(λ + i0)/π and ρ_c(λ) = Im κ_c(λ + i0)/(π λ). Edges of centred classes are sharp. With centroids neurons differ without
@@ -108,25 +108,25 @@ def spectrum(problem: Problem, *, num: int = 1000) -> Spectrum:
 
     Args:
         problem: the problem, K classes.
-        num: number of grid points, shared evenly by the bulks.
+        num_points: number of grid points, shared evenly by the bulks.
 
     Returns:
         `Spectrum`; `missing_mass` says how far the whole is from 1.
 
     Raises:
-        InputError: num below 32, or an activation that is constant on the data.
+        InputError: num_points below 32, or an activation that is constant on the data.
 
     Reference: `equations`, section 4; tests/theory/test_density.py.
     """
     require_concrete(problem, "theory.spectrum")
-    num = as_integer("num", num, 32)
+    num_points = as_integer("num_points", num_points, 32)
     with jax.enable_x64(True):
-        best, ragged = _assemble(equivalent(problem, 2, SPECTRUM_RADIUS, LEAST), num, POINTS)
+        best, ragged = _assemble(equivalent(problem, 2, SPECTRUM_RADIUS, LEAST), num_points, POINTS)
         for level in levels(problem, 2, SPECTRUM_RADIUS)[:REFINED_LEVELS]:
             if best.missing_mass < 1e-3 and not ragged:
                 break
             # either a bulk narrower than the scan was missed, or the neuron types are too coarse: finer in both
-            finer, ragged = _assemble(equivalent(problem, level, SPECTRUM_RADIUS, LEAST), num, REFINEMENT * POINTS)
+            finer, ragged = _assemble(equivalent(problem, level, SPECTRUM_RADIUS, LEAST), num_points, REFINEMENT * POINTS)
             best = finer if best.missing_mass < 1e-3 else min(best, finer, key=lambda result: result.missing_mass)
     return best
 

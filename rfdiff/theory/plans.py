@@ -104,7 +104,7 @@ def plan_curves(
         span = training_times.spectrum_span(problem, rule, kappa, radius)
         if span.low == 0 and np.isinf(wanted).any() and not rule.decay:
             raise InputError("taus: inf, where the test loss diverges (p = n m); allowed: finite training times")
-        shown = training_times.time_grid(problem, num=40) if taus is None and isinstance(rule, GradientFlow) else wanted
+        shown = training_times.time_grid(problem, num_times=40) if taus is None and isinstance(rule, GradientFlow) else wanted
         question = Question(rule, kappa, shown, None if isinstance(rule, Ridge) else shown, tolerance / 4)
         errors = LevelErrors(problem, radius, largest_change)
         for level in levels(problem, 1, radius):

@@ -115,22 +115,22 @@ def spectrum_span(problem: Problem, rule: Rule, kappa: float, radius: float) -> 
     return Span(low, high)
 
 
-def time_grid(problem: Problem, *, num: int = 80) -> Float[np.ndarray, " T"]:
-    """Training times (num + 1,), log-spaced from before the first mode learns to after the last one has, then inf.
+def time_grid(problem: Problem, *, num_times: int = 80) -> Float[np.ndarray, " T"]:
+    """Training times (num_times + 1,), log-spaced from before the first mode learns to after the last one has, then inf.
 
     From 0.05/(κ λ_max) to 30/(κ λ_min), at most 9 decades; inf is left out where the limit diverges (p = n m).
 
     Args:
         problem: the problem.
-        num: number of finite times.
+        num_times: number of finite times.
 
     Raises:
-        InputError: num below 3.
+        InputError: num_times below 3.
     """
     require_concrete(problem, "theory.time_grid")
-    num = as_integer("num", num, 3)
+    num_times = as_integer("num_times", num_times, 3)
     with jax.enable_x64(True):
         low, high = extent(equivalent(dense.surrogate(problem), 1, FAR, LEAST), bands=False)
     kappa = float(problem.kappa)
-    grid = np.geomspace(0.05 / (kappa * high), 30 / (kappa * max(low, 6e-7 * high)), num)
+    grid = np.geomspace(0.05 / (kappa * high), 30 / (kappa * max(low, 6e-7 * high)), num_times)
     return grid if limit_diverges(problem) else np.append(grid, np.inf)

@@ -38,7 +38,7 @@ def measured(off: float = 0.0, systematic: float = 0.0, at_this_d: float = 0.0, 
         (measured(off=0.1, at_this_d=0.1), "agree", ""),
         (measured(off=0.1, systematic=0.05), "agree", ""),
         (measured(off=0.3, systematic=0.3), "inconclusive", "the steps move U-turns of class 1 at t = 1 by 0.3"),
-        (measured(off=0.3, systematic=0.05), "disagree", "more --steps"),
+        (measured(off=0.3, systematic=0.05), "disagree", "more --num-steps"),
         (measured(clone_off=-0.1), "disagree", "clones of class 1 at t = 1"),
     ],
 )

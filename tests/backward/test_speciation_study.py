@@ -54,7 +54,7 @@ def test_classes_that_are_never_told_apart_have_a_table_too() -> None:
 
 @pytest.fixture(scope="module")
 def measured() -> speciation_study.Speciation:
-    return measure_speciation(process(), speciation_table(LAW, d=D), key=jax.random.key(1), num=NUM, points=POINTS)
+    return measure_speciation(process(), speciation_table(LAW, d=D), key=jax.random.key(1), num_trajectories=NUM, num_times=POINTS)
 
 
 @pytest.mark.thorough
@@ -90,16 +90,17 @@ def test_an_interrupted_measurement_goes_on_to_the_same_numbers(
     with monkeypatch.context() as patch:
         patch.setattr(speciation_study, "clones", stopping)
         with pytest.raises(KeyboardInterrupt):
-            measure_speciation(process(), table, key=jax.random.key(1), num=NUM, points=POINTS, parts=parts)
+            measure_speciation(process(), table, key=jax.random.key(1), num_trajectories=NUM, num_times=POINTS, parts=parts)
     assert sorted(parts) == [f"turn-{i}" for i in range(POINTS)]
     again = measure_speciation(
-        process(), table, key=jax.random.key(1), num=NUM, points=POINTS, parts=parts,
+        process(), table, key=jax.random.key(1), num_trajectories=NUM, num_times=POINTS, parts=parts,
         progress=lambda done, total: told.append((done, total)),
     )  # fmt: skip
     xr.testing.assert_identical(again.to_xarray(), measured.to_xarray())
     assert told[0][0] == POINTS * 2 * NUM and told[-1][0] == told[-1][1]  # the U-turns are not made again
 
 
+@pytest.mark.thorough
 def test_the_error_of_clones_follows_that_of_uturns(measured: speciation_study.Speciation) -> None:
     """Weak order 2: twice as long a step, four times the error; none where the U-turns have none."""
     turns = measured.uturns

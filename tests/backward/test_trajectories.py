@@ -39,7 +39,7 @@ def realised(mixture: MixtureLaw, d: int) -> GaussianMixture:
 )
 def test_uturns_at_d_16384_lie_on_the_theory(weights: Any, variances: Any, gram: np.ndarray, times: Any) -> None:
     d, mixture = 16_384, law(weights, variances, gram)
-    measured = uturn(BackwardProcess(realised(mixture, d), num_steps=96), times, key=jax.random.key(1), num=2000)
+    measured = uturn(BackwardProcess(realised(mixture, d), num_steps=96), times, key=jax.random.key(1), num_trajectories=2000)
     predicted = return_probability(mixture, times, d=d)
     assert_within(measured.fraction, measured.stderr, predicted, ALLOWANCE)
     assert_within(measured.posterior, measured.stderr, predicted, ALLOWANCE)
@@ -57,14 +57,14 @@ def small() -> GaussianMixture:
 @pytest.mark.thorough
 def test_full_and_reduced_uturns_agree_and_a_wrong_score_does_not(small: GaussianMixture) -> None:
     times, key = [0.8, 1.4], jax.random.key(2)
-    few = uturn(BackwardProcess(small, num_steps=96), times, key=key, num=2000)
-    full = uturn(BackwardProcess(small, num_steps=96, full=True), times, key=key, num=2000)
+    few = uturn(BackwardProcess(small, num_steps=96), times, key=key, num_trajectories=2000)
+    full = uturn(BackwardProcess(small, num_steps=96, full=True), times, key=key, num_trajectories=2000)
     both = np.hypot(few.stderr, full.stderr)
     assert_within(full.fraction, both, few.fraction, ALLOWANCE)
     assert_within(full.fraction, full.stderr, full.posterior, ALLOWANCE)
     assert np.all(full.systematic == 0) and np.all(full.error == full.stderr)
     wrong = jax.tree_util.Partial(NoisedMixture.score, NoisedMixture(small.weights[::-1], small.means, small.variances))
-    other = uturn(BackwardProcess(small, score=wrong, num_steps=96), times, key=key, num=2000)
+    other = uturn(BackwardProcess(small, score=wrong, num_steps=96), times, key=key, num_trajectories=2000)
     rejects(lambda: assert_within(other.fraction, other.stderr, full.posterior, ALLOWANCE))
     assert other.systematic.max() > 0.05  # the measurement says so itself
 
@@ -74,7 +74,9 @@ def test_steps_that_are_too_long_are_part_of_the_error() -> None:
     """Classes told apart by their norm: 16 steps are many standard errors off, which the measurement notices from its own states."""
     mixture = law([0.7, 0.3], [1.5, 0.5], 0 * MIRROR)
     d, times = 1024, [1.0, 1.5, 2.0]
-    coarse, fine = (uturn(BackwardProcess(realised(mixture, d), num_steps=n), times, key=jax.random.key(7), num=1000) for n in (16, 160))
+    coarse, fine = (
+        uturn(BackwardProcess(realised(mixture, d), num_steps=n), times, key=jax.random.key(7), num_trajectories=1000) for n in (16, 160)
+    )
     predicted = return_probability(mixture, times, d=d)
     rejects(lambda: assert_within(coarse.fraction, coarse.stderr, predicted, ALLOWANCE))
     assert_within(coarse.fraction, coarse.error, predicted, ALLOWANCE, k=5, max_stderr=1.0)
@@ -89,7 +91,7 @@ def test_clones_agree_as_the_theory_says() -> None:
     d, mixture = 1024, law([0.8, 0.2], [1.0, 0.7])
     told: list[tuple[int, int]] = []
     found = clones(
-        BackwardProcess(realised(mixture, d), num_steps=96), 9.0, key=jax.random.key(3), num=4000, branches=6,
+        BackwardProcess(realised(mixture, d), num_steps=96), 9.0, key=jax.random.key(3), num_trajectories=4000, num_times=6,
         progress=lambda done, total: told.append((done, total)),
     )  # fmt: skip
     predicted = return_probability(mixture, found.times, d=d)
@@ -124,7 +126,7 @@ def test_states_do_not_depend_on_the_chunks_and_have_to_fit(small: GaussianMixtu
     np.testing.assert_allclose(process.draw_states(small.noised, jax.random.key(0), labels, 1.0), whole, rtol=1e-5, atol=1e-6)
     monkeypatch.setattr(samplers, "available_bytes", lambda: 10_000)
     with pytest.raises(InputError, match="^d: 40 trajectories in 24 dimensions need about .* GiB of .* GiB; allowed: about"):
-        uturn(BackwardProcess(small, full=True), [1.0], key=jax.random.key(0), num=20)
+        uturn(BackwardProcess(small, full=True), [1.0], key=jax.random.key(0), num_trajectories=20)
 
 
 def test_proportion_errors_are_never_zero() -> None:
@@ -138,10 +140,10 @@ def test_proportion_errors_are_never_zero() -> None:
         (lambda d: uturn(d, [0.01], key=KEY), "^times: .*each above t_end = 0.02"),
         (lambda d: uturn(d, [], key=KEY), "^times: .*at least one"),
         (lambda d: uturn(d, [math.inf], key=KEY), "^times: .*finite"),
-        (lambda d: uturn(d, [1.0], key=KEY, num=1), "^num: 1; allowed: an integer >= 2"),
+        (lambda d: uturn(d, [1.0], key=KEY, num_trajectories=1), "^num_trajectories: 1; allowed: an integer >= 2"),
         (lambda d: committor(d, np.zeros((1, 3)), 1.0, key=KEY, copies=0), "^copies: 0"),
         (lambda d: clones(d, 0.01, key=KEY), "^t_start: 0.01; allowed: 0.02 < t_start"),
-        (lambda d: clones(d, 5.0, key=KEY, branches=7), "^branches: 7; allowed: a divisor of the 96 steps"),
+        (lambda d: clones(d, 5.0, key=KEY, num_times=7), "^num_times: 7; allowed: a divisor of the 96 steps"),
     ],
 )
 def test_bad_input(small: GaussianMixture, act: Any, message: str) -> None:

@@ -39,7 +39,7 @@ def run(*arguments: str) -> tuple[int, str]:
 
 def words(command: str, problem: Path, out: Path, *more: str) -> Words:
     sizes = ["--d", str(D), "--num-seeds", str(SEEDS)] if command in ("simulate", "compare") else []
-    times_given = [] if "--rule" in more or "--points" in more else ["--taus", *TAUS]
+    times_given = [] if "--rule" in more or "--num-times" in more else ["--taus", *TAUS]
     return [command, str(problem), "--out", str(out), *sizes, *times_given, *more]
 
 

@@ -125,7 +125,7 @@ def test_standing_results_are_refused_before_anything_is_computed(
             line = refusal(capsys, [command, str(problem_file), "--out", str(out)])
             assert "already holds curves.png; choose another folder or add --overwrite" in line
     assert (out / "curves.png").read_bytes() == b"mine"
-    assert sorted(path.name for path in out.iterdir()) == [".lock", "curves.png"]
+    assert sorted(path.name for path in out.iterdir()) == ["curves.png"]
     assert entry.main(words("simulate", problem_file, out, "--overwrite")) == 0
     assert (out / "curves.png").read_bytes() != b"mine"
 
@@ -139,4 +139,4 @@ def test_output_suits_a_terminal_without_unicode(
     assert entry.main(["forecast"]) == entry.BAD_INPUT
     told = plain.buffer.getvalue().decode("ascii")
     assert told.replace(" +- ", " ± ").replace("...", "…").splitlines()[2].split() == compared.text.splitlines()[2].split()
-    assert capsys.readouterr().err.splitlines()[-1].startswith("rfdiff: forecast: no such command; allowed: init, predict, ")
+    assert capsys.readouterr().err.splitlines()[-1].startswith("rfdiff: forecast: no such command; allowed: init, fit, predict, ")

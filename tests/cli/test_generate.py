@@ -24,7 +24,7 @@ weights = [0.7, 0.3]
 variances = [1.0, 0.6]
 """
 GRAM = "centroid_gram = [[0.5, -0.5], [-0.5, 0.5]]\n"
-SMALL = ["--d", "12", "--taus", "3", "30", "inf", "--samples", "40", "--steps", "12", "--dtype", "float32"]
+SMALL = ["--d", "12", "--taus", "3", "30", "inf", "--num-samples", "40", "--num-steps", "12", "--dtype", "float32"]
 
 
 @pytest.fixture(scope="module")
@@ -81,10 +81,10 @@ def test_plot_draws_it_again(folder: Path, tmp_path: Path) -> None:
         (["--d", "0"], "--d: 0; allowed: an integer >= 1"),
         (["--d", "100000"], "GiB of memory; allowed: d up to about"),
         (["--taus", "3", "2"], "--taus: [3, 2] does not increase strictly"),
-        (["--points", "2"], "--points: 2; allowed: 3 to"),
+        (["--num-times", "2"], "--num-times: 2; allowed: 3 to"),
         (["--num-seeds", "0"], "--num-seeds: 0; allowed: 1 to"),
-        (["--samples", "1"], "--samples: 1; allowed: 10 to"),
-        (["--steps", "1"], "--steps: 1; allowed: 2 to"),
+        (["--num-samples", "1"], "--num-samples: 1; allowed: 10 to"),
+        (["--num-steps", "1"], "--num-steps: 1; allowed: 2 to"),
         (["--t-start", "0.001"], "--t-start: 0.001; allowed: t_end = 0.01 < t_start"),
         (["--t-end", "0"], "--t-end: 0.0; allowed: a finite number > 0"),
         (["--threshold", "2"], "--threshold: 2.0; allowed: 0 < threshold <= 1"),

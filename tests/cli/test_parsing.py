@@ -57,7 +57,7 @@ from tests.cli.command_line import TOML, Words, refusal
         ),
         (["simulate", "PROBLEM", "--num-seeds", "1000000000"], "--num-seeds: 1000000000; allowed: 1 to 1000000"),
         (["simulate", "PROBLEM", "--seed", "-1"], "--seed: -1; allowed: 0 to"),
-        (["predict", "PROBLEM", "--points", "2"], "--points: 2; allowed: 3 to 100000"),
+        (["predict", "PROBLEM", "--num-times", "2"], "--num-times: 2; allowed: 3 to 100000"),
         (["simulate", "PROBLEM", "--taus", "1", "2"], "--taus: 2 given; allowed: at least 3"),
         (["predict", "PROBLEM", "--taus", "3", "2", "1"], "taus: .* does not increase strictly"),
         (["predict", "PROBLEM", "--taus", "-1", "2", "3"], "taus: .*allowed: a non-empty list of training times >= 0"),
@@ -183,7 +183,18 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
         assert "(default: None)" not in told.out and "(default: False)" not in told.out
     assert entry.main(["compare", "--help"]) == 0
     told = capsys.readouterr()
-    for option in ("--d ", "--num-seeds ", "--seed ", "--out ", "--points ", "--taus ", "--rule ", "--step-size ", "--momentum ", "--q "):
+    for option in (
+        "--d ",
+        "--num-seeds ",
+        "--seed ",
+        "--out ",
+        "--num-times ",
+        "--taus ",
+        "--rule ",
+        "--step-size ",
+        "--momentum ",
+        "--q ",
+    ):
         assert option in told.out
 
 

@@ -111,6 +111,7 @@ def test_plot_draws_a_map_again(mapped: types.SimpleNamespace, tmp_path: Path, c
     assert (one / "phase_map_tau_mem.png").read_bytes() != (new / "phase_map_tau_mem.png").read_bytes()
 
 
+@pytest.mark.thorough
 def test_standing_results_are_not_overwritten(mapped: types.SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
     line = refused(capsys, "phase-map", str(mapped.problem), "--out", str(mapped.out), *WORDS)
     assert "already holds phase_map.nc, phase_map_tau_gen.png" in line
@@ -132,6 +133,7 @@ def stopping_after(patch: pytest.MonkeyPatch, count: int) -> list[int]:
     return done
 
 
+@pytest.mark.thorough
 def test_an_interrupted_map_goes_on_and_equals_an_uninterrupted_one(
     mapped: types.SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -164,6 +166,7 @@ def test_an_interrupted_map_goes_on_and_equals_an_uninterrupted_one(
         assert np.array_equal(resumed[name].values, variable.values, equal_nan=variable.dtype.kind == "f"), name
 
 
+@pytest.mark.thorough
 def test_cells_that_are_done_again_are_counted_once(mapped: types.SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error of the first chunk is made to look large: its cells are done again (here with the same nodes, to compile nothing)."""
     sizes: list[int] = []

@@ -24,10 +24,10 @@ from tests.cli.command_line import SEEDS, TAUS, TOML, D, Words, leaves, refusal,
 
 @pytest.mark.slow
 def test_default_times_are_the_grid_of_the_theory(problem_file: Path, tmp_path: Path) -> None:
-    assert entry.main(words("simulate", problem_file, tmp_path / "out", "--points", "6")) == 0
+    assert entry.main(words("simulate", problem_file, tmp_path / "out", "--num-times", "6")) == 0
     result = result_file.load(tmp_path / "out" / "result.nc")
     assert result.simulation is not None
-    np.testing.assert_array_equal(result.simulation.taus, theory.time_grid(Problem.from_toml(problem_file), num=6))
+    np.testing.assert_array_equal(result.simulation.taus, theory.time_grid(Problem.from_toml(problem_file), num_times=6))
 
 
 @pytest.mark.thorough
@@ -86,9 +86,9 @@ def test_rules_reach_the_simulation(
 @pytest.mark.parametrize(
     ("d", "change", "message"),
     [
-        (1_000_000, ("", ""), "d: 1000000 makes p = 2000000 features and needs about"),
-        (5, ("psi_n = 2.0", "psi_n = 0.25"), "d: [52] makes p = .* and n = [01] samples; allowed: "),
-        (1000, ("t = 0.3", "t = 0.3\nnoise_draws = 100000000"), "d: 1000 makes n = 2000 samples, 2e.11 with .*; allowed: at most 1e.10"),
+        (1_000_000, ("", ""), "--d: 1000000 makes p = 2000000 features and needs about"),
+        (5, ("psi_n = 2.0", "psi_n = 0.25"), "--d: [52] makes p = .* and n = [01] samples; allowed: "),
+        (1000, ("t = 0.3", "t = 0.3\nnoise_draws = 100000000"), "--d: 1000 makes n = 2000 samples, 2e.11 with .*; allowed: at most 1e.10"),
     ],
 )
 def test_impossible_networks_are_refused_before_anything_is_computed_or_made(

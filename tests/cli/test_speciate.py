@@ -27,7 +27,7 @@ weights = [0.7, 0.3]
 variances = [1.5, 0.6]
 """
 GRAM = "centroid_gram = [[0.3, -0.3], [-0.3, 0.3]]\n"
-SMALL = ["--d", "64", "--trajectories", "400", "--points", "4", "--steps", "32"]
+SMALL = ["--d", "64", "--num-trajectories", "400", "--num-times", "4", "--num-steps", "32"]
 FILES = [".lock", "return_probability.png", "speciation.nc", "trajectories.png"]
 
 
@@ -89,11 +89,11 @@ def test_plot_draws_it_again(folder: Path, tmp_path: Path) -> None:
     [
         ([], TOML.replace("[0.7, 0.3]", "[1.0]").replace("[1.5, 0.6]", "[1.5]"), "K >= 2, since a single class has no speciation"),
         (["--d", "1"], TOML, "--d: 1; allowed: 2 to"),
-        (["--points", "1"], TOML, "--points: 1; allowed: 2 to 1000"),
-        (["--steps", "50"], TOML, "--steps: 50; allowed: a multiple of --points"),
-        (["--trajectories", "1"], TOML, "--trajectories: 1; allowed: 10 to"),
+        (["--num-times", "1"], TOML, "--num-times: 1; allowed: 2 to 1000"),
+        (["--num-steps", "50"], TOML, "--num-steps: 50; allowed: a multiple of --num-times"),
+        (["--num-trajectories", "1"], TOML, "--num-trajectories: 1; allowed: 10 to"),
         (["--seed", "-1"], TOML, "--seed: -1; allowed: 0 to"),
-        (["--d", "1000000", "--trajectories", "1000000", "--full"], TOML, "GiB"),
+        (["--d", "1000000", "--num-trajectories", "1000000", "--full"], TOML, "GiB"),
         (
             [],
             TOML.replace("variances = [1.5, 0.6]", "eigenvalues = [[1.5, 0.6], [0.5, 0.6]]\neigenvalue_weights = [0.5, 0.5]"),
@@ -142,7 +142,7 @@ def test_steps_that_are_too_few_are_said(folder: Path) -> None:
     assert not any("are too few" in line for line in told_of(data))
     moved = data.assign(uturn=data.uturn + 0.4, uturn_systematic=0.4 + 0 * data.uturn, clone_systematic=0.4 + 0 * data.clone)
     told = told_of(moved)
-    assert any(line.startswith("32 steps are too few: at t = ") and "by 0.4" in line and "use more --steps" in line for line in told)
+    assert any(line.startswith("32 steps are too few: at t = ") and "by 0.4" in line and "use more --num-steps" in line for line in told)
     blind = told_of(moved.drop_vars(["uturn_systematic", "clone_systematic"]))  # a file of an earlier version
     worst = [float(re.findall(r"([0-9.]+) s\.e\.", lines[-1])[0]) for lines in (told, blind)]
     assert worst[0] < 4 < worst[1]
@@ -163,4 +163,4 @@ def test_a_measurement_that_does_not_confirm_the_closed_form_has_status_1(
     moved = data.assign(uturn=abs(data.uturn - 0.4), uturn_systematic=systematic + 0 * data.uturn)
     save_dataset(moved, tmp_path / "speciation.nc", command="speciate")
     status, told = run("plot", str(tmp_path / "speciation.nc"))
-    assert status == DISAGREE and line in told and "more --steps" in told
+    assert status == DISAGREE and line in told and "more --num-steps" in told

@@ -34,7 +34,7 @@ def timed(tmp_path_factory: pytest.TempPathFactory) -> types.SimpleNamespace:
     """One run of `rfdiff times` without derivatives, with what it printed."""
     folder = tmp_path_factory.mktemp("times")
     (folder / "problem.toml").write_text(TOML)
-    status, text = run("times", str(folder / "problem.toml"), "--out", str(folder / "out"), "--points", "60")
+    status, text = run("times", str(folder / "problem.toml"), "--out", str(folder / "out"), "--num-times", "60")
     return types.SimpleNamespace(status=status, text=text, problem=folder / "problem.toml", out=folder / "out")
 
 
@@ -45,7 +45,7 @@ def test_times_holds_both_readings_for_xarray_alone(timed: types.SimpleNamespace
     with xr.open_dataset(timed.out / "times.nc", engine="h5netcdf") as data:
         found = data.load()
     problem = Problem.from_toml(timed.problem)
-    curves, covering = theory.covering_curves(problem, theory.time_grid(problem, num=60))
+    curves, covering = theory.covering_curves(problem, theory.time_grid(problem, num_times=60))
     read, bulks = times(covering), theory.bulk_times(problem)
     np.testing.assert_array_equal(found.time, [getattr(read, name) for name in TIME_NAMES])
     np.testing.assert_array_equal(found.bulk_time, [bulks.tau_gen, bulks.tau_mem])
@@ -102,7 +102,7 @@ RULES: dict[str, tuple[list[str], str, Rule]] = {
 @pytest.mark.parametrize("name", ["averaged", pytest.param("sgd", marks=pytest.mark.slow)])
 def test_times_under_a_rule_are_those_of_its_curves(name: str, timed: types.SimpleNamespace, tmp_path: Path) -> None:
     words, meaning, rule = RULES[name]
-    status, text = run("times", str(timed.problem), "--out", str(tmp_path / "out"), "--points", "60", *words)
+    status, text = run("times", str(timed.problem), "--out", str(tmp_path / "out"), "--num-times", "60", *words)
     assert status == 0
     told = f"training rule of the curves: {meaning}; what is read from the spectrum are times of gradient flow"
     assert told in text and told not in timed.text
@@ -131,7 +131,7 @@ def test_elasticities_are_those_of_the_library(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["--q", "0"], "--q: 0.0; allowed: 0 < q < 1"),
-        (["--points", "19"], "--points: 19; allowed: 20 to 100000"),
+        (["--num-times", "19"], "--num-times: 19; allowed: 20 to 100000"),
         (["--tolerance", "1e-12"], "--tolerance: 1e-12; allowed: 1e-9 <= tolerance <= 0.1"),
         (["--sensitivity"], "--sensitivity: psi_p = 8 = psi_n m, where the curves have no limit"),
     ],

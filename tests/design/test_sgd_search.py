@@ -52,6 +52,7 @@ def least_on_a_grid(families: Families, levers: Levers, sizes: tuple[int, int, i
     return least
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("names", [("step",), ("averaging",)])
 def test_one_number_of_the_rule_is_as_good_as_on_a_grid(names: tuple[str, ...]) -> None:
     levers = dataclasses.replace(OF_RULE, step="step" in names, batch="batch" in names, averaging="averaging" in names)

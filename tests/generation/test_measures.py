@@ -46,9 +46,11 @@ def test_squared_errors_of_few_wide_samples_are_not_negative() -> None:
 
 def test_score_errors_are_those_of_a_known_deviation() -> None:
     exact = jax.tree_util.Partial(type(LAW).score, LAW)
-    found = generation.score_errors(LAW, exact, np.array([1.0, 0.1]), key=jax.random.key(0), num=16, dtype=np.float32)
+    found = generation.score_errors(LAW, exact, np.array([1.0, 0.1]), key=jax.random.key(0), num_samples=16, dtype=np.float32)
     assert found.shape == (2, 2) and np.all(found < 1e-10)
     shifted = jax.tree_util.Partial(lambda law, x, t: law.score(x, t) + 0.5, LAW)
     np.testing.assert_allclose(
-        generation.score_errors(LAW, shifted, np.array([1.0, 0.1]), key=jax.random.key(0), num=16, dtype=np.float32), 0.25, rtol=1e-4
+        generation.score_errors(LAW, shifted, np.array([1.0, 0.1]), key=jax.random.key(0), num_samples=16, dtype=np.float32),
+        0.25,
+        rtol=1e-4,
     )

@@ -26,7 +26,7 @@ def statistics(seed: int) -> SampleStatistics:
 
 def result(**changes: object) -> Generation:
     theory = synthetic.theory(2, np.geomspace(0.1, 1e4, 60))
-    fields = {"problem": PROBLEM, "d": 8, "taus": TAUS, "times": TIMES, "networks": (statistics(0), statistics(1)), "num": 60}
+    fields = {"problem": PROBLEM, "d": 8, "taus": TAUS, "times": TIMES, "networks": (statistics(0), statistics(1)), "num_samples": 60}
     fields |= {"threshold": 1 / 3, "method": "heun-sde", "theory": theory, "theory_times": times(theory), **changes}
     return Generation(**fields)  # type: ignore[arg-type]
 

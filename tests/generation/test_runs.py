@@ -22,7 +22,9 @@ GRID, COUNT = log_snr_grid(4.0, 0.01, 30), 600
 @pytest.fixture(scope="module")
 def found() -> generation.SampleStatistics:
     problem = Problem(LAW, SHIFTED, t=0.1, psi_p=8.0, psi_n=2.0)
-    return generation.generate(problem, [1.0, 30.0], d=12, times=GRID, key=jax.random.key(0), num=COUNT, dtype="float32", probes=20)
+    return generation.generate(
+        problem, [1.0, 30.0], d=12, times=GRID, key=jax.random.key(0), num_samples=COUNT, dtype="float32", num_probes=20
+    )
 
 
 @pytest.mark.thorough
@@ -54,7 +56,7 @@ def test_the_empirical_score_memorises(found: generation.SampleStatistics) -> No
 def test_many_features_memorise_few_samples_in_the_end() -> None:
     problem = Problem(LAW, SHIFTED, t=0.1, psi_p=64.0, psi_n=2.0)
     taus = [30.0, np.inf]
-    late = generation.generate(problem, taus, d=8, times=GRID, key=jax.random.key(0), num=500, dtype="float64", probes=20)
+    late = generation.generate(problem, taus, d=8, times=GRID, key=jax.random.key(0), num_samples=500, dtype="float64", num_probes=20)
     share = late.memorised / np.maximum(late.counts, 1)
     assert share[0].max() < 0.1 and share[1].min() > 0.2
 
@@ -66,7 +68,7 @@ def test_many_features_memorise_few_samples_in_the_end() -> None:
         ({"times": [1.0, 0.0]}, "^times: 0 at 1; allowed: finite times > 0"),
         ({"method": "leapfrog"}, "^method: 'leapfrog'"),
         ({"threshold": 0.0}, "^threshold: 0.0; allowed"),
-        ({"num": 0}, "^num: 0; allowed: an integer >= 2"),
+        ({"num_samples": 0}, "^num_samples: 0; allowed: an integer >= 2"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_trained(change: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,7 @@ def two_classes(**changes: Any) -> Problem:
 
 @functools.cache
 def centred(draws: float = math.inf) -> Spectrum:
-    return spectrum(two_classes(noise_draws=draws), num=400)
+    return spectrum(two_classes(noise_draws=draws), num_points=400)
 
 
 # -- closed forms
@@ -53,7 +53,7 @@ def centred(draws: float = math.inf) -> Spectrum:
 def test_marchenko_pastur(psi_p: float) -> None:
     """Linear features of noise alone (variance 0, noise averaged): U = Δ W Wᵀ/d."""
     delta = -math.expm1(-0.6)
-    result = spectrum(Problem(MixtureLaw.isotropic([1.0], [0.0]), linear, 0.3, psi_p, 3.0), num=300)
+    result = spectrum(Problem(MixtureLaw.isotropic([1.0], [0.0]), linear, 0.3, psi_p, 3.0), num_points=300)
     edges = delta * (1 + np.array([-1, 1]) * math.sqrt(psi_p)) ** 2
 
     def agree(edges: np.ndarray, ratio: float) -> None:
@@ -90,7 +90,7 @@ def product_curve(psi_p: float, psi_n: float) -> tuple[np.ndarray, Any]:
 @pytest.mark.parametrize(("psi_p", "psi_n"), [(0.4, 2.5), (2.0, 3.0), (3.0, 0.5)])
 def test_product_of_two_wishart_factors(psi_p: float, psi_n: float) -> None:
     """Linear features of one unit Gaussian with one noise draw: every edge and density in closed form."""
-    result = spectrum(Problem(MixtureLaw.isotropic([1.0], [1.0]), linear, 0.3, psi_p, psi_n, 1), num=300)
+    result = spectrum(Problem(MixtureLaw.isotropic([1.0], [1.0]), linear, 0.3, psi_p, psi_n, 1), num_points=300)
 
     def agree(psi_p: float, psi_n: float) -> None:
         edges, density = product_curve(psi_p, psi_n)
@@ -112,7 +112,7 @@ def test_product_of_two_wishart_factors(psi_p: float, psi_n: float) -> None:
 def test_bulks_decades_apart_and_the_atom_of_carried_noise() -> None:
     """Small t: data modes, memorisation modes, and the p - n - d neurons left with their own noise at s²."""
     variance, t, psi_p, psi_n = 1.0, 0.01, 64.0, 8.0
-    result = spectrum(Problem(MixtureLaw.isotropic([1.0], [variance]), "erf", t, psi_p, psi_n), num=400)
+    result = spectrum(Problem(MixtureLaw.isotropic([1.0], [variance]), "erf", t, psi_p, psi_n), num_points=400)
     delta = -math.expm1(-2 * t)
     signal = math.exp(-2 * t) * variance
     slope2 = 4 / np.pi / (1 + 2 * (signal + delta))
@@ -145,7 +145,7 @@ def test_mass_and_class_densities(draws: float) -> None:
 
 
 def test_more_features_than_columns_leave_an_atom_at_zero() -> None:
-    result = spectrum(two_classes(psi_p=2.2, noise_draws=1), num=400)
+    result = spectrum(two_classes(psi_p=2.2, noise_draws=1), num_points=400)
     np.testing.assert_allclose(result.atom_locations, [0.0])
     np.testing.assert_allclose(result.atom_weights, [1 - 1.6 / 2.2], atol=1e-7)
     assert result.missing_mass < 1e-6
@@ -170,7 +170,7 @@ def test_edges_are_square_roots() -> None:
 
 
 def test_identical_classes_share_the_density_by_weight() -> None:
-    result = spectrum(two_classes(variances=[1.0, 1.0]), num=400)
+    result = spectrum(two_classes(variances=[1.0, 1.0]), num_points=400)
     np.testing.assert_allclose(result.class_density[:, 0] * 0.35, result.class_density[:, 1] * 0.65, rtol=1e-7, atol=1e-9)
 
 
@@ -213,16 +213,16 @@ def test_eigenvalues_of_real_networks(networks: EmpiricalSpectrum) -> None:
 
     agree(centred())
     rejects(lambda: agree(centred(), flip=True))
-    rejects(lambda: agree(spectrum(two_classes(psi_p=1.6, psi_n=0.8), num=400)))
-    rejects(lambda: agree(spectrum(two_classes(t=-0.5 * math.log(1 + 2 * math.expm1(-0.6))), num=400)))
-    rejects(lambda: agree(spectrum(two_classes(variances=[1.0, 1.0]), num=400)))
+    rejects(lambda: agree(spectrum(two_classes(psi_p=1.6, psi_n=0.8), num_points=400)))
+    rejects(lambda: agree(spectrum(two_classes(t=-0.5 * math.log(1 + 2 * math.expm1(-0.6))), num_points=400)))
+    rejects(lambda: agree(spectrum(two_classes(variances=[1.0, 1.0]), num_points=400)))
     rejects(lambda: agree(centred(1)))
 
 
 @pytest.mark.slow
 def test_spectrum_with_centroids(case_a: Problem) -> None:
     """Case A has a continuum of neuron types: two bulks, mass one, and real networks agree."""
-    result = spectrum(case_a, num=400)
+    result = spectrum(case_a, num_points=400)
     assert result.support.shape == (2, 2)
     assert result.missing_mass < 2e-3
     real = given(simulation.learning_curves(case_a, [1.0, 10.0], d=100, key=jax.random.key(6), num_seeds=4).spectrum)
@@ -237,5 +237,5 @@ def test_spectrum_with_centroids(case_a: Problem) -> None:
 
 @pytest.mark.parametrize("num", [31, 0, 100.0, None, "many"])
 def test_refused_sizes(num: Any) -> None:
-    with pytest.raises(ValueError, match="num: .*; allowed: an integer >= 32"):
-        spectrum(two_classes(), num=num)
+    with pytest.raises(ValueError, match="num_points: .*; allowed: an integer >= 32"):
+        spectrum(two_classes(), num_points=num)

@@ -62,7 +62,7 @@ def test_at_the_interpolation_threshold_with_several_draws() -> None:
     assert curves.error_estimate <= 1e-6
     assert np.all(np.isfinite(losses(curves)[:, :-1])) and np.all(np.isnan(losses(curves)[:, -1]))
     assert np.all(np.diff(curves.total("train_loss")[:-1]) < 0)
-    assert limit_diverges(problem) and np.all(np.isfinite(time_grid(problem, num=10)))
+    assert limit_diverges(problem) and np.all(np.isfinite(time_grid(problem, num_times=10)))
     assert not limit_diverges(Problem(law, "gelu", t=0.022, psi_p=0.361, psi_n=0.36 / 5, noise_draws=5))
 
 
@@ -74,7 +74,7 @@ def test_a_gap_between_0_and_the_support_is_no_support() -> None:
     curves = learning_curves(problem, TAUS)
     assert curves.error_estimate <= 1e-6 and np.all(np.isfinite(losses(curves)))
     assert 10 < curves.test_loss.max() < 20
-    assert float(time_grid(problem, num=10)[-2]) < 1e8
+    assert float(time_grid(problem, num_times=10)[-2]) < 1e8
 
 
 def test_times_near_the_largest_number_are_convergence() -> None:

@@ -20,7 +20,7 @@ ONE_CLASS = Problem(MixtureLaw.isotropic([1.0], [0.8]), "erf", t=0.2, psi_p=3.0,
 
 
 def on_a_grid(problem: Problem, q: float = 0.5) -> ClassTimes:
-    return times(theory.learning_curves(problem, theory.time_grid(problem, num=1500)), q=q)
+    return times(theory.learning_curves(problem, theory.time_grid(problem, num_times=1500)), q=q)
 
 
 def assert_same(exact: ClassTimes, gridded: ClassTimes, relative: float) -> None:

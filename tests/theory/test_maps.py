@@ -22,7 +22,7 @@ def centred() -> Problem:
 
 
 def on_a_grid(problem: Problem) -> Any:
-    return times(theory.learning_curves(problem, theory.time_grid(problem, num=800)))
+    return times(theory.learning_curves(problem, theory.time_grid(problem, num_times=800)))
 
 
 def cell(problem: Problem, found: Any, i: int, j: int) -> Problem:

@@ -38,6 +38,7 @@ def equation(rule: MinibatchSGD, problem: Problem | None = None) -> tuple[Volter
         return Volterra(traces, rule, kappa, float(problem.psi_p), draw_weights(problem, rule)), contour, solved
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("weights", [[0.65, 0.35], [0.2, 0.8]], ids=["as they come", "balanced"])
 @pytest.mark.parametrize("draws", [pytest.param(math.inf, marks=pytest.mark.thorough), 2], ids=["averaged", "two draws"])
 def test_moment_traces_are_moments_of_the_class_resolved_spectrum(draws: float, weights: Any) -> None:

@@ -35,6 +35,7 @@ def test_one_set_of_traces_serves_every_setting(settings: SGDSettings, rule: Min
     rejects(lambda: np.testing.assert_allclose(settings.losses(noisier, STEPS)[1], curves.test_loss, atol=1e-4))
 
 
+@pytest.mark.thorough
 def test_it_knows_what_is_stable(settings: SGDSettings) -> None:
     found = sgd_stability(two_classes(), rule=RULE)
     assert settings.radius(RULE) == pytest.approx(found.radius, rel=1e-4)

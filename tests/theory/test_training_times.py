@@ -65,19 +65,19 @@ def test_an_activation_that_is_constant_on_the_data_is_refused() -> None:
 
 def test_time_grid_spans_training() -> None:
     problem = one_class()
-    grid = time_grid(problem, num=TAUS.size - 1)
+    grid = time_grid(problem, num_times=TAUS.size - 1)
     assert grid.shape == TAUS.shape
     assert np.isinf(grid[-1])
     assert np.all(np.diff(grid) > 0)
     curves = learning_curves(problem, grid)
     assert curves.train_loss[0, 0] > 0.9
     assert abs(curves.train_loss[-2, 0] - curves.train_loss[-1, 0]) < 1e-3
-    threshold = time_grid(one_class(1, psi_p=1.5, psi_n=1.5), num=12)
+    threshold = time_grid(one_class(1, psi_p=1.5, psi_n=1.5), num_times=12)
     assert threshold.shape == (12,)
     assert np.all(np.isfinite(threshold))
 
 
 @pytest.mark.parametrize("num", [2, 10.0, None])
 def test_refused_grid_sizes(num: Any) -> None:
-    with pytest.raises(ValueError, match="num: .*; allowed: an integer >= 3"):
-        time_grid(one_class(), num=num)
+    with pytest.raises(ValueError, match="num_times: .*; allowed: an integer >= 3"):
+        time_grid(one_class(), num_times=num)

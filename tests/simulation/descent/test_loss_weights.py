@@ -64,6 +64,7 @@ def test_an_epoch_of_weighted_batches_adds_up_to_it() -> None:
     rejects(lambda: np.testing.assert_allclose(mean, whole(DRAWN), rtol=1e-2))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("problem", "options"),
     [

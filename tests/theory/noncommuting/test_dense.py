@@ -100,6 +100,7 @@ def test_identical_classes_are_one_class() -> None:
     close(pair[..., :1], pair[..., 1:])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("k", "moved", "draws", "weights"),
     [
@@ -278,7 +279,7 @@ def test_classes_of_the_size_of_images(draws: float) -> None:
 
 @slow
 def test_training_times_of_matrices() -> None:
-    grid = time_grid(problem(subspaces(24)), num=10)
+    grid = time_grid(problem(subspaces(24)), num_times=10)
     curves = learning_curves(problem(subspaces(24)), grid, tolerance=1e-3)
     assert curves.test_loss[0].max() > 0.98 and np.isinf(grid[-1]) and curves.error_estimate <= 1e-3
 
