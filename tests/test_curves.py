@@ -205,8 +205,8 @@ def test_a_class_that_is_not_trained_has_no_memorisation_time() -> None:
     assert np.isfinite(read.tau_mem[0]) and np.isnan(read.tau_mem[1]) and read.text("tau_mem", 1) == "-"
     assert read.reason("tau_mem", 1) == "the class is not trained on: its weight in the training loss is 0"
     assert np.isnan(readings(both, 0.5, [1.0, 0.0])[0][2]).tolist() == [False, True]
-    unlearned = times(curves(taus, [1.0, 1.1, 1.2, 1.3], [1.0, 1.0, 1.0, 1.0]))
-    assert "the train loss is never below its value at tau = 0: the class is not learned" in unlearned.reason("tau_mem", 0)
+    shaken = times(curves(taus, [1.0, 1.1, 1.2, 1.3], [1.0, 1.0, 1.0, 1.0]))  # by the noise of minibatches: never learned, yet memorised
+    assert 2 < shaken.tau_mem[0] < 4 and np.isnan(shaken.tau_gen[0])
 
 
 @pytest.mark.parametrize(("gap", "known"), [(0.02, False), (0.2, True)])

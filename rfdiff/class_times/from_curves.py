@@ -144,7 +144,7 @@ def _class_times(
     if diverges:
         mem = Reading(reason="the gap between test and train loss has no final value: the test loss diverges as tau -> inf (p = n m)")
     else:
-        mem = _memorisation(taus, test - train, train, spread)
+        mem = _memorisation(taus, test - train, spread)
     return _generalisation(taus, test, stop), stop, mem, _optimality(taus, test, optimal, q, bool(diverges))
 
 
@@ -194,16 +194,14 @@ def _stopping(taus: np.ndarray, test: np.ndarray, noise: float) -> Reading:
     return Reading(float(taus[i] * np.exp(shift)))
 
 
-def _memorisation(taus: np.ndarray, gap: np.ndarray, train: np.ndarray, spread: float) -> Reading:
+def _memorisation(taus: np.ndarray, gap: np.ndarray, spread: float) -> Reading:
     """Where the gap has half its final value; a lower bound where it still grows at the last training time.
 
-    A gap below `spread` is noise, and one that opens while the train loss never falls is no memorisation.
+    A gap below `spread` is noise. One that opens while the noise of minibatches keeps the train loss up is memorisation all the same.
     """
     if gap[-1] <= spread:
         by = "" if gap[-1] <= 0 else f" by more than its error, {spread:.1e}"
         return Reading(reason=f"the test loss does not part from the train loss{by}")
-    if train.min() >= START:
-        return Reading(reason="the train loss is never below its value at {start}: the class is not learned")
     read = _first_crossing(taus, gap, gap[-1] / 2)
     if np.isinf(taus[-1]) or _settled(taus, gap):
         return read

@@ -51,6 +51,7 @@ def test_compare_prints_table_verdict_places_and_cost(compared: types.SimpleName
     assert sorted(path.name for path in compared.out.iterdir()) == [".lock", "agreement.png", "curves.png", "result.nc", "spectrum.png"]
 
 
+@pytest.mark.thorough
 def test_plot_draws_a_file_again(compared: types.SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert entry.main(["plot", str(compared.out / "result.nc"), "--out", str(tmp_path / "new")]) == compared.status
     told = capsys.readouterr().out

@@ -78,6 +78,7 @@ def test_the_fractions_of_the_samples_are_the_default(draws: float) -> None:
     close(batch("exact", draws, (22 / 32, 10 / 32)), batch("exact", draws, None), 1e-10)
 
 
+@pytest.mark.thorough
 def test_a_class_of_weight_0_trains_nothing() -> None:
     """Stored draws of class 0 do not count as columns: 10 samples and 3 draws leave 30 eigenvalues of 256."""
     found = batch("exact", 3, (0.0, 1.0))

@@ -46,6 +46,7 @@ def test_the_reference() -> None:
     rejects(lambda: holds(with_(CENTRED_A, loss_weights=None)))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("draws", [math.inf, 3])
 def test_the_class_fractions_are_the_default(draws: float) -> None:
     plain, same = _curves(draws, None), _curves(draws, (0.65, 0.35))

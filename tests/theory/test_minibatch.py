@@ -136,6 +136,7 @@ def test_identical_classes_are_one_class() -> None:
         np.testing.assert_allclose(double.test_loss[:, c], single.test_loss[:, 0], atol=3e-6)
 
 
+@pytest.mark.thorough
 def test_samplings_agree_where_they_are_the_same() -> None:
     """With the class fractions for weights all three are uniform batches; with other weights those that are weighted are noisier."""
     curves = [learning_curves(two_classes(), TAUS, rule=rule) for rule in (RULE, BALANCED, WEIGHTED)]

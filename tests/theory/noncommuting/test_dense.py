@@ -292,6 +292,7 @@ NAIVE = [
 ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("k", "moved", "draws"), NAIVE)
 def test_traces_by_brute_force(k: int, moved: bool, draws: float) -> None:
     """t1 and t2 of full Kd×Kd blocks, doubled for two points and iterated plainly by code that shares nothing with the package."""
