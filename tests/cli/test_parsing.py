@@ -1,5 +1,7 @@
 """Command lines that are understood, refused and explained."""
 
+import ast
+import itertools
 import re
 from pathlib import Path
 
@@ -196,6 +198,22 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
         "--q ",
     ):
         assert option in told.out
+
+
+def broken_explanations(source: str) -> list[str]:
+    """Explanations of options that run over a line: help would break them there, wherever that is."""
+    found = []
+    for kind in (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef)):
+        for field, text in itertools.pairwise(kind.body):
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and "\n" in ast.literal_eval(text.value):
+                found.append(ast.unparse(field.target))
+    return found
+
+
+def test_help_breaks_no_explanation_in_two() -> None:
+    for file in Path(parsing.__file__).parent.glob("*.py"):
+        assert not broken_explanations(file.read_text()), file.name
+    assert broken_explanations('class A:\n    x: int = 0\n    """One line,\n    and another."""\n') == ["x"]
 
 
 def test_parse_gives_the_defaults_and_the_words() -> None:
