@@ -172,9 +172,9 @@ def redraw(options: Redrawing) -> int:
 def show(dataset: xr.Dataset, out: Path, drawing: Drawing, replace: bool) -> int:
     """Draw the trade-off, print the settings and the advice, and say where the figure is."""
     proposal = design.Proposal.from_xarray(dataset)
-    tables = [settings_table(proposal, drawing.classes)]
+    tables = [settings_table(proposal, drawing.class_names)]
     if "simulated" in dataset:
-        tables.append(trial_table(design.Trial.from_xarray(dataset), drawing.classes))
+        tables.append(trial_table(design.Trial.from_xarray(dataset), drawing.class_names))
     figures = drawn(drawing, "trade_off", functools.partial(plots.trade_off, dataset))
     names = write_figures(out, FILES, figures, drawing, replace)
     rule = rule_text(dataset.attrs)

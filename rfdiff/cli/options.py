@@ -113,8 +113,8 @@ class Drawing(Printing):
     """File format of the figures."""
     size: Size = None
     """Width and height of every figure in inches."""
-    classes: Names = None
-    """Names of the classes in figures and tables, in the order of the classes."""
+    class_names: Names = None
+    """What to call the classes in figures and tables: one name for each class, in the order of the problem file."""
     panels: Flag = False
     """Write every panel of a figure to a file of its own."""
 

@@ -184,7 +184,7 @@ def show(dataset: xr.Dataset, out: Path, quantity: str, pair: tuple[int, int], d
     for name in _shown(quantity):
         figures |= drawn(drawing, f"phase_map_{name}", functools.partial(plots.phase_map, result, name, pair=pair))
     names = write_figures(out, FILES, figures, drawing, replace)
-    table, head = order_table(dataset, pair, drawing.classes)
+    table, head = order_table(dataset, pair, drawing.class_names)
     rule = rule_text(dataset.attrs)
     notes = [*loss_weight_lines_of(dataset.attrs), *[f"training rule: {rule}"] * bool(rule)]
     report([table], drawing.table, [*notes, f"in {out}: {', '.join(names)}"], head)

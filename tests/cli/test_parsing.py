@@ -25,7 +25,7 @@ from tests.cli.command_line import TOML, Words, refusal
         (["simulate", "PROBLEM", "--d", "9" * 5000], "--d: 5000 characters; allowed: at most 4096"),
         (["predict", "PROBLEM", "--out", "a\0b"], "--out: holds a null character"),
         (["predict", "PROBLEM", "--size", "5", "100"], "--size: 5 100; allowed: two lengths in inches, 1 to 60"),
-        (["predict", "PROBLEM", "--classes", "broad"], "--classes: 1 names; allowed: 2, one for each class"),
+        (["predict", "PROBLEM", "--class-names", "broad"], "--class-names: 1 names; allowed: 2, one for each class"),
         (["predict", "PROBLEM", "--format", "gif"], "invalid choice 'gif'"),
         (["predict", "PROBLEM", "--tolerance", "0.99"], "--tolerance: 0.99; allowed: 1e-9 <= tolerance <= 0.1"),
         (["predict", "PROBLEM", "--out", "~nobody_of_this_name/x"], "out: ~nobody_of_this_name/x: Could not determine home"),
