@@ -98,7 +98,7 @@ def _show(dataset: xr.Dataset, out: Path, files: Files, drawing: Drawing, replac
         note("collect: no cell is done, no figure is drawn")
     names = write_figures(out, files, figures, drawing, replace)
     failures, head, more = state_table(dataset)
-    collected = times_table(dataset, drawing.classes)
+    collected = times_table(dataset, drawing.class_names)
     if drawing.table == "text" and len(collected.rows) > MOST_ROWS:
         more = [f"… and {len(collected.rows) - MOST_ROWS} more rows; --table csv prints all of them", *more]
         collected = dataclasses.replace(collected, rows=collected.rows[:MOST_ROWS])

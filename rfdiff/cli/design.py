@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import numpy as np
@@ -28,6 +28,7 @@ from rfdiff.cli.options import (
     check,
     dimension,
     fraction,
+    hint,
 )
 from rfdiff.cli.rule_options import RuleOptions, rule_record, rule_text, training_rule
 from rfdiff.cli.tables import Cell, Table, measured, words
@@ -48,6 +49,9 @@ GOAL_OPTIONS = {"weights": "goal_weights", "classes": "pair"}  # options that gi
 DEFAULT_LEVERS = (("loss_weights", "stop_time"), ("step", "batch", "averaging", "stop_time"))  # of gradient flow, and of SGD
 SHOWN = {"unchanged": "unchanged", "weights": "best loss weights", "samples": "more samples of class {worst}", "best": "best of all levers"}
 
+Levers = Annotated[Names, hint("(default: loss_weights stop_time; with sgd step batch averaging stop_time)")]
+Budget = Annotated[Number, hint("(default: as many as the unchanged setting visits up to its best stop time)")]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Design(RuleOptions, Output):
@@ -59,22 +63,19 @@ class Design(RuleOptions, Output):
     problem: ProblemFile
     """Problem file; experiments/problem.toml is a commented example. It needs two or more classes."""
     goal: Literal["worst-class", "weighted-sum", "learned-before"] = "worst-class"
-    """What is to be small: the largest score error of any class; a weighted sum of them; or the time at which one class is learned over
-    tau_mem of another."""
+    """What is to be small: the largest score error, a weighted sum of them, or the time to learn one class over tau_mem of another."""
     goal_weights: Numbers = None
     """Weights of the classes in the sum of --goal weighted-sum; if not given, equal ones."""
     pair: ClassPair = None
     """For --goal learned-before: the class to be learned, and the class that is not to be memorised before."""
     q: float = 0.9
     """For --goal learned-before: a class is learned when its test loss has made this fraction of its own descent."""
-    levers: Names = None
-    """What may change: loss_weights, stop_time, psi_p, samples_C with C the number of a class; with sgd also step, batch and averaging.
-    If not given, loss_weights and stop_time; with sgd step, batch, averaging and stop_time."""
+    levers: Levers = None
+    """What may change: loss_weights, stop_time, psi_p, samples_C (C: number of a class); with --rule sgd also step, batch, averaging."""
     factor: float = 4.0
     """Samples may grow by at most this factor, psi_p and the batch of sgd may grow or shrink by it."""
-    budget: Number = None
-    """For --rule sgd: samples that a training may visit, divided by d: steps times batch. If not given, as many as the unchanged setting
-    visits up to its best stop time, where step, batch or averaging may change."""
+    budget: Budget = None
+    """For --rule sgd: how many samples a training may visit (steps times batch), divided by d."""
     tau: Number = None
     """Stop time where it is no lever; inf means convergence."""
     tolerance: float = 1e-4
@@ -171,9 +172,9 @@ def redraw(options: Redrawing) -> int:
 def show(dataset: xr.Dataset, out: Path, drawing: Drawing, replace: bool) -> int:
     """Draw the trade-off, print the settings and the advice, and say where the figure is."""
     proposal = design.Proposal.from_xarray(dataset)
-    tables = [settings_table(proposal, drawing.classes)]
+    tables = [settings_table(proposal, drawing.class_names)]
     if "simulated" in dataset:
-        tables.append(trial_table(design.Trial.from_xarray(dataset), drawing.classes))
+        tables.append(trial_table(design.Trial.from_xarray(dataset), drawing.class_names))
     figures = drawn(drawing, "trade_off", functools.partial(plots.trade_off, dataset))
     names = write_figures(out, FILES, figures, drawing, replace)
     rule = rule_text(dataset.attrs)

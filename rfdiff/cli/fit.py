@@ -28,8 +28,7 @@ class DataOptions(Printing):
     """Which data, and how they are prepared."""
 
     data: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DATA")]
-    """Labelled samples: an .npz of samples and labels, an .npy (with --labels), a .csv or .parquet with a column of labels, a folder with
-    one folder of images a class, or IDX files. The data are only read."""
+    """Labelled samples: .npz, .npy (with --labels), .csv or .parquet, IDX files, or a folder with one folder of images a class."""
     labels: OptionalFile = None
     """The .npy of labels, for samples in an .npy."""
     label_column: Text = None

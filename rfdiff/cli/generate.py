@@ -161,9 +161,9 @@ def show(dataset: xr.Dataset, out: Path, drawing: Drawing, replace: bool) -> int
         "mean error: squared, per coordinate; its floor is what as many samples of the right mean would show",
         *[ODD.format(name="the activation")] * int(attributes.get("odd_score", 0)),
     ]
-    tables = [sample_table(dataset, drawing.classes), theory_table(dataset, drawing.classes)]
+    tables = [sample_table(dataset, drawing.class_names), theory_table(dataset, drawing.class_names)]
     lost = int(np.isnan(dataset["theory_score_error"].values).any(axis=1).sum())
-    notes = [*loss_weight_lines_of(attributes), *_theory_notes(dataset, drawing.classes)]
+    notes = [*loss_weight_lines_of(attributes), *_theory_notes(dataset, drawing.class_names)]
     notes += [f"not computed: the losses of the theory at {lost} of {sizes['theory_tau']} training times are not numbers"] * bool(lost)
     report(tables, drawing.table, [*notes, f"in {out}: {', '.join(names)}"], head)
     return NOT_COMPUTED if lost else AGREE

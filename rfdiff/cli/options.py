@@ -15,7 +15,7 @@ MOST_POINTS = 100_000
 LARGEST_KEY = 2**32 - 1
 
 
-def _hint(text: str = "") -> Any:
+def hint(text: str = "") -> Any:
     """What help says after the explanation of an option, in place of its default."""
     return tyro.conf.arg(help_behavior_hint=text)
 
@@ -64,7 +64,7 @@ def _counted(convert: Callable[[str], Any], count: int, metavar: str) -> Any:
 
 def choice(words: tuple[str, ...]) -> tuple[Any, Any]:
     """What annotates one of some words that may be left out."""
-    return _optional(str, "{" + ",".join(words) + "}", words), _hint()
+    return _optional(str, "{" + ",".join(words) + "}", words), hint()
 
 
 def _listed(convert: Callable[[str], Any], metavar: str, commas: bool = True) -> Any:
@@ -80,20 +80,20 @@ def _listed(convert: Callable[[str], Any], metavar: str, commas: bool = True) ->
     )
 
 
-Flag = Annotated[bool, _hint()]
-Numbers = Annotated[tuple[float, ...] | None, _listed(_number, "FLOAT ..."), _hint()]
-Integers = Annotated[tuple[int, ...] | None, _listed(_whole, "INT ..."), _hint()]
-Number = Annotated[float | None, optional_number(), _hint()]
-Integer = Annotated[int | None, _optional(_whole, "INT"), _hint()]
-Size = Annotated[tuple[float, float] | None, _counted(_number, 2, "WIDTH HEIGHT"), _hint()]
-Names = Annotated[tuple[str, ...] | None, _listed(str, "NAME ...", commas=False), _hint()]
-Text = Annotated[str | None, _optional(str, "TEXT"), _hint()]
+Flag = Annotated[bool, hint()]
+Numbers = Annotated[tuple[float, ...] | None, _listed(_number, "FLOAT ..."), hint()]
+Integers = Annotated[tuple[int, ...] | None, _listed(_whole, "INT ..."), hint()]
+Number = Annotated[float | None, optional_number(), hint()]
+Integer = Annotated[int | None, _optional(_whole, "INT"), hint()]
+Size = Annotated[tuple[float, float] | None, _counted(_number, 2, "WIDTH HEIGHT"), hint()]
+Names = Annotated[tuple[str, ...] | None, _listed(str, "NAME ...", commas=False), hint()]
+Text = Annotated[str | None, _optional(str, "TEXT"), hint()]
 FloatingType = Annotated[Literal["float32", "float64"] | None, *choice(("float32", "float64"))]
 Quantity = Literal["all", "tau_gen", "tau_stop", "tau_mem", "tau_opt"]
-ClassPair = Annotated[tuple[int, int] | None, _counted(_whole, 2, "CLASS CLASS"), _hint("(default: 0 1)")]
+ClassPair = Annotated[tuple[int, int] | None, _counted(_whole, 2, "CLASS CLASS"), hint("(default: 0 1)")]
 ProblemFile = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="PROBLEM.toml")]
-OptionalDirectory = Annotated[Path | None, _optional(Path, "DIR"), _hint()]
-OptionalFile = Annotated[Path | None, _optional(Path, "FILE"), _hint()]
+OptionalDirectory = Annotated[Path | None, _optional(Path, "DIR"), hint()]
+OptionalFile = Annotated[Path | None, _optional(Path, "FILE"), hint()]
 Directory = Annotated[Path, tyro.conf.arg(metavar="DIR")]
 
 
@@ -113,8 +113,8 @@ class Drawing(Printing):
     """File format of the figures."""
     size: Size = None
     """Width and height of every figure in inches."""
-    classes: Names = None
-    """Names of the classes in figures and tables, in the order of the classes."""
+    class_names: Names = None
+    """What to call the classes in figures and tables: one name for each class, in the order of the problem file."""
     panels: Flag = False
     """Write every panel of a figure to a file of its own."""
 
@@ -135,9 +135,9 @@ class Redrawing(Drawing):
 
     file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
     """The .nc file of a command, or of one cell of a sweep."""
-    out: Annotated[Path | None, _optional(Path, "DIR"), _hint("(default: the folder of FILE, whose figures are replaced)")] = None
+    out: Annotated[Path | None, _optional(Path, "DIR"), hint("(default: the folder of FILE, whose figures are replaced)")] = None
     """Folder of the figures."""
-    q: Annotated[float | None, _optional(_number, "FLOAT"), _hint("(default: 0.5)")] = None
+    q: Annotated[float | None, _optional(_number, "FLOAT"), hint("(default: 0.5)")] = None
     """For a result.nc: a class counts as learned when its test loss has gone this fraction of the way to that of the exact score."""
     quantity: Quantity = "all"
     """For a phase_map.nc: the time whose map is drawn."""

@@ -44,7 +44,14 @@ from rfdiff.theory.maps import MOST_CELLS, cells_in, problem_at
 FILES = Files("phase_map.nc", {f"phase_map_{name}": () for name in TIME_NAMES})
 MOST_VALUES = 10_000
 
+AXES = (
+    "Horizontal axis: t, psi_p, psi_n, weight_C (the other classes keep their proportions), samples_C (of class C over d; the "
+    "other classes keep theirs), loss_weight_C (weight of class C in the training loss), variance_C, variance_ratio (of class 0 "
+    "over class 1, whose variance stays fixed) or centroid_norm_C (squared norm over d; directions stay fixed). C is the number "
+    "of a class."
+)
 Axis = Annotated[tuple[str, float, float, int], tyro.conf.arg(metavar="NAME LOW HIGH NUM")]
+Horizontal = Annotated[Axis, tyro.conf.arg(metavar="NAME LOW HIGH NUM", help=AXES)]
 Scale = Literal["auto", "log", "linear"]
 SHARES = ("weight_", "loss_weight_")  # numbers between 0 and 1
 
@@ -55,10 +62,7 @@ class PhaseMapOptions(RuleOptions, Output):
 
     problem: ProblemFile
     """Problem file; it holds everything that the axes do not vary."""
-    x: Axis = ("variance_ratio", 0.25, 4.0, 33)
-    """Horizontal axis: t, psi_p, psi_n, weight_C (the other classes keep their proportions), samples_C (of class C over d; the other
-    classes keep theirs), loss_weight_C (weight of class C in the training loss), variance_C, variance_ratio (of class 0 over
-    class 1, whose variance stays fixed) or centroid_norm_C (squared norm over d; directions stay fixed). C is the number of a class."""
+    x: Horizontal = ("variance_ratio", 0.25, 4.0, 33)
     y: Axis = ("weight_0", 0.1, 0.9, 33)
     """Vertical axis, with the same names."""
     x_scale: Scale = "auto"
@@ -180,7 +184,7 @@ def show(dataset: xr.Dataset, out: Path, quantity: str, pair: tuple[int, int], d
     for name in _shown(quantity):
         figures |= drawn(drawing, f"phase_map_{name}", functools.partial(plots.phase_map, result, name, pair=pair))
     names = write_figures(out, FILES, figures, drawing, replace)
-    table, head = order_table(dataset, pair, drawing.classes)
+    table, head = order_table(dataset, pair, drawing.class_names)
     rule = rule_text(dataset.attrs)
     notes = [*loss_weight_lines_of(dataset.attrs), *[f"training rule: {rule}"] * bool(rule)]
     report([table], drawing.table, [*notes, f"in {out}: {', '.join(names)}"], head)

@@ -32,8 +32,7 @@ class RuleOptions:
     batch: Batch = None
     """Batch size of sgd divided by the dimension d; also --batch-per-dimension, its name in Python and in files of sweeps."""
     sampling: Sampling = None
-    """How batches of sgd are drawn. uniform (default): every sample alike; balanced: first a class, its loss weight being the probability,
-    then one of its samples; weighted: as uniform, each loss times loss weight / class fraction. The last two need loss weights."""
+    """How sgd draws: uniform (samples alike), balanced (first a class, by loss weight) or weighted (losses times loss weight / share)."""
     momentum: Number = None
     """Momentum of heavy-ball, nesterov and sgd, at least 0 and below 1."""
     weight_decay: Number = None

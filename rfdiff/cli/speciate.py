@@ -110,7 +110,7 @@ def show(dataset: xr.Dataset, out: Path, drawing: Drawing, replace: bool) -> int
     figures = drawn(drawing, "return_probability", functools.partial(plots.return_probability, dataset))
     figures |= drawn(drawing, "trajectories", functools.partial(plots.trajectories, dataset))
     names = write_figures(out, FILES, figures, drawing, replace)
-    tables = [speciation_table(dataset, drawing.classes)]
+    tables = [speciation_table(dataset, drawing.class_names)]
     verdict = speciation_verdict(dataset)
     report(tables, drawing.table, [_verdict_line(verdict), f"in {out}: {', '.join(names)}"], head_lines(dataset))
     return AGREE if verdict.agrees else DISAGREE

@@ -155,7 +155,7 @@ def show(dataset: xr.Dataset, out: Path, drawing: Drawing, replace: bool) -> int
     rule = rule_text(dataset.attrs)
     trained = [f"training rule of the curves: {rule}; what is read from the spectrum are times of gradient flow"] if rule else []
     read = results[2]
-    labels = [str(c) for c in range(dataset.sizes["class"])] if drawing.classes is None else list(drawing.classes)
+    labels = [str(c) for c in range(dataset.sizes["class"])] if drawing.class_names is None else list(drawing.class_names)
     unknown = [(name, c) for c in range(len(labels)) for name in TIME_NAMES if read.reason(name, c)]
     reasons = [f"{name} of class {labels[c]}: {read.reason(name, c)}" for name, c in unknown]
     notes = [*loss_weight_lines_of(dataset.attrs), *trained, *([] if dataset.separated else [NOT_SEPARATED])]
@@ -164,7 +164,7 @@ def show(dataset: xr.Dataset, out: Path, drawing: Drawing, replace: bool) -> int
     notes += [*reasons, *error_lines(results[0], dataset.attrs.get("tolerance"))]
     missing = missing_losses(results[0])
     report(
-        time_tables(dataset, drawing.classes),
+        time_tables(dataset, drawing.class_names),
         drawing.table,
         [*notes, *[f"not computed: {missing}"] * bool(missing), f"in {out}: {', '.join(names)}"],
     )

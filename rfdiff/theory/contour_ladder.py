@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, PyTree
 
 from rfdiff.rules import Rule
-from rfdiff.theory.contour import SIZES, Laid, Span, lay
+from rfdiff.theory.contour import PROBES, SIZES, Laid, Span, lay
 from rfdiff.theory.equivalent import Equivalent
 from rfdiff.theory.resolvent import RESIDUAL
 from rfdiff.theory.support import bounds
@@ -84,6 +84,12 @@ class Refined(Generic[C]):
     values: C
     span: Span
     size: int
+
+
+def probe_penalties(eq: Equivalent, laid: Laid) -> Float[np.ndarray, " R"]:
+    """Penalties, around the spectrum, at which the losses of ridge regression by a contour are compared with those that need none."""
+    low, high = bounds(eq)
+    return np.geomspace(max(low / 3, 2 * laid.shift), 3 * high, PROBES)
 
 
 def refine_contour(

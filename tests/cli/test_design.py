@@ -84,7 +84,7 @@ def test_options_of_other_goals(problem: Path, monkeypatch: pytest.MonkeyPatch) 
         (["--verify", "--num-seeds", "1"], "--num-seeds: 1; allowed: 2 to"),
         (["--q", "1"], "--q: 1.0; allowed: 0 < q < 1"),
         (["--factor", "0.5"], "factor: 0.5; allowed: 1 < factor <= 1000"),
-        (["--classes", "a"], "--classes: 1 names; allowed: 2"),
+        (["--class-names", "a"], "--class-names: 1 names; allowed: 2"),
         (["--rule", "heavy-ball", "--step-size", "1", "--momentum", "0.5"], "--rule: heavy-ball; allowed: gradient-flow or sgd"),
         (["--rule", "ridge"], "--rule: ridge; allowed: gradient-flow or sgd"),
         (["--rule", "sgd", "--step-size", "0.5"], "--batch: missing; --rule sgd needs it"),

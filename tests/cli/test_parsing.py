@@ -1,5 +1,7 @@
 """Command lines that are understood, refused and explained."""
 
+import ast
+import itertools
 import re
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from tests.cli.command_line import TOML, Words, refusal
         (["simulate", "PROBLEM", "--d", "9" * 5000], "--d: 5000 characters; allowed: at most 4096"),
         (["predict", "PROBLEM", "--out", "a\0b"], "--out: holds a null character"),
         (["predict", "PROBLEM", "--size", "5", "100"], "--size: 5 100; allowed: two lengths in inches, 1 to 60"),
-        (["predict", "PROBLEM", "--classes", "broad"], "--classes: 1 names; allowed: 2, one for each class"),
+        (["predict", "PROBLEM", "--class-names", "broad"], "--class-names: 1 names; allowed: 2, one for each class"),
         (["predict", "PROBLEM", "--format", "gif"], "invalid choice 'gif'"),
         (["predict", "PROBLEM", "--tolerance", "0.99"], "--tolerance: 0.99; allowed: 1e-9 <= tolerance <= 0.1"),
         (["predict", "PROBLEM", "--out", "~nobody_of_this_name/x"], "out: ~nobody_of_this_name/x: Could not determine home"),
@@ -196,6 +198,22 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
         "--q ",
     ):
         assert option in told.out
+
+
+def broken_explanations(source: str) -> list[str]:
+    """Explanations of options that run over a line: help would break them there, wherever that is."""
+    found = []
+    for kind in (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef)):
+        for field, text in itertools.pairwise(kind.body):
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and "\n" in ast.literal_eval(text.value):
+                found.append(ast.unparse(field.target))
+    return found
+
+
+def test_help_breaks_no_explanation_in_two() -> None:
+    for file in Path(parsing.__file__).parent.glob("*.py"):
+        assert not broken_explanations(file.read_text()), file.name
+    assert broken_explanations('class A:\n    x: int = 0\n    """One line,\n    and another."""\n') == ["x"]
 
 
 def test_parse_gives_the_defaults_and_the_words() -> None:

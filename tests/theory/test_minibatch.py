@@ -15,7 +15,8 @@ from rfdiff.theory import learning_curves, plan_curves, sgd_stability, solutions
 from rfdiff.theory.contour import lay
 from rfdiff.theory.equivalent import equivalent
 from rfdiff.theory.minibatch import ALL_TIMES, draw_weights, excess
-from rfdiff.theory.minibatch_noise import Volterra, modes_of
+from rfdiff.theory.minibatch_modes import modes_of
+from rfdiff.theory.minibatch_noise import Volterra
 from rfdiff.theory.minibatch_traces import noise_traces
 from rfdiff.theory.training_times import LEAST, spectrum_span
 from tests.theory.curve_cases import one_class, two_classes, with_
