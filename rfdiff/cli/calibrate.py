@@ -121,8 +121,8 @@ def redraw(options: Redrawing) -> int:
 def show(dataset: xr.Dataset, out: Path, drawing: Drawing, replace: bool) -> int:
     """Draw the losses over the fitted curves, print the factor and the steps, and say where the figure is."""
     stored = dataset["class_name"].values if "class_name" in dataset else np.arange(dataset.sizes["class"])
-    names = list(drawing.classes or map(str, stored))
-    drawing = dataclasses.replace(drawing, classes=tuple(names))
+    names = list(drawing.class_names or map(str, stored))
+    drawing = dataclasses.replace(drawing, class_names=tuple(names))
     written = write_figures(out, FILES, drawn(drawing, "calibration", functools.partial(plots.calibration, dataset)), drawing, replace)
     tables = [steps_table(dataset, names), fit_table(dataset, names)]
     report(tables, drawing.table, [*sentences(dataset, names), f"in {out}: {', '.join(written)}"])
