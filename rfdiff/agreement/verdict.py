@@ -106,7 +106,7 @@ class Agreement(Labelled):
         )
 
     def _repr_html_(self) -> str:
-        """A table, one row a curve and class: the largest deviation and the smallest error that would have been noticed."""
+        """A table, one row per curve and class: the largest deviation and the smallest error that would have been noticed."""
         rows = [
             [name.replace("_", " "), c, f"{np.nanmax(abs(values[:, c])):.2f}", f"{self.resolution[name][c]:.1e}"]
             for name, values in self.standardised.items()
