@@ -92,11 +92,11 @@ class Proposal(Labelled):
         "error_estimate": Label((), "largest numerical error of a loss"),
         "step_size": Label(("setting",), "step of SGD", "tau"),
         "batch": Label(("setting",), "batch of SGD over d"),
-        "averaging": Label(("setting",), "decay of the average of the weights a step, 0 without one"),
+        "averaging": Label(("setting",), "decay of the average of the weights per step, 0 without one"),
         "visited": Label(("setting",), "samples that SGD visits, over d"),
         "front_step_size": Label(("front",), "step of SGD on the front", "tau"),
         "front_batch": Label(("front",), "batch of SGD over d on the front"),
-        "front_averaging": Label(("front",), "decay of the average of the weights a step on the front, 0 without one"),
+        "front_averaging": Label(("front",), "decay of the average of the weights per step on the front, 0 without one"),
         "front_visited": Label(("front",), "samples that SGD visits, over d, on the front"),
     }
 

@@ -213,7 +213,15 @@ def broken_explanations(source: str) -> list[str]:
 def test_help_breaks_no_explanation_in_two() -> None:
     for file in Path(parsing.__file__).parent.glob("*.py"):
         assert not broken_explanations(file.read_text()), file.name
+        assert not re.search("if not given[,.]", file.read_text()), f"{file.name}: defaults go into hint()"
     assert broken_explanations('class A:\n    x: int = 0\n    """One line,\n    and another."""\n') == ["x"]
+
+
+@pytest.mark.parametrize(("command", "offered"), [("predict", "sgd,ridge}"), ("times", "nesterov,sgd}"), ("design", "{gradient-flow,sgd}")])
+def test_help_offers_the_rules_that_a_command_takes(command: str, offered: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert entry.main([command, "--help"]) == 0
+    (rules,) = [word for word in capsys.readouterr().out.split() if word.startswith("{gradient-flow,")]
+    assert rules.endswith(offered)
 
 
 def test_parse_gives_the_defaults_and_the_words() -> None:
