@@ -39,7 +39,7 @@ DEVIATES = 0.3  # misfit above which the losses are said not to follow the theor
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Calibrate(Output):
-    """Find how many steps of your own training, in any framework, one unit of training time tau is, and when each class's times come."""
+    """Find how many steps of your own training make one unit of training time, and at which steps each class is learned and memorised."""
 
     result: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RESULT")]
     """The result.nc of rfdiff predict or compare."""

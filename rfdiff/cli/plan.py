@@ -13,7 +13,7 @@ from rfdiff.simulation.seed_batches import MOST_SEEDS
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlanOptions(Printing):
-    """Estimate memory, work and time of every solver for the networks of a problem, and say which would run. Trains and writes nothing."""
+    """Estimate memory, work and time of every solver for the networks of a problem, and say which is chosen. Trains and writes nothing."""
 
     problem: ProblemFile
     """Problem file in TOML; rfdiff init writes a commented one."""
