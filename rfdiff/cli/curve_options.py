@@ -96,7 +96,7 @@ def check_curves(options: Curves, problem: Problem, rule: Rule) -> None:
     if options.taus:
         rule.schedule(options.taus, problem.kappa)
     if isinstance(rule, MinibatchSGD):
-        rule.check_loss_weights(problem.training_weights, problem.mixture.weights)
+        rule.check_loss_weights(problem.loss_weights, problem.mixture.weights)
         if isinstance(options, Closed):
             check_covered(problem, rule)
     if isinstance(rule, MinibatchSGD) and isinstance(options, Networks):
