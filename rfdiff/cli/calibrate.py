@@ -15,7 +15,7 @@ from rfdiff.calibration import Calibration, LossRecord, fit_steps, read_losses
 from rfdiff.class_times import TIME_NAMES, ClassTimes, times
 from rfdiff.cli.command import AGREE, Command
 from rfdiff.cli.folder import Files, check_drawing, drawn, redraw_dataset, results_folder, write_figures
-from rfdiff.cli.options import Drawing, Output, Redrawing, check, fraction
+from rfdiff.cli.options import Drawing, NearOptimal, Output, Redrawing, check, fraction
 from rfdiff.cli.tables import Cell, Table, measured, words
 from rfdiff.cli.terminal import report
 from rfdiff.curves import LearningCurves
@@ -30,23 +30,21 @@ CONTENT = "calibration"
 FILES = Files("calibration.nc", {"calibration": ()})
 MARGIN = 10.0  # factor of steps beyond the record to which the fitted curves are drawn
 RECORD_ROWS = {"step": "training step", "member": "number of the class", "train": "train loss", "held_out": "held-out loss"}
+LOSSES = (
+    "Losses of your training: columns step, class, train, held_out, one row for each step and class. Leave a cell empty if it was not "
+    "measured. Classes are called as in the problem, or 0, 1, ... where they have no names there."
+)
 DEVIATES = 0.3  # misfit above which the losses are said not to follow the theory
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Calibrate(Output):
-    """How many steps of your own training one unit of training time is, and at which steps the times of each class come.
-
-    Any framework will do: the CSV holds the losses of each class at some steps.
-    """
+    """Find how many steps of your own training make one unit of training time, and at which steps each class is learned and memorised."""
 
     result: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RESULT")]
-    """The result.nc of predict or compare."""
-    losses: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="LOSSES.csv")]
-    """Losses of your training: columns step, class, train, held_out, one row for each step and class; an empty cell was not measured.
-    Classes are called as in the problem, or 0, 1, ... where they have no names there."""
-    q: float = 0.5
-    """tau_opt(q) is when a class's test loss has gone this fraction of the way to that of the exact score."""
+    """The result.nc of rfdiff predict or compare."""
+    losses: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="LOSSES.csv", help=LOSSES)]
+    q: NearOptimal = 0.5
 
 
 def run(options: Calibrate) -> int:

@@ -116,7 +116,7 @@ def times_table(
     class_names: tuple[str, ...] | None = None,
     reading: Reading = Reading(),
 ) -> tuple[Table, list[str]]:
-    """Class-wise times and best test losses, theory beside simulation, one line a class and side.
+    """Class-wise times and best test losses, theory beside simulation, one line per class and side.
 
     The error bars of the simulation are standard errors over seeds of the same numbers read from the curves of each seed; where a
     time does not exist in some seed there is none. Where the training times do not resolve a time, its bounds take its place.

@@ -12,7 +12,7 @@ from rfdiff.files import dataset_file
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plot(Redrawing):
-    """Print the tables and draw the figures of a file that another command wrote."""
+    """Print the tables and draw the figures of a file that another command wrote, computing nothing anew."""
 
 
 REDRAW: dict[str, Callable[[Redrawing], int]] = {

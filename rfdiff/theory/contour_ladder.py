@@ -31,6 +31,7 @@ class Question:
         clock: the rule's clock at these times.
         tolerance: error of a loss that the contour may leave.
         widening: factor by which a contour that cuts the spectrum is widened; inf for one around everything at once.
+        thinner: as in `contour.lay`.
     """
 
     rule: Rule
@@ -39,10 +40,11 @@ class Question:
     clock: PyTree
     tolerance: float
     widening: float = np.inf
+    thinner: float = 1.0
 
     def lay(self, span: Span, size: int | None = None) -> Laid:
         """The contour around a span, with as many nodes as the tolerance asks for or the number at an index of `SIZES`."""
-        return lay(span, self.rule, self.kappa, self.taus, self.tolerance, size)
+        return lay(span, self.rule, self.kappa, self.taus, self.tolerance, size, self.thinner)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -222,7 +222,7 @@ def with_noise(problem: Problem, taus: np.ndarray, calm: Rule, noise: Noise, tol
     Inside `jax.enable_x64`, for centred classes. The contour is laid for all times: stability is a question about all of them.
     """
     clock, kappa, eq = calm.schedule(taus, float(problem.kappa))[1], float(problem.kappa), equivalent(problem, 1, 0.0, LEAST)
-    question = Question(calm, kappa, minibatch.ALL_TIMES, clock, tolerance / 2)
+    question = Question(calm, kappa, minibatch.ALL_TIMES, clock, tolerance / 2, thinner=minibatch.THINNER)
 
     def evaluate(question: Question, laid: Laid) -> OnContour:
         still, solved = _evaluate(eq, question, laid), solutions.anywhere(eq, np.asarray(laid.contour.nodes))

@@ -26,7 +26,7 @@ from rfdiff.theory.minibatch_traces import NoiseTraces
 
 Array = np.ndarray
 DIED_OUT = 36.0  # natural logarithms after which an oscillating mode counts no more
-FEWEST, MOST = 64, 2**13  # steps taken one by one
+FEWEST, MOST = 64, 2**14  # steps taken one by one
 WINDOW = 4.0
 POINTS = 64  # of a hyperbola's upper half
 WEDGE = 0.95  # angle around the negative axis in which -s of a mode that does not oscillate lies: the contour's own is at most π/4

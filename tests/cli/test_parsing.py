@@ -20,7 +20,7 @@ from tests.cli.command_line import TOML, Words, refusal
         ([], "command missing; allowed: init, fit, predict, simulate, compare, plan, .*see rfdiff --help"),
         (["forecast"], "forecast: no such command; allowed: init, fit, predict, .*see rfdiff --help"),
         (["predct"], "predct: no such command, did you mean predict?"),
-        (["predict", "PROBLEM", "--ouut", "o"], r"--ouut: no option of rfdiff predict; did you mean --out\? \(see rfdiff predict --help\)"),
+        (["predict", "PROBLEM", "--ouut", "o"], r"--ouut: not an option of rfdiff predict; did you mean --out\? \(see rfdiff predict "),
         (["predict", "PROBLEM", "--taus=1,x,3"], r"--taus: 'x' is not a number \(see rfdiff predict --help\)"),
         (["simulate", "PROBLEM", "--d", "9" * 5000], "--d: 5000 characters; allowed: at most 4096"),
         (["predict", "PROBLEM", "--out", "a\0b"], "--out: holds a null character"),
@@ -32,8 +32,8 @@ from tests.cli.command_line import TOML, Words, refusal
         (["images", "fly"], "fly: no such action; allowed: data, train, evaluate .*see rfdiff images --help"),
         (["init", "problem.toml"], "problem.toml: exists already; choose another name or add --overwrite"),
         (["predict"], "missing: PROBLEM.toml"),
-        (["predict", "PROBLEM", "--psi", "3"], "--psi: no option of rfdiff predict"),
-        (["predict", "PROBLEM", "--d", "10"], "--d: no option of rfdiff predict; it belongs to simulate, compare, plan, "),
+        (["predict", "PROBLEM", "--psi", "3"], "--psi: not an option of rfdiff predict"),
+        (["predict", "PROBLEM", "--d", "10"], "--d: not an option of rfdiff predict; it belongs to simulate, compare, plan, "),
         (["predict", "PROBLEM", "again.toml"], "Unrecognized options: again.toml"),
         (["compare", "PROBLEM", "--d", "ten"], "rfdiff: --d: 'ten'; allowed: an integer .see"),
         (["compare", "PROBLEM", "--d"], "Missing value for argument '--d'.*see rfdiff compare --help"),
@@ -213,7 +213,15 @@ def broken_explanations(source: str) -> list[str]:
 def test_help_breaks_no_explanation_in_two() -> None:
     for file in Path(parsing.__file__).parent.glob("*.py"):
         assert not broken_explanations(file.read_text()), file.name
+        assert not re.search("if not given[,.]", file.read_text()), f"{file.name}: defaults go into hint()"
     assert broken_explanations('class A:\n    x: int = 0\n    """One line,\n    and another."""\n') == ["x"]
+
+
+@pytest.mark.parametrize(("command", "offered"), [("predict", "sgd,ridge}"), ("times", "nesterov,sgd}"), ("design", "{gradient-flow,sgd}")])
+def test_help_offers_the_rules_that_a_command_takes(command: str, offered: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert entry.main([command, "--help"]) == 0
+    (rules,) = [word for word in capsys.readouterr().out.split() if word.startswith("{gradient-flow,")]
+    assert rules.endswith(offered)
 
 
 def test_parse_gives_the_defaults_and_the_words() -> None:

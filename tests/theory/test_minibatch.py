@@ -93,6 +93,20 @@ def test_hyperbolas_give_what_single_steps_give(rule: MinibatchSGD) -> None:
 
 
 @pytest.mark.thorough
+def test_modes_that_oscillate_for_long_are_waited_for() -> None:
+    """Momentum 0.99: after 9000 steps the noise has its limit, which needs no steps; a contour on which modes die out later hides it."""
+    problem = Problem(MixtureLaw.isotropic([0.7, 0.3], [1.5, 0.4]), "tanh", t=0.2, psi_p=2.2, psi_n=1.6)
+    rule = MinibatchSGD(0.02, 2.0, momentum=0.99)
+    steps = np.array([9000, 1e6, np.inf])
+    curves = learning_curves(problem, steps * 0.02, rule=rule)
+    assert curves.error_estimate < 1e-6
+    for losses in (curves.train_loss, curves.test_loss):
+        np.testing.assert_allclose(losses[1], losses[2], atol=1e-6)
+        assert np.max(abs(losses[0] - losses[2])) < 1e-4
+    rejects(lambda: np.testing.assert_allclose(curves.test_loss[1], learning_curves(problem, [1e6]).test_loss[0], atol=1e-3))
+
+
+@pytest.mark.thorough
 def test_curves_keep_their_tolerance() -> None:
     problem = two_classes()
     rough, fine = (learning_curves(problem, TAUS, rule=RULE, tolerance=tolerance) for tolerance in (1e-4, 1e-8))
