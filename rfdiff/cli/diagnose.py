@@ -7,6 +7,7 @@ import json
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import xarray as xr
@@ -15,12 +16,12 @@ from rfdiff import diagnosis, plots
 from rfdiff.cli.command import AGREE, NOT_COMPUTED, Command
 from rfdiff.cli.fit import DataOptions, read_samples
 from rfdiff.cli.folder import Files, check_drawing, drawn, redraw_dataset, results_folder, write_figures
-from rfdiff.cli.options import LARGEST_KEY, Drawing, Flag, Number, Numbers, Output, Redrawing, between, check
+from rfdiff.cli.options import LARGEST_KEY, Drawing, Flag, Number, Numbers, Output, Redrawing, between, check, hint
 from rfdiff.cli.tables import Cell, Table, measured, words
 from rfdiff.cli.terminal import report, say_cost
 from rfdiff.diagnosis.assembly import CONTENT
 from rfdiff.diagnosis.data_law import TIMES
-from rfdiff.diagnosis.statements import REGIMES, deviations, overstatement, time_ratios
+from rfdiff.diagnosis.verdicts import REGIMES, deviations, overstatement, time_ratios
 from rfdiff.files import kept_parts
 from rfdiff.files.atomic import write_bytes
 from rfdiff.files.dataset_file import save_dataset
@@ -48,14 +49,14 @@ class Diagnose(DataOptions, Output):
 
     networks: int = 3
     """Networks trained on the data at each diffusion time; 0 for none, else at least 2."""
-    t: Numbers = None
-    """Diffusion times, increasing; if not given, 0.01 0.03 0.1 0.3 1."""
+    t: Annotated[Numbers, hint("(default: 0.01 0.03 0.1 0.3 1)")] = None
+    """Diffusion times, increasing."""
     activation: str = "tanh"
     """Activation of the network: tanh, erf, relu, softplus, gelu or sin."""
     psi_p: float = 4.0
     """Features per dimension, p/d."""
-    psi_n: Number = None
-    """Training samples per dimension, n/d; if not given, four fifths of what the data have."""
+    psi_n: Annotated[Number, hint("(default: four fifths of n/d of the data)")] = None
+    """Training samples per dimension, n/d."""
     tolerance: float = 5e-3
     """Largest numerical error of a closed-form loss."""
     seed: int = 0

@@ -3,6 +3,6 @@
 from rfdiff.diagnosis.assembly import diagnose
 from rfdiff.diagnosis.data_law import Setting, fitted_law, problem_at
 from rfdiff.diagnosis.page import render_page
-from rfdiff.diagnosis.statements import Statement, statements
+from rfdiff.diagnosis.verdicts import Statement, statements
 
 __all__ = ["Setting", "Statement", "diagnose", "fitted_law", "problem_at", "render_page", "statements"]

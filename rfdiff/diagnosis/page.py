@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from rfdiff.diagnosis.predictions import GOOD
-from rfdiff.diagnosis.statements import (
+from rfdiff.diagnosis.verdicts import (
     CONFIRMED,
     CONTRADICTED,
     REGIMES,

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rfdiff import backward, design
+from rfdiff.backward import speciation_times
+from rfdiff.design import WorstClass, propose
 from rfdiff.design.proposals import SETTINGS
 from rfdiff.errors import InputError
 from rfdiff.mixture import MixtureLaw
@@ -34,7 +35,7 @@ class Remedy:
 def remedy(problem: Problem, names: Sequence[str], progress: Progress | None = None) -> Remedy:
     """Loss weights and samples that make the largest score error of any class small, at one diffusion time."""
     try:
-        found = design.propose(problem, design.WorstClass(), tolerance=TOLERANCE, progress=progress)
+        found = propose(problem, WorstClass(), tolerance=TOLERANCE, progress=progress)
     except InputError as err:
         return Remedy((), str(err), np.full(len(names), np.nan))
     at = {name: SETTINGS.index(name) for name in SETTINGS}
@@ -59,6 +60,6 @@ def remedy(problem: Problem, names: Sequence[str], progress: Progress | None = N
 def speciation(law: MixtureLaw, d: int) -> tuple[np.ndarray, str]:
     """(K,) diffusion time at which the backward process of the exact score decides for each class, and why there is none, or ""."""
     try:
-        return np.asarray(backward.speciation_times(law, d=d), np.float64), ""
+        return np.asarray(speciation_times(law, d=d), np.float64), ""
     except InputError as err:
         return np.full(law.num_classes, np.nan), str(err)

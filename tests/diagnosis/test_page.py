@@ -20,7 +20,7 @@ def test_the_page_stands_alone_and_says_everything() -> None:
     assert "<ant>" not in page and "&lt;ant&gt;" in page
     text = re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", page.replace("&lt;ant&gt;", "ANT")))).replace("\xa0", " ")
     for one in statements(data):
-        assert one.text.replace("<ant>", "ANT").split(":", 1)[1] in text
+        assert one.text.replace("<ant>", "ANT")[1:] in text
     for heading in ("Question", "Answer", "What would help", "Data", "Every diffusion time", "How far to trust it", "How it was made"):
         assert f"<h2>{heading}</h2>" in page
     assert "divided by: 1.23457" in text and "not asked for" in text

@@ -1,12 +1,13 @@
 """What is said of a diagnosis, and that networks which say otherwise are heard."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
 
 from rfdiff.diagnosis import Statement, statements
-from rfdiff.diagnosis.statements import (
+from rfdiff.diagnosis.verdicts import (
     CONFIRMED,
     CONTRADICTED,
     UNCHECKED,
@@ -30,8 +31,8 @@ def said(topic: str, found: list[Statement]) -> Statement:
 
 
 def exchanged() -> "synthetic.LearningCurves":
-    names = ("train_loss", "test_loss", "score_error")
-    return dataclasses.replace(THEORY, **{name: np.asarray(getattr(THEORY, name))[:, ::-1] for name in names})
+    swapped: dict[str, Any] = {name: np.asarray(getattr(THEORY, name))[:, ::-1] for name in ("train_loss", "test_loss", "score_error")}
+    return dataclasses.replace(THEORY, **swapped)
 
 
 def test_networks_that_follow_theory_bear_it_out() -> None:
