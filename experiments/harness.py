@@ -8,8 +8,9 @@ An experiment is a folder with a `run.py` of four functions (and one more where 
     table(dataset) -> str                     Markdown tables of the README
     draw(dataset) -> Figure                   theory and simulation on the same axes
 
-`python -m experiments.NAME.run` computes, writes result.nc and figure.png, and rewrites the README between `<!-- numbers -->` and
-`<!-- /numbers -->`: criteria, tables, cost. All of it comes from the result file alone, and `--check` compares the two.
+The claim is the first paragraph of the docstring of `run.py`. `python -m experiments.NAME.run` computes, writes result.nc and figure.png,
+and rewrites the README: the paragraph that begins with **Claim.**, and what is between `<!-- numbers -->` and `<!-- /numbers -->`, namely
+criteria, tables and cost, from the result file alone. `--check` compares both with the README.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import json
 import os
 import shutil
 import sys
+import textwrap
 import time
 import zipfile
 from collections.abc import Callable, Sequence
@@ -36,6 +38,7 @@ from rfdiff.plots import save_figure
 
 HOME = Path(__file__).resolve().parent
 OPEN, CLOSE = "<!-- numbers -->", "<!-- /numbers -->"
+CLAIM = "**Claim.**"  # how the paragraph of a README begins that says the claim
 NOT_RUN = "not run yet"  # what the index and the README of an experiment without a result say
 Cell = dict[str, Any]
 
@@ -209,6 +212,25 @@ def with_numbers(text: str, block: str) -> str:
     return f"{text[: text.index(OPEN)]}{OPEN}\n{block}\n{text[text.index(CLOSE) :]}"
 
 
+def claim_of(experiment: Any) -> str:
+    """The claim of an experiment in one line: the first paragraph of the docstring of its `run.py`."""
+    return " ".join((experiment.__doc__ or "").strip().split("\n\n")[0].split())
+
+
+def with_claim(text: str, claim: str) -> str:
+    """A README with the claim in the paragraph that begins with `CLAIM`.
+
+    Raises:
+        ValueError: not exactly one such paragraph.
+    """
+    paragraphs = text.split("\n\n")
+    places = [i for i, paragraph in enumerate(paragraphs) if paragraph.startswith(CLAIM)]
+    if len(places) != 1:
+        raise ValueError(f"README: needs one paragraph that begins with {CLAIM}")
+    paragraphs[places[0]] = "\n".join(textwrap.wrap(f"{CLAIM} {claim}", 119, break_on_hyphens=False, break_long_words=False))
+    return "\n\n".join(paragraphs)
+
+
 def check(experiment: Any, out: Path | None = None) -> list[str]:
     """Faults of a committed result: a broken criterion; in the folder of the experiment also a smoke result or a README that differs.
 
@@ -230,16 +252,17 @@ def check(experiment: Any, out: Path | None = None) -> list[str]:
         text = (home / "README.md").read_text(encoding="utf-8")
         if with_numbers(text, numbers(experiment, dataset)) != text:
             faults.append(f"{out.name}: numbers in README.md are not those of result.nc; run the experiment again")
+        if with_claim(text, claim_of(experiment)) != text:
+            faults.append(f"{out.name}: the claim in README.md is not that of run.py; run the experiment with --redraw")
     return faults
 
 
 def index() -> str:
-    """Table of all experiments: claim (first paragraph of run.py) and minutes."""
+    """Table of all experiments: claim and minutes."""
     rows = []
     for name, experiment in experiments().items():
-        claim = " ".join((experiment.__doc__ or "").strip().split("\n\n")[0].split())
         result = HOME / name / "result.nc"
-        rows.append([f"[{name}]({name}/README.md)", claim, f"{_seconds(result) / 60:.1f}" if result.exists() else NOT_RUN])
+        rows.append([f"[{name}]({name}/README.md)", claim_of(experiment), f"{_seconds(result) / 60:.1f}" if result.exists() else NOT_RUN])
     return markdown(["experiment", "claim", "minutes"], rows)
 
 
@@ -253,7 +276,8 @@ def _run(experiment: Any, out: Path, smoke: bool, small: bool = False) -> int:
     home = folder(experiment)
     out.mkdir(parents=True, exist_ok=True)
     if out.resolve() == home:
-        with_numbers((home / "README.md").read_text(encoding="utf-8"), "")  # before anything expensive: the markers are there
+        text = with_numbers((home / "README.md").read_text(encoding="utf-8"), "")  # before anything expensive: the markers are there
+        with_claim(text, claim_of(experiment))
     package = HOME.parent / "rfdiff"
     shared = [*sorted(HOME.glob("*.py")), *sorted(package.rglob("*.py"))]
     cells = Cells(out / "cells.partial", [Path(experiment.__file__), *shared])
@@ -272,13 +296,14 @@ def _present(experiment: Any, out: Path) -> int:
     block = numbers(experiment, dataset)
     print(block)
     if own:
-        _write_block(out / "README.md", block)
+        _write_block(out / "README.md", block, claim_of(experiment))
     print(f"written: result.nc, figure.png{', README.md' * own} in {out}")
     return 0 if all(one.holds for one in experiment.criteria(dataset)) else 1
 
 
-def _write_block(path: Path, block: str) -> None:
+def _write_block(path: Path, block: str, claim: str | None = None) -> None:
     text = with_numbers(path.read_text(encoding="utf-8"), block)
+    text = text if claim is None else with_claim(text, claim)
     _write(path, text.encode())
 
 

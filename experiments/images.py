@@ -241,7 +241,7 @@ def table(data: xr.Dataset) -> str:
         rows.append([*line, f"{float(end['frechet']):.3g} ({float(end['floor']):.3g})"])
     size = data.attrs
     text = f"{size['images']}, form {size['form']}: {size['form_side']} × {size['form_side']} pixels, width {size['form_width']}, "
-    seeds = f"{data.sizes['seed']} seeds (times: one a seed; the rest: their mean)" if data.sizes["seed"] > 1 else "one seed"
+    seeds = f"{data.sizes['seed']} seeds (times: one per seed; the rest: their mean)" if data.sizes["seed"] > 1 else "one seed"
     text += f"{size['form_steps']} steps of {size['form_batch']} images, {seeds}. "
     text += f"Accuracy of the classifier on the test images: {float(data['accuracy'].min()):.1%} or better. Theory: tanh, "
     text += (

@@ -4,6 +4,7 @@ Only σ itself is ever needed: every coefficient of the theory and of the exact 
 Stein's lemma where a derivative would stand. A function with a kink needs a rule split there, so the kinks are declared.
 """
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -34,11 +35,21 @@ class Activation:
         """Built-in activations pickle by name; a user's own pickles if its function does."""
         if ACTIVATIONS.get(self.name) is self:
             return as_activation, (self.name,)
+        for module in LIBRARIES:  # jax.numpy.cos says of itself that it comes from a private module, where pickle does not find it
+            if getattr(module, self.name, None) is self.function:
+                return _of_library, (module.__name__, self.name, self.kinks)
         return Activation, (self.name, self.function, self.kinks)
 
     def __call__(self, x: ArrayLike) -> jax.Array:
         """σ(x), elementwise."""
         return self.function(jnp.asarray(x))
+
+
+LIBRARIES = (jnp, jax.nn, jax.scipy.special)
+
+
+def _of_library(module: str, name: str, kinks: tuple[float, ...]) -> Activation:
+    return Activation(name, getattr(importlib.import_module(module), name), kinks)
 
 
 ACTIVATIONS: dict[str, Activation] = {
@@ -63,6 +74,10 @@ def as_activation(spec: str | Activation | Callable[[jax.Array], jax.Array]) -> 
         return ACTIVATIONS[spec]
     if not callable(spec):
         raise InputError(f"activation: got {spec!r}; allowed: one of {', '.join(ACTIVATIONS)}, an Activation, or a smooth function")
+    if spec is jax.nn.relu:  # declared with its kink
+        return ACTIVATIONS["relu"]
+    if (known := next((own for own in ACTIVATIONS.values() if own.function is spec), None)) is not None:
+        return known
     activation = spec if isinstance(spec, Activation) else Activation(getattr(spec, "__name__", "custom"), spec)
     if activation not in ACTIVATIONS.values():
         _probe(activation)

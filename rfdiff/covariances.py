@@ -1,5 +1,7 @@
 """Class covariances given as d×d matrices: validation, joint diagonalisation, roots (host, float64)."""
 
+from typing import NamedTuple
+
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
@@ -28,10 +30,20 @@ def check_gram(gram: np.ndarray) -> None:
         )
 
 
-def law_fields(
-    weights: ArrayLike, covariances: ArrayLike, centroids: ArrayLike | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, bool]:
-    """Fields of `MixtureLaw`, in their order, for `MixtureLaw.from_covariances`.
+class LawFields(NamedTuple):
+    """Fields of `MixtureLaw` by their names."""
+
+    weights: Float[np.ndarray, " K"]
+    eigenvalues: Float[np.ndarray, "L K"]
+    eigenvalue_weights: Float[np.ndarray, " L"]
+    centroid_gram: Float[np.ndarray, "K K"]
+    covariances: Float[np.ndarray, "K d d"]
+    centroids: Float[np.ndarray, "K d"]
+    commuting: bool
+
+
+def law_fields(weights: ArrayLike, covariances: ArrayLike, centroids: ArrayLike | None) -> LawFields:
+    """Fields of `MixtureLaw` for `MixtureLaw.from_covariances`.
 
     Raises:
         InputError: weights, covariances or centroids that are malformed or of different shapes.
@@ -47,7 +59,15 @@ def law_fields(
     spectra = class_eigenvalues(matrices)
     joint = joint_eigenvalues(matrices)
     values, groups = (spectra, np.full(d, 1 / d)) if joint is None else joint
-    return shares, values, groups, means @ means.T / d, matrices, means, joint is not None
+    return LawFields(
+        weights=shares,
+        eigenvalues=values,
+        eigenvalue_weights=groups,
+        centroid_gram=means @ means.T / d,
+        covariances=matrices,
+        centroids=means,
+        commuting=joint is not None,
+    )
 
 
 def as_covariances(covariances: ArrayLike, num_classes: int) -> Float[np.ndarray, "K d d"]:

@@ -144,7 +144,7 @@ class MixtureLaw(Value):
         Raises:
             InputError: naming the field, its value and the allowed range.
         """
-        return cls(*law_fields(weights, covariances, centroids), class_names=class_names)
+        return cls(**law_fields(weights, covariances, centroids)._asdict(), class_names=class_names)
 
     @classmethod
     def fit(

@@ -30,7 +30,20 @@ VOCABULARY = (
     "theory_results",
     "memorisation",
 )
-UPPER = ("files", "plots", "datasets", "theory", "simulation", "agreement", "design", "backward", "generation", "images", "sweep")
+UPPER = (
+    "files",
+    "plots",
+    "datasets",
+    "calibration",
+    "theory",
+    "simulation",
+    "agreement",
+    "design",
+    "backward",
+    "generation",
+    "images",
+    "sweep",
+)
 MOST_ROOT_MODULES = 24
 OPTIONAL_EXTRAS = {"flax", "orbax", "distributed", "pandas", "PIL"}
 DELAYED = {
@@ -56,6 +69,7 @@ def allowed_imports(module: str) -> set[str]:
         "files": {"files"},  # result types live in curves, so that files and figures need neither side
         "plots": {"plots", "files"},  # a figure is written like every other file: whole or not at all
         "datasets": {"datasets"},
+        "calibration": {"calibration"},  # curves of either side against a record of losses
         "theory": {"theory"},
         "simulation": {"simulation", "files"},
         "agreement": {"agreement", "theory", "simulation"},

@@ -1,5 +1,6 @@
 """Activations by name and by function, and what is refused."""
 
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -48,6 +49,14 @@ def test_a_function_or_an_activation_is_taken_as_it_is() -> None:
     leaky = Activation("leaky", lambda x: jnp.maximum(x, 0.1 * x), kinks=(0.0,))
     assert as_activation(leaky) is leaky
     assert as_activation(jnp.arctan).name == "arctan"
+
+
+def test_functions_of_jax_are_the_named_ones_and_pickle() -> None:
+    assert as_activation(jnp.tanh) is ACTIVATIONS["tanh"]
+    assert as_activation(jax.nn.relu) is ACTIVATIONS["relu"], "its kink must be known"
+    for function in (jnp.arctan, jax.nn.elu, jnp.tanh):
+        activation = as_activation(function)
+        assert pickle.loads(pickle.dumps(activation)) == activation
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 import rfdiff
 from experiments import harness
 
-README = f"# Example\n\n{harness.OPEN}\n{harness.CLOSE}\n\nAfter.\n"
+README = f"# Example\n\n{harness.CLAIM} What stood here before.\n\n{harness.OPEN}\n{harness.CLOSE}\n\nAfter.\n"
 
 
 class Example:
@@ -62,7 +62,8 @@ def test_a_run_writes_result_figure_and_readme(example: Example, capsys: pytest.
     text = (home / "README.md").read_text()
     assert "| smallest square, \\|x\\|² | 1 | >= 0 | yes |\n\ns.e.: standard errors. Computed in 0.0 minutes, rfdiff" in text
     assert "## Numbers\n\n| x | y |\n| --- | --- |\n| 1 | 1 |" in text
-    assert text.startswith("# Example") and text.endswith("\n\nAfter.\n")
+    assert text.startswith("# Example\n\n**Claim.** An experiment in a folder of its own: squares of three")
+    assert text.endswith("\n\nAfter.\n")
     assert harness.result_of(home).attrs["experiment"] == "example"
     assert sorted(path.name for path in home.iterdir()) == ["README.md", "figure.png", "result.nc", "run.py"]
     assert harness.main(example, ["--check"]) == 0
@@ -98,6 +99,8 @@ def test_check_finds_what_is_stale_or_broken(example: Example, capsys: pytest.Ca
     good = (home / "README.md").read_text()
     (home / "README.md").write_text(good.replace("| 3 | 9 |", "| 3 | 8 |"))
     assert "numbers in README.md are not those of result.nc" in harness.check(example)[0]
+    (home / "README.md").write_text(good.replace("squares of", "cubes of"))
+    assert harness.check(example) == ["example: the claim in README.md is not that of run.py; run the experiment with --redraw"]
     (home / "README.md").write_text(good)
     rfdiff.save(harness.result_of(home), home / "result.nc", smoke=1)
     assert "is a smoke result" in harness.check(example)[0]
@@ -127,6 +130,9 @@ def test_refusals(example: Example, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert harness.main(example, []) == 2
     assert example.calls == []
     assert "README: needs <!-- numbers -->" in capsys.readouterr().err
+    (harness.folder(example) / "README.md").write_text(README.replace(harness.CLAIM, "Claim:"))
+    assert harness.main(example, []) == 2 and example.calls == []
+    assert "README: needs one paragraph that begins with **Claim.**" in capsys.readouterr().err
     cells = harness.Cells(tmp_path / "cells", [])
     with pytest.raises(ValueError, match="allowed: plain numbers"):
         cells("label", example.square, [object()])

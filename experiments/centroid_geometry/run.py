@@ -1,4 +1,5 @@
-"""At equal variances the class with the smaller centroid generalises first; the centroid matters at most a quarter as much as the variance.
+"""At equal variances the class with the smaller centroid generalises first, but the length of a centroid matters at most a quarter as much
+as the variance of the class.
 
 Two classes of equal fractions and (but for the yardstick) variance 1. Elasticities e = d log(τ_0/τ_1) / d log x at the symmetric point,
 x the ratio of the squared centroid norms, or of the variances, at constant product: derivatives of the closed form (`theory.sensitivity`).

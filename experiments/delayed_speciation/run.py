@@ -132,7 +132,7 @@ def table(data: xr.Dataset) -> str:
         row = [f"{pi:g}", f"{data['shown_time'].values[i, 1]:.3f}", f"{seen[i]:.3f} ± {error[i]:.3f}"]
         rows.append([*row, f"{data['well'].values[j, 1]:.3f}", f"{data['classical'].values[j]:.3f}"])
     header = ["π of the minority", "t_s, closed form", "t_s, U-turns (linear between points)", "its well appears (nearest π)", "½ log Λ"]
-    size = f"d = {data.attrs['d']}, {data.attrs['num']} U-turns a class and time, {data.attrs['clones']} pairs of clones."
+    size = f"d = {data.attrs['d']}, {data.attrs['num']} U-turns per class and time, {data.attrs['clones']} pairs of clones."
     return f"{harness.markdown(header, rows)}\n\n{size}"
 
 

@@ -1,4 +1,5 @@
-"""The training times that are good for every class form a window that closes as the minority gets rarer.
+"""The training times that are good for every class form a window that closes as the minority gets rarer; in theory there is none below
+some weight.
 
 Each class varies in its own half of the directions, equal variances, t = 0.3, σ(x) = tanh(x + 1). A class is well learned where its score
 error is below 0.45 of that of an untrained network; in samples its memorised fraction must be below a twentieth too.

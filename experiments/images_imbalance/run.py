@@ -1,4 +1,5 @@
-"""When a class of images becomes outnumbered, a U-Net learns it later relative to the other class, where theory has it earlier.
+"""When a class of images becomes outnumbered, a U-Net learns it later relative to the other class, whereas theory predicts that it is
+learned earlier; the gap between test and train loss of the more varied class grows.
 
 The pair Bag and Sneaker at a fixed number of images in all, from one class in the majority to the other.
 """

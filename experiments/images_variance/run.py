@@ -1,4 +1,5 @@
-"""Of two balanced classes of images a U-Net memorises the one of higher variance first; theory's order of learning does not carry over.
+"""Of two balanced classes of images a U-Net memorises the one of higher variance first, and it does not generalise in the order of the
+theory.
 
 Bag varies more than twice as much as Sneaker. The theory is that of a random-features network at t = 0.1 with the fitted law of the images.
 """

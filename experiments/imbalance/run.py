@@ -1,4 +1,5 @@
-"""For isotropic classes imbalance never changes which comes first; for classes that vary in different directions it can.
+"""For isotropic classes imbalance never changes which class comes first; for classes that vary in different directions it does, and the
+common definitions of "first" then contradict each other.
 
 Class 0 of fraction π_0 has the lower variance, σ²_1/σ²_0 = r. Isotropic: both classes vary in all directions. Subspaces: each class varies
 in its own half of the directions, so that the data as a whole vary by 2 π_c σ²_c along those of class c.

@@ -1,4 +1,5 @@
-"""The memorisation time grows with the number of samples, in the limit proportionally, while the generalisation time hardly moves.
+"""The memorisation time grows with the number of samples, in the limit proportionally, while the generalisation time hardly moves: the
+window between them opens with more data.
 
 Two classes of variance 1.5 and 0.5 in equal shares, exact noise average, more features than samples; slopes of log τ against log ψ_n.
 """

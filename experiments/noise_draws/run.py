@@ -1,6 +1,7 @@
-"""With m noise draws a sample, the late test loss of every class peaks at p = n m and falls again beyond; with m = ∞ there is no peak.
+"""With m noise draws per sample, the late test loss of every class peaks at p = n m and falls again beyond (double descent); with the
+exact noise average, m = ∞, there is no peak.
 
-Two classes of variance 1.5 and 0.5 in equal shares, two samples a dimension; m = 1, 2, 4 and the exact noise average.
+Two classes of variance 1.5 and 0.5 in equal shares, two samples per dimension; m = 1, 2, 4 and the exact noise average.
 """
 
 import math
@@ -29,7 +30,7 @@ NAMES = {0: "m = ∞", 1: "m = 1", 2: "m = 2", 4: "m = 4"}
 
 
 def problem(draws: int, psi_p: float) -> Problem:
-    """Two samples a dimension; draws 0 is the exact average."""
+    """Two samples per dimension; draws 0 is the exact average."""
     return Problem(LAW, "tanh", T, psi_p, PSI_N, draws or math.inf)
 
 

@@ -1,4 +1,5 @@
-"""The speciation time grows as ½ log d for classes with centroids at distance ∝ √d, as ¼ log d for classes that differ in variance only.
+"""The speciation time grows as ½ log d for classes with centroids at distance ∝ √d, and as ¼ log d for classes that differ in variance
+only.
 
 Two classes in equal parts: centroids at distance √d and variance 1, or no centroids and variances 1.5 and 0.5. Exact score.
 """

@@ -1,4 +1,5 @@
-"""At equal fractions the class of higher variance generalises first; whether it is memorised first depends on t and on the definition.
+"""At equal fractions the class of higher variance generalises first, at every diffusion time; whether it is also memorised first depends
+on t and on the definition of memorised.
 
 Two classes with σ²_0/σ²_1 = r at σ²_0 σ²_1 = 1, and three classes with variances √r, 1, 1/√r, all isotropic and centred. Memorised: half of
 the class's own final gap. By a gap of one size for all classes (τ_gap) the class of higher variance is memorised first at every t.
@@ -111,7 +112,7 @@ def table(data: xr.Dataset) -> str:
     head = ["t", f"τ_gen,0/τ_gen,1 at ratio {data['ratio'].values[-1]:g}", "τ_mem,0/τ_mem,1", "τ_gap,0/τ_gap,1"]
     ratios = np.exp(log_ratio(last))[:, [GEN, MEM, GAP]]
     second = [[f"{t:g}", *(f"{v:.3f}" for v in row)] for t, row in zip(data["t"].values, ratios, strict=True)]
-    return f"{first}\n\n{sizes}; {data.attrs['seeds']} networks a point, twice as many at d/2.\n\n{harness.markdown(head, second)}"
+    return f"{first}\n\n{sizes}; {data.attrs['seeds']} networks per point, twice as many at d/2.\n\n{harness.markdown(head, second)}"
 
 
 def draw(data: xr.Dataset) -> Figure:

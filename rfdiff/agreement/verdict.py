@@ -27,7 +27,7 @@ from rfdiff.errors import InputError
 from rfdiff.labels import Label, Labelled, labelled_dataset, static_attributes
 from rfdiff.problem import Problem
 from rfdiff.progress import Progress, require_progress, within
-from rfdiff.rules import GradientFlow, Rule
+from rfdiff.rules import GradientFlow, MinibatchSGD, Rule
 from rfdiff.simulation import learning_curves as simulated_curves
 from rfdiff.simulation.features import sizes_at
 from rfdiff.theory import learning_curves as predicted_curves
@@ -106,7 +106,7 @@ class Agreement(Labelled):
         )
 
     def _repr_html_(self) -> str:
-        """A table, one row a curve and class: the largest deviation and the smallest error that would have been noticed."""
+        """A table, one row per curve and class: the largest deviation and the smallest error that would have been noticed."""
         rows = [
             [name.replace("_", " "), c, f"{np.nanmax(abs(values[:, c])):.2f}", f"{self.resolution[name][c]:.1e}"]
             for name, values in self.standardised.items()
@@ -259,6 +259,9 @@ def compare(
     num_seeds = as_integer("num_seeds", num_seeds, 2, why="for a standard error")
     d = as_integer("d", d, 4, why="so that d // 2 is a size too")
     sizes_at(problem, d // 2)  # refuses what cannot be built before the theory is computed
+    if isinstance(rule, MinibatchSGD):
+        rule.check_batch(d)
+        rule.check_batch(d // 2)
     theory = predicted_curves(problem, taus, rule=rule, tolerance=tolerance)
     large, small = jax.random.split(key)
     first, second = within(progress, 0, 2 * num_seeds), within(progress, num_seeds, 2 * num_seeds)

@@ -117,7 +117,7 @@ class ClassTimes(Labelled):
         return f"<ClassTimes: {', '.join(f'{name} {text}' for name, text in shown.items())}, q = {self.q:g}>"
 
     def _repr_html_(self) -> str:
-        """A table, one row a class."""
+        """A table, one row per class."""
         rows = [[c, *(self.text(name, c) for name in TIME_NAMES)] for c in range(np.size(self.tau_gen))]
         return html_table(f"Training times of each class (q = {self.q:g})", ["class", *TIME_NAMES], rows)
 

@@ -13,7 +13,7 @@ import xarray as xr
 from rfdiff import plots
 from rfdiff.cli.command import AGREE, NOT_COMPUTED, Command
 from rfdiff.cli.folder import Files, check_drawing, drawn, redraw_folder, results_folder, write_figures
-from rfdiff.cli.options import Drawing, Flag, OptionalFile, Redrawing
+from rfdiff.cli.options import Drawing, Flag, OptionalFile, Redrawing, hint
 from rfdiff.cli.tables import Cell, Table, measured, words
 from rfdiff.cli.terminal import note, report
 from rfdiff.files.contents import load_content
@@ -31,14 +31,14 @@ __all__ = ["COMMAND", "CONTENT", "FILE", "Collect", "redraw", "run", "state_tabl
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Collect(Drawing):
-    """Collect the results of a sweep into one labelled dataset, with figures."""
+    """Collect the results of a sweep into one dataset, with a table and figures."""
 
     dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
-    """Folder of rfdiff sweep."""
+    """Folder that rfdiff sweep wrote."""
     skip_bad: Flag = False
-    """Leave out files that are truncated, foreign or of another version; without this option they are an error."""
-    out: OptionalFile = None
-    """File of the dataset; DIR/sweep.nc if not given. The figures are written beside it."""
+    """Leave out files that are truncated, of another sweep or of another version; without this option they are an error."""
+    out: Annotated[OptionalFile, hint("(default: sweep.nc in DIR)")] = None
+    """File of the dataset; the figures are written beside it."""
     overwrite: Flag = False
     """Replace the file and the figures of an earlier run."""
 
@@ -98,7 +98,7 @@ def _show(dataset: xr.Dataset, out: Path, files: Files, drawing: Drawing, replac
         note("collect: no cell is done, no figure is drawn")
     names = write_figures(out, files, figures, drawing, replace)
     failures, head, more = state_table(dataset)
-    collected = times_table(dataset, drawing.classes)
+    collected = times_table(dataset, drawing.class_names)
     if drawing.table == "text" and len(collected.rows) > MOST_ROWS:
         more = [f"… and {len(collected.rows) - MOST_ROWS} more rows; --table csv prints all of them", *more]
         collected = dataclasses.replace(collected, rows=collected.rows[:MOST_ROWS])

@@ -28,7 +28,7 @@ from rfdiff.files.provenance import provenance
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Compare(Networks, Closed, Curves):
-    """Theory and simulation together, and whether they agree. Simulates at d and d/2, to estimate the effect of finite size."""
+    """Compare theory with simulation and say whether they agree. Simulates at d and d/2, to estimate the effect of finite size."""
 
 
 def run(options: Compare) -> int:

@@ -1,15 +1,17 @@
 """Options of predict, simulate and compare, and values of them that are refused."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+import tyro
 
 from rfdiff import theory
 from rfdiff.cli.options import (
     LARGEST_KEY,
     MOST_POINTS,
     FloatingType,
+    NearOptimal,
     Number,
     Numbers,
     Output,
@@ -18,6 +20,7 @@ from rfdiff.cli.options import (
     check,
     dimension,
     fraction,
+    hint,
 )
 from rfdiff.cli.rule_options import RuleOptions, rule_record
 from rfdiff.curves import LearningCurves
@@ -28,21 +31,27 @@ from rfdiff.simulation.seed_batches import MOST_SEEDS
 from rfdiff.theory.input_checks import tolerance_allowed
 from rfdiff.theory.minibatch import check_covered
 
+SOLVERS = (
+    "How networks are trained. exact: eigendecomposition of U, the p x p matrix of second moments of the features; gives the spectrum too. "
+    "krylov: Krylov space of U, faster at large p. krylov-matrix-free: the same without storing U. krylov-probes: the same from random "
+    "columns; least memory, losses with standard errors. auto: the first of these that fits in memory."
+)
+Solver = Annotated[Literal["auto", "exact", "krylov", "krylov-matrix-free", "krylov-probes"], tyro.conf.arg(help=SOLVERS)]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Curves(RuleOptions, Output):
     """Options of every command that computes learning curves."""
 
     problem: ProblemFile
-    """Problem file; experiments/problem.toml is a commented example."""
+    """Problem file in TOML; rfdiff init writes a commented one."""
     num_times: int = 80
-    """Number of training times, chosen to cover learning and memorisation."""
+    """Number of finite training times, chosen to cover learning and memorisation; inf (convergence) is added."""
     taus: Numbers = None
-    """Training times, increasing, in place of --num-times; inf means convergence."""
+    """Training times, increasing, instead of --num-times; inf means convergence."""
     penalties: Numbers = None
-    """Penalties of ridge in any order, each > 0; they take the place of the training times."""
-    q: float = 0.5
-    """tau_opt(q) is when a class's test loss has gone this fraction of the way to that of the exact score."""
+    """Penalties of ridge, each > 0, in any order; they take the place of the training times."""
+    q: NearOptimal = 0.5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,7 +59,7 @@ class Closed:
     """Options of the closed form."""
 
     tolerance: float = 1e-6
-    """Largest numerical error of a closed-form loss."""
+    """Largest numerical error allowed in a loss of the closed form."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,17 +67,16 @@ class Networks:
     """Options of the simulation."""
 
     d: int = 100
-    """Dimension of the data; a network has psi_p d features and psi_n d training samples."""
+    """Dimension of the data; a network has psi_p * d features and psi_n * d training samples, with psi_p and psi_n of the problem file."""
     num_seeds: int = 10
     """Number of independent networks."""
     seed: int = 0
-    """Random key; the same key gives the same networks."""
+    """Random seed of the networks and their data; the same seed gives the same networks."""
     dtype: FloatingType = None
-    """Floating type; if not given, float64 on a CPU and float32 on an accelerator."""
-    solver: Literal["auto", "exact", "krylov", "krylov-matrix-free", "krylov-probes"] = "auto"
-    """How networks are trained. exact: one eigendecomposition each, which gives the spectrum too. auto: exact where it fits in memory."""
-    krylov_tolerance: Number = None
-    """Numerical error of the losses at which a Krylov space is large enough; if not given, 1e-8 (1e-4 in float32)."""
+    """Floating type of the networks."""
+    solver: Solver = "auto"
+    krylov_tolerance: Annotated[Number, hint("(default: 1e-8; 1e-4 in float32)")] = None
+    """Stop enlarging the Krylov space when the error of the losses falls below this."""
 
 
 def check_curves(options: Curves, problem: Problem, rule: Rule) -> None:
@@ -87,7 +95,7 @@ def check_curves(options: Curves, problem: Problem, rule: Rule) -> None:
     if options.taus:
         rule.schedule(options.taus, problem.kappa)
     if isinstance(rule, MinibatchSGD):
-        rule.check_loss_weights(problem.training_weights, problem.mixture.weights)
+        rule.check_loss_weights(problem.loss_weights, problem.mixture.weights)
         if isinstance(options, Closed):
             check_covered(problem, rule)
     if isinstance(rule, MinibatchSGD) and isinstance(options, Networks):

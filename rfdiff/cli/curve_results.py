@@ -42,7 +42,7 @@ def show(result: result_file.Result, out: Path, q: float, drawing: Drawing, repl
         agreement = assess(result.theory, result.simulation, result.smaller)
     predicted = result.theory if result.covering is None else result.covering  # times do not depend on the times shown
     reference = predicted if predicted is not None else result.simulation
-    drawing = dataclasses.replace(drawing, classes=drawing.classes or result.problem.mixture.class_names or None)
+    drawing = dataclasses.replace(drawing, class_names=drawing.class_names or result.problem.mixture.class_names or None)
     reading = Reading.of(result)
     marked = None if reference is None else times(reference, q=q, loss_weights=reading.loss_weights)
     both = [curves for curves in (result.theory, result.simulation) if curves is not None]
@@ -53,7 +53,7 @@ def show(result: result_file.Result, out: Path, q: float, drawing: Drawing, repl
     if agreement is not None:
         figures |= drawn(drawing, "agreement", functools.partial(plots.agreement, agreement), AGREEMENT_PANELS)
     names = write_figures(out, FILES, figures, drawing, replace)
-    table, notes = times_table(predicted, result.simulation, q, drawing.classes, reading)
+    table, notes = times_table(predicted, result.simulation, q, drawing.class_names, reading)
     missing = [f"not computed: {reason}" for curves in both if (reason := missing_losses(curves, reading))]
     if result.theory is not None:
         asked = result.metadata.get("tolerance")
@@ -116,7 +116,7 @@ def times_table(
     class_names: tuple[str, ...] | None = None,
     reading: Reading = Reading(),
 ) -> tuple[Table, list[str]]:
-    """Class-wise times and best test losses, theory beside simulation, one line a class and side.
+    """Class-wise times and best test losses, theory beside simulation, one line per class and side.
 
     The error bars of the simulation are standard errors over seeds of the same numbers read from the curves of each seed; where a
     time does not exist in some seed there is none. Where the training times do not resolve a time, its bounds take its place.

@@ -4,10 +4,11 @@ import dataclasses
 import functools
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import numpy as np
+import tyro
 import xarray as xr
 
 from rfdiff import design, plots
@@ -28,6 +29,7 @@ from rfdiff.cli.options import (
     check,
     dimension,
     fraction,
+    hint,
 )
 from rfdiff.cli.rule_options import RuleOptions, rule_record, rule_text, training_rule
 from rfdiff.cli.tables import Cell, Table, measured, words
@@ -48,37 +50,51 @@ GOAL_OPTIONS = {"weights": "goal_weights", "classes": "pair"}  # options that gi
 DEFAULT_LEVERS = (("loss_weights", "stop_time"), ("step", "batch", "averaging", "stop_time"))  # of gradient flow, and of SGD
 SHOWN = {"unchanged": "unchanged", "weights": "best loss weights", "samples": "more samples of class {worst}", "best": "best of all levers"}
 
+GOALS = (
+    "What to make small. worst-class: the largest score error of any class. weighted-sum: the score errors times --goal-weights, added up. "
+    "learned-before: the time to learn the first class of --pair, over tau_mem (the memorisation time) of the second."
+)
+LEVERS = (
+    "What may change: loss_weights (weights of the classes in the training loss), stop_time, psi_p (features over d), samples_C (training "
+    "samples of class number C); with --rule sgd also step, batch, averaging."
+)
+Goal = Annotated[Literal["worst-class", "weighted-sum", "learned-before"], tyro.conf.arg(help=GOALS)]
+Levers = Annotated[Names, tyro.conf.arg(help=LEVERS), hint("(default: loss_weights stop_time; with sgd step batch averaging stop_time)")]
+Budget = Annotated[Number, hint("(default: as many as the unchanged setting visits up to its best stop time)")]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Design(RuleOptions, Output):
-    """What to do about a class that is not learned: the best loss weights, stop time, samples or features, and what they cost.
-
-    With --rule sgd also the best step, batch and averaging. Rules are gradient-flow and sgd.
-    """
+    """Find the loss weights, stop time, samples or features that help a class that is not learned, and what they cost the others."""
 
     problem: ProblemFile
-    """Problem file; experiments/problem.toml is a commented example. It needs two or more classes."""
-    goal: Literal["worst-class", "weighted-sum", "learned-before"] = "worst-class"
-    """What is to be small: the largest score error of any class; a weighted sum of them; or the time at which one class is learned over
-    tau_mem of another."""
-    goal_weights: Numbers = None
-    """Weights of the classes in the sum of --goal weighted-sum; if not given, equal ones."""
+    """Problem file in TOML, with two or more classes; rfdiff init writes a commented one."""
+    rule: Literal["gradient-flow", "sgd"] = "gradient-flow"
+    """Training rule. With sgd also the best step, batch and averaging are sought."""
+    step_size: Number = None
+    """Step size of sgd, in units of the training time tau."""
+    momentum: Number = None
+    """Momentum of sgd, at least 0 and below 1."""
+    weight_decay: Number = None
+    """Weight decay: a number added to every eigenvalue of U, the matrix of second moments of the features."""
+    averaging: Number = None
+    """Moving average of the weights; with gradient-flow its time constant; with sgd its decay per step, below 1."""
+    goal: Goal = "worst-class"
+    goal_weights: Annotated[Numbers, hint("(default: equal ones)")] = None
+    """For --goal weighted-sum: weights of the classes in the sum."""
     pair: ClassPair = None
-    """For --goal learned-before: the class to be learned, and the class that is not to be memorised before."""
+    """For --goal learned-before: class to learn first, and class whose memorisation should come later."""
     q: float = 0.9
-    """For --goal learned-before: a class is learned when its test loss has made this fraction of its own descent."""
-    levers: Names = None
-    """What may change: loss_weights, stop_time, psi_p, samples_C with C the number of a class; with sgd also step, batch and averaging.
-    If not given, loss_weights and stop_time; with sgd step, batch, averaging and stop_time."""
+    """For --goal learned-before: a class is learned when its test loss has fallen by this fraction of its whole descent."""
+    levers: Levers = None
     factor: float = 4.0
-    """Samples may grow by at most this factor, psi_p and the batch of sgd may grow or shrink by it."""
-    budget: Number = None
-    """For --rule sgd: samples that a training may visit, divided by d: steps times batch. If not given, as many as the unchanged setting
-    visits up to its best stop time, where step, batch or averaging may change."""
+    """Samples may grow by at most this factor; psi_p and the batch of sgd may grow or shrink by it."""
+    budget: Budget = None
+    """For --rule sgd: how many samples a training may visit (steps times batch), divided by d."""
     tau: Number = None
-    """Stop time where it is no lever; inf means convergence."""
+    """Fixed stop time, if stop_time is not a lever; inf means convergence."""
     tolerance: float = 1e-4
-    """Largest numerical error of a closed-form loss."""
+    """Largest numerical error allowed in a loss of the closed form."""
     verify: Flag = False
     """Also train networks at the proposed setting and at the unchanged one."""
     d: int = 100
@@ -86,7 +102,7 @@ class Design(RuleOptions, Output):
     num_seeds: int = 10
     """For --verify: number of networks at each setting."""
     seed: int = 0
-    """For --verify: random key."""
+    """For --verify: random seed of the networks."""
 
 
 def run(options: Design) -> int:
@@ -153,8 +169,6 @@ def chosen(problem: Problem, options: Design) -> tuple[design.Goal, design.Lever
     if levers.stop_time != (options.tau is None):
         what = "given, and stop_time is a lever" if levers.stop_time else "missing, and stop_time is no lever"
         raise InputError(f"--tau: {what}; allowed: one of the two")
-    if options.rule not in (GradientFlow.name, MinibatchSGD.name):
-        raise InputError(f"--rule: {options.rule}; allowed: gradient-flow or sgd")
     rule: Any = training_rule(options)
     design.checked_design(problem, goal_found, levers, tau=options.tau, rule=rule, budget=options.budget)
     if options.verify and isinstance(rule, MinibatchSGD):
@@ -171,9 +185,9 @@ def redraw(options: Redrawing) -> int:
 def show(dataset: xr.Dataset, out: Path, drawing: Drawing, replace: bool) -> int:
     """Draw the trade-off, print the settings and the advice, and say where the figure is."""
     proposal = design.Proposal.from_xarray(dataset)
-    tables = [settings_table(proposal, drawing.classes)]
+    tables = [settings_table(proposal, drawing.class_names)]
     if "simulated" in dataset:
-        tables.append(trial_table(design.Trial.from_xarray(dataset), drawing.classes))
+        tables.append(trial_table(design.Trial.from_xarray(dataset), drawing.class_names))
     figures = drawn(drawing, "trade_off", functools.partial(plots.trade_off, dataset))
     names = write_figures(out, FILES, figures, drawing, replace)
     rule = rule_text(dataset.attrs)
@@ -206,7 +220,7 @@ def settings_table(proposal: design.Proposal, class_names: tuple[str, ...] | Non
 
 
 def trial_table(trial: design.Trial, class_names: tuple[str, ...] | None = None) -> Table:
-    """Score errors of networks at both settings, with standard errors, beside the theory's, one line a class."""
+    """Score errors of networks at both settings, with standard errors, beside the theory's, one line per class."""
     headings = ["class", "unchanged", "theory", "best", "theory (best)", "change", "theory (change)"]
     rows: list[list[Cell]] = []
     for c in range(trial.means.shape[1]):

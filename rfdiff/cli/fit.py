@@ -2,14 +2,14 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
 
 from rfdiff.activation import ACTIVATIONS
 from rfdiff.cli.command import AGREE, Command
-from rfdiff.cli.options import Flag, Integer, Names, Number, OptionalFile, Printing, Text, check
+from rfdiff.cli.options import Flag, Integer, Name, Names, Number, OptionalFile, Printing, check, hint, in_options
 from rfdiff.cli.tables import Cell, Table, measured, words
 from rfdiff.cli.terminal import report
 from rfdiff.covariance_estimates import class_moments
@@ -22,52 +22,65 @@ from rfdiff.samples import Samples
 
 __all__ = ["COMMAND", "DataOptions", "Fit", "fitted", "law_table", "read_samples", "run"]
 
+WORDS = {  # what `load_samples` calls its arguments
+    "labels=OTHER.npy": "--labels OTHER.npy",
+    "(label_column)": "(--label-column)",
+    "its name as label_column": "its name as --label-column",
+    "or classes= without it": "or --classes without it",
+    "with pixels=": "with --pixels",
+    "with components=": "with --components",
+}
+
+SCALING = (
+    "How to shift and scale. whole: all coordinates alike, so that the mean class variance is 1. coordinates: first each coordinate "
+    "to mean 0 and variance 1, then as whole. none: not at all."
+)
+Standardise = Annotated[Literal["whole", "coordinates", "none"], tyro.conf.arg(help=SCALING)]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataOptions(Printing):
     """Which data, and how they are prepared."""
 
     data: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DATA")]
-    """Labelled samples: an .npz of samples and labels, an .npy (with --labels), a .csv or .parquet with a column of labels, a folder with
-    one folder of images a class, or IDX files. The data are only read."""
+    """Labelled samples: .npz, .npy (with --labels), .csv or .parquet, IDX files, or a folder with one folder of images per class."""
     labels: OptionalFile = None
-    """The .npy of labels, for samples in an .npy."""
-    label_column: Text = None
-    """Column of labels in a table; if not given, the one called label, labels, class, target or y."""
+    """If DATA is an .npy of samples: the .npy of their labels."""
+    label_column: Annotated[Name, hint("(default: the one called label, labels, class, target or y)")] = None
+    """If DATA is a table: the column of labels."""
     part: Literal["train", "test"] = "train"
-    """Which part of a folder of IDX files."""
-    classes: Names = None
-    """Labels of the classes to keep; all if not given."""
-    samples_per_class: Integer = None
-    """Most samples to keep of a class; all if not given."""
-    pixels: Integer = None
-    """Side in pixels to which images are averaged."""
+    """If DATA is a folder of IDX files: which part to read."""
+    classes: Annotated[Names, hint("(default: all)")] = None
+    """Labels of the classes to keep."""
+    samples_per_class: Annotated[Integer, hint("(default: all)")] = None
+    """Keep at most this many samples of each class."""
+    pixels: Annotated[Integer, hint("(default: as they are)")] = None
+    """Average images over blocks to this many pixels per side."""
     components: Integer = None
-    """Number of principal components to keep in the place of the coordinates."""
-    standardise: Literal["whole", "coordinates", "none"] = "whole"
-    """whole: one shift and one scale for all coordinates, to a class variance of 1; coordinates: each coordinate first by its own; none."""
+    """Number of principal components to use instead of the coordinates."""
+    standardise: Standardise = "whole"
     data_seed: int = 0
-    """Random seed of the choice of samples."""
+    """Random seed of the choice of samples (--samples-per-class)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fit(DataOptions):
-    """Fit the law of labelled data, class by class, and write it as a problem file for the other commands."""
+    """Fit a mixture of Gaussians to labelled data, one per class, and write it as a problem file for the other commands."""
 
     out: Annotated[Path, tyro.conf.arg(metavar="PROBLEM.toml", aliases=["-o"])] = Path("problem.toml")
-    """Problem file to write; the class covariances go beside it, as NAME.matrices.npz."""
+    """Problem file to write; the class covariances go beside it, into NAME.matrices.npz."""
     overwrite: Flag = False
     """Replace existing files."""
-    activation: str = "tanh"
+    activation: Annotated[str, tyro.conf.arg(metavar="NAME")] = "tanh"
     """Activation of the network: tanh, erf, relu, softplus, gelu or sin."""
     t: float = 0.1
     """Diffusion time."""
     psi_p: float = 4.0
     """Features per dimension, p/d."""
-    psi_n: Number = None
-    """Samples per dimension, n/d; if not given, what the data have."""
-    shrinkage: Number = None
-    """Weight ρ of the isotropic part in each covariance, 0 <= ρ < 1; if not given, Ledoit and Wolf's."""
+    psi_n: Annotated[Number, hint("(default: n/d of the data)")] = None
+    """Training samples per dimension, n/d."""
+    shrinkage: Annotated[Number, hint("(default: estimated from the data as by Ledoit and Wolf)")] = None
+    """Weight of the isotropic part in each covariance, at least 0 and below 1."""
 
 
 def run(options: Fit) -> int:
@@ -102,19 +115,12 @@ def read_samples(options: DataOptions, held_out: float = 0.2) -> Samples:
     Raises:
         InputError: naming the file or the option.
     """
-    return load_samples(
-        options.data,
-        labels=options.labels,
-        label_column=options.label_column,
-        part=options.part,
-        classes=options.classes,
-        samples_per_class=options.samples_per_class,
-        held_out=held_out,
-        pixels=options.pixels,
-        components=options.components,
-        standardise=options.standardise,
-        seed=options.data_seed,
-    )
+    names = ("labels", "label_column", "part", "classes", "samples_per_class", "pixels", "components", "standardise")
+    chosen: dict[str, Any] = {name: getattr(options, name) for name in names}
+    try:
+        return load_samples(options.data, **chosen, held_out=held_out, seed=options.data_seed)
+    except InputError as err:
+        raise InputError(in_options(str(err), WORDS)) from err
 
 
 def fitted(samples: Samples, options: Fit) -> Problem:

@@ -133,10 +133,10 @@ def check_drawing(drawing: Drawing, num_classes: int) -> None:
     low, high = SIZES
     if drawing.size is not None and not all(low <= length <= high for length in drawing.size):
         raise InputError(f"--size: {drawing.size[0]:g} {drawing.size[1]:g}; allowed: two lengths in inches, {low:g} to {high:g}")
-    if drawing.classes is not None and len(drawing.classes) != num_classes:
-        raise InputError(f"--classes: {len(drawing.classes)} names; allowed: {num_classes}, one for each class")
-    if drawing.classes is not None and (fault := fault_of_names(drawing.classes)):
-        raise InputError(f"--classes: {fault}")
+    if drawing.class_names is not None and len(drawing.class_names) != num_classes:
+        raise InputError(f"--class-names: {len(drawing.class_names)} names; allowed: {num_classes}, one for each class")
+    if drawing.class_names is not None and (fault := fault_of_names(drawing.class_names)):
+        raise InputError(f"--class-names: {fault}")
 
 
 def drawn(drawing: Drawing, stem: str, draw: Callable[..., NotebookFigure], panels: Sequence[str] = ()) -> dict[str, NotebookFigure]:
@@ -148,7 +148,7 @@ def drawn(drawing: Drawing, stem: str, draw: Callable[..., NotebookFigure], pane
         draw: function of `rfdiff.plots` with its results bound; takes `class_names`, `size` and, where there are several, `panels`.
         panels: names of the panels.
     """
-    style: dict[str, Any] = {"class_names": drawing.classes, "size": drawing.size}
+    style: dict[str, Any] = {"class_names": drawing.class_names, "size": drawing.size}
     if not drawing.panels or len(panels) < 2:
         return {stem: draw(**style)}
     return {f"{stem}_{panel}": draw(**style, panels=panel) for panel in panels}

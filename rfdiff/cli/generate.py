@@ -54,16 +54,16 @@ __all__ = ["COMMAND", "CONTENT", "redraw", "run", "sample_table", "show"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Generate(Output):
-    """What trained networks generate: class fractions, moments, memorised samples; beside samples of the exact and empirical score."""
+    """Sample from trained networks and compare with samples of the exact and of the empirical score."""
 
     problem: ProblemFile
-    """Problem file. Networks are trained at every time of the backward grid; theory is evaluated at the grid time nearest t."""
+    """Problem file in TOML. Networks are trained at every time of the backward process; theory is evaluated at the one nearest t."""
     d: int = 16
     """Dimension of the data."""
     taus: Numbers = None
-    """Training times, increasing; inf means convergence. If not given, --num-times times that cover learning and memorisation."""
+    """Training times, increasing, instead of --num-times; inf means convergence."""
     num_times: int = 10
-    """Number of finite training times if --taus is not given."""
+    """Number of finite training times, chosen to cover learning and memorisation; inf (convergence) is added."""
     num_seeds: int = 2
     """Number of networks, each with its own training set."""
     num_samples: int = 1000
@@ -75,13 +75,13 @@ class Generate(Output):
     t_end: float = 0.01
     """Last diffusion time."""
     threshold: Annotated[float, tyro.conf.arg(help_behavior_hint="(default: 1/3)")] = 1 / 3
-    """A sample is memorised if its nearest training point is closer than this times the second nearest."""
+    """A sample counts as memorised if the distance to its nearest training point is below this times that to the second nearest."""
     method: Literal["euler-maruyama", "heun-sde", "heun-ode"] = "heun-sde"
-    """Scheme of the backward process."""
+    """Scheme of the backward process: stochastic (euler-maruyama, heun-sde) or deterministic (heun-ode, the probability flow)."""
     dtype: FloatingType = None
-    """Floating type; if not given, float64 on a CPU and float32 on an accelerator."""
+    """Floating type of the networks."""
     seed: int = 0
-    """Random key."""
+    """Random seed of networks and samples."""
 
 
 def run(options: Generate) -> int:
@@ -161,9 +161,9 @@ def show(dataset: xr.Dataset, out: Path, drawing: Drawing, replace: bool) -> int
         "mean error: squared, per coordinate; its floor is what as many samples of the right mean would show",
         *[ODD.format(name="the activation")] * int(attributes.get("odd_score", 0)),
     ]
-    tables = [sample_table(dataset, drawing.classes), theory_table(dataset, drawing.classes)]
+    tables = [sample_table(dataset, drawing.class_names), theory_table(dataset, drawing.class_names)]
     lost = int(np.isnan(dataset["theory_score_error"].values).any(axis=1).sum())
-    notes = [*loss_weight_lines_of(attributes), *_theory_notes(dataset, drawing.classes)]
+    notes = [*loss_weight_lines_of(attributes), *_theory_notes(dataset, drawing.class_names)]
     notes += [f"not computed: the losses of the theory at {lost} of {sizes['theory_tau']} training times are not numbers"] * bool(lost)
     report(tables, drawing.table, [*notes, f"in {out}: {', '.join(names)}"], head)
     return NOT_COMPUTED if lost else AGREE

@@ -70,7 +70,7 @@ def show(dataset: xr.Dataset, out: Path, drawing: Drawing, replace: bool) -> Non
     if "grid" in dataset:
         figures |= drawn(drawing, "samples", functools.partial(plots.image_samples, dataset))
     names = write_figures(out, FILES, figures, drawing, replace)
-    table, notes = run_table(dataset, drawing.classes)
+    table, notes = run_table(dataset, drawing.class_names)
     report([table], drawing.table, [*notes, f"in {out}: {', '.join(names)}"])
 
 

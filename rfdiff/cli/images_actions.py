@@ -6,8 +6,9 @@ import time
 from pathlib import Path
 
 from rfdiff.cli.folder import check_drawing, prepare_folder, results_folder
-from rfdiff.cli.image_options import ImageChoice, ImageData, ImageEvaluate, ImageTrain
+from rfdiff.cli.image_options import OPTION_NAMES, ImageChoice, ImageData, ImageEvaluate, ImageTrain
 from rfdiff.cli.image_results import FILES, loss_table, show
+from rfdiff.cli.options import in_options
 from rfdiff.cli.tables import Cell, Table, integer, render, shown, words
 from rfdiff.cli.terminal import note, report, say, say_cost
 from rfdiff.errors import InputError
@@ -17,13 +18,19 @@ from rfdiff.images import checkpoints, evaluation, readout
 from rfdiff.images.architecture import Architecture
 from rfdiff.images.classifier import trained_classifier
 from rfdiff.images.devices import Devices
-from rfdiff.images.fashion_mnist import load
+from rfdiff.images.fashion_mnist import FashionMNIST, load
 from rfdiff.images.protocol import ImageSet, Protocol, fitted_law, imbalanced, law_numbers, prepare
 from rfdiff.images.settings import ACCELERATOR_FORM, Form, Settings, form_of
 from rfdiff.images.training import data_digest, train
 from rfdiff.mixture import MixtureLaw
 
 SIZES = ("width", "depth", "batch", "steps")  # options that the device chooses where they are not given, beside --side
+WORDS = {  # what `fashion_mnist.load` calls its arguments
+    "directory: None, and the environment variable": "--data: not given, and",
+    "as the argument or in that variable": "as --data or in that variable",
+    "directory: ": "--data: ",
+    "download=True": "--download",
+}
 EACH = 500  # training images of a class, if nothing is said
 CLASSIFIER = "classifier.npz"
 RUN_FILES = (checkpoints.RUN, checkpoints.METRICS, checkpoints.FOLDER, evaluation.KEPT, readout.FILE, *FILES.figure_names())
@@ -40,15 +47,27 @@ def run(action: ImageData | ImageTrain | ImageEvaluate) -> int:
         OSError: files that cannot be read or written.
     """
     if isinstance(action, ImageData):
-        images = prepare(load(action.data, download=action.download), protocol_of(action, form_of(Devices().platform)))
+        images = prepare(_loaded(action), protocol_of(action, form_of(Devices().platform)))
         table, text = law_table(images, fitted_law(images))
         report([table], action.table, [text])
         return 0
     return _evaluate(action) if isinstance(action, ImageEvaluate) else _train(action)
 
 
+def _loaded(options: ImageChoice | ImageEvaluate) -> FashionMNIST:
+    """The original files; a refusal speaks of the options.
+
+    Raises:
+        InputError: as `fashion_mnist.load`.
+    """
+    try:
+        return load(options.data, download=options.download)
+    except InputError as err:
+        raise InputError(in_options(str(err), WORDS)) from err
+
+
 def law_table(images: ImageSet, law: MixtureLaw) -> tuple[Table, str]:
-    """The numbers of `law_numbers` as a table, one line a class, and how the pixels were normalised."""
+    """The numbers of `law_numbers` as a table, one line per class, and how the pixels were normalised."""
     numbers, protocol = law_numbers(law), images.protocol
     headings = ["class", "images", "held out", "weight", "variance", "centroid norm^2/d", *(f"angle to {name}" for name in protocol.names)]
     rows: list[list[Cell]] = []
@@ -63,7 +82,7 @@ def law_table(images: ImageSet, law: MixtureLaw) -> tuple[Table, str]:
 
 
 def protocol_of(options: ImageChoice, form: Form) -> Protocol:
-    """The images that the options choose; the form gives the pixels a side where they are not chosen.
+    """The images that the options choose; the form gives the number of pixels per side where it is not chosen.
 
     Raises:
         InputError: options that contradict each other, or out of range.
@@ -88,7 +107,8 @@ def settings_of(options: ImageTrain, form: Form) -> Settings:
     Raises:
         InputError: naming an option that is out of range.
     """
-    sizes = {name: getattr(form, name) if getattr(options, name) is None else getattr(options, name) for name in SIZES}
+    given = {name: getattr(options, OPTION_NAMES.get(name, name)) for name in SIZES}
+    sizes = {name: getattr(form, name) if number is None else number for name, number in given.items()}
     attention = min(options.attention, sizes["depth"]) if options.depth is None else options.attention
     architecture = Architecture(width=sizes.pop("width"), depth=sizes.pop("depth"), blocks=options.blocks, attention=attention)
     names = {field.name for field in dataclasses.fields(Settings)} - {"protocol", "architecture", *sizes}
@@ -101,8 +121,8 @@ def _train(options: ImageTrain) -> int:
     devices = Devices(options.devices)
     form = form_of(devices.platform)
     settings = settings_of(options, form)
-    devices.check_batch("--batch", settings.batch)
-    images = prepare(load(options.data, download=options.download), settings.protocol)
+    devices.check_batch("--batch-size", settings.batch)
+    images = prepare(_loaded(options), settings.protocol)
     out = options.out
     fresh = options.overwrite or not (out / checkpoints.RUN).exists()
     if fresh:
@@ -132,9 +152,10 @@ def _sizes_note(options: ImageTrain, settings: Settings, platform: str) -> str:
         f"train: {settings.steps} steps of {settings.batch} images of {protocol.side} x {protocol.side} pixels, "
         f"U-Net of width {network.width} and depth {network.depth}, on {platform}"
     )
-    if platform != "cpu" or all(getattr(options, name) is not None for name in (*SIZES, "side")):
+    names = {name: OPTION_NAMES.get(name, name) for name in ("side", *SIZES)}
+    if platform != "cpu" or all(getattr(options, option) is not None for option in names.values()):
         return text
-    full = " ".join(f"--{name} {getattr(ACCELERATOR_FORM, name)}" for name in ("side", *SIZES))
+    full = " ".join(f"--{option.replace('_', '-')} {getattr(ACCELERATOR_FORM, name)}" for name, option in names.items())
     return f"{text}; the sizes for an accelerator are {full}"
 
 
@@ -143,7 +164,7 @@ def _evaluate(options: ImageEvaluate) -> int:
     folder = options.run
     described = checkpoints.described(folder)
     settings = described.settings
-    sampling = evaluation.Sampling(samples=options.samples, sampler_steps=options.sampler_steps, seed=options.seed)
+    sampling = evaluation.Sampling(samples=options.num_samples, sampler_steps=options.num_sampler_steps, seed=options.seed)
     if not 1 <= options.classifier_epochs <= 1000:
         raise InputError(f"--classifier-epochs: {options.classifier_epochs}; allowed: 1 to 1000")
     devices = Devices(options.devices)
@@ -155,7 +176,7 @@ def _evaluate(options: ImageEvaluate) -> int:
         rows = []
         if settings.t is None:
             steps = evaluation.evaluated_steps(folder, options.from_step)
-            data = load(options.data, download=options.download)
+            data = _loaded(options)
             images = prepare(data, settings.protocol)
             if data_digest(images) != described.images_digest:
                 raise InputError(f"--data: the images are not those that {folder} was trained on")

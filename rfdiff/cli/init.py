@@ -45,7 +45,7 @@ centroid_gram = [[0.5, 0.1], [0.1, 1.0]]
 class Init:
     """Write a commented problem file to start from."""
 
-    file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")] = Path("problem.toml")
+    file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="[FILE]")] = Path("problem.toml")
     """File to write."""
     overwrite: Flag = False
     """Replace an existing file."""

@@ -1,7 +1,7 @@
 """Options that several commands share: their types, their groups, and the checks that refuse a value before anything is computed."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,7 +15,7 @@ MOST_POINTS = 100_000
 LARGEST_KEY = 2**32 - 1
 
 
-def _hint(text: str = "") -> Any:
+def hint(text: str = "") -> Any:
     """What help says after the explanation of an option, in place of its default."""
     return tyro.conf.arg(help_behavior_hint=text)
 
@@ -64,7 +64,7 @@ def _counted(convert: Callable[[str], Any], count: int, metavar: str) -> Any:
 
 def choice(words: tuple[str, ...]) -> tuple[Any, Any]:
     """What annotates one of some words that may be left out."""
-    return _optional(str, "{" + ",".join(words) + "}", words), _hint()
+    return _optional(str, "{" + ",".join(words) + "}", words), hint()
 
 
 def _listed(convert: Callable[[str], Any], metavar: str, commas: bool = True) -> Any:
@@ -80,20 +80,30 @@ def _listed(convert: Callable[[str], Any], metavar: str, commas: bool = True) ->
     )
 
 
-Flag = Annotated[bool, _hint()]
-Numbers = Annotated[tuple[float, ...] | None, _listed(_number, "FLOAT ..."), _hint()]
-Integers = Annotated[tuple[int, ...] | None, _listed(_whole, "INT ..."), _hint()]
-Number = Annotated[float | None, optional_number(), _hint()]
-Integer = Annotated[int | None, _optional(_whole, "INT"), _hint()]
-Size = Annotated[tuple[float, float] | None, _counted(_number, 2, "WIDTH HEIGHT"), _hint()]
-Names = Annotated[tuple[str, ...] | None, _listed(str, "NAME ...", commas=False), _hint()]
-Text = Annotated[str | None, _optional(str, "TEXT"), _hint()]
-FloatingType = Annotated[Literal["float32", "float64"] | None, *choice(("float32", "float64"))]
+Flag = Annotated[bool, hint()]
+Numbers = Annotated[tuple[float, ...] | None, _listed(_number, "FLOAT ..."), hint()]
+Integers = Annotated[tuple[int, ...] | None, _listed(_whole, "INT ..."), hint()]
+Number = Annotated[float | None, optional_number(), hint()]
+Integer = Annotated[int | None, _optional(_whole, "INT"), hint()]
+Size = Annotated[tuple[float, float] | None, _counted(_number, 2, "WIDTH HEIGHT"), hint()]
+Names = Annotated[tuple[str, ...] | None, _listed(str, "NAME ...", commas=False), hint()]
+Name = Annotated[str | None, _optional(str, "NAME"), hint()]
+Address = Annotated[str | None, _optional(str, "ADDRESS"), hint()]
+FloatingType = Annotated[
+    Literal["float32", "float64"] | None, *choice(("float32", "float64")), hint("(default: float64 on a CPU, float32 on an accelerator)")
+]
 Quantity = Literal["all", "tau_gen", "tau_stop", "tau_mem", "tau_opt"]
-ClassPair = Annotated[tuple[int, int] | None, _counted(_whole, 2, "CLASS CLASS"), _hint("(default: 0 1)")]
+ClassPair = Annotated[tuple[int, int] | None, _counted(_whole, 2, "CLASS CLASS"), hint("(default: 0 1)")]
+NearOptimal = Annotated[
+    float,
+    tyro.conf.arg(
+        help="Fraction q in tau_opt(q): the first time at which the test loss has covered this part of the way down to the loss of the "
+        "exact score."
+    ),
+]
 ProblemFile = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="PROBLEM.toml")]
-OptionalDirectory = Annotated[Path | None, _optional(Path, "DIR"), _hint()]
-OptionalFile = Annotated[Path | None, _optional(Path, "FILE"), _hint()]
+OptionalDirectory = Annotated[Path | None, _optional(Path, "DIR"), hint()]
+OptionalFile = Annotated[Path | None, _optional(Path, "FILE"), hint()]
 Directory = Annotated[Path, tyro.conf.arg(metavar="DIR")]
 
 
@@ -102,7 +112,7 @@ class Printing:
     """How tables are printed."""
 
     table: Literal["text", "csv", "json"] = "text"
-    """How tables are printed. csv prints the main table, json all tables; everything else then goes to standard error."""
+    """How to print tables: text, csv (the main table) or json (all tables). With csv and json, everything else goes to standard error."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -113,8 +123,8 @@ class Drawing(Printing):
     """File format of the figures."""
     size: Size = None
     """Width and height of every figure in inches."""
-    classes: Names = None
-    """Names of the classes in figures and tables, in the order of the classes."""
+    class_names: Names = None
+    """Names of the classes in figures and tables: one for each class, in the order of the classes."""
     panels: Flag = False
     """Write every panel of a figure to a file of its own."""
 
@@ -134,15 +144,15 @@ class Redrawing(Drawing):
     """Options of `rfdiff plot`: which file is drawn again, and how."""
 
     file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
-    """The .nc file of a command, or of one cell of a sweep."""
-    out: Annotated[Path | None, _optional(Path, "DIR"), _hint("(default: the folder of FILE, whose figures are replaced)")] = None
+    """A .nc file that another command wrote, or that of one cell (point of the grid) of a sweep."""
+    out: Annotated[Path | None, _optional(Path, "DIR"), hint("(default: the folder of FILE, whose figures are replaced)")] = None
     """Folder of the figures."""
-    q: Annotated[float | None, _optional(_number, "FLOAT"), _hint("(default: 0.5)")] = None
-    """For a result.nc: a class counts as learned when its test loss has gone this fraction of the way to that of the exact score."""
+    q: Annotated[float | None, _optional(_number, "FLOAT"), hint("(default: 0.5)")] = None
+    """For a result.nc: the fraction q in tau_opt(q), as in rfdiff predict."""
     quantity: Quantity = "all"
-    """For a phase_map.nc: the time whose map is drawn."""
+    """For a phase_map.nc: which time to draw."""
     pair: ClassPair = None
-    """For a phase_map.nc: the two classes that are compared."""
+    """For a phase_map.nc: which two classes to compare."""
     overwrite: Flag = False
     """Replace figures in the folder given by --out."""
 
@@ -160,6 +170,18 @@ def check(options: object, **limits: tuple[bool, str]) -> None:
     for name, (good, allowed) in limits.items():
         if not good:
             raise InputError(f"--{name.replace('_', '-')}: {getattr(options, name)!r}; allowed: {allowed}")
+
+
+def in_options(message: str, words: Mapping[str, str]) -> str:
+    """A refusal by the library in the words of the command line.
+
+    Args:
+        message: of the refusal.
+        words: how the command line calls what the library names, tried in this order.
+    """
+    for library, option in words.items():
+        message = message.replace(library, option)
+    return message
 
 
 def fraction(q: float) -> tuple[bool, str]:

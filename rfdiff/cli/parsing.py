@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import tyro
 
 from rfdiff.cli.command import Command
+from rfdiff.cli.image_options import OPTION_NAMES as IMAGE_NAMES
 from rfdiff.cli.registry import COMMANDS
 from rfdiff.cli.rule_options import OPTION_NAMES, OTHER_NAMES, RuleOptions, option_of
 from rfdiff.errors import InputError
@@ -96,7 +97,7 @@ def _check_words(words: Sequence[str], kinds: type, prog: str) -> None:
         if word.startswith("--") and len(word) > 2:
             option = word.split("=")[0]
             if option.replace("_", "-") not in names:
-                raise UsageError(f"{option}: no option of {prog}{_instead(option, sorted(names))} (see {prog} --help)")
+                raise UsageError(f"{option}: not an option of {prog}{_instead(option, sorted(names))} (see {prog} --help)")
         if "\0" in word:
             raise UsageError(f"{option}: holds a null character; allowed: text without one")
         if len(word) > MOST_CHARACTERS:
@@ -119,11 +120,15 @@ def _fields(kinds: type) -> list[str]:
 def naming_option(message: str, options: Any) -> str:
     """A refusal that begins with the name of a number, with the option that gave the number in its place: taus becomes --taus.
 
-    A number of a file is not mistaken for one: such a refusal begins with the path of the file.
+    A number of a file is not mistaken for one: such a refusal begins with the path of the file, and one of a path shows the path.
     """
     name, colon, fault = message.partition(":")
-    name = OPTION_NAMES.get(name, name)
-    if not colon or name not in _fields(type(options)) or isinstance(getattr(options, name), Path):
+    if name not in _fields(type(options)):
+        name = {**OPTION_NAMES, **IMAGE_NAMES}.get(name, name)
+    if not colon or name not in _fields(type(options)):
+        return message
+    value = getattr(options, name)
+    if isinstance(value, Path) and not fault.startswith(f" {value}"):
         return message
     return f"{option_of(name)}{colon}{fault}"
 

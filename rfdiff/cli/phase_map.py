@@ -26,8 +26,8 @@ from rfdiff.cli.folder import (
     write_figures,
 )
 from rfdiff.cli.map_results import CONTENT, converged_cells, labelled, map_of, order_table
-from rfdiff.cli.options import ClassPair, Drawing, Output, ProblemFile, Quantity, Redrawing, check, fraction
-from rfdiff.cli.rule_options import RuleOptions, rule_in_time, rule_record, rule_text
+from rfdiff.cli.options import ClassPair, Drawing, NearOptimal, Output, ProblemFile, Quantity, Redrawing, check, fraction
+from rfdiff.cli.rule_options import RuleInTime, RuleOptions, rule_in_time, rule_record, rule_text
 from rfdiff.cli.terminal import report, say_cost
 from rfdiff.errors import InputError
 from rfdiff.files import kept_parts
@@ -37,42 +37,50 @@ from rfdiff.parameters import get_parameter
 from rfdiff.plots.style import NotebookFigure
 from rfdiff.problem import Problem
 from rfdiff.progress import progress
-from rfdiff.rules import Rule
+from rfdiff.rules import GradientFlow, Rule
 from rfdiff.theory.input_checks import tolerance_allowed
 from rfdiff.theory.maps import MOST_CELLS, cells_in, problem_at
 
 FILES = Files("phase_map.nc", {f"phase_map_{name}": () for name in TIME_NAMES})
 MOST_VALUES = 10_000
 
+AXES = (
+    "Horizontal axis: t (diffusion time), psi_p (features over d), psi_n (training samples over d), weight_C (fraction of class C; the "
+    "others keep their proportions), samples_C (of class C over d; the others keep theirs), loss_weight_C (weight of class C in the "
+    "training loss), variance_C, variance_ratio (of class 0 over class 1, whose variance stays fixed) or centroid_norm_C (squared norm "
+    "over d; directions stay fixed). C is the number of a class."
+)
+TIMES = (
+    "Which time to draw: tau_gen (the class is learned), tau_stop (its test loss is lowest), tau_mem (it is memorised), tau_opt (see --q); "
+    "the file always holds all four."
+)
 Axis = Annotated[tuple[str, float, float, int], tyro.conf.arg(metavar="NAME LOW HIGH NUM")]
+Horizontal = Annotated[Axis, tyro.conf.arg(metavar="NAME LOW HIGH NUM", help=AXES)]
 Scale = Literal["auto", "log", "linear"]
 SHARES = ("weight_", "loss_weight_")  # numbers between 0 and 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PhaseMapOptions(RuleOptions, Output):
-    """Which class comes first, over two numbers of the problem (closed form)."""
+    """Map which class comes first against two parameters of the problem (closed form)."""
 
+    rule: RuleInTime = GradientFlow.name
+    """Training rule; the options below say with which rules they go."""
     problem: ProblemFile
-    """Problem file; it holds everything that the axes do not vary."""
-    x: Axis = ("variance_ratio", 0.25, 4.0, 33)
-    """Horizontal axis: t, psi_p, psi_n, weight_C (the other classes keep their proportions), samples_C (of class C over d; the other
-    classes keep theirs), loss_weight_C (weight of class C in the training loss), variance_C, variance_ratio (of class 0 over
-    class 1, whose variance stays fixed) or centroid_norm_C (squared norm over d; directions stay fixed). C is the number of a class."""
+    """Problem file in TOML (rfdiff init writes a commented one); it holds everything that the axes do not vary."""
+    x: Horizontal = ("variance_ratio", 0.25, 4.0, 33)
     y: Axis = ("weight_0", 0.1, 0.9, 33)
     """Vertical axis, with the same names."""
     x_scale: Scale = "auto"
     """Spacing of the horizontal axis; auto is linear for class fractions and loss weights and logarithmic for everything else."""
     y_scale: Scale = "auto"
     """Spacing of the vertical axis."""
-    quantity: Quantity = "all"
-    """The time whose map is drawn. The file holds all four in any case."""
+    quantity: Annotated[Quantity, tyro.conf.arg(help=TIMES)] = "all"
     pair: ClassPair = None
-    """The two classes that are compared. The file holds all classes in any case."""
-    q: float = 0.5
-    """tau_opt(q) is when a class's test loss has gone this fraction of the way to that of the exact score."""
+    """Which two classes to compare; the file always holds all classes."""
+    q: NearOptimal = 0.5
     tolerance: float = 1e-4
-    """Largest numerical error of a loss in a cell; cells above it count as failed."""
+    """Largest numerical error allowed in a loss; cells (points of the map) above it count as failed."""
 
 
 def run(options: PhaseMapOptions) -> int:
@@ -180,7 +188,7 @@ def show(dataset: xr.Dataset, out: Path, quantity: str, pair: tuple[int, int], d
     for name in _shown(quantity):
         figures |= drawn(drawing, f"phase_map_{name}", functools.partial(plots.phase_map, result, name, pair=pair))
     names = write_figures(out, FILES, figures, drawing, replace)
-    table, head = order_table(dataset, pair, drawing.classes)
+    table, head = order_table(dataset, pair, drawing.class_names)
     rule = rule_text(dataset.attrs)
     notes = [*loss_weight_lines_of(dataset.attrs), *[f"training rule: {rule}"] * bool(rule)]
     report([table], drawing.table, [*notes, f"in {out}: {', '.join(names)}"], head)

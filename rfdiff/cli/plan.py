@@ -13,18 +13,18 @@ from rfdiff.simulation.seed_batches import MOST_SEEDS
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlanOptions(Printing):
-    """Memory, work and time of every solver for the networks of a problem, and which solver would run. Trains and writes nothing."""
+    """Estimate memory, work and time of every solver for the networks of a problem, and say which is chosen. Trains and writes nothing."""
 
     problem: ProblemFile
-    """Problem file; experiments/problem.toml is a commented example."""
+    """Problem file in TOML; rfdiff init writes a commented one."""
     d: int = 100
-    """Dimension of the data; a network has psi_p d features and psi_n d training samples."""
+    """Dimension of the data; a network has psi_p * d features and psi_n * d training samples, with psi_p and psi_n of the problem file."""
     num_seeds: int = 10
     """Number of independent networks."""
     num_times: int = 80
     """Number of training times."""
     dtype: FloatingType = None
-    """Floating type; if not given, float64 on a CPU and float32 on an accelerator."""
+    """Floating type of the networks."""
 
 
 def run(options: PlanOptions) -> int:

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
-from rfdiff.cli import collect, curve_results, design, generate, image_results, map_results, phase_map, speciate, times
+from rfdiff.cli import calibrate, collect, curve_results, design, generate, image_results, map_results, phase_map, speciate, times
 from rfdiff.cli.command import Command
 from rfdiff.cli.options import Redrawing
 from rfdiff.errors import InputError
@@ -12,12 +12,12 @@ from rfdiff.files import dataset_file
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plot(Redrawing):
-    """Print the tables and draw the figures of a file that another command wrote."""
+    """Print the tables and draw the figures of a file that another command wrote, computing nothing anew."""
 
 
 REDRAW: dict[str, Callable[[Redrawing], int]] = {
     map_results.CONTENT: phase_map.redraw,
-    **{module.CONTENT: module.redraw for module in (times, design, speciate, generate, collect, image_results)},
+    **{module.CONTENT: module.redraw for module in (times, design, calibrate, speciate, generate, collect, image_results)},
 }
 
 

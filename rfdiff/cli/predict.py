@@ -16,7 +16,7 @@ from rfdiff.files.provenance import provenance
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Predict(Closed, Curves):
-    """Closed-form learning curves and spectrum."""
+    """Compute learning curves and spectrum in closed form."""
 
 
 def run(options: Predict) -> int:

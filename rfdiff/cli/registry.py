@@ -1,6 +1,7 @@
 """The commands of the command line, in the order in which help lists them."""
 
 from rfdiff.cli import (
+    calibrate,
     collect,
     compare,
     design,
@@ -29,6 +30,7 @@ COMMANDS: tuple[Command, ...] = (
     phase_map.COMMAND,
     times.COMMAND,
     design.COMMAND,
+    calibrate.COMMAND,
     speciate.COMMAND,
     generate.COMMAND,
     sweep.COMMAND,

@@ -18,7 +18,12 @@ RULE_FIELDS = tuple(dict.fromkeys(name for rule in RULES.values() for name in (*
 OTHER_NAMES = tuple(f"--{name.replace('_', '-')}" for name in OPTION_NAMES)  # the name of the number is understood too
 
 Batch = Annotated[float | None, optional_number(), tyro.conf.arg(help_behavior_hint="", aliases=OTHER_NAMES)]
-Sampling = Annotated[Literal["uniform", "balanced", "weighted"] | None, *choice(SAMPLINGS)]
+DRAWS = (
+    "How sgd draws samples. uniform: all alike. balanced: a class by its loss weight (its weight in the training loss), then a sample. "
+    "weighted: all alike, with each loss times loss weight over class fraction."
+)
+Sampling = Annotated[Literal["uniform", "balanced", "weighted"] | None, *choice(SAMPLINGS), tyro.conf.arg(help=DRAWS)]
+RuleInTime = Annotated[RuleName, tyro.conf.arg(metavar="{" + ",".join(name for name in RULES if name != Ridge.name) + "}")]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,20 +31,18 @@ class RuleOptions:
     """Options of the training rule."""
 
     rule: RuleName = GradientFlow.name
-    """Training rule."""
+    """Training rule; the options below say with which rules they go."""
     step_size: Number = None
-    """Step of gradient-descent, heavy-ball, nesterov and sgd, in units of training time."""
+    """Step size of gradient-descent, heavy-ball, nesterov and sgd, in units of the training time tau."""
     batch: Batch = None
-    """Batch size of sgd divided by the dimension d; also --batch-per-dimension, its name in Python and in files of sweeps."""
+    """Batch size of sgd over the dimension d."""
     sampling: Sampling = None
-    """How batches of sgd are drawn. uniform (default): every sample alike; balanced: first a class, its loss weight being the probability,
-    then one of its samples; weighted: as uniform, each loss times loss weight / class fraction. The last two need loss weights."""
     momentum: Number = None
     """Momentum of heavy-ball, nesterov and sgd, at least 0 and below 1."""
     weight_decay: Number = None
-    """Weight decay, added to every eigenvalue of U; goes with every rule but ridge."""
+    """Weight decay (not for ridge): a number added to every eigenvalue of U, the matrix of second moments of the features."""
     averaging: Number = None
-    """Exponential moving average of the weights: its time constant with gradient-flow, its decay per step (below 1) with steps."""
+    """Moving average of the weights (not for ridge): with gradient-flow its time constant; for other rules its decay per step, below 1."""
 
 
 def training_rule(options: RuleOptions) -> Rule:

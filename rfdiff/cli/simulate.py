@@ -18,7 +18,7 @@ from rfdiff.files.provenance import provenance
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Simulate(Networks, Curves):
-    """Learning curves and spectrum of real networks."""
+    """Train real networks and measure their learning curves and spectrum."""
 
 
 def run(options: Simulate) -> int:

@@ -5,10 +5,12 @@ import functools
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tyro
 import xarray as xr
 
 from rfdiff import backward, plots
@@ -36,28 +38,31 @@ from rfdiff.progress import reporting
 
 FILES = Files("speciation.nc", {"return_probability": (), "trajectories": ()})
 LARGEST_DIMENSION, MOST, MOST_STEPS = 2**24, 10_000_000, 100_000
+TRAJECTORIES = (
+    "Number of U-turns per class and time t (a sample is noised to t and denoised again), and of pairs of clones per time t (two copies of "
+    "a backward trajectory that part at t)."
+)
 
 __all__ = ["COMMAND", "CONTENT", "redraw", "run", "show", "speciation_table"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Speciate(Output):
-    """When backward sampling commits to a class: closed form and measurement (exact score, isotropic classes)."""
+    """Compute in closed form, and measure, when backward sampling commits to a class (exact score, isotropic classes)."""
 
     problem: ProblemFile
-    """Problem file; only its mixture matters here."""
+    """Problem file in TOML; only its mixture is used."""
     d: int = 1000
     """Dimension of the data."""
-    num_trajectories: int = 2000
-    """Trajectories for each class at each time of a U-turn, and pairs of clones at each time."""
+    num_trajectories: Annotated[int, tyro.conf.arg(help=TRAJECTORIES)] = 2000
     num_times: int = 12
-    """Number of times for the U-turns, and for the clones."""
+    """Number of times t of the U-turns, and of the clones."""
     num_steps: int = 192
     """Steps from noise to data; a multiple of --num-times."""
     full: Flag = False
-    """Simulate all d coordinates. The default simulates only those that the exact score depends on, which gives the same distribution."""
+    """Simulate all d coordinates; without it only those that the exact score depends on, which gives the same distribution."""
     seed: int = 0
-    """Random key."""
+    """Random seed of the trajectories."""
 
 
 def run(options: Speciate) -> int:
@@ -110,7 +115,7 @@ def show(dataset: xr.Dataset, out: Path, drawing: Drawing, replace: bool) -> int
     figures = drawn(drawing, "return_probability", functools.partial(plots.return_probability, dataset))
     figures |= drawn(drawing, "trajectories", functools.partial(plots.trajectories, dataset))
     names = write_figures(out, FILES, figures, drawing, replace)
-    tables = [speciation_table(dataset, drawing.classes)]
+    tables = [speciation_table(dataset, drawing.class_names)]
     verdict = speciation_verdict(dataset)
     report(tables, drawing.table, [_verdict_line(verdict), f"in {out}: {', '.join(names)}"], head_lines(dataset))
     return AGREE if verdict.agrees else DISAGREE

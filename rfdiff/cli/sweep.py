@@ -8,23 +8,23 @@ from typing import Annotated
 import tyro
 
 from rfdiff.cli.command import AGREE, NOT_COMPUTED, Command
-from rfdiff.cli.options import Directory, Flag, Integer, Text
+from rfdiff.cli.options import Address, Directory, Flag, Integer
 from rfdiff.cli.terminal import say, say_cost
 from rfdiff.sweep import DONE, FAILED, on_dask, read_spec, run_sweep
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SweepOptions:
-    """Many problems x dimensions x seeds x solvers, one file for each cell. The same command resumes a stopped sweep."""
+    """Run a grid of problems, dimensions, seeds and solvers; one result file per cell (point of the grid). The same command resumes it."""
 
     spec: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SPEC.toml")]
-    """Specification; experiments/sweep.toml is a commented example."""
+    """What to vary, in TOML; experiments/sweep.toml of the source is a commented example."""
     out: Directory
-    """Folder of the cells; created if it does not exist, continued if it holds this sweep or a part of it."""
-    scheduler: Text = None
-    """Address of a Dask scheduler, for example one started by dask-jobqueue; its cluster computes the cells."""
+    """Folder of the results; created if it does not exist, continued if it holds this sweep or a part of it."""
+    scheduler: Address = None
+    """Address of a Dask scheduler, for example one started by dask-jobqueue, whose cluster computes the cells (needs the extra cluster)."""
     workers: Integer = None
-    """Compute in this many processes of this machine, by Dask. A cell that runs out of memory then ends its worker, not the sweep."""
+    """Compute in this many processes of this machine (needs the extra cluster); a cell that runs out of memory ends its process only."""
     retry: Flag = False
     """Try the failed cells again."""
 

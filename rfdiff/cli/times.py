@@ -24,8 +24,8 @@ from rfdiff.cli.folder import (
     results_folder,
     write_figures,
 )
-from rfdiff.cli.options import MOST_POINTS, Drawing, Flag, Output, ProblemFile, Redrawing, check, fraction
-from rfdiff.cli.rule_options import RuleOptions, rule_in_time, rule_record, rule_text
+from rfdiff.cli.options import MOST_POINTS, Drawing, Flag, NearOptimal, Output, ProblemFile, Redrawing, check, fraction
+from rfdiff.cli.rule_options import RuleInTime, RuleOptions, rule_in_time, rule_record, rule_text
 from rfdiff.cli.tables import Cell, Table, measured, shown, words
 from rfdiff.cli.terminal import note, report, say_cost
 from rfdiff.curves import LearningCurves, Spectrum
@@ -45,18 +45,19 @@ NOT_SEPARATED = "the bulks of the spectrum are not separated: no gap leaves the 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TimesOptions(RuleOptions, Output):
-    """Two estimates of each class's times, from the curves and from the spectrum (closed form), and their sensitivity to each parameter."""
+    """Compute when each class is learned and memorised, from the curves and from the spectrum (closed form), and what moves these times."""
 
+    rule: RuleInTime = GradientFlow.name
+    """Training rule; the options below say with which rules they go."""
     problem: ProblemFile
-    """Problem file; experiments/problem.toml is a commented example."""
+    """Problem file in TOML; rfdiff init writes a commented one."""
     sensitivity: Flag = False
     """Also print d log tau / d log parameter for every number of the problem; the derivatives are exact."""
-    q: float = 0.5
-    """tau_opt(q) is when a class's test loss has gone this fraction of the way to that of the exact score."""
+    q: NearOptimal = 0.5
     num_times: int = 400
-    """Number of training times drawn and written; the times of the classes do not depend on it."""
+    """Number of finite training times in figure and file; inf is added. The times of the classes do not depend on it."""
     tolerance: float = 1e-6
-    """Largest numerical error of a closed-form loss."""
+    """Largest numerical error allowed in a loss of the closed form."""
 
 
 def run(options: TimesOptions) -> int:
@@ -155,7 +156,7 @@ def show(dataset: xr.Dataset, out: Path, drawing: Drawing, replace: bool) -> int
     rule = rule_text(dataset.attrs)
     trained = [f"training rule of the curves: {rule}; what is read from the spectrum are times of gradient flow"] if rule else []
     read = results[2]
-    labels = [str(c) for c in range(dataset.sizes["class"])] if drawing.classes is None else list(drawing.classes)
+    labels = [str(c) for c in range(dataset.sizes["class"])] if drawing.class_names is None else list(drawing.class_names)
     unknown = [(name, c) for c in range(len(labels)) for name in TIME_NAMES if read.reason(name, c)]
     reasons = [f"{name} of class {labels[c]}: {read.reason(name, c)}" for name, c in unknown]
     notes = [*loss_weight_lines_of(dataset.attrs), *trained, *([] if dataset.separated else [NOT_SEPARATED])]
@@ -164,7 +165,7 @@ def show(dataset: xr.Dataset, out: Path, drawing: Drawing, replace: bool) -> int
     notes += [*reasons, *error_lines(results[0], dataset.attrs.get("tolerance"))]
     missing = missing_losses(results[0])
     report(
-        time_tables(dataset, drawing.classes),
+        time_tables(dataset, drawing.class_names),
         drawing.table,
         [*notes, *[f"not computed: {missing}"] * bool(missing), f"in {out}: {', '.join(names)}"],
     )
@@ -237,7 +238,7 @@ def _bulk_table(dataset: xr.Dataset, labels: Sequence[str]) -> Table:
 
 
 def _elasticity_table(dataset: xr.Dataset, labels: Sequence[str]) -> Table:
-    """One row a parameter, one column a time and class."""
+    """One row a parameter, one column per time and class."""
     headings = ["d log time / d log", *(f"{name}, {label}" for name in TIME_NAMES for label in labels)]
     slopes = zip(dataset.parameter.values, dataset.elasticity.values, strict=True)
     return Table("elasticities", headings, [[words(name), *(shown(float(value), "+.3f") for value in row.ravel())] for name, row in slopes])

@@ -14,7 +14,7 @@ from rfdiff.samples import Samples
 
 FORMATS = (
     "an .npz of samples and labels; an .npy with labels=OTHER.npy; a .csv or .parquet with a column of labels; "
-    "a folder with one folder of images a class; IDX files of images and labels, or their folder"
+    "a folder with one folder of images per class; IDX files of images and labels, or their folder"
 )
 
 

@@ -73,8 +73,8 @@ def prepare(raw: Raw, wanted: Preparation) -> Samples:
         x = _principal(raw, x, wanted.components, record)
     if x.shape[1] > LARGEST_DIMENSION:
         raise InputError(
-            f"{raw.source}: {x.shape[1]} coordinates a sample; allowed: at most {LARGEST_DIMENSION}: average images with pixels=, or keep "
-            "principal components with components="
+            f"{raw.source}: {x.shape[1]} coordinates per sample; allowed: at most {LARGEST_DIMENSION}: average images with pixels=, or "
+            "keep principal components with components="
         )
     if wanted.standardise != "none":
         x = _as_a_whole(raw, x, members, record)

@@ -62,6 +62,8 @@ def propose(
     """
     require_progress(progress)
     goal = checked_design(problem, goal, levers, tau=tau, rule=rule, budget=budget)
+    if isinstance(rule, MinibatchSGD) and rule.sampling == "uniform":  # the weights are the fractions, and follow the samples
+        problem = dataclasses.replace(problem, loss_weights=None)
     search = SGDSearch(problem, rule, tolerance, tau) if isinstance(rule, MinibatchSGD) else Search(problem, rule, tolerance, tau)
     done = 0
 
@@ -119,6 +121,9 @@ def checked_design(
     """
     if problem.num_classes < 2:
         raise InputError("problem: 1 class; allowed: at least 2, between which a design weighs")
+    if np.any(np.asarray(problem.training_weights) == 0):
+        zero = int(np.argmin(np.asarray(problem.training_weights)))
+        raise InputError(f"loss_weights: 0 for class {zero}, which a design moves by factors; allowed: weights > 0")
     if levers.stop_time != (tau is None):
         what = "given although the stop time is a lever" if levers.stop_time else "missing, and the stop time is no lever"
         raise InputError(f"tau: {what}; allowed: one of the two")
@@ -140,7 +145,7 @@ def _check_rule(problem: Problem, rule: GradientFlow | MinibatchSGD, levers: Lev
         return
     if not isinstance(rule, MinibatchSGD):
         raise InputError(f"rule: {getattr(rule, 'name', rule)!r}; allowed: gradient-flow or sgd")
-    check_covered(problem, rule)
+    check_covered(moved(problem, np.zeros(2 * problem.num_classes + 4)) if rule.sampling != "uniform" else problem, rule)
     if levers.loss_weights and rule.sampling == "uniform":
         raise InputError(
             "levers: loss_weights with uniform batches, which take samples as they come; allowed: with sampling balanced or weighted"

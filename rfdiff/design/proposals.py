@@ -92,11 +92,11 @@ class Proposal(Labelled):
         "error_estimate": Label((), "largest numerical error of a loss"),
         "step_size": Label(("setting",), "step of SGD", "tau"),
         "batch": Label(("setting",), "batch of SGD over d"),
-        "averaging": Label(("setting",), "decay of the average of the weights a step, 0 without one"),
+        "averaging": Label(("setting",), "decay of the average of the weights per step, 0 without one"),
         "visited": Label(("setting",), "samples that SGD visits, over d"),
         "front_step_size": Label(("front",), "step of SGD on the front", "tau"),
         "front_batch": Label(("front",), "batch of SGD over d on the front"),
-        "front_averaging": Label(("front",), "decay of the average of the weights a step on the front, 0 without one"),
+        "front_averaging": Label(("front",), "decay of the average of the weights per step on the front, 0 without one"),
         "front_visited": Label(("front",), "samples that SGD visits, over d, on the front"),
     }
 
@@ -138,14 +138,14 @@ class Proposal(Labelled):
         if losers:
             lines.append("it costs " + ", ".join(f"class {c} {change[c]:.3g} of score error" for c in losers))
         weights, samples = self.gain("weights"), self.gain("samples")
-        more = f"{self.factor:g} times the samples of class {self.worst} {100 * samples:.0f} %"
-        numbers = f"the best loss weights take off {100 * weights:.1f} %, {more}"
+        more = f"{self.factor:g} times the samples of class {self.worst}: {100 * samples:.0f} % less"
+        numbers = f"best loss weights: {100 * weights:.1f} % less; {more}"
         if self.sampling == "uniform":
-            lines.append(f"{more} less; loss weights are no lever of uniform batches (allowed: balanced or weighted ones)")
+            lines.append(f"{more}; loss weights are no lever of uniform batches (allowed: balanced or weighted ones)")
         elif weights < HELPS and samples > max(HELPS, 2 * weights):
-            lines.append(f"no loss weight helps, only samples do: {numbers}")
+            lines.append(f"no loss weight helps, only samples do ({numbers})")
         elif weights < HELPS:
-            lines.append(f"no loss weight helps, and more samples do not either: {numbers}")
+            lines.append(f"no loss weight helps, and more samples do not either ({numbers})")
         else:
             lines.append(numbers)
         return [*lines, *self._price()]
@@ -154,7 +154,7 @@ class Proposal(Labelled):
         """Step, batch and average of the best setting of SGD beside the unchanged ones, and what both cost in computation."""
         if self.step_size is None or self.batch is None or self.averaging is None or self.visited is None:
             return []
-        average = [f"{value:.4g} a step" if value else "no average" for value in self.averaging[[0, -1]]]
+        average = [f"{value:.4g} per step" if value else "no average" for value in self.averaging[[0, -1]]]
         rule = (
             f"step {self.step_size[-1]:.4g} (unchanged {self.step_size[0]:.4g}), batch {self.batch[-1]:.4g} d "
             f"({self.batch[0]:.4g} d), averaging: {average[1]} ({average[0]})"

@@ -216,7 +216,7 @@ class Search:
             if not np.isfinite(ratio):
                 what = f"class {goal.learned} has no descent, or class {goal.memorised} is never memorised"
                 raise InputError(f"goal: {what}; allowed: classes that have these times (rfdiff times shows them)")
-            test = np.asarray(kernel.losses(np.exp([float(learned)]), self.rule).test)[0]
+            test = np.asarray(kernel.losses(np.exp([float(learned)]), rule=self.rule).test)[0]
         errors = (test - np.asarray(kernel.optimal_loss)) / float(kernel.noise_variance)
         return Point(x, float(learned), errors, float(np.exp(ratio)), float(plan.error_estimate)), plan
 

@@ -87,7 +87,8 @@ def verify(
         `Trial`.
 
     Raises:
-        InputError: fewer than 2 seeds; networks that cannot be built or do not fit in memory; a batch that is empty at d.
+        InputError: fewer than 2 seeds; networks that cannot be built or do not fit in memory; a batch that is empty
+            at d, or by rounding not that of the theory.
     """
     require_progress(progress)
     num_seeds = as_integer("num_seeds", num_seeds, 2, why="for a standard error")
@@ -95,7 +96,7 @@ def verify(
     for setting in settings:
         sizes_at(setting.problem, d)  # refuses what cannot be built before any network is trained
         if isinstance(setting.rule, MinibatchSGD):
-            setting.rule.batch_size(d)
+            setting.rule.check_batch(d)
 
     def errors(index: int, setting: Setting) -> Float[np.ndarray, "S K"]:
         told = None if progress is None else lambda done, _: progress(index * num_seeds + done, 2 * num_seeds)

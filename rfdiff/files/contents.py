@@ -117,6 +117,19 @@ CONTENTS: dict[str, Content] = {
             ),
         ),
     ),
+    "calibration": Content(
+        {
+            **_alike("steps_per_tau log_error disagreement"),
+            **_alike("class_steps_per_tau class_log_error offset scale misfit", "class"),
+            **_alike("time steps reached", "quantity", "class"),
+            **_alike("step member train held_out", "row"),
+            **_alike("train_curve held_out_curve", "curve_step", "class"),
+            "curve_step": ("curve_step",),
+        },
+        {"q": float},
+        {"quantity": TIME_NAMES},
+        parts=(Content(_alike(" ".join(f"{name}_bounds" for name in TIME_NAMES), "class", "bound")),),
+    ),
     "speciation": Content(
         {
             "return_probability": ("time", "class"),

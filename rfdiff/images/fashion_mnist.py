@@ -32,7 +32,7 @@ VARIABLE = "RFDIFF_FASHION_MNIST"
 ADDRESS = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"  # the authors' bucket, which answers to plain http only
 TIMEOUT = 30.0  # seconds without an answer
 WHITE = 255  # the highest grey level
-FETCH = "download=True (--download on the command line) fetches what is missing, 30 MB, from the authors' server"
+FETCH = "download=True fetches what is missing, 30 MB, from the authors' server"
 
 _GZIP = b"\x1f\x8b"
 _IDX_TYPES = {8: "unsigned bytes", 9: "signed bytes", 11: "16-bit integers", 12: "32-bit integers", 13: "floats", 14: "doubles"}
@@ -136,8 +136,8 @@ def _folder(directory: str | Path | None, download: bool) -> Path:
         source, directory = VARIABLE, os.environ.get(VARIABLE)
         if not directory:
             raise InputError(
-                f"directory: None, and the environment variable {VARIABLE} is not set; allowed: the directory of the four gz files, as the "
-                f"argument (--data DIR) or in that variable; {FETCH}"
+                f"directory: None, and the environment variable {VARIABLE} is not set; allowed: the directory of the four gz files, "
+                f"as the argument or in that variable; {FETCH}"
             )
     folder = Path(directory).expanduser()
     if not os.path.isdir(folder) and (os.path.lexists(folder) or not download):
@@ -161,7 +161,7 @@ def _read(original: _Original, path: Path) -> np.ndarray:
     except OSError as err:
         raise InputError(f"{path}: cannot be read ({_one_line(err)})") from err
     except ValueError as err:
-        remedy = "no existing file is ever overwritten: remove this one and load with download=True (--download) to replace it"
+        remedy = "no existing file is ever overwritten: remove this one and load with download=True to replace it"
         raise InputError(f"{path}: {err}; allowed: the original of {original.size:,} bytes ({remedy})") from err
 
 

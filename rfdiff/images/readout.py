@@ -13,7 +13,7 @@ from rfdiff.curves import LearningCurves
 
 CONTENT = "U-Net on images"
 FILE, CURVES, SAMPLES = "evaluation.nc", "curves.png", "samples.png"
-READINGS = ("tau_gen", "tau_stop", "tau_mem", "tau_copy")
+READINGS = (*TIME_NAMES[:3], "tau_copy")  # without tau_opt: no score is known
 RESOLVED = 3.0  # standard errors by which the last gap must exceed 0 for a memorisation time
 VARIABLES = {
     "number": "samples that the classifier gives to the class",

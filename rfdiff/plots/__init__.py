@@ -3,6 +3,7 @@
 Nothing here uses pyplot, a display or global state. `save_figure` writes PNG, PDF or SVG.
 """
 
+from rfdiff.plots.calibration_figures import calibration
 from rfdiff.plots.curve_figures import agreement, curves
 from rfdiff.plots.design_figures import trade_off
 from rfdiff.plots.generation_figures import generation
@@ -15,6 +16,6 @@ from rfdiff.plots.sweep_figures import sweep_curves, sweep_times
 from rfdiff.plots.time_figures import times
 
 __all__ = [
-    "MARKERS", "OKABE_ITO", "agreement", "class_colors", "curves", "generation", "image_run", "image_samples", "new_figure", "phase_map",
-    "return_probability", "save_figure", "spectrum", "sweep_curves", "sweep_times", "times", "trade_off", "trajectories",
+    "MARKERS", "OKABE_ITO", "agreement", "calibration", "class_colors", "curves", "generation", "image_run", "image_samples", "new_figure",
+    "phase_map", "return_probability", "save_figure", "spectrum", "sweep_curves", "sweep_times", "times", "trade_off", "trajectories",
 ]  # fmt: skip

@@ -18,6 +18,7 @@ from rfdiff.plots.style import (
 
 NEEDED = ("score_error", "front_score_error", "tau")
 SETTING_MARKERS = {"unchanged": "o", "weights": "s", "samples": "^", "best": "*"}
+SETTING_NAMES = {"unchanged": "unchanged", "weights": "best loss weights", "samples": "more samples", "best": "best of all levers"}
 
 
 def trade_off(
@@ -46,7 +47,11 @@ def trade_off(
     for c in (c for c in range(errors.shape[1]) if c != worst):
         panel.plot(front[order, worst], front[order, c], ".-", color=colors[c], linewidth=1.4)
         for i, name in enumerate(data["setting"].values.tolist()):
-            panel.plot(errors[i, worst], errors[i, c], SETTING_MARKERS[name], color=colors[c], markersize=9, markeredgecolor="black")
+            # an open ring shows where the setting began, also below another marker
+            width, face = (13, "none") if name == "unchanged" else (9, colors[c])
+            panel.plot(
+                errors[i, worst], errors[i, c], SETTING_MARKERS[name], markersize=width, markerfacecolor=face, markeredgecolor="black"
+            )
         if "simulated" in data:
             runs = data["simulated"].values
             mean, stderr = runs.mean(axis=1), runs.std(axis=1, ddof=1) / np.sqrt(runs.shape[1])
@@ -54,10 +59,18 @@ def trade_off(
                 mean[:, worst], mean[:, c], stderr[:, c], stderr[:, worst], fmt="x", color=colors[c], capsize=2, linewidth=1
             )  # fmt: skip
     panel.set_xlabel(f"score error of {labels[worst]}")
-    panel.set_ylabel("score error of the other " + ("class" if errors.shape[1] == 2 else "classes"))
-    handles = [Line2D([], [], color=colors[c], label=f"front, {labels[c]}") for c in range(errors.shape[1]) if c != worst]
-    handles += [Line2D([], [], color="0.5", marker=marker, linestyle="", label=name) for name, marker in SETTING_MARKERS.items()]
+    others = [c for c in range(errors.shape[1]) if c != worst]
+    alone = len(others) == 1
+    panel.set_ylabel(f"score error of {labels[others[0]]}" if alone else "score error of the other classes")
+    handles = [Line2D([], [], color=colors[c], marker=".", label="front" if alone else f"front, {labels[c]}") for c in others]
+    handles += [
+        Line2D(
+            [], [], color="0.5", marker=marker, linestyle="", label=SETTING_NAMES[name],
+            markerfacecolor="none" if name == "unchanged" else "0.5",
+        )
+        for name, marker in SETTING_MARKERS.items()
+    ]  # fmt: skip
     if "simulated" in data:
         handles.append(Line2D([], [], color="0.5", marker="x", linestyle="", label=f"networks, d = {data.attrs['dimension']}"))
-    legend_below(figure, handles, columns=3)
+    legend_below(figure, handles, columns=2)
     return figure

@@ -81,7 +81,7 @@ def image_run(
 def image_samples(
     result: LabelledResult, *, checkpoint: int = -1, class_names: Sequence[str] | None = None, size: tuple[float, float] | None = None
 ) -> NotebookFigure:
-    """Samples of a checkpoint, one row a class, each above the training image nearest to it.
+    """Samples of a checkpoint, one row per class, each above the training image nearest to it.
 
     Args:
         result: an evaluated run of a U-Net with samples, or the dataset of its file.

@@ -83,7 +83,7 @@ class HeavyBall(Value):
             set_field(self, "step_size", positive("step_size", self.step_size))
             set_field(self, "momentum", below_one("momentum", self.momentum))
             set_field(self, "weight_decay", not_negative("weight_decay", self.weight_decay))
-            set_field(self, "averaging", None if self.averaging is None else below_one("averaging", self.averaging, ", or None"))
+            set_field(self, "averaging", None if self.averaging is None else below_one("averaging", self.averaging, ", or None") or None)
 
     @property
     def decay(self) -> float:

@@ -14,6 +14,7 @@ from rfdiff.value_types import Scalar, Value, is_concrete, set_field, static, va
 
 SAMPLINGS = ("uniform", "balanced", "weighted")
 MOST_STEPS = 2**31 - 1  # that networks are trained, one by one
+ROUNDED = 0.02  # relative change of a batch by rounding that a comparison with theory may have: so much of the noise it changes
 NO_FILTER = "rule: sgd is no filter of U; allowed: in learning_curves, times and compare, or another rule"
 
 
@@ -55,16 +56,24 @@ class MinibatchSGD(Value):
             for name in ("step_size", "momentum", "weight_decay", "averaging"):
                 set_field(self, name, getattr(self.descent, name))
 
-    def check_loss_weights(self, loss_weights: ArrayLike, fractions: ArrayLike) -> None:
-        """Refuse weights of the classes in the loss other than their fractions, which uniform batches do not have.
+    def check_loss_weights(self, loss_weights: ArrayLike | None, fractions: ArrayLike) -> None:
+        """Refuse weights of the classes in the loss that do not go with the batches.
 
         Args:
-            loss_weights: (K,) ω_c.
-            fractions: (K,) π_c.
+            loss_weights: (K,) ω_c, or None where the problem has none of its own. Balanced and weighted batches need them: without, they
+                would be uniform ones.
+            fractions: (K,) π_c, what the weights of uniform batches are.
 
         Raises:
-            InputError: naming the weights.
+            InputError: naming sampling or weights.
         """
+        if loss_weights is None:
+            if self.sampling != "uniform":
+                raise InputError(
+                    f"sampling: {self.sampling!r} without loss_weights, which say how often a class is drawn or how much it weighs; "
+                    "allowed: with loss_weights of the problem (equal ones for batches that are balanced), or uniform"
+                )
+            return
         if self.sampling == "uniform" and not np.allclose(loss_weights, fractions, rtol=1e-12, atol=0):
             given = ", ".join(f"{weight:.6g}" for weight in np.asarray(loss_weights))
             raise InputError(
@@ -99,6 +108,19 @@ class MinibatchSGD(Value):
                 f"batch_per_dimension: {float(self.batch_per_dimension):g} makes no batch at d = {d}; allowed: at least {0.5 / d:.3g}"
             )
         return size
+
+    def check_batch(self, d: int) -> None:
+        """Refuse dimensions at which the batch, a whole number of pairs, is another than the theory's.
+
+        Raises:
+            InputError: β d is further than `ROUNDED` from a whole number, or makes no batch at all.
+        """
+        exact = float(self.batch_per_dimension) * d
+        if abs(self.batch_size(d) - exact) > ROUNDED * exact:
+            raise InputError(
+                f"batch_per_dimension: {float(self.batch_per_dimension):g} makes batches of {self.batch_size(d)} pairs at d = {d}, where "
+                f"theory has {exact:.4g}; allowed: within {ROUNDED:.0%} of each other, at another batch or dimension"
+            )
 
     def schedule(self, taus: Taus, kappa: Scalar) -> tuple[Float[np.ndarray, " T"], Clock]:
         """As that of `HeavyBall`: whole numbers of steps.

@@ -142,7 +142,7 @@ def _too_large(costs: SolverPlan, solver: str) -> str:
 
 def learning_curves(
     problem: Problem,
-    taus: Taus,
+    taus: Taus = None,
     *,
     d: int,
     key: Key[Array, ""],

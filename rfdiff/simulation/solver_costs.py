@@ -103,7 +103,7 @@ class SolverPlan:
         return as_dataset(variables, {"solver": [e.solver for e in self.estimates]}, attributes | known | {"taken": self.solver or ""})
 
     def __str__(self) -> str:
-        """A table, one line a solver."""
+        """A table, one line per solver."""
         memory = "unknown" if self.available is None else f"{self.available / 2**30:.3g} GiB"
         lines = [
             f"p = {self.sizes.p}, n = {self.sizes.n}, d = {self.sizes.d}, {self.dtype}, {self.num_seeds} networks; memory {memory}, "

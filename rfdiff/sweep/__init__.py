@@ -1,4 +1,4 @@
-"""Sweeps: grids or lists of problems × dimensions × seeds × solvers, one file a cell, resumable, in one process or on a Dask cluster."""
+"""Sweeps: grids or lists of problems × dimensions × seeds × solvers, one file per cell, resumable, in one process or on a Dask cluster."""
 
 from rfdiff.sweep.cells import Cell, Task, compute
 from rfdiff.sweep.cluster import on_dask

@@ -202,7 +202,7 @@ def _read_json(path: Path, what: str) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as err:
-        raise InputError(f"{path}: no such {what}") from err
+        raise InputError(f"{path}: no such {what}; allowed: a folder that rfdiff sweep wrote") from err
     except (OSError, ValueError, RecursionError) as err:
         raise InputError(f"{path}: damaged {what} ({err})") from err
     if not isinstance(document, dict):

@@ -203,7 +203,7 @@ def _check_cells(sweep: Sweep) -> None:
         for d in sweep.dimensions:
             named(where, sizes_at, problem, d)
         if isinstance(sweep.rule, MinibatchSGD):
-            named(where, sweep.rule.check_loss_weights, problem.training_weights, problem.mixture.weights)
+            named(where, sweep.rule.check_loss_weights, problem.loss_weights, problem.mixture.weights)
     if isinstance(sweep.rule, MinibatchSGD) and sweep.networks:
         end = 0.0 if sweep.taus is None else sweep.taus[-1]
         if np.isfinite(end) and end / float(sweep.rule.step_size) > MOST_STEPS:

@@ -82,7 +82,15 @@ class Laid(NamedTuple):
     shift: float
 
 
-def lay(span: Span, rule: Rule, kappa: float, taus: Float[np.ndarray, " T"], tolerance: float, size: int | None = None) -> Laid:
+def lay(
+    span: Span,
+    rule: Rule,
+    kappa: float,
+    taus: Float[np.ndarray, " T"],
+    tolerance: float,
+    size: int | None = None,
+    thinner: float = 1.0,
+) -> Laid:
     """A contour around a span on which the rule's filter does not grow, or so little that its integrals lose no digit that counts.
 
     A support that starts far below 1/(κ τ), τ the latest time, or below ρ, the weight decay or the smallest penalty, need not be resolved:
@@ -95,6 +103,7 @@ def lay(span: Span, rule: Rule, kappa: float, taus: Float[np.ndarray, " T"], tol
         taus: (T,) training times.
         tolerance: error wanted of a loss, from which the number of nodes is estimated.
         size: index in `SIZES` instead.
+        thinner: factor of the half-height where modes oscillate: below 1 they die out on the contour too, at the price of nodes.
     """
     low, high = span
     latest = float(np.max(taus))
@@ -111,7 +120,7 @@ def lay(span: Span, rule: Rule, kappa: float, taus: Float[np.ndarray, " T"], tol
             axis = math.log((right + shift) / (left + shift)) / 2
             size = _fitting(axis / min(half_height, 4 * math.log(margin)), tolerance) if size is None else size
             return Laid(ellipse(left, right, SIZES[size], half_height, shift), size, shift)
-    half_height = _thin_half_height(Span(low + shift, high + shift), rule, kappa, allowed)
+    half_height = thinner * _thin_half_height(Span(low + shift, high + shift), rule, kappa, allowed)
     half_length = (math.sqrt(high + shift) - math.sqrt(low + shift)) / 2
     size = _fitting(1 / math.asinh(half_height / half_length), tolerance) if size is None else size
     return Laid(thin_ellipse(Span(low + shift, high + shift), SIZES[size], half_height, shift), size, shift)

@@ -12,12 +12,15 @@ Two numbers say how good a contour is. Half the nodes give another value: the tr
 square root. With f = 1 the integrals are the known traces of V (`overlaps`), class by class, unless a part of the spectrum lies outside.
 """
 
+from contextlib import AbstractContextManager, nullcontext
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Complex, Float, PyTree
 
+from rfdiff.errors import InputError
 from rfdiff.rules import GradientFlow, Rule, Taus
 from rfdiff.symmetric import multiplicity, upper_indices
 from rfdiff.theory import coupled, implicit, resolvent
@@ -63,31 +66,42 @@ class CurveKernel:
     residual: Float[Array, ""]
     averages_error: Scalar = 0.0
 
-    def losses(self, taus: Taus, rule: Rule = GradientFlow()) -> Losses:
-        """Losses `.train` and `.test` (T, K) at training times (T,); float64, so inside `jax.enable_x64`.
+    def losses(self, taus: Taus, *, rule: Rule = GradientFlow()) -> Losses:
+        """Losses `.train` and `.test` (T, K) at training times (T,), in double precision.
 
         Args:
             taus: training times ≥ 0 in the unit set by κ, inf for convergence; traced ones with gradient flow only.
             rule: training rule.
 
         Raises:
-            InputError: malformed taus.
+            InputError: malformed taus; a traced kernel or traced taus in single precision.
         """
-        train, test = self.evaluate(self._filter(taus, rule))[0]
+        with self._in_double(taus):
+            train, test = self.evaluate(self._filter(taus, rule))[0]
         return Losses(train, test)
 
-    def error(self, taus: Taus, rule: Rule = GradientFlow()) -> jax.Array:
+    def error(self, taus: Taus, *, rule: Rule = GradientFlow()) -> jax.Array:
         """Estimated numerical error of any of those losses: of the contour, and of the averages where it is known."""
-        return self.contour_error(taus, rule) + self.averages_error
+        with self._in_double(taus):
+            return self.contour_error(taus, rule=rule) + self.averages_error
 
-    def contour_error(self, taus: Taus, rule: Rule = GradientFlow()) -> jax.Array:
+    def contour_error(self, taus: Taus, *, rule: Rule = GradientFlow()) -> jax.Array:
         """The part of the contour: that of the nodes, and the share of V outside the contour."""
-        return trapezoid_error(self.evaluate(self._filter(taus, rule))[1]) + self.missing
+        with self._in_double(taus):
+            return trapezoid_error(self.evaluate(self._filter(taus, rule))[1]) + self.missing
 
     def _filter(self, taus: Taus, rule: Rule) -> jax.Array:
         if is_concrete(taus):
             _, taus = rule.schedule(taus, 1.0)  # of a clock that does not depend on κ
         return rule.filter(self.nodes, taus, self.kappa)
+
+    def _in_double(self, taus: Taus) -> AbstractContextManager[object]:
+        """Double precision: switched on for known numbers, required of traced ones, whose precision is settled where tracing begins."""
+        if is_concrete(self, taus):
+            return jax.enable_x64(True)
+        if jnp.result_type(float) != jnp.float64:
+            raise InputError("curve_kernel: traced in single precision; allowed: inside jax.enable_x64(True)")
+        return nullcontext()
 
     def evaluate(self, f: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Losses (2, T, K) for filter values f (T, Z), and what changes with half the nodes."""

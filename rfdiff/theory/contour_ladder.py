@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, PyTree
 
 from rfdiff.rules import Rule
-from rfdiff.theory.contour import SIZES, Laid, Span, lay
+from rfdiff.theory.contour import PROBES, SIZES, Laid, Span, lay
 from rfdiff.theory.equivalent import Equivalent
 from rfdiff.theory.resolvent import RESIDUAL
 from rfdiff.theory.support import bounds
@@ -31,6 +31,7 @@ class Question:
         clock: the rule's clock at these times.
         tolerance: error of a loss that the contour may leave.
         widening: factor by which a contour that cuts the spectrum is widened; inf for one around everything at once.
+        thinner: as in `contour.lay`.
     """
 
     rule: Rule
@@ -39,10 +40,11 @@ class Question:
     clock: PyTree
     tolerance: float
     widening: float = np.inf
+    thinner: float = 1.0
 
     def lay(self, span: Span, size: int | None = None) -> Laid:
         """The contour around a span, with as many nodes as the tolerance asks for or the number at an index of `SIZES`."""
-        return lay(span, self.rule, self.kappa, self.taus, self.tolerance, size)
+        return lay(span, self.rule, self.kappa, self.taus, self.tolerance, size, self.thinner)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +86,12 @@ class Refined(Generic[C]):
     values: C
     span: Span
     size: int
+
+
+def probe_penalties(eq: Equivalent, laid: Laid) -> Float[np.ndarray, " R"]:
+    """Penalties, around the spectrum, at which the losses of ridge regression by a contour are compared with those that need none."""
+    low, high = bounds(eq)
+    return np.geomspace(max(low / 3, 2 * laid.shift), 3 * high, PROBES)
 
 
 def refine_contour(

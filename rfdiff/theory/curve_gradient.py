@@ -42,7 +42,7 @@ def gradient(
 
     Args:
         problem: the problem, K classes.
-        taus: (T,) increasing training times ≥ 0 of the curves; the last may be inf. None with `Ridge`.
+        taus: (T,) increasing training times ≥ 0 of the curves; the last may be inf. None with `Ridge`, whose penalties take their place.
         functional: from `LearningCurves` of (T, K) arrays to a real number; made of `jax.numpy` operations.
         rule: training rule; its step size or penalties stay fixed.
         tolerance: largest numerical error wanted in a loss.

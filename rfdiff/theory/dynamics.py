@@ -17,9 +17,9 @@ from rfdiff.problem import Problem, noise_variance_of
 from rfdiff.progress import Progress, require_progress
 from rfdiff.rules import GradientFlow, MinibatchSGD, Ridge, Rule, require_rule
 from rfdiff.theory import minibatch, pair_traces, solutions
-from rfdiff.theory.contour import PROBES, Laid, Span
+from rfdiff.theory.contour import Laid, Span
 from rfdiff.theory.contour_forms import CurveKernel, first_traces, kernel_from, losses_and_error
-from rfdiff.theory.contour_ladder import OnContour, Question, refine_contour
+from rfdiff.theory.contour_ladder import OnContour, Question, probe_penalties, refine_contour
 from rfdiff.theory.equivalent import Equivalent, equivalent
 from rfdiff.theory.input_checks import checked_tolerance, require_concrete
 from rfdiff.theory.neuron_types import (
@@ -33,7 +33,6 @@ from rfdiff.theory.neuron_types import (
     levels,
 )
 from rfdiff.theory.noncommuting import dense
-from rfdiff.theory.support import bounds
 from rfdiff.theory.training_times import LEAST, TAIL_EFFECT, Times, limit_diverges, spectrum_span, time_grid, types_radius
 
 ROUNDING = 1e-9  # of a loss: no estimate is below, since solutions of the fixed point are not
@@ -62,8 +61,7 @@ _kernel_from = jax.jit(kernel_from)
 
 def _evaluate(eq: Equivalent, question: Question, laid: Laid) -> OnContour:
     """Losses from one contour, and how far those of ridge regression by the same contour are from their values without one."""
-    low, high = bounds(eq)
-    penalties = np.geomspace(max(low / 3, 2 * laid.shift), 3 * high, PROBES)
+    penalties = probe_penalties(eq, laid)
     nodes = np.asarray(laid.contour.nodes)
     solved = solutions.anywhere(eq, np.concatenate([nodes, -penalties]))
     linear, *second = pair_traces.traces(eq, nodes, solved.u[: nodes.size])
@@ -222,7 +220,7 @@ def with_noise(problem: Problem, taus: np.ndarray, calm: Rule, noise: Noise, tol
     Inside `jax.enable_x64`, for centred classes. The contour is laid for all times: stability is a question about all of them.
     """
     clock, kappa, eq = calm.schedule(taus, float(problem.kappa))[1], float(problem.kappa), equivalent(problem, 1, 0.0, LEAST)
-    question = Question(calm, kappa, minibatch.ALL_TIMES, clock, tolerance / 2)
+    question = Question(calm, kappa, minibatch.ALL_TIMES, clock, tolerance / 2, thinner=minibatch.THINNER)
 
     def evaluate(question: Question, laid: Laid) -> OnContour:
         still, solved = _evaluate(eq, question, laid), solutions.anywhere(eq, np.asarray(laid.contour.nodes))

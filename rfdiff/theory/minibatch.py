@@ -24,6 +24,7 @@ from rfdiff.theory.training_times import LEAST, limit_diverges, spectrum_span
 from rfdiff.theory_results import SGDStability
 
 ALL_TIMES = np.array([1e30, np.inf])
+THINNER = 0.5  # of a contour on which modes oscillate: the noise is known once these have died out on its nodes too
 SQUARED = 200.0  # times the square of what half the nodes change: the error of all of them, of a product of three sums over nodes
 NEAR_EDGE, FAR_FROM_EDGE = 0.9, 0.4  # of the largest step of the whole gradient, between which the noise is looked at
 SAMPLES = 9  # steps between them
@@ -43,7 +44,7 @@ def check_covered(problem: Problem, rule: MinibatchSGD) -> None:
         InputError: with the reason.
     """
     law = problem.mixture
-    rule.check_loss_weights(problem.training_weights, law.weights)
+    rule.check_loss_weights(problem.loss_weights, law.weights)
     if np.any(np.asarray(law.centroid_gram) != 0):
         raise InputError("centroid_gram: not 0 with rule sgd: class means of the features make eigenvalues of U of order p; allowed: 0")
     if not is_odd(problem.activation):

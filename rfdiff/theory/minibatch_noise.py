@@ -13,60 +13,24 @@ hyperbola to the right of them and of their images of the contour's nodes, one h
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Complex, Float
 
 from rfdiff.rules import MinibatchSGD
+from rfdiff.theory.minibatch_modes import Modes, Pairs, generating_function, inverted, mode_pairs, modes_of, wedge_angle
 from rfdiff.theory.minibatch_traces import NoiseTraces
 
 Array = np.ndarray
 DIED_OUT = 36.0  # natural logarithms after which an oscillating mode counts no more
-FEWEST, MOST = 64, 2**13  # steps taken one by one
+FEWEST, MOST = 64, 2**14  # steps taken one by one
 WINDOW = 4.0
 POINTS = 64  # of a hyperbola's upper half
 WEDGE = 0.95  # angle around the negative axis in which -s of a mode that does not oscillate lies: the contour's own is at most π/4
 EXPONENT = 4.0  # of e^{sk} on a hyperbola's vertex at the end of its window, at most
-BLOCK = 2**22  # pairs and points at once
-Pairs: TypeAlias = list[tuple[Array, Array]]  # weights (F, M) of F sums, and the roots (M,) of their exponentials
-
-
-class Modes(NamedTuple):
-    """A mode λ of the rule as sums of exponentials in the number of steps: h_j = Σ_i impulse_i root_i^j, e_k = Σ_i error_i root_i^k.
-
-    h_j is the response of the readout to an impulse j steps ago, e_k = 1 - (λ + ρ) f_k the error of the whole gradient. For averaged
-    weights `averaged` are the coefficients of h̄, one more root (γ) than the others. All (R, N).
-    """
-
-    roots: Complex[Array, "R N"]
-    impulse: Complex[Array, "R N"]
-    error: Complex[Array, "R N"]
-    averaged_roots: Complex[Array, "S N"]
-    averaged: Complex[Array, "S N"]
-
-
-def modes_of(rule: MinibatchSGD, kappa: float, eigenvalues: Complex[Array, " N"]) -> Modes:
-    """The modes at some eigenvalues, none of which is a double root."""
-    x = kappa * float(rule.step_size) * (eigenvalues + rule.decay)
-    beta = float(rule.momentum)
-    if beta == 0:
-        roots, impulse = (1 - x)[None], np.ones((1, x.size), complex)
-    else:
-        trace = 1 + beta - x
-        difference = np.sqrt(trace**2 - 4 * beta)
-        roots = np.stack([trace + difference, trace - difference]) / 2
-        impulse = roots * np.array([[1], [-1]]) / difference
-    error = x * impulse / (1 - roots)
-    if rule.averaging is None:
-        return Modes(roots, impulse, error, roots, impulse)
-    gamma = float(rule.averaging)
-    share = impulse * (1 - gamma) / (roots - gamma)
-    averaged = np.concatenate([share * roots, -gamma * share.sum(0, keepdims=True)])
-    return Modes(roots, impulse, error, np.concatenate([roots, np.full((1, x.size), gamma)]), averaged)
 
 
 class Limit(NamedTuple):
@@ -164,7 +128,7 @@ class Volterra:
         real = self.traces.nodes.real
         on_axis = modes_of(self.rule, self.kappa, np.linspace(real.min(), real.max(), 2001) + 0j).roots
         roots = np.concatenate([on_axis.ravel(), self.modes.roots.ravel()])
-        return float(np.max(np.abs(roots[_wedge(roots) > WEDGE]), initial=1e-300))
+        return float(np.max(np.abs(roots[wedge_angle(roots) > WEDGE]), initial=1e-300))
 
     @property
     def remainder(self) -> float:
@@ -221,7 +185,7 @@ class Volterra:
         """Generating function of the excess, train and test, at e^{-s}."""
         still, k = self.rule.averaging is None, len(self.draw_weights)
         # noise of the train losses, of the test losses too where weights are not averaged, and the errors of the whole gradient, in one go
-        summed = _summed(self._raw_pairs if still else self._train_pairs, s, self._single)
+        summed = generating_function(self._raw_pairs if still else self._train_pairs, s, self._single)
         delay, det, kernel = self._delay(s), self._deterministic(s, summed[:k]), summed[k:].reshape(-1, k, k, len(s))
         K = self.strength * delay * kernel[0] * self.draw_weights[:, None]
         loss = np.linalg.solve(np.eye(len(det)) - np.moveaxis(K, -1, 0), det.T[..., None])[..., 0]
@@ -245,14 +209,14 @@ class Volterra:
         """Generating function of G_ca(j), c of train and test."""
         k = len(self.draw_weights)
         pairs = self._averaged_pairs if averaged else [(weights[k:], roots) for weights, roots in self._raw_pairs]
-        return _summed(pairs, s, self._single).reshape(2, k, k, len(s))
+        return generating_function(pairs, s, self._single).reshape(2, k, k, len(s))
 
     @cached_property
     def _raw_pairs(self) -> Pairs:
         """Of Σ second e_k e'_k (K sums), and of the moments (2K² sums), whose exponentials are the same."""
         shifted = self.traces.nodes + self.rule.decay
-        second = self._pairs(self.traces.second[0] / np.outer(shifted, shifted), self.modes.roots, self.modes.error)
-        moments = self._pairs(self.traces.moments, self.modes.roots, self.modes.impulse)
+        second = mode_pairs(self.traces.second[0] / np.outer(shifted, shifted), self.modes.roots, self.modes.error, self._product)
+        moments = mode_pairs(self.traces.moments, self.modes.roots, self.modes.impulse, self._product)
         return [(np.concatenate([one, other]), roots) for (one, roots), (other, _) in zip(second, moments, strict=True)]
 
     @cached_property
@@ -262,23 +226,7 @@ class Volterra:
 
     @cached_property
     def _averaged_pairs(self) -> Pairs:
-        return self._pairs(self.traces.moments, self.modes.averaged_roots, self.modes.averaged)
-
-    def _pairs(self, matrices: Array, roots: Array, factors: Array) -> Pairs:
-        """Σ_{NN'} matrix Σ_{ii'} factor_i factor_i' (root_i root_i')^k over nodes N and exponentials i, as sums over pairs of them."""
-        size, pairs = roots.shape[1], []
-        flat = matrices.reshape(-1, size, size)
-        upper, everything = np.triu_indices(size), tuple(np.indices((size, size)).reshape(2, -1))
-        for i in range(len(roots)):
-            for j in range(i + 1):
-                # the matrices are symmetric: each pair of nodes, or of exponentials, stands for two
-                if np.all(roots[i] == roots[i, 0]):  # that of the average: one sum over nodes is done here
-                    pairs.append((flat @ factors[i] * factors[j] * (1 if i == j else 2), self._product(roots[i], roots[j])))
-                    continue
-                rows, cols = upper if i == j else everything
-                weight = factors[i][rows] * factors[j][cols] * (np.where(rows == cols, 1, 2) if i == j else 2)
-                pairs.append((flat[:, rows, cols] * weight, self._product(roots[i][rows], roots[j][cols])))
-        return pairs
+        return mode_pairs(self.traces.moments, self.modes.averaged_roots, self.modes.averaged, self._product)
 
     def _constant(self, s: Array) -> Array:
         """Generating function of 1."""
@@ -303,31 +251,8 @@ class Volterra:
         return np.exp(-s)
 
 
-def inverted(values: Complex[Array, "..."]) -> Complex[Array, "..."]:
-    """1/values, in place: numpy's own division of complex numbers, which scales against overflow, takes three times as long."""
-    parts = values.view(float).reshape(*values.shape, 2)
-    scale = 1 / (parts[..., 0] ** 2 + parts[..., 1] ** 2)
-    parts[..., 0] *= scale
-    parts[..., 1] *= -scale
-    return values
-
-
-def _summed(pairs: Pairs, s: Array, single: Callable[[Array, Array], Array]) -> Complex[Array, "F P"]:
-    """Generating functions at P points of F sums over pairs."""
-    result = np.zeros((len(pairs[0][0]), len(s)), complex)
-    for weights, roots in pairs:
-        for part in np.array_split(np.arange(len(s)), max(1, len(s) * len(roots) // BLOCK)):
-            result[:, part] += weights @ single(s[part, None], roots).T
-    return result
-
-
 def _convolved(kernel: Array, values: Array) -> Array:
     """Σ_{j ≤ i} kernel(i - j) values(j)."""
     size = 2 ** math.ceil(math.log2(2 * len(values)))
     result: Array = np.fft.ifft(np.fft.fft(kernel, size) * np.fft.fft(values, size))[: len(values)]
     return result
-
-
-def _wedge(roots: Array) -> Array:
-    """Angle of -log(root) from the positive axis: 0 for a mode that decays, beyond π/2 for one that grows."""
-    return np.abs(np.angle(-np.log(roots)))

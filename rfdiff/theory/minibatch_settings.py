@@ -51,7 +51,7 @@ class SGDSettings:
             self.largest_step = max(step, PART * self.edge)
             widest, size = dataclasses.replace(rule, step_size=self.largest_step), None
             while True:
-                laid = lay(span, widest.descent, self.kappa, minibatch.ALL_TIMES, tolerance, size)
+                laid = lay(span, widest.descent, self.kappa, minibatch.ALL_TIMES, tolerance, size, minibatch.THINNER)
                 self.traces: NoiseTraces = noise_traces(eq, laid.contour, solutions.anywhere(eq, np.asarray(laid.contour.nodes)).u)
                 size = laid.size + 1
                 if size == len(SIZES) or self._error(rule) <= tolerance:

@@ -26,18 +26,17 @@ from rfdiff.mixture import optimal_loss
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow, Ridge, Rule, require_filter
 from rfdiff.theory import real_axis, resolvent, solutions, training_times
-from rfdiff.theory.contour import PROBES, Contour, Laid
+from rfdiff.theory.contour import Contour, Laid
 from rfdiff.theory.contour_forms import CurveKernel, solve_kernel
-from rfdiff.theory.contour_ladder import OnContour, Question, refine_contour
+from rfdiff.theory.contour_ladder import OnContour, Question, probe_penalties, refine_contour
 from rfdiff.theory.dynamics import largest_change, size_of
 from rfdiff.theory.equivalent import Equivalent
 from rfdiff.theory.implicit import expand, unknowns
 from rfdiff.theory.input_checks import POINTS_INSTEAD, checked_tolerance, require_concrete
-from rfdiff.theory.neuron_types import LevelErrors, gram_root, levels
+from rfdiff.theory.neuron_types import FAR, LevelErrors, gram_root, levels
 from rfdiff.theory.noncommuting import dense
 from rfdiff.theory.noncommuting.coupled_law import apart, coupled_law
 from rfdiff.theory.plan_averages import PlanAverages, averages_error, averages_for, equivalent_on, require_made_for
-from rfdiff.theory.support import bounds
 from rfdiff.theory.traces import ridge_losses
 from rfdiff.value_types import is_concrete, value_type
 
@@ -138,8 +137,7 @@ def _planned(problem: Problem, averages: PlanAverages, question: Question, laid:
     """A plan on a contour, and the losses of its own problem by it."""
     rule, kappa, taus = question.rule, question.kappa, question.taus
     nodes, weights = (np.asarray(array) for array in laid.contour)
-    low, high = bounds(equivalent_on(problem, averages))
-    penalties = np.geomspace(max(low / 3, 2 * laid.shift), 3 * high, PROBES)
+    penalties = probe_penalties(equivalent_on(problem, averages), laid)
     finite = taus[np.isfinite(taus)]
     latest = np.inf  # of plain flow; with decay the contour is laid for more than it can
     if nodes.real.min() < 0:
@@ -149,8 +147,8 @@ def _planned(problem: Problem, averages: PlanAverages, question: Question, laid:
     plan = jax.tree.map(np.asarray, Plan(averages, nodes, weights, penalties, start, latest, np.inf))
     kernel = _compiled_kernel(problem, plan)
     return _Planned(
-        losses=np.stack(kernel.losses(question.clock, rule)),
-        error=float(kernel.contour_error(question.clock, rule) - kernel.missing),
+        losses=np.stack(kernel.losses(question.clock, rule=rule)),
+        error=float(kernel.contour_error(question.clock, rule=rule) - kernel.missing),
         missing=float(kernel.missing),
         residual=float(kernel.residual),
         plan=plan,
@@ -181,7 +179,7 @@ def plan_points(problem: Problem, z: ArrayLike, *, gram_derivatives: bool = True
     coupled, problem = coupled_law(problem, POINTS_COUPLING), apart(problem)
     with jax.enable_x64(True):
         rank = gram_root(problem.mixture.centroid_gram).shape[1]
-        averages = averages_for(problem, level, 6.0, training_times.LEAST if rank else 1, gram_derivatives, coupled)
+        averages = averages_for(problem, level, FAR, training_times.LEAST if rank else 1, gram_derivatives, coupled)
         on_axis = points.imag == 0
         nodes = np.where(on_axis, points.real * (1 + 1j * real_axis.APPROACH[-1]), points)
         eq = equivalent_on(problem, averages)

@@ -21,7 +21,8 @@ from rfdiff.theory import dynamics, minibatch
 from rfdiff.theory.contour import Contour
 from rfdiff.theory.equivalent import Equivalent
 from rfdiff.theory.input_checks import checked_tolerance, require_concrete
-from rfdiff.theory.minibatch_noise import Modes, Volterra, inverted
+from rfdiff.theory.minibatch_modes import Modes, inverted
+from rfdiff.theory.minibatch_noise import Volterra
 from rfdiff.theory.minibatch_traces import noise_traces
 from rfdiff.theory.training_times import time_grid
 

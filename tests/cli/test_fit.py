@@ -112,7 +112,7 @@ def test_nothing_is_overwritten(fitted: tuple[Path, str], data: Path, capsys: py
         (["--psi-n", "nan"], "--psi-n: nan; allowed: "),
         (["--shrinkage", "1"], "shrinkage: 1.0; allowed: "),
         (["--classes", "ant", "bee"], "two.npz: ant, zebra"),
-        (["--labels", "labels.npy"], "labels: labels.npy beside "),
+        (["--labels", "labels.npy"], "--labels: labels.npy beside "),
         (["--pixels", "3"], "two.npz"),
         (["--components", "0"], "components: 0; allowed: "),
         (["-o", "law.json"], "--out: law.json; allowed: a name that ends in .toml"),
@@ -122,3 +122,11 @@ def test_refusals(words: list[str], message: str, data: Path, capsys: pytest.Cap
     out = [] if "-o" in words else ["-o", str(tmp_path / "out.toml")]
     assert message in refusal(capsys, ["fit", str(data), *words, *out])
     assert not list(tmp_path.iterdir())
+
+
+def test_refusals_of_the_library_name_the_options(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((4, 2)))
+    (tmp_path / "x.csv").write_text("a,b\n1,2\n")
+    assert "labels are missing; allowed: --labels OTHER.npy, or" in refusal(capsys, ["fit", str(tmp_path / "x.npy")])
+    assert "or its name as --label-column, one of" in refusal(capsys, ["fit", str(tmp_path / "x.csv")])
+    assert "no column 'c' (--label-column)" in refusal(capsys, ["fit", str(tmp_path / "x.csv"), "--label-column", "c"])

@@ -30,7 +30,7 @@ def test_figures_have_the_format_the_size_and_the_panels_that_are_asked_for(file
     assert names(tmp_path) == ["curves.svg", "spectrum.svg"]
     svg = (tmp_path / "curves.svg").read_text()
     assert 'width="432pt" height="216pt"' in svg  # 72 points an inch
-    status, told = run("plot", str(file), "--out", str(tmp_path / "p"), "--format", "pdf", "--panels", "--classes", "broad", "narrow")
+    status, told = run("plot", str(file), "--out", str(tmp_path / "p"), "--format", "pdf", "--panels", "--class-names", "broad", "narrow")
     assert status == 0 and names(tmp_path / "p") == ["curves_losses.pdf", "curves_score_error.pdf", "spectrum.pdf"]
     assert all((tmp_path / "p" / name).read_bytes().startswith(b"%PDF") for name in names(tmp_path / "p"))
     assert [line.split()[0] for line in told.splitlines()[1:3]] == ["broad", "narrow"]
@@ -86,17 +86,17 @@ def test_input_that_is_refused_late_leaves_no_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        (["a", "a"], "--classes: 'a' twice; allowed: another name for each class"),
-        (["X", ""], "--classes: '' as the name of class 1; allowed: words of printable characters"),
-        (["X", " "], "--classes: ' ' as the name of class 1"),
+        (["a", "a"], "--class-names: 'a' twice; allowed: another name for each class"),
+        (["X", ""], "--class-names: '' as the name of class 1; allowed: words of printable characters"),
+        (["X", " "], "--class-names: ' ' as the name of class 1"),
         (["X", "a\nb"], "as the name of class 1"),
-        (["X"], "--classes: 1 names; allowed: 2, one for each class"),
+        (["X"], "--class-names: 1 names; allowed: 2, one for each class"),
     ],
 )
 def test_names_of_classes_that_cannot_be_told_apart_are_refused(
     classes: list[str], message: str, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert message in refused(capsys, "plot", str(file), "--out", str(tmp_path / "out"), "--classes", *classes)
+    assert message in refused(capsys, "plot", str(file), "--out", str(tmp_path / "out"), "--class-names", *classes)
     assert not (tmp_path / "out").exists()
 
 

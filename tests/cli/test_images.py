@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rfdiff.cli import entry, images_actions
-from rfdiff.cli.image_options import ImageChoice, ImageTrain
+from rfdiff.cli.image_options import OPTION_NAMES, ImageChoice, ImageTrain
 from rfdiff.images.architecture import Architecture
 from rfdiff.images.protocol import Protocol
 from rfdiff.images.settings import ACCELERATOR_FORM, CPU_FORM, Settings, form_of
@@ -33,8 +33,10 @@ def spoken(*arguments: str) -> tuple[int, str, str]:
     [
         (
             ("train", "--data", "nowhere"),
-            "nowhere: no such directory; allowed: a directory with the four gz files; download=True (--download",
+            "--data: nowhere: no such directory; allowed: a directory with the four gz files; --download fetches",
         ),
+        (("data",), "--data: not given, and RFDIFF_FASHION_MNIST is not set; allowed: the directory of the four gz files, as --data or in"),
+        (("train", "--batch-size", "0"), "--batch-size: 0; allowed: an integer >= 1"),
         (("train", "--classes", "8", "10"), "classes: (8, 10); allowed: distinct integers 0 to 9"),
         (("train", "--counts", "5"), "counts: (5,); allowed: 2 integers >= 2, one for each class"),
         (("train", "--counts", "5", "5", "--total", "10"), "--counts: given beside --total or --imbalance; allowed: one of the two ways"),
@@ -52,6 +54,7 @@ def spoken(*arguments: str) -> tuple[int, str, str]:
 )
 def test_bad_input_is_one_line(arguments: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RFDIFF_FASHION_MNIST", raising=False)
     status, _, err = spoken(*arguments)
     assert status == 2 and message in err and err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
@@ -72,10 +75,10 @@ def test_sizes_that_are_not_given_are_those_of_a_run_of_minutes_on_the_device() 
     assert form_of("cpu") == CPU_FORM and form_of("gpu") == form_of("tpu") == ACCELERATOR_FORM
     full, small = (images_actions.settings_of(ImageTrain(), form) for form in (ACCELERATOR_FORM, CPU_FORM))
     assert full == Settings() and (small.steps, small.batch, small.protocol.side) == (2000, 32, 14)
-    assert images_actions.settings_of(ImageTrain(side=28, width=32, depth=3, batch=128, steps=20_000), CPU_FORM) == full
+    assert images_actions.settings_of(ImageTrain(side=28, width=32, depth=3, batch_size=128, steps=20_000), CPU_FORM) == full
     note = images_actions._sizes_note(ImageTrain(), small, "cpu")
     assert "2000 steps of 32 images of 14 x 14 pixels" in note
-    assert note.endswith("the sizes for an accelerator are --side 28 --width 32 --depth 3 --batch 128 --steps 20000")
+    assert note.endswith("the sizes for an accelerator are --side 28 --width 32 --depth 3 --batch-size 128 --steps 20000")
     assert "accelerator" not in images_actions._sizes_note(ImageTrain(), full, "gpu")
 
 
@@ -85,7 +88,8 @@ def test_options_are_the_fields_of_the_library() -> None:
         "protocol",
         "architecture",
     }
-    options = {field.name for field in dataclasses.fields(ImageTrain)}
+    names = {option: name for name, option in OPTION_NAMES.items()}
+    options = {names.get(field.name, field.name) for field in dataclasses.fields(ImageTrain)}
     assert options - fields == {"data", "download", "total", "imbalance", "out", "devices", "overwrite", "table"} and fields <= options
     given = ImageTrain()
     for name in fields - {"side", "width", "depth", "batch", "steps", "counts"}:
@@ -134,14 +138,30 @@ def test_truncated_data_is_refused(fashion_mnist_directory: Path, tmp_path: Path
 @pytest.mark.slow
 def test_a_whole_run(fashion_mnist_directory: Path, tmp_path: Path) -> None:
     data, run = ("--data", str(fashion_mnist_directory)), tmp_path / "run"
-    small = ("--side", "7", "--counts", "40", "40", "--width", "4", "--depth", "1", "--attention", "0", "--batch", "16", "--levels", "2")
+    small = (
+        "--side",
+        "7",
+        "--counts",
+        "40",
+        "40",
+        "--width",
+        "4",
+        "--depth",
+        "1",
+        "--attention",
+        "0",
+        "--batch-size",
+        "16",
+        "--levels",
+        "2",
+    )
     train = ("train", *data, *small, "--measured", "32", "--out", str(run))
     status, out, _ = spoken(*train, "--steps", "40")
     assert status == 0 and "held-out loss" in out and (run / "metrics.nc").exists()
     assert spoken(*train, "--steps", "60")[0] == 0  # goes on
     status, _, err = spoken(*train, "--steps", "60", "--seed", "1")
     assert status == 2 and "holds another run (seed is 0 there, 1 here)" in err
-    evaluate = ("evaluate", str(run), *data, "--samples", "60", "--sampler-steps", "4", "--classifier-epochs", "1")
+    evaluate = ("evaluate", str(run), *data, "--num-samples", "60", "--num-sampler-steps", "4", "--classifier-epochs", "1")
     status, out, _ = spoken(*evaluate)
     assert status == 0 and "accuracy of the classifier" in out and (run / "samples.png").exists()
     status, _, err = spoken(*evaluate)

@@ -1,5 +1,7 @@
 """Command lines that are understood, refused and explained."""
 
+import ast
+import itertools
 import re
 from pathlib import Path
 
@@ -18,20 +20,20 @@ from tests.cli.command_line import TOML, Words, refusal
         ([], "command missing; allowed: init, fit, predict, simulate, compare, plan, .*see rfdiff --help"),
         (["forecast"], "forecast: no such command; allowed: init, fit, predict, .*see rfdiff --help"),
         (["predct"], "predct: no such command, did you mean predict?"),
-        (["predict", "PROBLEM", "--ouut", "o"], r"--ouut: no option of rfdiff predict; did you mean --out\? \(see rfdiff predict --help\)"),
+        (["predict", "PROBLEM", "--ouut", "o"], r"--ouut: not an option of rfdiff predict; did you mean --out\? \(see rfdiff predict "),
         (["predict", "PROBLEM", "--taus=1,x,3"], r"--taus: 'x' is not a number \(see rfdiff predict --help\)"),
         (["simulate", "PROBLEM", "--d", "9" * 5000], "--d: 5000 characters; allowed: at most 4096"),
         (["predict", "PROBLEM", "--out", "a\0b"], "--out: holds a null character"),
         (["predict", "PROBLEM", "--size", "5", "100"], "--size: 5 100; allowed: two lengths in inches, 1 to 60"),
-        (["predict", "PROBLEM", "--classes", "broad"], "--classes: 1 names; allowed: 2, one for each class"),
+        (["predict", "PROBLEM", "--class-names", "broad"], "--class-names: 1 names; allowed: 2, one for each class"),
         (["predict", "PROBLEM", "--format", "gif"], "invalid choice 'gif'"),
         (["predict", "PROBLEM", "--tolerance", "0.99"], "--tolerance: 0.99; allowed: 1e-9 <= tolerance <= 0.1"),
         (["predict", "PROBLEM", "--out", "~nobody_of_this_name/x"], "out: ~nobody_of_this_name/x: Could not determine home"),
         (["images", "fly"], "fly: no such action; allowed: data, train, evaluate .*see rfdiff images --help"),
         (["init", "problem.toml"], "problem.toml: exists already; choose another name or add --overwrite"),
         (["predict"], "missing: PROBLEM.toml"),
-        (["predict", "PROBLEM", "--psi", "3"], "--psi: no option of rfdiff predict"),
-        (["predict", "PROBLEM", "--d", "10"], "--d: no option of rfdiff predict; it belongs to simulate, compare, plan, "),
+        (["predict", "PROBLEM", "--psi", "3"], "--psi: not an option of rfdiff predict"),
+        (["predict", "PROBLEM", "--d", "10"], "--d: not an option of rfdiff predict; it belongs to simulate, compare, plan, "),
         (["predict", "PROBLEM", "again.toml"], "Unrecognized options: again.toml"),
         (["compare", "PROBLEM", "--d", "ten"], "rfdiff: --d: 'ten'; allowed: an integer .see"),
         (["compare", "PROBLEM", "--d"], "Missing value for argument '--d'.*see rfdiff compare --help"),
@@ -196,6 +198,30 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
         "--q ",
     ):
         assert option in told.out
+
+
+def broken_explanations(source: str) -> list[str]:
+    """Explanations of options that run over a line: help would break them there, wherever that is."""
+    found = []
+    for kind in (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef)):
+        for field, text in itertools.pairwise(kind.body):
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and "\n" in ast.literal_eval(text.value):
+                found.append(ast.unparse(field.target))
+    return found
+
+
+def test_help_breaks_no_explanation_in_two() -> None:
+    for file in Path(parsing.__file__).parent.glob("*.py"):
+        assert not broken_explanations(file.read_text()), file.name
+        assert not re.search("if not given[,.]", file.read_text()), f"{file.name}: defaults go into hint()"
+    assert broken_explanations('class A:\n    x: int = 0\n    """One line,\n    and another."""\n') == ["x"]
+
+
+@pytest.mark.parametrize(("command", "offered"), [("predict", "sgd,ridge}"), ("times", "nesterov,sgd}"), ("design", "{gradient-flow,sgd}")])
+def test_help_offers_the_rules_that_a_command_takes(command: str, offered: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert entry.main([command, "--help"]) == 0
+    (rules,) = [word for word in capsys.readouterr().out.split() if word.startswith("{gradient-flow,")]
+    assert rules.endswith(offered)
 
 
 def test_parse_gives_the_defaults_and_the_words() -> None:

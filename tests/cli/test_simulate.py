@@ -71,6 +71,8 @@ def test_rules_reach_the_simulation(
         raise InputError("seen enough")
 
     monkeypatch.setattr(simulation, "run_seeds", stop)
+    if "balanced" in options:  # batches that need weights of the classes
+        problem_file.write_text(problem_file.read_text().replace("[mixture]", "loss_weights = [0.5, 0.5]\n[mixture]"))
     times = [tau for tau in TAUS if tau != "inf"] if "sgd" in options else TAUS
     given = options if "ridge" in options else [*options, "--taus", *times]
     arguments = ["simulate", str(problem_file), "--out", str(tmp_path / "o"), "--d", "9", "--dtype", "float32", *given]

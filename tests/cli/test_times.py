@@ -1,6 +1,7 @@
 """The command times: what it writes and prints, how it refuses."""
 
 import types
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from rfdiff import theory
 from rfdiff.class_times import TIME_NAMES, ClassTimes, stacked, times
 from rfdiff.cli import tables
 from rfdiff.cli import times as times_command
+from rfdiff.cli.options import Quantity
 from rfdiff.files.dataset_file import load_dataset
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow, MinibatchSGD, Rule
@@ -154,3 +156,7 @@ def test_bounds_and_reasons_are_kept_in_the_file() -> None:
     )
     again = times_command.times_in(data)
     assert again.text("tau_mem", 0) == "> 28.5" and again.reason("tau_mem", 0) == "the grid ends before" and again.text("tau_gen", 1) == "1"
+
+
+def test_the_words_of_quantity_are_the_names_of_the_times() -> None:
+    assert typing.get_args(Quantity) == ("all", *TIME_NAMES)

@@ -79,7 +79,7 @@ CASES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "equal samples": (lambda f: npz(f, x=np.ones((4, 3)), y=[0, 0, 1, 1]), "d.npz: the samples of every class are equal"),
     "too many coordinates": (
         lambda f: npz(f, x=np.random.default_rng(0).normal(size=(4, 16385)), y=[0, 0, 1, 1]),
-        "16385 coordinates a sample",
+        "16385 coordinates per sample",
     ),
     "an npy without labels": (lambda f: text(f, b"", "x.npy"), "x.npy: labels are missing"),
     "an empty table": (lambda f: text(f, ""), "d.csv: empty"),

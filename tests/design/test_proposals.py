@@ -92,16 +92,16 @@ def test_advice_says_what_helps() -> None:
     assert no_weight[0] == "worst-class score error: 2.4 unchanged, 1.2 at best (50 % less)"
     assert no_weight[1] == "it costs class 1 0.2 of score error"
     assert no_weight[2].startswith(
-        "no loss weight helps, only samples do: the best loss weights take off 8.3 %, 4 times the samples of class 0 46 %"
+        "no loss weight helps, only samples do (best loss weights: 8.3 % less; 4 times the samples of class 0: 46 % less)"
     )
     assert "no loss weight helps, and more samples do not either" in made_up.proposal(samples=2.3).advice()[-1]
     assert made_up.proposal(weights=1.5, cost=0.0).advice()[1:] == [
-        "the best loss weights take off 37.5 %, 4 times the samples of class 0 46 %"
+        "best loss weights: 37.5 % less; 4 times the samples of class 0: 46 % less"
     ]
     assert "loss_weights, stop_time, samples_0" in repr(made_up.proposal())
     assert made_up.sgd_proposal().advice()[2:] == [
-        "4 times the samples of class 0 46 % less; loss weights are no lever of uniform batches (allowed: balanced or weighted ones)",
-        "step 0.25 (unchanged 0.5), batch 0.5 d (1 d), averaging: 0.98 a step (no average)",
+        "4 times the samples of class 0: 46 % less; loss weights are no lever of uniform batches (allowed: balanced or weighted ones)",
+        "step 0.25 (unchanged 0.5), batch 0.5 d (1 d), averaging: 0.98 per step (no average)",
         "it visits 18 d samples of the 20 d that may be visited in 36 steps; unchanged: 12 d in 12",
     ]
     assert made_up.sgd_proposal("balanced").advice()[2].startswith("no loss weight helps, only samples do")

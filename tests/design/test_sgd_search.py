@@ -143,6 +143,20 @@ def test_refused_before_anything_is_computed(options: dict[str, Any], says: str)
         propose(PROBLEM, WorstClass(), **options)
 
 
+def test_a_class_that_is_not_trained_is_refused() -> None:
+    """No factor moves a weight of 0, and its samples do nothing: every answer about it would be empty."""
+    silent = dataclasses.replace(PROBLEM, loss_weights=np.array([1.0, 0.0]))
+    with pytest.raises(InputError, match=r"^loss_weights: 0 for class 1, which a design moves by factors; allowed: weights > 0"):
+        propose(silent, WorstClass())
+
+
+def test_weights_that_may_be_given_or_not() -> None:
+    """Uniform batches take weights that are the fractions; balanced ones begin at the fractions where none are given."""
+    given = dataclasses.replace(PROBLEM, loss_weights=np.asarray(PROBLEM.mixture.weights))
+    for problem, rule in ((given, RULE), (PROBLEM, dataclasses.replace(RULE, sampling="balanced"))):
+        design.checked_design(problem, WorstClass(), OF_RULE, rule=rule)
+
+
 def test_sgd_that_diverges_is_refused_with_its_bounds() -> None:
     problem: Problem = PROBLEM
     stable = theory.sgd_stability(problem, rule=MinibatchSGD(0.5, 0.01))

@@ -23,7 +23,7 @@ ATTRIBUTES: dict[str, dict[str, Any]] = {
     "sweep": {"axes": "psi_n", "specification": 'solvers = ["theory", "exact"]'},
     "speciation": {"d": 64, "trajectories": 2000},
 }
-WHOLE = ("d", "seed", "step", "checkpoint", "interval", "path_class", "count", "counts", "grid")
+WHOLE = ("d", "seed", "step", "checkpoint", "interval", "path_class", "count", "counts", "grid", "member")
 
 
 def made_up(content: str) -> xr.Dataset:

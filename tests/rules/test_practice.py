@@ -8,7 +8,8 @@ import numpy as np
 import optax  # type: ignore[import-untyped]
 import pytest
 
-from rfdiff.rules import GradientDescent, GradientFlow, HeavyBall, Nesterov, Ridge, Rule, check_stability, rule_numbers
+from rfdiff.errors import InputError
+from rfdiff.rules import GradientDescent, GradientFlow, HeavyBall, MinibatchSGD, Nesterov, Ridge, Rule, check_stability, rule_numbers
 from tests.tolerances import loglog_slope, rejects
 
 KAPPA = 0.3
@@ -167,3 +168,25 @@ def test_refused_averages() -> None:
     for value in (-0.1, 1, 2.0, np.nan, "1"):
         with pytest.raises(ValueError, match="^averaging: .*allowed: 0 <= averaging < 1, or None"):
             Nesterov(0.1, 0.5, averaging=value)  # type: ignore[arg-type]
+
+
+def test_an_average_over_one_step_is_none() -> None:
+    for rule in (HeavyBall(0.5, 0.5, averaging=0.0), MinibatchSGD(0.5, 1.0, averaging=0.0)):
+        assert rule.averaging is None
+
+
+@pytest.mark.parametrize("sampling", ["balanced", "weighted"])
+def test_batches_that_need_weights_of_the_classes_are_refused_without(sampling: str) -> None:
+    rule = MinibatchSGD(0.5, 1.0, sampling=sampling)
+    with pytest.raises(InputError, match=f"^sampling: '{sampling}' without loss_weights.*; allowed: with loss_weights of the problem"):
+        rule.check_loss_weights(None, [0.7, 0.3])
+    rule.check_loss_weights([0.5, 0.5], [0.7, 0.3])
+
+
+def test_batches_whose_rounding_changes_the_noise_are_refused() -> None:
+    rule = MinibatchSGD(0.5, 0.1)
+    rule.check_batch(50)
+    with pytest.raises(
+        InputError, match=r"^batch_per_dimension: 0.1 makes batches of 2 pairs at d = 24, where theory has 2.4; allowed: within 2%"
+    ):
+        rule.check_batch(24)

@@ -167,7 +167,7 @@ def test_other_numbers_do_not_recompile() -> None:
 
 @pytest.mark.thorough
 def test_ridge_has_its_own_axis() -> None:
-    result = simulation.learning_curves(problem(), None, d=D, key=KEY, num_seeds=1, rule=Ridge([1e-2, 1.0]))
+    result = simulation.learning_curves(problem(), d=D, key=KEY, num_seeds=1, rule=Ridge([1e-2, 1.0]))
     assert result.test_loss.shape == (2, 2)
     np.testing.assert_allclose(result.taus, 1 / (result.kappa * np.array([1e-2, 1.0])))
 

@@ -15,7 +15,8 @@ from rfdiff.theory import learning_curves, plan_curves, sgd_stability, solutions
 from rfdiff.theory.contour import lay
 from rfdiff.theory.equivalent import equivalent
 from rfdiff.theory.minibatch import ALL_TIMES, draw_weights, excess
-from rfdiff.theory.minibatch_noise import Volterra, modes_of
+from rfdiff.theory.minibatch_modes import modes_of
+from rfdiff.theory.minibatch_noise import Volterra
 from rfdiff.theory.minibatch_traces import noise_traces
 from rfdiff.theory.training_times import LEAST, spectrum_span
 from tests.theory.curve_cases import one_class, two_classes, with_
@@ -89,6 +90,20 @@ def test_hyperbolas_give_what_single_steps_give(rule: MinibatchSGD) -> None:
     np.testing.assert_allclose(np.real(late[:, 0]), limit.excess, rtol=1e-9)
     other_batch = dataclasses.replace(near, rule=dataclasses.replace(rule, batch_per_dimension=1.01 * float(rule.batch_per_dimension)))
     rejects(lambda: np.testing.assert_allclose(np.real(one), np.real(other_batch.excess(steps)), rtol=1e-3))
+
+
+@pytest.mark.thorough
+def test_modes_that_oscillate_for_long_are_waited_for() -> None:
+    """Momentum 0.99: after 9000 steps the noise has its limit, which needs no steps; a contour on which modes die out later hides it."""
+    problem = Problem(MixtureLaw.isotropic([0.7, 0.3], [1.5, 0.4]), "tanh", t=0.2, psi_p=2.2, psi_n=1.6)
+    rule = MinibatchSGD(0.02, 2.0, momentum=0.99)
+    steps = np.array([9000, 1e6, np.inf])
+    curves = learning_curves(problem, steps * 0.02, rule=rule)
+    assert curves.error_estimate < 1e-6
+    for losses in (curves.train_loss, curves.test_loss):
+        np.testing.assert_allclose(losses[1], losses[2], atol=1e-6)
+        assert np.max(abs(losses[0] - losses[2])) < 1e-4
+    rejects(lambda: np.testing.assert_allclose(curves.test_loss[1], learning_curves(problem, [1e6]).test_loss[0], atol=1e-3))
 
 
 @pytest.mark.thorough

@@ -159,6 +159,14 @@ def test_single_precision_is_refused() -> None:
         jax.grad(lambda p: jnp.real(theory.transform_at(p, plan)[0][0]))(problem)
 
 
+def test_a_kernel_gives_its_losses_outside_double_precision_too(found: Any) -> None:
+    kernel = theory.curve_kernel(centred(), found[3])
+    np.testing.assert_allclose(np.stack(kernel.losses(TAUS)), found[0], atol=1e-9)
+    assert float(kernel.error(TAUS)) == pytest.approx(found[1], rel=1e-3)
+    with pytest.raises(InputError, match=r"curve_kernel: traced in single precision; allowed: inside jax.enable_x64"):
+        jax.jit(lambda taus: kernel.losses(taus).test)(TAUS)
+
+
 def test_refusals() -> None:
     with pytest.raises(ValueError, match="tolerance: 1; allowed"):
         theory.plan_curves(centred(), TAUS, tolerance=1)
@@ -279,7 +287,7 @@ def test_other_rules(rule: Any, case_b: Problem) -> None:
     taus = None if isinstance(rule, Ridge) else np.array([1.0, 10.0, 100.0])
     plan = theory.plan_curves(case_b, taus, rule=rule, gram_derivatives=False)
     with jax.enable_x64(True):
-        losses = jax.jit(theory.curve_kernel)(case_b, plan).losses(taus, rule)
+        losses = jax.jit(theory.curve_kernel)(case_b, plan).losses(taus, rule=rule)
     found = theory.learning_curves(case_b, taus, rule=rule)
     np.testing.assert_allclose(losses.train, found.train_loss, atol=2e-6)
     np.testing.assert_allclose(losses.test, found.test_loss, atol=2e-6)

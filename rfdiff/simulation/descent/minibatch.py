@@ -104,7 +104,7 @@ def sgd_recipe(
     Raises:
         InputError: as `sgd_seeds`, but for a training that diverges.
     """
-    rule.check_loss_weights(problem.training_weights, problem.mixture.weights)
+    rule.check_loss_weights(problem.loss_weights, problem.mixture.weights)
     sizes, name = sizes_at(problem, d), floating_type(dtype)
     schedule = rule.schedule(taus, problem.kappa)[0]
     steps = np.unique(np.rint(schedule / float(rule.step_size)))
