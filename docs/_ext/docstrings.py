@@ -5,6 +5,7 @@ is a formula, and `equations`, section N, is a page of the theory.
 """
 
 import re
+from typing import Any
 
 from sphinx.application import Sphinx
 
@@ -50,7 +51,23 @@ def process(app: Sphinx, what: str, name: str, obj: object, options: object, lin
     lines[:] = result
 
 
+ARRAY_LIKE = re.compile(
+    r"_?Buffer \| _SupportsArray\[dtype\[Any\]\] \| _NestedSequence\[_SupportsArray\[dtype\[Any\]\]\] \| complex \| bytes \| str"
+    r" \| _NestedSequence\[complex \| bytes \| str\]"
+)
+
+
+def shorten(app: Sphinx, what: str, name: str, obj: object, options: object, signature: str | None, returned: str | None) -> Any:
+    """Types under the names that users know them by."""
+
+    def named(text: str | None) -> str | None:
+        return None if text is None else ARRAY_LIKE.sub("ArrayLike", text).replace("jaxlib._jax.Array", "jax.Array")
+
+    return named(signature), named(returned)
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Before napoleon, which has priority 500."""
     app.connect("autodoc-process-docstring", process, priority=400)
+    app.connect("autodoc-process-signature", shorten)
     return {"parallel_read_safe": True}

@@ -54,7 +54,7 @@ def gallery(docs: Path) -> None:
         cards.append(f"::::{{grid-item-card}} {title[1]}\n:link: {name}\n:link-type: doc\n{image}\n{said}\n\n{footer}\n::::\n")
     names = "\n".join(sorted(path.parent.name for path in (ROOT / "experiments").glob("*/README.md")))
     lead = "Every experiment states a claim as criteria that can fail, and shows whether they hold. What stands here is committed."
-    grid = ":::::{grid} 1 2 2 3\n:gutter: 3\n\n" + "\n".join(cards) + ":::::"
+    grid = ":::::{grid} 1 2 2 2\n:gutter: 3\n\n" + "\n".join(cards) + ":::::"
     write(docs / "gallery" / "index.md", f"# Gallery\n\n{lead}\n\n{grid}\n\n```{{toctree}}\n:hidden:\n\n{names}\n```\n")
 
 
@@ -140,7 +140,7 @@ def linked(app: Sphinx, name: str, source: list[str]) -> None:
     """Links that lead out of this folder on disk lead to the gallery here, or are plain words."""
     text = re.sub(r"\]\(\.\./experiments/(\w+)/README\.md\)", r"](gallery/\1.md)", source[0])
     text = text.replace("](../experiments/README.md)", "](gallery/index.md)")
-    outside = r"\[([^\]]*)\]\(\.\./(?:[\w./-]*\.(?:txt|toml|py|cff|png)|README\.md|CHANGELOG\.md|CONTRIBUTING\.md)\)"
+    outside = r"(?<!!)\[([^\]]*)\]\(\.\./(?:[\w./-]*\.(?:txt|toml|py|cff|png)|README\.md|CHANGELOG\.md|CONTRIBUTING\.md)\)"
     source[0] = re.sub(outside, r"`\1`", text)
 
 
