@@ -139,7 +139,7 @@ import sys
 import rfdiff
 assert "jax" not in sys.modules, "import rfdiff loads jax"
 for name in rfdiff.__all__:
-    if name not in ("load", "save", "Result", "plots", "generation"):
+    if name not in ("load", "save", "Result", "plots", "generation", "diagnosis"):
         getattr(rfdiff, name)
 print(*({"xarray", "optax", "matplotlib", "h5py", "h5netcdf", "tyro", "distributed", "flax"} & sys.modules.keys()))
 rfdiff.load, rfdiff.plots

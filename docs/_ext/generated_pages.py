@@ -12,7 +12,7 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
 ROOT = Path(__file__).resolve().parents[2]
-SUBPACKAGES = ("theory", "simulation", "backward", "design", "generation", "plots", "datasets")
+SUBPACKAGES = ("theory", "simulation", "backward", "design", "diagnosis", "calibration", "generation", "plots", "datasets")
 WIDTH = 100  # characters of a line of help
 
 

@@ -23,8 +23,7 @@ from rfdiff.cli.options import (
     hint,
 )
 from rfdiff.cli.rule_options import RuleOptions, rule_record
-from rfdiff.cli.terminal import note
-from rfdiff.curves import LearningCurves, Spectrum
+from rfdiff.curves import LearningCurves
 from rfdiff.errors import InputError
 from rfdiff.problem import Problem
 from rfdiff.rules import MinibatchSGD, Ridge, Rule
@@ -149,14 +148,6 @@ def closed_curves(problem: Problem, taus: np.ndarray | None, rule: Rule, toleran
     if isinstance(rule, Ridge):
         return theory.learning_curves(problem, taus, rule=rule, tolerance=tolerance), None
     return theory.covering_curves(problem, taus, rule=rule, tolerance=tolerance)
-
-
-def closed_spectrum(problem: Problem) -> Spectrum | None:
-    """The spectrum in closed form; None, with a note, where the class covariances do not commute, for which it is not there yet."""
-    if not problem.mixture.commuting:
-        note("the spectrum is left out: its closed form needs class covariances that commute")
-        return None
-    return theory.spectrum(problem)
 
 
 def run_record(command: str, options: Curves) -> dict[str, Any]:

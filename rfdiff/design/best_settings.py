@@ -43,7 +43,7 @@ def propose(
     are searched jointly with the numbers of the rule (`sgd_search`).
 
     Args:
-        problem: the problem as it is, K ≥ 2 classes, whose covariances commute.
+        problem: the problem as it is, K ≥ 2 classes.
         goal: `WorstClass`, `WeightedSum` or `LearnedBefore`.
         levers: what may change.
         tau: the stop time where it is no lever; inf for convergence.

@@ -21,6 +21,7 @@ from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow
 from rfdiff.theory import CurveKernel, Plan, class_times, curve_kernel, plan_curves, time_grid
 from rfdiff.theory.contour_forms import losses_and_error
+from rfdiff.theory.noncommuting.coupled_law import apart
 
 BOX = 1.4  # largest move in a coordinate between two plans
 TIME_BOX = 1.5  # the same of log τ
@@ -192,7 +193,7 @@ class Search:
                 x[free] = z[: free.size]
                 with jax.enable_x64(True):
                     log_tau = np.float64(z[free.size] if timed else here.log_tau)
-                    errors, by_x, by_time = map(np.asarray, _errors_and_slopes(self.problem, plan, x, log_tau, self.rule))
+                    errors, by_x, by_time = map(np.asarray, _errors_and_slopes(apart(self.problem), plan, x, log_tau, self.rule))
                 slopes = np.concatenate([by_x[:, free], by_time[:, None]], 1) if timed else by_x[:, free]
                 known[key] = forms.A @ errors - forms.b, forms.A @ slopes
             value, slope = known[key]
@@ -211,7 +212,7 @@ class Search:
     def _times_at(self, x: Float[np.ndarray, " X"], goal: LearnedBefore) -> tuple[Point, Plan]:
         plan, kernel = self._plan(x, complete=True)
         with jax.enable_x64(True):
-            (ratio, learned), _ = _ratio_and_slopes(self.problem, plan, x, goal.learned, goal.memorised, goal.q)
+            (ratio, learned), _ = _ratio_and_slopes(apart(self.problem), plan, x, goal.learned, goal.memorised, goal.q)
             if not np.isfinite(ratio):
                 what = f"class {goal.learned} has no descent, or class {goal.memorised} is never memorised"
                 raise InputError(f"goal: {what}; allowed: classes that have these times (rfdiff times shows them)")
@@ -226,7 +227,7 @@ class Search:
             x = here.x.copy()
             x[free] = z
             with jax.enable_x64(True):
-                (value, _), slope = _ratio_and_slopes(self.problem, plan, x, goal.learned, goal.memorised, goal.q)
+                (value, _), slope = _ratio_and_slopes(apart(self.problem), plan, x, goal.learned, goal.memorised, goal.q)
             return float(value), np.asarray(slope)[free]
 
         found = minimize(

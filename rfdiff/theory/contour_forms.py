@@ -23,7 +23,7 @@ from jaxtyping import Array, Complex, Float, PyTree
 from rfdiff.errors import InputError
 from rfdiff.rules import GradientFlow, Rule, Taus
 from rfdiff.symmetric import multiplicity, upper_indices
-from rfdiff.theory import implicit, resolvent
+from rfdiff.theory import coupled, implicit, resolvent
 from rfdiff.theory.contour import Contour, integrate
 from rfdiff.theory.equivalent import Equivalent
 from rfdiff.theory.resolvent import Point
@@ -144,12 +144,17 @@ def second_traces(eq: Equivalent, point: Point) -> tuple[jax.Array, jax.Array]:
     blocks = -(-2 * pairs // block)
     index = (np.resize(array, blocks * block).reshape(blocks, block) for array in (rows, cols, conjugated))
 
+    products = None
+    if point.blocks is not None:
+        products = coupled.products_of_all(eq, point.blocks, jnp.concatenate([point.blocks, point.blocks.conj()]))
+
     def traces(chosen: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
         row, col, conjugate = chosen
-        first = jax.tree.map(lambda leaf: leaf[row], point)
-        second = jax.tree.map(lambda leaf: _conjugate_where(conjugate, leaf[col]), point)
-        C = resolvent.feature_averages(eq, first.r * second.r)
-        return jnp.stack(two_trace_of_pairs(eq, first, second, C))
+        first = jax.tree.map(lambda leaf: leaf[row], point.single)
+        second = jax.tree.map(lambda leaf: _conjugate_where(conjugate, leaf[col]), point.single)
+        directions = None if products is None else products[row, col + size * conjugate]
+        joint = resolvent.Joint(resolvent.feature_averages(eq, first.r * second.r), directions)
+        return jnp.stack(two_trace_of_pairs(eq, first, second, joint))
 
     values = jax.lax.map(traces, tuple(jnp.asarray(array) for array in index))
     values = jnp.moveaxis(values, 0, 2).reshape(2, eq.linear.shape[1], -1)

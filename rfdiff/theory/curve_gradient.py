@@ -14,6 +14,7 @@ from rfdiff.errors import InputError
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow, Rule
 from rfdiff.theory.input_checks import require_concrete
+from rfdiff.theory.noncommuting.coupled_law import apart
 from rfdiff.theory.plans import Plan, curve_kernel, plan_curves
 
 Functional = Callable[[LearningCurves], Float[Array, ""]]
@@ -49,16 +50,18 @@ def gradient(
             Q is NaN where Q has not full rank.
 
     Returns:
-        A `Problem` whose fields hold the derivatives (numpy arrays); NaN where the fixed point did not converge.
+        A `Problem` whose fields hold the derivatives (numpy arrays); NaN where the fixed point did not converge. Of covariances that do
+        not commute it holds derivatives by the class variances alone, spread over each class's eigenvalues; they scale whole matrices.
 
     Raises:
         InputError: malformed taus, rule or tolerance; a functional that does not return one real number; τ = ∞ where the losses diverge
-            (p = n m); covariances that do not commute; a traced problem.
+            (p = n m); a traced problem.
 
     Reference: `equations`, sections 4 and 5; tests/theory/test_curve_gradient.py.
     """
     require_concrete(problem, "theory.gradient", INSTEAD)
     plan = plan_curves(problem, taus, rule=rule, tolerance=tolerance, gram_derivatives=gram_derivatives)
+    problem = apart(problem)
     taus, clock = rule.schedule(taus, float(problem.kappa))
     with jax.enable_x64(True):
         curves, pull_back = jax.vjp(lambda problem: _curves(problem, plan, taus, clock, rule), problem)

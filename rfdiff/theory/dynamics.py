@@ -200,9 +200,7 @@ def _over_scrambles(problem: Problem, question: Question, span: Span, radius: fl
 def _with_matrices(problem: Problem, question: Question, near: _Answer, tolerance: float, work: dense.Work) -> _Answer:
     """Losses with the covariances as they are, and the error of contour and core, from the surrogate's neuron types and contour."""
     ready = dense.prepare(problem, near.eq, tolerance)
-    stable = question.rule.largest_stable_eigenvalue(question.kappa)
-    low, high = near.span
-    wider = Span(low / dense.WIDENING, min(high * dense.WIDENING, max(math.sqrt(stable) * math.sqrt(high), high)))
+    wider = dense.widened(near.span, question.rule, question.kappa)
     refined = refine_contour(dense.spectra(ready, problem), question, wider, partial(_evaluate_dense, ready, work))
     error = refined.values.total_error + ready.neglected
     return near._replace(losses=refined.values.losses, contour_error=error, span=refined.span)

@@ -35,9 +35,18 @@ from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
 from rfdiff.theory.neuron_coefficients import GaussRules, coefficients, gauss_rules, table_size, tabulated
 from rfdiff.theory.neuron_types import TypeGrid, gram_root, is_odd, type_grid
+from rfdiff.theory.noncommuting.coupled_law import CoupledLaw
 from rfdiff.value_types import value_type
 
+LEAST_WEIGHT = 1e-12  # of a class in the loss, where blocks of coupled directions divide by it: moves a loss by no more than about that
 LEAST_VARIANCE = 1e-11  # of the clean signal, relative to the noise: moves the coefficients by no more than that
+
+
+class Coupled(NamedTuple):
+    """Directions that covariances couple: e^{-2t} Σ_c (K, r, r) there, diagonal for class 0, and the share 1/d of each direction."""
+
+    core: Float[Array, "K r r"]
+    weight: Float[Array, ""]
 
 
 @value_type
@@ -59,6 +68,7 @@ class Equivalent:
         signal_gains, noise_gains: (S,) gains of signal and noise in the covariance of a column of that kind.
         draws: columns per sample, m (1 for the exact noise average).
         deterministic: 1 if the noise is averaged exactly (m = ∞), else 0.
+        coupled: the directions that covariances couple, beside the groups; None where they commute.
     """
 
     type_weights: Float[Array, " J"]
@@ -77,6 +87,7 @@ class Equivalent:
     noise_gains: Float[Array, " S"]
     draws: Float[Array, ""]
     deterministic: Float[Array, ""]
+    coupled: Coupled | None = None
 
 
 class ColumnKinds(NamedTuple):
@@ -112,6 +123,7 @@ def build(
     grid: TypeGrid,
     rules: GaussRules,
     table: int = 0,
+    coupled: CoupledLaw | None = None,
 ) -> Equivalent:
     """The Gaussian equivalent of a problem on a given grid of neuron types (float64, inside `jax.enable_x64`).
 
@@ -125,12 +137,19 @@ def build(
         grid: nodes of N(0, I_rank).
         rules: result of `gauss_rules`.
         table: terms of the series from which the coefficients are read (`table_size`); 0 for none.
+        coupled: what the directions are where covariances do not commute; the mixture then has each class's own spectrum.
     """
     delta, scale = noise_variance(t), signal_scale(t)
     eigenvalues = scale**2 * jnp.asarray(mixture.eigenvalues)
     group_weights = jnp.asarray(mixture.eigenvalue_weights)
     means = scale * (jnp.asarray(grid.nodes) @ jnp.asarray(root).T)
     variance = group_weights @ eigenvalues
+    core = None
+    if coupled is not None:
+        factor = variance / jnp.where(jnp.asarray(coupled.variances) > 0, coupled.variances, 1)
+        eigenvalues, group_weights = factor * jnp.asarray(coupled.eigenvalues), jnp.asarray(coupled.shares)
+        core = Coupled(factor[:, None, None] * jnp.asarray(coupled.core), jnp.asarray(coupled.weight))
+        loss_weights = jnp.maximum(jnp.asarray(loss_weights), LEAST_WEIGHT)
     # averages are smooth in the variance, its root is not: a class without variance is given a little, so that derivatives exist
     signal_std = jnp.sqrt(variance + jnp.where(variance < LEAST_VARIANCE * delta, LEAST_VARIANCE * delta, 0))
     if table:
@@ -154,31 +173,35 @@ def build(
         noise_gains=jnp.asarray(kinds.noise_gains, jnp.float64),
         draws=jnp.asarray(kinds.draws, jnp.float64),
         deterministic=jnp.asarray(kinds.deterministic, jnp.float64),
+        coupled=core,
     )
 
 
-def equivalent(problem: Problem, level: int, radius: float, least: int = 64, scramble: int = 0) -> Equivalent:
+def equivalent(
+    problem: Problem, level: int, radius: float, least: int = 64, scramble: int = 0, coupled: CoupledLaw | None = None
+) -> Equivalent:
     """The Gaussian equivalent of a problem (inside `jax.enable_x64`).
 
     Args:
-        problem: the problem.
+        problem: the problem; without matrices where they are given as `coupled`.
         level: refinement of the neuron types; without effect for centred classes.
         radius: standard deviations of h that are kept.
         least: smallest number of neuron types to fill up to.
         scramble: which of the independent point sets, for Gram matrices of rank above 3.
+        coupled: the directions of covariances that do not commute.
 
     Raises:
         InputError: class covariances that do not commute and so have no joint eigenvalues.
     """
     if not problem.mixture.commuting:
         raise InputError(
-            "mixture: its class covariances do not commute; allowed here: a law with joint eigenvalues "
-            "(theory.learning_curves, theory.time_grid and theory.stieltjes take matrices; Im g/pi is the density)"
+            "mixture: its class covariances do not commute; allowed here: a law with joint eigenvalues (minibatch SGD has no closed "
+            "form for others)"
         )
     root = gram_root(problem.mixture.centroid_gram)
     grid = type_grid(root, level, radius, is_odd(problem.activation), least, scramble)
     table = table_size(problem, root, float(np.max(np.linalg.norm(grid.nodes, axis=1), initial=0)))
     return build(
         problem.activation, problem.mixture, problem.training_weights, problem.t, problem.psi_p, problem.psi_n,
-        column_kinds(problem.noise_draws), root, grid, gauss_rules(problem), table if 2 * table < grid.weights.size else 0,
+        column_kinds(problem.noise_draws), root, grid, gauss_rules(problem), table if 2 * table < grid.weights.size else 0, coupled,
     )  # fmt: skip

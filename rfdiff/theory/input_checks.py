@@ -65,13 +65,13 @@ def require_concrete(problem: Problem, function: str, instead: str = HOST_ONLY) 
 
 
 def require_commuting(problem: Problem) -> None:
-    """Refuse class covariances that do not commute: their curves are computed matrix by matrix, outside the compiled functions.
+    """Refuse class covariances that do not commute where a plan was made for ones that do.
 
     Raises:
         InputError: they do not.
     """
     if not problem.mixture.commuting:
         raise InputError(
-            "mixture: its class covariances do not commute; allowed here: jointly diagonal ones (theory.learning_curves takes both; "
-            "derivatives and maps need commuting ones)"
+            "mixture: its class covariances do not commute, and the plan was made for ones that do; allowed: jointly diagonal ones, or "
+            "a new plan, made for this problem"
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, MutableMapping
 
+import jax
 import numpy as np
 
 from rfdiff.class_times import TIME_NAMES, ClassTimes
@@ -9,8 +10,11 @@ from rfdiff.class_times import times as times_of
 from rfdiff.errors import InputError
 from rfdiff.problem import Problem
 from rfdiff.progress import Progress
-from rfdiff.rules import Rule
+from rfdiff.rules import GradientFlow, Rule
+from rfdiff.theory.learning_times import class_times
+from rfdiff.theory.plans import curve_kernel, plan_curves
 from rfdiff.theory.problem_times import covering_curves
+from rfdiff.theory.training_times import limit_diverges, time_grid
 
 
 def one_by_one(
@@ -49,6 +53,18 @@ def one_by_one(
 
 
 def _times(cell: Problem, rule: Rule, q: float, tolerance: float) -> dict[str, np.ndarray]:
+    if not cell.mixture.commuting and rule.equals(GradientFlow()):
+        return _times_by_plan(cell, q, tolerance)
     curves = covering_curves(cell, (), rule=rule, tolerance=tolerance)[1]
     times = times_of(curves, q=q, loss_weights=np.asarray(cell.training_weights))
     return {**{name: np.asarray(getattr(times, name)) for name in TIME_NAMES}, "error": np.asarray(curves.error_estimate)}
+
+
+_compiled_times = jax.jit(class_times, static_argnames="q")
+
+
+def _times_by_plan(cell: Problem, q: float, tolerance: float) -> dict[str, np.ndarray]:
+    taus = time_grid(cell) if limit_diverges(cell) else None
+    plan = plan_curves(cell, taus, tolerance=tolerance, gram_derivatives=False)
+    times = _compiled_times(curve_kernel(cell, plan), q=q)
+    return {**{name: np.asarray(getattr(times, name)) for name in TIME_NAMES}, "error": np.asarray(plan.error_estimate)}

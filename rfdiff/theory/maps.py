@@ -27,7 +27,7 @@ from rfdiff.theory.approaches import approach_along_rays
 from rfdiff.theory.contour import HALF_HEIGHT, ellipse
 from rfdiff.theory.contour_forms import solve_kernel
 from rfdiff.theory.equivalent import ColumnKinds, Equivalent, build, column_kinds
-from rfdiff.theory.input_checks import checked_fraction, checked_tolerance, require_commuting, require_concrete
+from rfdiff.theory.input_checks import checked_fraction, checked_tolerance, require_concrete
 from rfdiff.theory.learning_times import class_times
 from rfdiff.theory.map_cells import one_by_one
 from rfdiff.theory.neuron_coefficients import GaussRules, gauss_rules
@@ -69,7 +69,7 @@ def phase_map(
         problem: what the axes do not vary.
         axes: two names of `rfdiff.parameters` with their values; every cell must be a valid problem.
         rule: training rule that trains in time. All but gradient flow alone are evaluated cell by cell (`theory.times`), which takes a
-            hundred times as long.
+            hundred times as long; so are covariances that do not commute, each cell with a plan of its own (`plan_curves`).
         q: fraction of the way to the exact score's loss that counts as learned, in τ_opt.
         tolerance: largest error of a loss in a cell that counts as computed; larger than for curves, since a map shows times to 1e-3.
         progress: called on the host with (cells done, cells in all) after each chunk.
@@ -81,7 +81,7 @@ def phase_map(
 
     Raises:
         InputError: not two axes; an unknown name; two names that cannot vary independently; a value for which there is no problem;
-            malformed q or tolerance; covariances that do not commute; a traced problem; a rule that no cell can be trained by.
+            malformed q or tolerance; a traced problem; a rule that no cell can be trained by.
 
     Reference: `equations`, section 7; tests/theory/test_maps.py.
     """
@@ -89,10 +89,9 @@ def phase_map(
     names, values = _check(axes)
     require_progress(progress)
     q, tolerance = checked_fraction(q), checked_tolerance(tolerance)
-    require_commuting(problem)
     cells = [problem_at(problem, {names[0]: a, names[1]: b}) for a in values[0] for b in values[1]]  # all validated before any is computed
     with jax.enable_x64(True):
-        if rule.equals(GradientFlow()):
+        if rule.equals(GradientFlow()) and problem.mixture.commuting:
             results = _run(cells, q, tolerance, progress, {} if store is None else store)
         else:
             results = one_by_one(cells, rule, q, tolerance, progress, {} if store is None else store)

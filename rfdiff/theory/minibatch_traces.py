@@ -48,7 +48,7 @@ def _tile(eq: Equivalent, z: jax.Array, u: jax.Array, other_z: jax.Array, other_
     """t1 (2, K, N), t2 (2K, N, N) and the moment traces (2K, K, N, N), as `pair_traces._tile`."""
     rows, cols = implicit.expand(eq, z, u), implicit.expand(eq, other_z, other_u)
     first, second = paired(rows, cols, z.shape[0])
-    responses = pair_responses(eq, first, second, resolvent.feature_averages(eq, first.r * second.r))
+    responses = pair_responses(eq, first, second, resolvent.Joint(resolvent.feature_averages(eq, first.r * second.r)))
     shape = (-1, z.shape[0], z.shape[0])
     pairs = vector_traces(eq, first, second, responses).reshape(shape)
     moments = jax.numpy.moveaxis(moment_traces(eq, first, second, responses), -1, 1)

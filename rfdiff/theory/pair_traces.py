@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Complex
 
 from rfdiff.symmetric import multiplicity
-from rfdiff.theory import implicit, resolvent
+from rfdiff.theory import coupled, implicit, resolvent
 from rfdiff.theory.contour_forms import BLOCK_BYTES
 from rfdiff.theory.equivalent import Equivalent
 from rfdiff.theory.resolvent import Point
@@ -34,8 +34,12 @@ def _tile(eq: Equivalent, z: jax.Array, u: jax.Array, other_z: jax.Array, other_
     """t1 (2, K, N) at N points, and t2 (2, K, N, N) at their pairs with N others, from the packed solutions u (N, U)."""
     size = z.shape[0]
     rows, cols = implicit.expand(eq, z, u), implicit.expand(eq, other_z, other_u)
-    first, second = paired(rows, cols, size)
-    pairs = jnp.stack(two_trace_of_pairs(eq, first, second, resolvent.feature_averages(eq, first.r * second.r)))
+    first, second = paired(rows.single, cols.single, size)
+    directions = None
+    if rows.blocks is not None and cols.blocks is not None:
+        directions = coupled.products_of_all(eq, rows.blocks, cols.blocks).reshape(size**2, *(eq.linear.shape[1],) * 4)
+    joint = resolvent.Joint(resolvent.feature_averages(eq, first.r * second.r), directions)
+    pairs = jnp.stack(two_trace_of_pairs(eq, first, second, joint))
     return jnp.swapaxes(jnp.stack(one_trace(eq, rows)), 1, 2), pairs.reshape(*pairs.shape[:2], size, size)
 
 

@@ -20,6 +20,7 @@ from rfdiff.theory.gram_derivatives import stencil, traced_root
 from rfdiff.theory.input_checks import require_commuting
 from rfdiff.theory.neuron_coefficients import GaussRules, gauss_rules
 from rfdiff.theory.neuron_types import TypeGrid, gram_root, is_odd, type_grid
+from rfdiff.theory.noncommuting.coupled_law import CoupledLaw, apart
 from rfdiff.value_types import is_concrete, static, value_type
 
 RULE_ERROR = 1e-13  # of the Gauss rules at the scales they are made for
@@ -38,6 +39,7 @@ class PlanAverages:
         rules: quadrature rules of the activation's averages.
         scales: (4,) the lengths that they resolve: `scales_of` the plan's own problem.
         error: numerical error of the losses that the neuron types leave at those scales.
+        coupled: the directions of covariances that do not commute; None where they do.
     """
 
     activation: Activation = static()
@@ -49,6 +51,7 @@ class PlanAverages:
     rules: GaussRules
     scales: Float[np.ndarray, " 4"]
     error: float
+    coupled: CoupledLaw | None = None
 
     @property
     def rank(self) -> int:
@@ -56,7 +59,9 @@ class PlanAverages:
         return int(self.types.nodes.shape[1])
 
 
-def averages_for(problem: Problem, level: int, radius: float, least: int, gram_derivatives: bool) -> PlanAverages:
+def averages_for(
+    problem: Problem, level: int, radius: float, least: int, gram_derivatives: bool, coupled: CoupledLaw | None = None
+) -> PlanAverages:
     """The averages of a problem at a level of refinement of its neuron types, with the error of one level alone: unknown."""
     gram = np.asarray(problem.mixture.centroid_gram, np.float64)
     root = gram_root(gram)
@@ -74,6 +79,7 @@ def averages_for(problem: Problem, level: int, radius: float, least: int, gram_d
         rules=gauss_rules(problem),
         scales=np.asarray(scales_of(problem)),
         error=math.nan if root.shape[1] else 0.0,
+        coupled=coupled,
     )
 
 
@@ -89,10 +95,12 @@ def equivalent_on(problem: Problem, averages: PlanAverages) -> Equivalent:
     """The Gaussian equivalent of a problem on a plan's neuron types; traceable and differentiable in every number of the problem.
 
     Raises:
-        InputError: the numbers of the problem are traced in single precision, its covariances do not commute, or its activation, number
-            of noise draws or classes, or rank of the Gram matrix is not that of the plan.
+        InputError: the numbers of the problem are traced in single precision; its activation, number of noise draws or classes, or rank of
+            the Gram matrix is not that of the plan; or its covariances do not commute, and the plan's did.
     """
-    require_commuting(problem)
+    if averages.coupled is None:
+        require_commuting(problem)
+    problem = apart(problem)
     for leaf in jax.tree.leaves(problem):
         if isinstance(leaf, jax.core.Tracer) and leaf.dtype != jnp.float64:
             raise InputError(
@@ -110,7 +118,7 @@ def equivalent_on(problem: Problem, averages: PlanAverages) -> Equivalent:
     weights = jnp.outer(jnp.asarray(averages.types.weights), shares).ravel()
     return build(
         problem.activation, problem.mixture, problem.training_weights, problem.t, problem.psi_p, problem.psi_n,
-        column_kinds(problem.noise_draws), root, TypeGrid(nodes, weights), averages.rules,
+        column_kinds(problem.noise_draws), root, TypeGrid(nodes, weights), averages.rules, coupled=averages.coupled,
     )  # fmt: skip
 
 
@@ -142,7 +150,7 @@ def require_made_for(problem: Problem, averages: PlanAverages) -> None:
 
 
 def averages_error(problem: Problem, averages: PlanAverages) -> Float[Array, ""]:
-    """Numerical error of the losses of a near problem that neuron types and Gauss rules leave, traceable.
+    """Numerical error of the losses of a near problem that neuron types, Gauss rules and couplings left out leave, traceable.
 
     Both converge geometrically in the ratio of what is to be resolved to the step, so an error ε at the plan's own scales is ε^{1/s} at
     scales s times as long; centroids that leave the range of the plan's Gram matrix add their squared lengths there.
@@ -154,4 +162,5 @@ def averages_error(problem: Problem, averages: PlanAverages) -> Float[Array, ""]
     root = traced_root(gram, averages.rank)
     width = jnp.maximum(jnp.trace(gram) - jnp.sum(root**2), 0)  # first order of it is in the stencil, where there is one
     whole = averages.rank + averages.null_basis.shape[1] == len(averages.null_basis)
-    return jax.lax.stop_gradient(types + RULE_ERROR ** (1 / jnp.max(stretch[1:])) + (width**2 if whole else width))
+    left_out = 0.0 if averages.coupled is None else averages.coupled.neglected
+    return jax.lax.stop_gradient(types + RULE_ERROR ** (1 / jnp.max(stretch[1:])) + (width**2 if whole else width) + left_out)

@@ -32,12 +32,15 @@ from rfdiff.theory.contour_ladder import OnContour, Question, probe_penalties, r
 from rfdiff.theory.dynamics import largest_change, size_of
 from rfdiff.theory.equivalent import Equivalent
 from rfdiff.theory.implicit import expand, unknowns
-from rfdiff.theory.input_checks import POINTS_INSTEAD, checked_tolerance, require_commuting, require_concrete
+from rfdiff.theory.input_checks import POINTS_INSTEAD, checked_tolerance, require_concrete
 from rfdiff.theory.neuron_types import FAR, LevelErrors, gram_root, levels
+from rfdiff.theory.noncommuting import dense
+from rfdiff.theory.noncommuting.coupled_law import apart, coupled_law
 from rfdiff.theory.plan_averages import PlanAverages, averages_error, averages_for, equivalent_on, require_made_for
 from rfdiff.theory.traces import ridge_losses
 from rfdiff.value_types import is_concrete, value_type
 
+POINTS_COUPLING = 1e-6  # of covariances that do not commute, that may be left out where that is affordable
 OUTSIDE = 1e-2  # error from what lies outside the contour above which a problem is no neighbour of the plan's
 
 
@@ -83,31 +86,34 @@ def plan_curves(
 
     Returns:
         `Plan`, for `curve_kernel`; valid for problems with the same activation, number of noise draws and rank of the Gram matrix, whose
-        spectrum stays inside the contour, at training times up to `latest`.
+        spectrum stays inside the contour, at training times up to `latest`. Of covariances that do not commute it keeps the matrices in
+        the r directions of largest variance, (K - 1) r ≤ 144; what the others would couple is in its error, and may exceed the tolerance.
 
     Raises:
-        InputError: malformed taus or tolerance; τ = ∞ where the losses diverge (p = n m); a traced problem; covariances that do not
-            commute.
+        InputError: malformed taus or tolerance; τ = ∞ where the losses diverge (p = n m); a traced problem.
 
     Reference: `equations`, section 5; tests/theory/test_plans.py.
     """
     require_concrete(problem, "theory.plan_curves")
-    require_commuting(problem)
     require_filter(rule)
     tolerance = checked_tolerance(tolerance)
     kappa = float(problem.kappa)
     wanted = np.array([0.0, np.inf]) if taus is None else rule.schedule(taus, kappa)[0]
     rank = gram_root(problem.mixture.centroid_gram).shape[1]
+    near, coupled = dense.surrogate(problem), coupled_law(problem, tolerance / 4)
+    problem = apart(problem)
     with jax.enable_x64(True):
         radius, tail = training_times.types_radius(problem, tolerance)
-        span = training_times.spectrum_span(problem, rule, kappa, radius)
+        span = training_times.spectrum_span(near, rule, kappa, radius)
+        if coupled is not None:
+            span = dense.widened(span, rule, kappa)
         if span.low == 0 and np.isinf(wanted).any() and not rule.decay:
             raise InputError("taus: inf, where the test loss diverges (p = n m); allowed: finite training times")
-        shown = training_times.time_grid(problem, num_times=40) if taus is None and isinstance(rule, GradientFlow) else wanted
-        question = Question(rule, kappa, shown, None if isinstance(rule, Ridge) else shown, tolerance / 4)
+        shown = training_times.time_grid(near, num_times=40) if taus is None and isinstance(rule, GradientFlow) else wanted
+        question = Question(rule, kappa, shown, None if isinstance(rule, Ridge) else shown, tolerance / 4, 2.0 if coupled else np.inf)
         errors = LevelErrors(problem, radius, largest_change)
         for level in levels(problem, 1, radius):
-            averages = averages_for(problem, level, radius, training_times.LEAST if rank else 1, gram_derivatives)
+            averages = averages_for(problem, level, radius, training_times.LEAST if rank else 1, gram_derivatives, coupled)
             refined = refine_contour(equivalent_on(problem, averages), question, span, partial(_planned, problem, averages))
             values, span = refined.values, refined.span
             types = float(errors.of(values.losses)) + training_times.TAIL_EFFECT * tail * size_of(values.losses)
@@ -115,6 +121,8 @@ def plan_curves(
             plan = dataclasses.replace(values.plan, averages=averages, error_estimate=error)
             if error <= tolerance:
                 break
+    if coupled is not None:
+        plan = dataclasses.replace(plan, error_estimate=plan.error_estimate + coupled.neglected)
     return jax.tree.map(np.asarray, plan)
 
 
@@ -162,16 +170,16 @@ def plan_points(problem: Problem, z: ArrayLike, *, gram_derivatives: bool = True
         level: refinement of the neuron types.
 
     Raises:
-        InputError: points that are 0, not finite, or below the axis; a traced problem; covariances that do not commute.
+        InputError: points that are 0, not finite, or below the axis; a traced problem.
     """
     require_concrete(problem, "theory.plan_points", POINTS_INSTEAD)
-    require_commuting(problem)
     points = np.atleast_1d(np.asarray(z, np.complex128))
     if points.ndim != 1 or not np.all(np.isfinite(points)) or np.any(points.imag < 0) or np.any((points.imag == 0) & (points.real <= 0)):
         raise InputError(f"z: {z!r}; allowed: finite points with Im z > 0, or λ > 0")
+    coupled, problem = coupled_law(problem, POINTS_COUPLING), apart(problem)
     with jax.enable_x64(True):
         rank = gram_root(problem.mixture.centroid_gram).shape[1]
-        averages = averages_for(problem, level, FAR, training_times.LEAST if rank else 1, gram_derivatives)
+        averages = averages_for(problem, level, FAR, training_times.LEAST if rank else 1, gram_derivatives, coupled)
         on_axis = points.imag == 0
         nodes = np.where(on_axis, points.real * (1 + 1j * real_axis.APPROACH[-1]), points)
         eq = equivalent_on(problem, averages)
@@ -211,7 +219,7 @@ def curve_kernel(problem: Problem, plan: Plan) -> CurveKernel:
         return _kernel(problem, plan)
     require_made_for(problem, plan.averages)
     with jax.enable_x64(True):
-        kernel = _compiled_kernel(problem, plan)
+        kernel = _compiled_kernel(apart(problem), plan)
     if not (float(kernel.missing) <= OUTSIDE and float(kernel.residual) <= resolvent.RESIDUAL):
         raise InputError(
             f"problem: its spectrum leaves the contour of the plan (losses are off by {float(kernel.missing):.2g}, residual of the fixed "

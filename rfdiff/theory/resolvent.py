@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from rfdiff.symmetric import multiplicity, pair_products, symmetric, upper
-from rfdiff.theory import batched_systems
+from rfdiff.theory import batched_systems, coupled
 from rfdiff.theory.equivalent import Equivalent
 
 
@@ -31,6 +31,7 @@ class Point(NamedTuple):
 
     delta (Z,S,K), H (Z,K,K): the unknowns. q (Z,S,K): 1/(1+δ). a, b (Z,K): signal and noise weights. M (Z,L,K): diagonal.
     B (Z,L,K,K): (I + M H)^{-1}. G: B M. Y: H B. r (Z,J): resolvent entry of each neuron type.
+    T (Z,K,K), blocks (Z,K,K,r,r): traces of G over coupled directions, and its blocks there; None without such directions.
     """
 
     delta: jax.Array
@@ -43,6 +44,30 @@ class Point(NamedTuple):
     G: jax.Array
     Y: jax.Array
     r: jax.Array
+    T: jax.Array | None = None
+    blocks: jax.Array | None = None
+
+    @property
+    def single(self) -> "Point":
+        """Without the blocks, which are too large to be repeated for every pair."""
+        return self._replace(blocks=None)
+
+    @property
+    def side(self) -> coupled.Side:
+        """What coupled directions need of the point."""
+        assert self.T is not None
+        return coupled.Side(self.a, self.b, self.H, self.T)
+
+
+class Joint(NamedTuple):
+    """What pairs of points have in common for every source.
+
+    types (…,F,F): E_h[r_1 r_2 features featuresᵀ], all that the neuron types contribute. directions (…,K,K,K,K): Γ, all that coupled
+    directions contribute; None without them.
+    """
+
+    types: jax.Array
+    directions: jax.Array | None = None
 
 
 def type_features(eq: Equivalent) -> jax.Array:
@@ -59,11 +84,16 @@ def _diagonal(matrix: jax.Array) -> jax.Array:
     return jnp.diagonal(matrix, axis1=-2, axis2=-1)
 
 
-def _columns(eq: Equivalent, Y_diagonal: jax.Array, averages: jax.Array) -> jax.Array:
-    """δ (…,S,K) from the diagonal of Y (…,L,K) and the feature averages (…,F); the same line serves values and responses."""
+def _columns(eq: Equivalent, Y_diagonal: jax.Array, averages: jax.Array, beside: coupled.Traces | None = None) -> jax.Array:
+    """δ (…,S,K) from the diagonal of Y (…,L,K), the feature averages (…,F) and what coupled directions add.
+
+    The same line serves values and responses.
+    """
     k = Y_diagonal.shape[-1]
     signal = jnp.einsum("l,lk,...lk->...k", eq.group_weights, eq.eigenvalues, Y_diagonal) + eq.psi_p * averages[..., :k]
     noise = eq.noise_variance * jnp.einsum("l,...lk->...k", eq.group_weights, Y_diagonal) + eq.psi_p * averages[..., k : 2 * k]
+    if beside is not None:
+        signal, noise = signal + beside.signal, noise + eq.noise_variance * _diagonal(beside.Y)
     gains = eq.signal_gains[:, None] * signal[..., None, :] + eq.noise_gains[:, None] * noise[..., None, :]
     return gains * (eq.loss_weights / eq.fractions) / (eq.draws * eq.psi_n)
 
@@ -79,35 +109,49 @@ def expand(eq: Equivalent, features: jax.Array, z: jax.Array, delta: jax.Array, 
     B = batched_systems.inverse(jnp.eye(k) + M[..., :, None] * H[:, None])
     G, Y = B * M[..., None, :], _product(H[:, None], B)
     Psi = jnp.einsum("l,zlab->zab", eq.group_weights, G)
+    T = blocks = None
+    if eq.coupled is not None:
+        blocks = coupled.blocks(eq, a, b, H)
+        T = coupled.trace(eq, blocks)
+        Psi = Psi + T
     coefficients = jnp.concatenate([a, b, upper(Psi) * multiplicity(k)], 1)
     r = 1 / (_average(coefficients, features.T) - z[:, None])
-    return Point(delta, H, q, a, b, M, B, G, Y, r)
+    return Point(delta, H, q, a, b, M, B, G, Y, r, T, blocks)
+
+
+def mean_of_Y(eq: Equivalent, point: Point) -> jax.Array:
+    """(1/d) tr Y_ab (…,K,K) over all directions."""
+    Y = jnp.einsum("l,...lab->...ab", eq.group_weights, point.Y)
+    return Y if point.T is None else Y + coupled.traces(eq, point.side).Y
 
 
 def image(eq: Equivalent, features: jax.Array, point: Point) -> jax.Array:
     """Unknowns (Z, N) that the resolvent entries of a point give back, packed; at the solution they are its own."""
     k = eq.linear.shape[1]
     averages = _average(point.r, eq.type_weights[:, None] * features)
-    return pack(_columns(eq, _diagonal(point.Y), averages), symmetric(eq.psi_p * averages[:, 2 * k :], k))
+    beside = None if point.T is None else coupled.traces(eq, point.side)
+    return pack(_columns(eq, _diagonal(point.Y), averages, beside), symmetric(eq.psi_p * averages[:, 2 * k :], k))
 
 
 def response(
-    eq: Equivalent, p1: Point, p2: Point, C: jax.Array, a: jax.Array, b: jax.Array, H: jax.Array
+    eq: Equivalent, p1: Point, p2: Point, joint: Joint, a: jax.Array, b: jax.Array, H: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Response (δ', H', Y', E_h[r' features]) to responses a', b' (…,K) and H' (…,K,K), for pairs given by broadcasting p1 and p2.
-
-    C (…,F,F) holds E_h[r_1 r_2 features featuresᵀ]: all that the neuron types contribute, for any right-hand side.
-    """
+    """Response (δ', H', (1/d) tr Y', E_h[r' features]) to responses a', b' (…,K) and H' (…,K,K), for pairs by broadcasting p1 and p2."""
     k = a.shape[-1]
     M = a[..., None, :] * eq.eigenvalues + b[..., None, :] * eq.noise_variance
     H_ = H[..., None, :, :]
     transpose = jnp.swapaxes(p2.B, -1, -2)
     Psi = jnp.einsum("l,...lab->...ab", eq.group_weights, _product(p1.B * M[..., None, :], transpose) - _product(_product(p1.G, H_), p2.G))
+    beside = None if joint.directions is None else coupled.response(eq, p1.side, p2.side, joint.directions, a, b, H)
+    Psi = Psi if beside is None else Psi + beside.Psi
     quadratic = (Psi + jnp.swapaxes(Psi, -1, -2)) / 2
     coefficients = jnp.concatenate([a, b, upper(quadratic) * multiplicity(k)], -1)
-    averages = -jnp.einsum("...fg,...g->...f", C, coefficients)
+    averages = -jnp.einsum("...fg,...g->...f", joint.types, coefficients)
     Y = _product(_product(jnp.swapaxes(p1.B, -1, -2), H_), p2.B) - _product(p1.Y * M[..., None, :], p2.Y)
-    return _columns(eq, _diagonal(Y), averages), symmetric(eq.psi_p * averages[..., 2 * k :], k), Y, averages
+    columns = _columns(eq, _diagonal(Y), averages, beside)
+    mean = jnp.einsum("l,...lab->...ab", eq.group_weights, Y)
+    mean = mean if beside is None else mean + beside.Y
+    return columns, symmetric(eq.psi_p * averages[..., 2 * k :], k), mean, averages
 
 
 def weights_response(eq: Equivalent, q1: jax.Array, q2: jax.Array, delta: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -127,23 +171,29 @@ def unpack(vector: jax.Array, kinds: int, k: int) -> tuple[jax.Array, jax.Array]
     return delta, symmetric(vector[..., kinds * k :], k)
 
 
-def linear_map(eq: Equivalent, p1: Point, p2: Point, C: jax.Array) -> jax.Array:
+def linear_map(eq: Equivalent, p1: Point, p2: Point, joint: Joint) -> jax.Array:
     """Matrix (…,N,N) of the response system u' = A u' + source, the same for every source."""
     kinds, k = p1.delta.shape[-2:]
     size = kinds * k + k * (k + 1) // 2
 
     def column(unit: jax.Array) -> jax.Array:
         batch = jnp.broadcast_shapes(p1.delta.shape[:-2], p2.delta.shape[:-2])
-        delta, H = unpack(jnp.broadcast_to(unit, (*batch, size)).astype(C.dtype), kinds, k)
+        delta, H = unpack(jnp.broadcast_to(unit, (*batch, size)).astype(joint.types.dtype), kinds, k)
         a, b = weights_response(eq, p1.q, p2.q, delta)
-        return pack(*response(eq, p1, p2, C, a, b, H)[:2])
+        return pack(*response(eq, p1, p2, joint, a, b, H)[:2])
 
     return jnp.moveaxis(jax.vmap(column)(jnp.eye(size)), 0, -1)
 
 
 def jacobian(eq: Equivalent, features: jax.Array, point: Point) -> jax.Array:
     """Jacobian (Z,N,N) of the one-point fixed point: the response system at z1 = z2."""
-    return linear_map(eq, point, point, feature_averages(eq, point.r**2))
+    return linear_map(eq, point, point, joint_at(eq, point))
+
+
+def joint_at(eq: Equivalent, point: Point) -> Joint:
+    """What points have in common with themselves."""
+    directions = None if point.blocks is None else coupled.products(eq, point.blocks, point.blocks)
+    return Joint(feature_averages(eq, point.r**2), directions)
 
 
 def _average(values: jax.Array, weighted: jax.Array) -> jax.Array:
@@ -224,7 +274,7 @@ def free_start(eq: Equivalent, z: jax.Array) -> jax.Array:
     averages = (-1 / z)[:, None] * (eq.type_weights @ type_features(eq))
     H = symmetric(eq.psi_p * averages[:, 2 * k :], k)
     diagonal = jnp.broadcast_to(_diagonal(H)[:, None], (len(z), eq.group_weights.shape[0], k))
-    return pack(_columns(eq, diagonal, averages), H)
+    return pack(_columns(eq, diagonal, averages, None if eq.coupled is None else coupled.free(eq, H)), H)
 
 
 def _relative(difference: jax.Array, value: jax.Array, split: int) -> jax.Array:
@@ -241,7 +291,7 @@ def stieltjes_of(eq: Equivalent, point: Point) -> tuple[jax.Array, jax.Array]:
     g = point.r @ eq.type_weights
     ratio = eq.draws * eq.psi_n / eq.psi_p
     sampled = ratio * jnp.einsum("s,zsk->zk", eq.kind_weights, point.delta * point.q) * eq.fractions
-    trace = jnp.einsum("l,zlk->zk", eq.group_weights, _diagonal(point.Y))
+    trace = _diagonal(mean_of_Y(eq, point))
     averaged = eq.noise_variance / eq.psi_p * trace + (point.r * eq.type_weights) @ eq.carried
     return g, sampled + eq.deterministic * eq.loss_weights * averaged
 

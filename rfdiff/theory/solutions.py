@@ -4,6 +4,7 @@ Compiling the fixed point takes seconds, and solving it milliseconds. So every w
 resolvent or from a start, has one shape: pieces of `PIECE` points, and the last of `STAGES` stages.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -100,9 +101,10 @@ def near(eq: Equivalent, z: np.ndarray, start: np.ndarray, tolerance: float, lim
 def anywhere(eq: Equivalent, z: np.ndarray) -> Solved:
     """Solutions at Z points from the free resolvent; where that does not reach one of them, from above or along rays.
 
-    `residual` above `resolvent.RESIDUAL` says which points are not solved all the same.
+    `residual` above `resolvent.RESIDUAL` says which points are not solved all the same. Coupled directions are solved from the same
+    law without their coupling, where an iteration is cheap.
     """
-    best = free(eq, z)
+    best = free(eq, z) if eq.coupled is None else near(eq, z, anywhere(decoupled(eq), z).u, 1e-13, 60)
     for way in (from_above, ray):
         lost = np.flatnonzero(~(best.residual <= resolvent.RESIDUAL))
         if not lost.size:
@@ -110,6 +112,15 @@ def anywhere(eq: Equivalent, z: np.ndarray) -> Solved:
         start = along(eq, np.asarray(way(z[lost])), None, STAGE_TOLERANCE, STAGE_LIMIT).u
         best = replaced(best, lost, near(eq, z[lost], start, 1e-13, 400))
     return best
+
+
+def decoupled(eq: Equivalent) -> Equivalent:
+    """The equivalent with the diagonals alone of coupled directions, as so many groups more."""
+    assert eq.coupled is not None
+    single = jnp.diagonal(eq.coupled.core, axis1=1, axis2=2).T
+    weights = jnp.full(len(single), 1.0) * eq.coupled.weight
+    values, shares = jnp.concatenate([single, eq.eigenvalues]), jnp.concatenate([weights, eq.group_weights])
+    return replace(eq, eigenvalues=values, group_weights=shares, coupled=None)
 
 
 def better(one: Solved, other: Solved) -> Solved:

@@ -44,7 +44,10 @@ def outer_bounds(eq: Equivalent) -> tuple[jax.Array, jax.Array]:
     w, gs, gn = eq.kind_weights[:, None], eq.signal_gains[:, None], eq.noise_gains[:, None]
     columns = eq.psi_n * eq.draws
     edge, alpha = (1 + jnp.sqrt(eq.psi_p)) ** 2, jnp.max(eq.linear**2, 0)
-    norm = alpha * edge * (gs * jnp.max(eq.eigenvalues, 0) + gn * eq.noise_variance) + gs * eq.kept.max(0) + gn * eq.carried.max(0)
+    widest = jnp.max(eq.eigenvalues, 0)
+    if eq.coupled is not None:
+        widest = jnp.maximum(widest, jnp.sqrt(jnp.sum(eq.coupled.core**2, (1, 2))))
+    norm = alpha * edge * (gs * widest + gn * eq.noise_variance) + gs * eq.kept.max(0) + gn * eq.carried.max(0)
     fixed = eq.deterministic * eq.loss_weights
     high = jnp.sum(w * eq.loss_weights * norm * (1 + jnp.sqrt(eq.psi_p / (columns * w * eq.fractions))) ** 2)
     high = 1.1 * (high + jnp.sum(fixed * (alpha * edge * eq.noise_variance + eq.carried.max(0))))

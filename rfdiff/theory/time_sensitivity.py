@@ -14,6 +14,7 @@ from rfdiff.parameters import get_parameter, parameter_names, set_parameter
 from rfdiff.problem import Problem
 from rfdiff.theory.input_checks import checked_fraction, require_concrete
 from rfdiff.theory.learning_times import class_times
+from rfdiff.theory.noncommuting.coupled_law import apart
 from rfdiff.theory.plans import Plan, curve_kernel, plan_curves
 from rfdiff.theory_results import TimeSensitivity
 
@@ -34,14 +35,14 @@ def sensitivity(problem: Problem, *, q: float = 0.5, tolerance: float = 1e-7) ->
         `TimeSensitivity`.
 
     Raises:
-        InputError: malformed q or tolerance; p = n m, where the curves have no limit; covariances that do not commute; a traced problem.
+        InputError: malformed q or tolerance; p = n m, where the curves have no limit; a traced problem.
 
     Reference: `equations`, section 7; tests/theory/test_learning_times.py.
     """
     require_concrete(problem, "theory.sensitivity", INSTEAD)
     q = checked_fraction(q)
     names = tuple(parameter_names(problem))
-    plan = plan_curves(problem, tolerance=tolerance)
+    plan, problem = plan_curves(problem, tolerance=tolerance), apart(problem)
     with jax.enable_x64(True):
         logs = np.log([float(get_parameter(problem, name)) for name in names])
         gram = np.asarray(problem.mixture.centroid_gram)

@@ -11,12 +11,12 @@ import jax.numpy as jnp
 
 from rfdiff.theory import batched_systems, resolvent
 from rfdiff.theory.equivalent import Equivalent
-from rfdiff.theory.resolvent import Point
+from rfdiff.theory.resolvent import Joint, Point
 
 
 def one_trace(eq: Equivalent, p: Point) -> tuple[jax.Array, jax.Array]:
     """t1 = (1/d) tr[Vᵀ R V_c] for the train and the test V_c, each (Z, K)."""
-    Y = jnp.einsum("l,zlab->zab", eq.group_weights, p.Y)
+    Y = resolvent.mean_of_Y(eq, p)
     test = eq.noise_variance * jnp.einsum("za,zac->zc", p.b, Y)
     kinds = eq.kind_weights * eq.noise_gains
     own_noise = jnp.einsum("s,zsk->zk", kinds, p.delta * p.q)
@@ -39,7 +39,7 @@ def overlaps(eq: Equivalent) -> tuple[jax.Array, jax.Array]:
 def ridge_losses(eq: Equivalent, p: Point) -> jax.Array:
     """Train and test losses (2, Z, K) of ridge regression with penalties ρ, from the solution p at z = -ρ: no contour is needed."""
     first = jnp.stack(one_trace(eq, p))
-    second = jnp.stack(two_trace_of_pairs(eq, p, p, resolvent.feature_averages(eq, p.r**2)))
+    second = jnp.stack(two_trace_of_pairs(eq, p, p, resolvent.joint_at(eq, p)))
     return jnp.real(1 - 2 * first + jnp.swapaxes(second, 1, 2))
 
 
@@ -55,14 +55,14 @@ class PairResponses(NamedTuple):
     averages: jax.Array
 
 
-def pair_responses(eq: Equivalent, p1: Point, p2: Point, C: jax.Array) -> PairResponses:
-    """Responses at pairs given by broadcasting p1 and p2, whose `feature_averages` are C (…, F, F)."""
+def pair_responses(eq: Equivalent, p1: Point, p2: Point, joint: Joint) -> PairResponses:
+    """Responses at pairs given by broadcasting p1 and p2."""
     k = eq.linear.shape[1]
     kinds = eq.kind_weights.shape[0]
-    A = resolvent.linear_map(eq, p1, p2, C)
-    batch = C.shape[:-2]
+    A, dtype = resolvent.linear_map(eq, p1, p2, joint), joint.types.dtype
+    batch = joint.types.shape[:-2]
     # sources: class c of the training set excites its columns (ω_c θ' = 1), class c of the population its signal and noise weights
-    units = jnp.eye(k, dtype=C.dtype)
+    units = jnp.eye(k, dtype=dtype)
     theta = jnp.concatenate([units, jnp.zeros((k, k))])
     signal = jnp.concatenate([jnp.zeros((k, k)), units])
     noise = jnp.concatenate([units * eq.deterministic, units])
@@ -73,25 +73,21 @@ def pair_responses(eq: Equivalent, p1: Point, p2: Point, C: jax.Array) -> PairRe
         return a + signal, b + noise
 
     a_source, b_source = jax.vmap(source)(theta, signal, noise)
-    still = jnp.zeros((*batch, k, k), C.dtype)
-    right = jax.vmap(lambda a, b: resolvent.pack(*resolvent.response(eq, p1, p2, C, a, b, still)[:2]))(a_source, b_source)
+    still = jnp.zeros((*batch, k, k), dtype)
+    right = jax.vmap(lambda a, b: resolvent.pack(*resolvent.response(eq, p1, p2, joint, a, b, still)[:2]))(a_source, b_source)
     solution = batched_systems.solve(jnp.eye(A.shape[-1]) - A, jnp.moveaxis(right, 0, -1))
 
     def respond(u: jax.Array, a_source: jax.Array, b_source: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         delta, H = resolvent.unpack(u, kinds, k)
         a, b = resolvent.weights_response(eq, p1.q, p2.q, delta)
-        _, _, Y, averages = resolvent.response(eq, p1, p2, C, a + a_source, b + b_source, H)
-        return delta, jnp.einsum("l,...lab->...ab", eq.group_weights, Y), averages
+        return delta, *resolvent.response(eq, p1, p2, joint, a + a_source, b + b_source, H)[2:]
 
     return PairResponses(theta, *jax.vmap(respond)(jnp.moveaxis(solution, -1, 0), a_source, b_source))
 
 
-def two_trace_of_pairs(eq: Equivalent, p1: Point, p2: Point, C: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """t2 = (1/d) tr[Vᵀ R(z1) U_c R(z2) V] for the train and the test U_c, each (K, …), at pairs given by broadcasting p1 and p2.
-
-    C (…, F, F) are their `feature_averages`.
-    """
-    traces, k = vector_traces(eq, p1, p2, pair_responses(eq, p1, p2, C)), eq.linear.shape[1]
+def two_trace_of_pairs(eq: Equivalent, p1: Point, p2: Point, joint: Joint) -> tuple[jax.Array, jax.Array]:
+    """t2 = (1/d) tr[Vᵀ R(z1) U_c R(z2) V] for the train and the test U_c, each (K, …), at pairs given by broadcasting p1 and p2."""
+    traces, k = vector_traces(eq, p1, p2, pair_responses(eq, p1, p2, joint)), eq.linear.shape[1]
     return traces[:k], traces[k:]
 
 
@@ -123,7 +119,7 @@ def sandwich(eq: Equivalent, p1: Point, p2: Point, delta: jax.Array, theta: jax.
     same = jnp.einsum("...sk->...", kinds * (delta - p1.delta * theta * p2.delta))
     left = -jnp.einsum("...sk->...k", kinds * (delta + p1.delta * theta))
     right = -jnp.einsum("...sk->...k", kinds * (delta + theta * p2.delta))
-    Y1, Y2 = (jnp.einsum("l,...lab->...ab", eq.group_weights, p.Y) for p in (p1, p2))
+    Y1, Y2 = (resolvent.mean_of_Y(eq, p) for p in (p1, p2))
     joined = (
         jnp.einsum("...a,...ab,...b->...", left, Y2, p2.b)
         + jnp.einsum("...a,...ab,...b->...", p1.b, Y, p2.b)

@@ -55,7 +55,7 @@ def two_trace(eq: Equivalent, p1: resolvent.Point, p2: resolvent.Point) -> tuple
     first, second = jax.tree.map(lambda x: x[:, None], p1), jax.tree.map(lambda x: x[None], p2)
     products = p1.r[:, None] * p2.r
     averages = resolvent.feature_averages(eq, products.reshape(-1, products.shape[-1]))
-    return two_trace_of_pairs(eq, first, second, averages.reshape(*products.shape[:2], *averages.shape[1:]))
+    return two_trace_of_pairs(eq, first, second, resolvent.Joint(averages.reshape(*products.shape[:2], *averages.shape[1:])))
 
 
 @jax.jit

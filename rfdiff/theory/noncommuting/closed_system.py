@@ -54,7 +54,7 @@ class System(NamedTuple):
 
 def system_for(eq: Equivalent, directions: Directions) -> System:
     """The closed system; the eigenvalues of `eq` are not used, and become one group so that averages can stand in their place."""
-    arrays = {name: np.asarray(value) for name, value in vars(eq).items()}
+    arrays = {name: np.asarray(value) for name, value in vars(eq).items() if value is not None}
     k, kinds = arrays["linear"].shape[1], len(arrays["kind_weights"])
     arrays["eigenvalues"], arrays["group_weights"] = np.ones((1, k)), np.ones(1)
     eq = replace(eq, **arrays)  # type: ignore[arg-type]  # arrays of numpy here

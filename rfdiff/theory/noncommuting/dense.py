@@ -4,6 +4,7 @@ A commuting law close by, the surrogate, has the same neuron types. It starts Ne
 and widened again until f = 1 on the contour gives the known (1/d) tr[Vᵀ V_c]), and measures how fine the neuron types must be.
 """
 
+import math
 from dataclasses import dataclass
 
 import jax
@@ -16,8 +17,10 @@ from rfdiff.machine_memory import machine_bytes
 from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
 from rfdiff.progress import Progress
+from rfdiff.rules import Rule
 from rfdiff.theory import solutions
-from rfdiff.theory.equivalent import Equivalent
+from rfdiff.theory.contour import Span
+from rfdiff.theory.equivalent import LEAST_WEIGHT, Equivalent
 from rfdiff.theory.noncommuting import closed_system
 from rfdiff.theory.noncommuting.blocks import directions_for
 from rfdiff.theory.noncommuting.directions import ROWS_ELEMENTS, products
@@ -27,7 +30,6 @@ from rfdiff.theory.traces import sandwich
 
 PAIR_BYTES = 2**27
 WIDENING = 1.3  # of the surrogate's support, on either side
-LEAST_WEIGHT = 1e-12  # of a class in the loss: one of weight 0 is given so much, which moves a loss by no more than about that
 CORE_SHARE = 0.1  # of the tolerance, left to the coupling of the tail
 
 
@@ -58,6 +60,13 @@ def surrogate(problem: Problem) -> Problem:
     values, shares = aligned_eigenvalues(np.asarray(law.covariances), np.asarray(law.weights))
     near = MixtureLaw(law.weights, values, shares, law.centroid_gram)
     return problem.with_mixture(near)
+
+
+def widened(span: Span, rule: Rule, kappa: float) -> Span:
+    """The surrogate's span, wide enough for most laws near it; not beyond where a discrete rule diverges."""
+    low, high = span
+    stable = rule.largest_stable_eigenvalue(kappa)
+    return Span(low / WIDENING, min(high * WIDENING, max(math.sqrt(stable) * math.sqrt(high), high)))
 
 
 @dataclass(frozen=True)

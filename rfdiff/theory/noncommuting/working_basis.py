@@ -5,6 +5,7 @@ directions the off-diagonal elements are left out, and each of these directions 
 costs is of second order in them (`neglected`).
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -41,19 +42,62 @@ def working_basis(
     """
     d = covariances.shape[1]
     _, basis = np.linalg.eigh(-np.einsum("k,kab->ab", weights, covariances))
-    rotated = signal * (basis.T @ covariances @ basis)
-    diagonal = np.einsum("kaa->ka", rotated)
-    scale = 1 / (diagonal + noise_variance)
-    coupling = np.einsum("kab,kab,ka,kb->ab", rotated, rotated, scale, scale, optimize=True) / d
-    coupling[np.arange(d), np.arange(d)] = 0
-    inside = np.cumsum(np.cumsum(coupling, 0), 1).diagonal()  # of the leading blocks
+    turned = signal * (basis.T @ covariances @ basis)
+    diagonal = np.einsum("kaa->ka", turned)
+    inside = _inside(turned, noise_variance)
     left_out = np.maximum(inside[-1] - np.concatenate([[0.0], inside]), 0)
     r = int(np.argmax(left_out <= tolerance * (1 - 1e-9))) if tolerance > 0 and left_out.min() <= tolerance else d
-    core = rotated[:, :r, :r]
+    return Matrices(best_core(turned[:, :r, :r]), diagonal[:, r:].copy(), float(left_out[r]) if r < d else 0.0)
+
+
+def rotated(
+    covariances: Float[np.ndarray, "K d d"], signal: float, noise_variance: float
+) -> tuple[Float[np.ndarray, "K d d"], Float[np.ndarray, "K d"], Callable[[int], float]]:
+    """Σ_c in the eigenbasis of Σ_c Σ_c, their diagonals, and the coupling that the first r directions leave out as a function of r.
+
+    The coupling is that of `working_basis`. Classes count alike: fractions vary from one problem to the next, and the coupling of a rare
+    class is small in no basis that ignores it.
+    """
+    d = covariances.shape[1]
+    _, basis = np.linalg.eigh(-covariances.sum(0))
+    matrices = basis.T @ covariances @ basis
+    diagonal = np.einsum("kaa->ka", matrices).copy()
+    inside = _inside(signal * matrices, noise_variance)
+
+    def left_out(r: int) -> float:
+        return max(float(inside[-1] - inside[r - 1]), 0.0) if 0 < r < d else 0.0 if r else float(inside[-1])
+
+    return matrices, diagonal, left_out
+
+
+def _inside(matrices: np.ndarray, noise_variance: float) -> np.ndarray:
+    """Coupling (d,) inside the first 1, 2, … directions."""
+    d = matrices.shape[1]
+    scale = 1 / (np.einsum("kaa->ka", matrices) + noise_variance)
+    coupling = sum(matrix**2 * one[:, None] * one for matrix, one in zip(matrices, scale, strict=True)) / d
+    coupling[np.arange(d), np.arange(d)] = 0
+    return np.asarray(np.cumsum(np.cumsum(coupling, 0), 1).diagonal())
+
+
+def best_core(core: Float[np.ndarray, "K r r"]) -> Float[np.ndarray, "K r r"]:
+    """A core in the eigenbasis of its class 0."""
     _, of_first_class = np.linalg.eigh(core[0])
     core = of_first_class.T @ core @ of_first_class
     core[0] = np.diag(np.diagonal(core[0]))
-    return Matrices(core, diagonal[:, r:].copy(), float(left_out[r]) if r < d else 0.0)
+    return core
+
+
+def grouped(diagonal: Float[np.ndarray, "K N"], d: int, groups: int) -> tuple[Float[np.ndarray, "L K"], Float[np.ndarray, " L"]]:
+    """Variances (L, K) and shares (L,) of N of d directions in neighbouring groups; one of share 0 where there is none.
+
+    The number of groups is the same for all laws of more directions.
+    """
+    n = diagonal.shape[1]
+    if n == 0:
+        return np.ones((1, len(diagonal))), np.zeros(1)
+    order = np.argsort(-np.log(np.maximum(diagonal, 1e-12)).sum(0))
+    parts = np.array_split(order, min(groups, n))
+    return np.stack([diagonal[:, part].mean(1) for part in parts]), np.array([part.size / d for part in parts])
 
 
 def aligned_eigenvalues(

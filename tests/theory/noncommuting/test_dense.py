@@ -12,7 +12,7 @@ from rfdiff import simulation
 from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow
-from rfdiff.theory import dynamics, learning_curves, resolvent, spectrum, stieltjes, time_grid
+from rfdiff.theory import dynamics, learning_curves, resolvent, stieltjes, time_grid
 from rfdiff.theory.contour import Laid, ellipse
 from rfdiff.theory.contour_ladder import Question
 from rfdiff.theory.equivalent import equivalent
@@ -244,8 +244,6 @@ def test_classes_of_low_rank_and_without_variance() -> None:
 
 def test_what_cannot_be_done_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     question = problem(subspaces(16))
-    with pytest.raises(ValueError, match="^mixture: its class covariances do not commute; allowed here: .*stieltjes"):
-        spectrum(question)
     with pytest.raises(ValueError, match=r"^progress: 3; allowed: a function of \(done, total\)"):
         learning_curves(question, TAUS, progress=3)  # type: ignore[arg-type]
     with jax.enable_x64(True):
