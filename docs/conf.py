@@ -27,6 +27,7 @@ html_theme = "furo"
 html_title = "rfdiff"
 html_static_path = ["_static"]
 html_css_files = ["rfdiff.css"]
+html_favicon = "_static/favicon.svg"
 default_role = "code"
 nitpicky = False
 
