@@ -53,7 +53,7 @@ def test_diagnose_resumes_writes_prints_and_draws_again(
     data: Path, computed: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    words = ["diagnose", str(data), "--out", str(out), "--t", "0.1", "0.3", "--networks", "2", "--no-remedies"]
+    words = ["diagnose", str(data), "--out", str(out), "--t", "0.1", "0.3", "--networks", "2", "--remedies", "none"]
     assert entry.main(words) == entry.INTERRUPTED
     assert computed == ["theory 0.1", "theory 0.3", "network 0.1 0", "network 0.1 1", "network 0.3 0"]
     status, told = run(*words)
@@ -96,7 +96,7 @@ def test_a_known_law_is_recovered_within_its_sampling_error(full_optimisation: N
     d, counts, spreads = 8, (2000, 1200, 800), np.array([[1.6, 0.6], [0.5, 1.1], [0.9, 0.9]])
     centroids = np.zeros((3, d))
     deviations = np.sqrt(np.repeat(spreads, d // 2, axis=1))
-    asked = Setting(times=(0.3,), psi_n=3.0, num_seeds=0, remedies=False, tolerance=1e-3)
+    asked = Setting(times=(0.3,), psi_n=3.0, num_seeds=0, remedies="none", tolerance=1e-3)
     law = MixtureLaw.from_covariances(np.array(counts) / sum(counts), np.stack([np.diag(row**2) for row in deviations]), centroids)
     exact = theory.times(Problem(law, "tanh", 0.3, 4.0, 3.0), tolerance=1e-4)
     found = []
