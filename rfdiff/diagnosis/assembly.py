@@ -155,7 +155,8 @@ def _tried(problem: Problem, names: tuple[str, ...], setting: Setting, parts: Pa
     theory = parts[f"theory-{setting.main}"]
     unchanged = {"taus": theory["shown_taus"], "score_error": theory["shown_score_error"]}
     worst = hardest(unchanged["score_error"])
-    wanted = {f"remedy-{name}": partial(score_errors, one, setting.tolerance) for name, one in candidates(problem, worst).items()}
+    taus = unchanged["taus"][np.isfinite(unchanged["taus"])]
+    wanted = {f"remedy-{name}": partial(score_errors, one, taus, setting.tolerance) for name, one in candidates(problem, worst).items()}
     try:
         _fill(parts, wanted, begin)
     except InputError as err:

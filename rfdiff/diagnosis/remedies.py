@@ -18,11 +18,10 @@ from rfdiff.errors import InputError
 from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
 from rfdiff.progress import Progress
-from rfdiff.theory import learning_curves, time_grid
+from rfdiff.theory import learning_curves
 
 TOLERANCE = 1e-3
 WEIGHT_FACTORS, SAMPLE_FACTORS = (2.0, 4.0, 8.0), (2.0, 4.0)
-NUM_TIMES = 30
 Arrays = Mapping[str, np.ndarray]
 HELPS = 0.01  # share of the goal below which a lever is said not to help
 
@@ -57,13 +56,13 @@ def candidates(problem: Problem, worst: int) -> dict[str, Problem]:
     return found
 
 
-def score_errors(problem: Problem, tolerance: float) -> dict[str, np.ndarray]:
+def score_errors(problem: Problem, taus: Float[np.ndarray, " T"], tolerance: float) -> dict[str, np.ndarray]:
     """Training times (T,) and score errors (T, K) of a problem, from which stop times are chosen.
 
     Raises:
         InputError: what `theory.learning_curves` refuses.
     """
-    curves = learning_curves(problem, time_grid(problem, num_times=NUM_TIMES), tolerance=tolerance)
+    curves = learning_curves(problem, taus, tolerance=tolerance)
     return {"taus": np.asarray(curves.taus), "score_error": np.asarray(curves.score_error)}
 
 
