@@ -77,7 +77,7 @@ def _large_inverse_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) ->
 
 
 def _each_factor(matrix: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    return jax.lax.map(lambda one: tuple(jax.lax.linalg.lu(one)), matrix)  # type: ignore[no-any-return]
+    return jax.lax.map(lambda one: tuple(jax.lax.linalg.lu(one)), matrix)
 
 
 def _lower_inverse(triangle: jax.Array) -> jax.Array:
