@@ -10,6 +10,7 @@ import pytest
 from rfdiff import MixtureLaw, Problem, theory
 from rfdiff.cli import entry
 from rfdiff.diagnosis import Setting, assembly, diagnose
+from rfdiff.diagnosis.verdicts import deviations
 from rfdiff.files.dataset_file import load_dataset
 from rfdiff.samples import Samples
 from tests import synthetic
@@ -113,3 +114,17 @@ def test_a_known_law_is_recovered_within_its_sampling_error(full_optimisation: N
 
     agree(0.0)
     rejects(lambda: agree(0.2))
+
+
+@pytest.mark.slow
+def test_digits_of_scikit_learn(tmp_path: Path, full_optimisation: None) -> None:
+    """Two of its digits, one of them rare, as bytes of an archive: networks learn them in theory's order, and early losses are theory's."""
+    digits = pytest.importorskip("sklearn.datasets").load_digits()
+    rows = np.concatenate([np.flatnonzero(digits.target == 1), np.flatnonzero(digits.target == 8)[:60]])
+    np.savez(tmp_path / "digits.npz", x=digits.images[rows].astype(np.uint8), y=digits.target[rows])
+    words = ["--t", "0.1", "--networks", "4", "--remedies", "none", "--tolerance", "1e-2"]
+    assert run("diagnose", str(tmp_path / "digits.npz"), "--out", str(tmp_path / "out"), *words)[0] == 0
+    data = load_dataset(tmp_path / "out" / "diagnosis.nc")
+    off = deviations(data)
+    assert off is not None and abs(off[:, 0]).max() < 0.1
+    assert data.sizes["class"] == 2 and data.attrs["d"] == 64 and (tmp_path / "out" / "report.html").stat().st_size > 50_000
