@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rfdiff import backward as backward
+    from rfdiff import calibration as calibration
     from rfdiff import datasets as datasets
     from rfdiff import design as design
+    from rfdiff import diagnosis as diagnosis
     from rfdiff import generation as generation
     from rfdiff import plots as plots
     from rfdiff import simulation as simulation
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-SUBPACKAGES = ("backward", "datasets", "design", "generation", "plots", "simulation", "theory")
+SUBPACKAGES = ("backward", "calibration", "datasets", "design", "diagnosis", "generation", "plots", "simulation", "theory")
 HOMES = {
     "Activation": "activation",
     "Agreement": "agreement",

@@ -43,6 +43,8 @@ UPPER = (
     "generation",
     "images",
     "sweep",
+    "diagnosis",
+    "diagnosis",
 )
 MOST_ROOT_MODULES = 24
 OPTIONAL_EXTRAS = {"flax", "orbax", "distributed", "pandas", "PIL"}
@@ -78,6 +80,7 @@ def allowed_imports(module: str) -> set[str]:
         "generation": {"generation", "backward", "simulation", "files"},  # trained networks in the backward samplers: above both
         "images": {"images", "files"},
         "sweep": {"sweep", "theory", "simulation", "files"},
+        "diagnosis": {"diagnosis", "design", "backward", "theory", "simulation"},  # all that is known of one data set
         "cli": {"", "cli", *UPPER},
         "__init__": set(UPPER),
         "__main__": {"cli"},

@@ -1,7 +1,9 @@
-"""The noise of small batches keeps classes from being learned, not from being memorised; averaging the weights undoes most of it.
+"""The noise of small batches keeps classes from being learned, not from being memorised; averaging the weights undoes most of the harm of
+batches of d/4.
 
 SGD on batches of β d samples with fresh noise: the best score error of each class, its times, and the gap between test and train loss as
-τ → ∞, which says how much of the training set a class has been fitted by. Isotropic classes, and classes in subspaces of their own.
+τ → ∞, which says how much better the network fits the samples of a class than new ones. The best score error is over all of training, the
+untrained network included. Isotropic classes, and classes in subspaces of their own.
 """
 
 import sys
@@ -9,7 +11,9 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from experiments import harness
 from experiments.harness import Criterion
@@ -30,6 +34,8 @@ RULES = {
     "SGD, averaged": MinibatchSGD(STEP, SMALLEST, averaging=GAMMA),
 }
 TOLERANCE = 1e-4
+NAMES = {"raw": "last weights", "averaged": f"averaged, γ = {GAMMA:g}"}  # of the weights that are measured, as the dataset calls them
+FONT = 9.5
 
 
 def cell(kind: str, **rule: Any) -> dict[str, Any]:
@@ -45,7 +51,14 @@ def predicted(arguments: dict[str, Any]) -> dict[str, Any]:
     curves = theory.covering_curves(problem_of(arguments), (), rule=chosen, tolerance=TOLERANCE)[1]
     found = times(curves)
     gap = np.asarray(curves.test_loss - curves.train_loss)[-1]
-    return {"value": np.stack([found.tau_gen, found.tau_mem, np.asarray(curves.score_error).min(0), gap])}
+    best = np.minimum(np.asarray(curves.score_error).min(0), untrained(arguments["law"], problem_of(arguments).t))
+    return {"value": np.stack([found.tau_gen, found.tau_mem, best, gap])}
+
+
+def untrained(law: dict[str, Any], t: float) -> np.ndarray:
+    """Score errors (K,) before training: the mean square of the exact score of centred classes, Σ_g w_g/(e^{-2t} λ_gc + 1 - e^{-2t})."""
+    kept = np.exp(-2 * t)
+    return np.asarray(np.asarray(law["eigenvalue_weights"]) @ (1 / (kept * np.asarray(law["eigenvalues"]) + 1 - kept)))
 
 
 def largest_step(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -111,16 +124,24 @@ def _comparison(data: xr.Dataset) -> Comparison:
     return compare(data, "networks", logs(data["theory"].values), logs, data.attrs["d"], cell_axes=2)
 
 
+def _readings(data: xr.Dataset, name: str) -> np.ndarray:
+    """`READ` (kind, [batch or share,] reading, class), with the untrained network among those that the best score error is of."""
+    values = data[name].values.copy()
+    start = np.stack([untrained(cell(kind)["law"], data.attrs["diffusion_time"]) for kind in KINDS])
+    values[..., BEST, :] = np.minimum(values[..., BEST, :], start if values.ndim == 3 else start[:, None])
+    return np.asarray(values)
+
+
 def _ratios(data: xr.Dataset, name: str, reading: int) -> np.ndarray:
     """A reading over that of the whole gradient (kind, batch or share, class)."""
-    return np.asarray(data[name].values[:, :, reading] / data["whole"].values[:, None, reading])
+    return _readings(data, name)[:, :, reading] / _readings(data, "whole")[:, None, reading]
 
 
 def criteria(data: xr.Dataset) -> list[Criterion]:
     best, gap, late = (_ratios(data, "raw", reading) for reading in (BEST, GAP, MEM))
     worse, kept, delay = float(best[:, 0].min()), float(abs(gap - 1).max()), float(late.max())
-    whole = data["whole"].values[:, BEST]
-    left = (data["averaged"].values[:, 0, BEST] - whole) / (data["raw"].values[:, 0, BEST] - whole)
+    whole, raw, averaged = (_readings(data, name)[..., BEST, :] for name in ("whole", "raw", "averaged"))
+    left = (averaged[:, 0] - whole) / (raw[:, 0] - whole)
     share, by_step = data["share"].values, _ratios(data, "by_step", GAP)
     near, half = float(by_step[:, share == 0.95].min()), float(by_step[:, share == 0.5].min())
     networks = _comparison(data)
@@ -136,7 +157,7 @@ def criteria(data: xr.Dataset) -> list[Criterion]:
         ),
         Criterion("theory, 0.95 of the largest step: least final gap over that of the whole gradient", f"{near:.2f}", "< 0.8", near < 0.8),
         Criterion("theory, half of the largest step: the same", f"{half:.2f}", "> 0.95", half > 0.95),
-        agreement("score errors and gaps", [networks]),
+        agreement("logarithms of score errors and gaps", [networks]),
         rejection("score errors and gaps", [(networks, calm)], "a theory without the noise of the batches"),
         rejection("score errors and gaps", [(networks, exchanged)]),
     ]  # fmt: skip
@@ -146,9 +167,9 @@ def table(data: xr.Dataset) -> str:
     rows = []
     for i, kind in enumerate(data["kind"].values):
         for c in range(data.sizes["class"]):
-            groups = {"whole gradient": data["whole"].values[i]}
-            for name in ("raw", "averaged"):
-                groups |= {f"β = {b:.3g}, {name}": data[name].values[i, j] for j, b in enumerate(data["batch"].values)}
+            groups = {"whole gradient": _readings(data, "whole")[i]}
+            for name, words in NAMES.items():
+                groups |= {f"β = {b:.3g}, {words}": _readings(data, name)[i, j] for j, b in enumerate(data["batch"].values)}
             rows += [[kind, f"{c}", name, *(f"{v:.4g}" if np.isfinite(v) else "—" for v in value[:, c])] for name, value in groups.items()]
     first = harness.markdown(["classes", "class", "batches", "τ_gen", "τ_mem", "best score error", "final gap"], rows)
     networks, at = _comparison(data), []
@@ -164,53 +185,114 @@ def table(data: xr.Dataset) -> str:
                 at.append(row)
     heads = [f"{('E', 'gap')[curve]} at τ = {taus[t]:g}{what}" for curve, t in shown for what in ("", ", d → ∞")]
     size = f"Networks: d = {data.attrs['d']}, {data.attrs['seeds']} a rule, twice as many at d/2; β = {SMALLEST:g}, γ = {GAMMA:g}."
-    return f"{first}\n\n{harness.markdown(['classes', 'class', 'rule', *heads], at)}\n\n{size}"
+    start = ", ".join(f"{e:.4g}" for kind in KINDS for e in untrained(cell(kind)["law"], data.attrs["diffusion_time"]))
+    first += f"\n\n—: never learned. Score errors of the untrained network, in the order of the table: {start}."
+    rest = np.isnan(networks.out())
+    left_out = f"{rest.sum()} of {rest.size} values are left out of the comparison: gaps that are not positive in theory or in networks."
+    return f"{first}\n\n{harness.markdown(['classes', 'class', 'rule', *heads], at)}\n\n{size} {left_out}"
+
+
+def _colors(kind: str) -> list[Any]:
+    """Colours of the classes: the same one for the rarer class of either kind."""
+    rare, frequent = class_colors(2)
+    weights = KINDS[kind][0]
+    return [rare if weight == min(weights) else frequent for weight in weights]
+
+
+def _finish(panel: Axes, title: str, x: str, y: str) -> None:
+    """Words and a logarithmic scale with numbers at 1, 2 and 5 times powers of ten."""
+    panel.set_title(title, fontsize=FONT + 1)
+    panel.set_xlabel(x, fontsize=FONT)
+    panel.set_ylabel(y, fontsize=FONT)
+    panel.set_yscale("log")
+    low, high = panel.get_ylim()
+    panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+    panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    panel.yaxis.set_minor_formatter(NullFormatter())
+    panel.tick_params(labelsize=FONT)
 
 
 def draw(data: xr.Dataset) -> Figure:
-    figure = Figure(figsize=(13, 7.6), layout="constrained")
-    panels, colors, batches = figure.subplots(2, 3), class_colors(2), data["batch"].values
-    for panel, kind, i in zip(panels[0], KINDS, range(2), strict=False):
-        for c in range(2):
-            label = f"class {c}, π = {KINDS[kind][0][c]:g}"
-            panel.plot(batches, data["raw"].values[i, :, BEST, c], "-", color=colors[c], label=label)
-            panel.plot(batches, data["averaged"].values[i, :, BEST, c], "--", color=colors[c])
-            panel.axhline(float(data["whole"].values[i, BEST, c]), color=colors[c], linestyle=":", linewidth=1)
-        for style, label in (("-", "last weights"), ("--", f"averaged, γ = {GAMMA:g}"), (":", "whole gradient")):
-            panel.plot([], [], style, color="0.4", label=label)
-        panel.set(xscale="log", yscale="log", xlabel=r"batch size over $d$, $\beta$", ylabel="best score error (theory)")
-        panel.set_title(f"{kind}: learning", fontsize=10)
-        panel.legend(fontsize=7)
-    for i, (kind, style) in enumerate(zip(KINDS, ("-", "--"), strict=True)):
-        for c in range(2):
-            panels[0, 2].plot(data["share"], _ratios(data, "by_step", GAP)[i, :, c], style, color=colors[c], label=f"{kind}, class {c}")
-    panels[0, 2].axhline(1, color="0.5", linewidth=0.8, linestyle=":")
-    panels[0, 2].set(xlabel="step over the largest stable one", ylabel="final gap over that of the whole gradient")
-    panels[0, 2].set_title(r"memorisation, $\beta = 1$ (theory)", fontsize=10)
-    panels[0, 2].legend(fontsize=7)
-    for reading, name, style in ((GEN, r"$\tau_{\rm gen}$", "--"), (MEM, r"$\tau_{\rm mem}$", "-")):
-        for c in range(2):
-            panels[1, 0].plot(batches, data["raw"].values[0, :, reading, c], style, color=colors[c], label=f"{name}, class {c}")
-    panels[1, 0].set(xscale="log", yscale="log", xlabel=r"batch size over $d$, $\beta$", ylabel=r"training time $\tau$")
-    panels[1, 0].set_title("isotropic: times (theory); a line that ends: never learned", fontsize=10)
-    panels[1, 0].legend(fontsize=7)
-    for panel in (*panels[0, :2], panels[1, 0]):
-        panel.set_xticks([0.25, 1, 4, 16], ["1/4", "1", "4", "16"])
-        panel.xaxis.minorticks_off()
+    figure = Figure(figsize=(9.6, 14.5), layout="constrained")
+    panels = figure.subplots(4, 2)
+    for panel, kind in zip(panels[0], KINDS, strict=True):
+        _draw_best(panel, data, kind)
+    _draw_times(panels[1, 0], data)
+    _draw_gaps(panels[1, 1], data)
     networks = _comparison(data)
-    for panel, curve in zip(panels[1, 1:], range(2), strict=True):
-        for r, (style, marker) in enumerate(zip((":", "-", "--"), ("^", "o", "s"), strict=True)):
-            for c in range(2):
-                panel.plot(data["many"], data["line"].values[0, r, curve, :, c], style, color=colors[c])
-                points(panel, data["tau"].values, networks, (0, r, curve, slice(None), c), marker, colors[c])
-            panel.plot([], [], style + marker, color="0.4", label=list(RULES)[r])
-        panel.set(xscale="log", yscale="log", xlabel=r"training time $\tau$")
-        panel.set_title(f"isotropic: {CURVES[curve]}, β = {SMALLEST:g}; points: networks", fontsize=10)
-        panel.legend(fontsize=7)
-    panels[1, 1].set_ylabel("score error")
-    panels[1, 2].set_ylabel("test loss - train loss")
-    panels[1, 2].set_ylim(1e-3, 2)
+    for row, kind in zip(panels[2:], KINDS, strict=True):
+        for panel, curve in zip(row, range(len(CURVES)), strict=True):
+            _draw_networks(panel, data, networks, kind, curve)
+    panels[2, 0].legend(fontsize=FONT)
+    entries = [
+        *(panels[0, 0].plot([], [], color=color, linewidth=3, label=f"{words} class")[0]
+          for color, words in zip(class_colors(2), ("rarer", "more frequent"), strict=True)),
+        panels[0, 0].plot([], [], linestyle="", marker="o", color="0.3", label="networks at d")[0],
+        panels[0, 0].plot([], [], linestyle="", marker="o", color="0.3", markerfacecolor="none", label="networks at d → ∞")[0],
+    ]  # fmt: skip
+    figure.legend(handles=entries, loc="outside lower center", ncols=4, fontsize=FONT, frameon=False)
     return figure
+
+
+def _draw_best(panel: Axes, data: xr.Dataset, kind: str) -> None:
+    """Best score error against the batch size."""
+    i, batches = list(KINDS).index(kind), data["batch"].values
+    for c, color in enumerate(_colors(kind)):
+        for name, style in zip(NAMES, ("-", "--"), strict=True):
+            panel.plot(batches, _readings(data, name)[i, :, BEST, c], style, color=color)
+        panel.axhline(float(_readings(data, "whole")[i, BEST, c]), color=color, linestyle=":", linewidth=1.2)
+    for style, words in zip(("-", "--", ":"), (*NAMES.values(), "whole gradient"), strict=True):
+        panel.plot([], [], style, color="0.4", label=words)
+    panel.set(xscale="log")
+    fractions = ", ".join(f"{weight:g}" for weight in KINDS[kind][0])
+    _finish(panel, f"{kind}, π = ({fractions}): learning (theory)", r"batch size over $d$, $\beta$", "best score error")
+    _batch_ticks(panel)
+    if kind == "isotropic":
+        panel.legend(fontsize=FONT)
+
+
+def _batch_ticks(panel: Axes) -> None:
+    panel.set_xticks([0.25, 1, 4, 16], ["1/4", "1", "4", "16"])
+    panel.xaxis.minorticks_off()
+
+
+def _draw_times(panel: Axes, data: xr.Dataset) -> None:
+    """Times of the isotropic classes against the batch size."""
+    for reading, name, style in ((MEM, r"$\tau_{\rm mem}$", "-"), (GEN, r"$\tau_{\rm gen}$ (ends: never learned)", "--")):
+        for c, color in enumerate(_colors("isotropic")):
+            panel.plot(data["batch"], data["raw"].values[0, :, reading, c], style, color=color)
+        panel.plot([], [], style, color="0.4", label=name)
+    panel.set(xscale="log")
+    _finish(panel, "isotropic: times (theory)", r"batch size over $d$, $\beta$", r"training time $\tau$")
+    _batch_ticks(panel)
+    panel.legend(fontsize=FONT, loc="center right")
+
+
+def _draw_gaps(panel: Axes, data: xr.Dataset) -> None:
+    """Final gap against the step."""
+    for i, (kind, style) in enumerate(zip(KINDS, ("-", "--"), strict=True)):
+        for c, color in enumerate(_colors(kind)):
+            panel.plot(data["share"], _ratios(data, "by_step", GAP)[i, :, c], style, color=color)
+        panel.plot([], [], style, color="0.4", label=kind)
+    panel.axhline(1, color="0.5", linewidth=0.8, linestyle=":")
+    _finish(panel, r"memorisation, $\beta = 1$ (theory)", "step over the largest stable one", "final gap over that of the whole gradient")
+    panel.set_yscale("linear")
+    panel.legend(fontsize=FONT)
+
+
+def _draw_networks(panel: Axes, data: xr.Dataset, networks: Comparison, kind: str, curve: int) -> None:
+    """Score error or gap along training under each rule: theory and networks."""
+    i = list(KINDS).index(kind)
+    for r, (style, marker) in enumerate(zip((":", "-", "--"), ("^", "o", "s"), strict=True)):
+        for c, color in enumerate(_colors(kind)):
+            panel.plot(data["many"], data["line"].values[i, r, curve, :, c], style, color=color)
+            points(panel, data["tau"].values, networks, (i, r, curve, slice(None), c), marker, color)
+        panel.plot([], [], style + marker, color="0.4", label=list(RULES)[r])
+    panel.set(xscale="log")
+    words = ("score error", "test loss - train loss")[curve]
+    if CURVES[curve] == "gap":
+        panel.set_ylim(1e-3, 4)
+    _finish(panel, rf"{kind}: {CURVES[curve]}, $\beta = {SMALLEST:g}$", r"training time $\tau$", words)
 
 
 if __name__ == "__main__":

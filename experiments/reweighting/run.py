@@ -1,4 +1,5 @@
-"""A larger weight in the loss gains a rare class little and costs the other class more; what keeps a class from overfitting is samples.
+"""A rare class with directions of its own learns a little better by a larger weight in the loss or by more samples, and both cost the other
+class more; but only samples keep it from overfitting.
 
 Class 0 has a tenth of the samples. Its weight ω_0 in the training loss is raised at fixed samples, or its samples are multiplied until it
 has as many as class 1, each class weighing as many as it has. Classes in subspaces of their own beside isotropic ones of equal variance;
@@ -10,7 +11,9 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from experiments import harness
 from experiments.harness import Criterion
@@ -19,6 +22,7 @@ from experiments.readings import closed_form, isotropic, problem_of, subspaces, 
 from rfdiff import GradientDescent, LearningCurves, MinibatchSGD, theory
 from rfdiff.plots import class_colors
 
+FONT = 9.5
 KINDS = {"subspaces": subspaces, "isotropic": isotropic}
 MINORITY, MOST = 0.1, 9.0  # fraction of class 0, and the factor at which it has as many samples as class 1
 MOMENTS = ("best", "converged")
@@ -139,11 +143,24 @@ def _plain(data: xr.Dataset) -> np.ndarray:
     return np.asarray(data["by_weight"].values[:, int(np.argmin(abs(data["weight"].values - MINORITY)))])
 
 
+def price(data: xr.Dataset) -> np.ndarray:
+    """What class 1 pays for what class 0 gains: log factor by which its best score error rises, over that by which class 0's falls.
+
+    Subspaces: each larger weight of class 0, then each larger number of its samples.
+    """
+    weights, samples = data["weight"].values > MINORITY + 1e-9, data["factor"].values > 1
+    larger = np.concatenate([data["by_weight"].values[0, weights], data["by_samples"].values[0, samples]])
+    logs = np.log(larger[:, 0] / _plain(data)[0, 0])
+    return np.asarray(-logs[:, 1] / logs[:, 0])
+
+
 def criteria(data: xr.Dataset) -> list[Criterion]:
-    plain, by_weight = _plain(data), data["by_weight"].values
+    plain, by_weight, by_samples = _plain(data), data["by_weight"].values, data["by_samples"].values
     half = by_weight[0, int(np.argmin(abs(data["weight"].values - HALF)))] / plain[0]
     late = float((by_weight[0, :, 1, 0] / plain[0, 1, 0]).min())
-    samples = float(data["by_samples"].values[0, -1, 1, 0] / plain[0, 1, 0])
+    samples = float(by_samples[0, -1, 1, 0] / plain[0, 1, 0])
+    by_any = [float((values[0, :, 0, 0] / plain[0, 0, 0]).min()) for values in (by_weight, by_samples)]
+    paid = price(data)
     others = by_weight[1, abs(data["weight"].values - MINORITY) > 0.15] / plain[1]
     weights, more_samples, batches = _comparisons(data)
     lead = batches.seen[2, -1, 0] - batches.seen[1, -1, 0]
@@ -154,6 +171,12 @@ def criteria(data: xr.Dataset) -> list[Criterion]:
     return [
         Criterion(f"theory, subspaces, ω_0 = ½: best score error of class 0 {over}", f"{half[0, 0]:.2f}", "> 0.9", bool(half[0, 0] > 0.9)),
         Criterion("theory, the same of class 1", f"{half[0, 1]:.2f}", "> 1.5", bool(half[0, 1] > 1.5)),
+        Criterion(f"theory, subspaces, ω_0 ≤ 0.9: best score error of class 0 {over}", f"{by_any[0]:.2f}", "> 0.8", by_any[0] > 0.8),
+        Criterion(f"theory, up to {MOST:g} times the samples: the same", f"{by_any[1]:.2f}", "> 0.8", by_any[1] > 0.8),
+        Criterion(
+            "theory, any of these: log factor by which class 1's best error rises, over that by which class 0's falls",
+            f"{paid.min():.1f}", "> 1", bool(paid.min() > 1),
+        ),
         Criterion(f"theory, subspaces, converged, any weight: score error of class 0 {over}", f"{late:.2f}", "> 0.8", late > 0.8),
         Criterion("theory, the same with as many samples as class 1", f"{samples:.2f}", "< 0.3", samples < 0.3),
         Criterion(f"theory, isotropic, ω_0 ≥ 0.3: score error {over}", f"{others.min():.2f}", "> 1", bool(others.min() > 1)),
@@ -203,41 +226,69 @@ def table(data: xr.Dataset) -> str:
     )
 
 
+def _ticks(panel: Axes) -> None:
+    """Numbers at 1, 2 and 5 times powers of ten."""
+    panel.set_yscale("log")
+    panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    panel.yaxis.set_minor_formatter(NullFormatter())
+    panel.tick_params(labelsize=FONT)
+
+
 def draw(data: xr.Dataset) -> Figure:
-    figure = Figure(figsize=(13.5, 4.4), layout="constrained")
-    panels, colors = figure.subplots(1, 4), class_colors(2)
+    figure = Figure(figsize=(9.6, 8.2), layout="constrained")
+    panels, colors = figure.subplots(2, 2).ravel(), class_colors(2)
     weights, more_samples, batches = _comparisons(data)
     scans = [("weight", "by_weight", "shown_weight", weights, 0), ("factor", "by_samples", "shown_factor", more_samples, 0),
              ("weight", "by_weight", "shown_weight", weights, 1)]  # fmt: skip
     for panel, (axis, name, shown, found, kind) in zip(panels, scans, strict=False):
         for m, (style, marker) in enumerate((("-", "o"), ("--", "s"))):
             for c in range(2):
-                panel.plot(data[axis], data[name].values[kind, :, m, c], style, color=colors[c], linewidth=1.5 + (1 - c) * kind * 2)
+                width = 5.0 if kind and c == 0 else 1.5  # the classes coincide: one line inside the other
+                panel.plot(data[axis], data[name].values[kind, :, m, c], style, color=colors[c], linewidth=width)
                 points(panel, data[shown].values, found, (kind, slice(None), m, c), marker, colors[c])
-            panel.plot([], [], style + marker, color="0.4", label=MOMENTS[m])
-        panel.set(yscale="log", ylabel="score error")
-        panel.legend(fontsize=7)
+        _ticks(panel)
     for panel in (panels[0], panels[2]):
         panel.axvline(MINORITY, color="0.6", linestyle=":", linewidth=1)
-        panel.set_xlabel(r"weight $\omega_0$ in the loss (dotted: fraction)")
-    panels[0].set_title("subspaces: weights", fontsize=10)
-    panels[1].set(xscale="log", xlabel="samples of class 0 over those at first")
+        panel.set_xlabel(r"weight $\omega_0$ of class 0 in the loss (dotted: its fraction)", fontsize=FONT)
+    panels[0].set_title("subspaces: weight of class 0", fontsize=FONT + 1)
+    panels[1].set(xscale="log")
+    panels[1].set_xlabel("samples of class 0 over those at first", fontsize=FONT)
     panels[1].set_xticks([1, 2, 4, 9], ["1", "2", "4", "9"])
     panels[1].xaxis.minorticks_off()
-    panels[1].set_title("subspaces: samples", fontsize=10)
-    panels[2].set_title("isotropic: weights", fontsize=10)
+    panels[1].set_title("subspaces: samples of class 0", fontsize=FONT + 1)
+    panels[2].set_title("isotropic: weight of class 0", fontsize=FONT + 1)
+    middle = float(np.sqrt(np.prod(data["by_weight"].values[1].mean((0, 2)))))
+    panels[2].text(0.45, middle, "both classes coincide\n(blue under orange)", ha="center", va="center", fontsize=FONT)
     panels[1].sharey(panels[0])
     for s, (style, marker) in enumerate(zip((":", "-", "--"), ("^", "o", "s"), strict=True)):
         for c in range(2):
             panels[3].plot(data["many"], data["batch_line"].values[s, :, c], style, color=colors[c])
             points(panels[3], data["tau"].values, batches, (s, slice(None), c), marker, colors[c])
         panels[3].plot([], [], style + marker, color="0.4", label=SAMPLINGS[s])
-    for c, name in enumerate(("class 0, rare", "class 1")):
-        panels[3].plot([], [], color=colors[c], label=name)
-    panels[3].set(xscale="log", yscale="log", xlabel=r"training time $\tau$", ylabel="score error")
-    panels[3].set_title("subspaces: SGD", fontsize=10)
-    panels[3].legend(fontsize=7)
+    panels[3].set(xscale="log")
+    panels[3].set_xlabel(r"training time $\tau$", fontsize=FONT)
+    panels[3].set_title(r"subspaces: SGD; $\omega_0 = 1/2$ unless uniform", fontsize=FONT + 1)
+    _ticks(panels[3])
+    panels[3].legend(fontsize=FONT, loc="upper left")
+    for panel in panels:
+        panel.set_ylabel("score error", fontsize=FONT)
+    _key(figure, panels[0])
     return figure
+
+
+def _key(figure: Figure, panel: Axes) -> None:
+    """Colours of the classes in the first panel; below all panels what lines and points are."""
+    for c, words in enumerate(("class 0, rare (a tenth of the samples)", "class 1")):
+        panel.plot([], [], color=class_colors(2)[c], linewidth=3, label=words)
+    panel.legend(fontsize=FONT, loc="lower right")
+    entries = [
+        *(panel.plot([], [], style + marker, color="0.3", label=words)[0]
+          for style, marker, words in (("-", "o", "best over training"), ("--", "s", "converged"))),
+        panel.plot([], [], linestyle="", marker="o", color="0.3", label="networks at d")[0],
+        panel.plot([], [], linestyle="", marker="o", color="0.3", markerfacecolor="none", label="networks at d → ∞")[0],
+    ]  # fmt: skip
+    figure.legend(handles=entries, loc="outside lower center", ncols=4, fontsize=FONT, frameon=False)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
-from rfdiff.cli import calibrate, collect, curve_results, design, generate, image_results, map_results, phase_map, speciate, times
+from rfdiff.cli import calibrate, collect, curve_results, design, diagnose, generate, image_results, map_results, phase_map, speciate, times
 from rfdiff.cli.command import Command
 from rfdiff.cli.options import Redrawing
 from rfdiff.errors import InputError
@@ -17,7 +17,7 @@ class Plot(Redrawing):
 
 REDRAW: dict[str, Callable[[Redrawing], int]] = {
     map_results.CONTENT: phase_map.redraw,
-    **{module.CONTENT: module.redraw for module in (times, design, calibrate, speciate, generate, collect, image_results)},
+    **{module.CONTENT: module.redraw for module in (times, design, diagnose, calibrate, speciate, generate, collect, image_results)},
 }
 
 

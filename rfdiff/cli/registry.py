@@ -5,6 +5,7 @@ from rfdiff.cli import (
     collect,
     compare,
     design,
+    diagnose,
     fit,
     generate,
     images,
@@ -23,6 +24,7 @@ from rfdiff.cli.command import Command
 COMMANDS: tuple[Command, ...] = (
     init.COMMAND,
     fit.COMMAND,
+    diagnose.COMMAND,
     predict.COMMAND,
     simulate.COMMAND,
     compare.COMMAND,

@@ -117,6 +117,34 @@ CONTENTS: dict[str, Content] = {
             ),
         ),
     ),
+    "diagnosis": Content(
+        {
+            **_alike("samples fraction variance effective_dimension centroid_norm speciation_time", "class"),
+            "centroid_angle": ("class", "other"),
+            "tau": ("t", "step"),
+            **_alike("train_loss test_loss score_error", "t", "step", "class"),
+            "optimal_loss": ("t", "class"),
+            **_alike("kappa error_estimate", "t"),
+            "time": ("t", "quantity", "class"),
+            "window": ("t", "class", "edge"),
+            "t": ("t",),
+        },
+        {
+            **dict.fromkeys(("d", "main", "num_seeds", "random_seed"), int),
+            **dict.fromkeys(("psi_p", "psi_n", "tolerance"), float),
+            **dict.fromkeys(("activation", "remedy", "no_remedy", "no_speciation", "preparation"), str),
+        },
+        {"quantity": TIME_NAMES, "edge": ("first", "last")},
+        parts=(
+            Content(
+                {
+                    **_alike("network_train_loss network_test_loss network_score_error", "t", "step", "seed", "class"),
+                    **_alike("network_time network_time_stderr", "t", "quantity", "class"),
+                    **_alike("network_window network_window_stderr", "t", "class", "edge"),
+                }
+            ),
+        ),
+    ),
     "calibration": Content(
         {
             **_alike("steps_per_tau log_error disagreement"),

@@ -102,6 +102,11 @@ def save_figure(figure: Figure, path: str | Path, *, dpi: int = 160) -> Path:
     return write_bytes(path, content)
 
 
+def svg_of(figure: Figure) -> bytes:
+    """A figure as the content of an SVG file."""
+    return _drawn(figure, "svg", 160)
+
+
 def class_colors(num_classes: int) -> list[Color]:
     """One colour a class: Okabe-Ito up to its seven, evenly spaced from blue to dull yellow beyond."""
     if num_classes <= len(OKABE_ITO):

@@ -76,8 +76,8 @@ def _excess(
     radius, ratio = equation.radius, float(rule.step_size) / float(rule.batch_per_dimension)
     if not radius < 1:
         raise InputError(
-            f"step_size: {ratio:.6g} times batch_per_dimension diverges in the limit of small steps, with a spectral radius of "
-            f"{radius:.6g}; allowed: below {ratio / radius:.6g} times"
+            f"step_size / batch_per_dimension: {ratio:.6g} diverges in the limit of small steps, with a spectral radius of "
+            f"{radius:.6g}; allowed: below {ratio / radius:.6g}"
         )
     return minibatch.judged(equation, taus)
 

@@ -17,8 +17,8 @@ from tests.cli.command_line import TOML, Words, refusal
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "command missing; allowed: init, fit, predict, simulate, compare, plan, .*see rfdiff --help"),
-        (["forecast"], "forecast: no such command; allowed: init, fit, predict, .*see rfdiff --help"),
+        ([], "command missing; allowed: init, fit, diagnose, predict, simulate, compare, plan, .*see rfdiff --help"),
+        (["forecast"], "forecast: no such command; allowed: init, fit, diagnose, predict, .*see rfdiff --help"),
         (["predct"], "predct: no such command, did you mean predict?"),
         (["predict", "PROBLEM", "--ouut", "o"], r"--ouut: not an option of rfdiff predict; did you mean --out\? \(see rfdiff predict "),
         (["predict", "PROBLEM", "--taus=1,x,3"], r"--taus: 'x' is not a number \(see rfdiff predict --help\)"),

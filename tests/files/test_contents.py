@@ -22,6 +22,7 @@ ATTRIBUTES: dict[str, dict[str, Any]] = {
     "phase map": {"x": "t", "y": "psi_n"},
     "sweep": {"axes": "psi_n", "specification": 'solvers = ["theory", "exact"]'},
     "speciation": {"d": 64, "trajectories": 2000},
+    "diagnosis": {"remedy": '["more of class 1"]', "preparation": '[["source", "two.npz"]]'},
 }
 WHOLE = ("d", "seed", "step", "checkpoint", "interval", "path_class", "count", "counts", "grid", "member")
 
