@@ -3,15 +3,16 @@
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+DOCS   := $(VENV)/.docs-installed
 OUT    := out/demo
 CLAIMS := $(patsubst experiments/%/run.py,%,$(sort $(wildcard experiments/*/run.py)))
 PYTHON ?=
 
-.PHONY: help demo test thorough lint smoke experiments bench clean
+.PHONY: help demo test thorough lint smoke docs docs-check docs-serve experiments bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
 
 demo: $(STAMP) ## compare theory and simulation on the example problem, and say where the figures are
 	$(BIN)/rfdiff compare experiments/problem.toml --out $(OUT) --overwrite
@@ -30,6 +31,15 @@ lint: $(STAMP) ## ruff and mypy alone
 
 smoke: $(STAMP) ## every experiment in its small version, which must satisfy the criterion of its claim
 	@for name in $(CLAIMS); do echo "$$name"; $(BIN)/python -m experiments.$$name.run --smoke --out out/smoke/$$name || exit 1; done
+
+docs: $(DOCS) ## build the documentation into docs/_build/html; warnings are errors
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+docs-check: docs ## open every page of the documentation in a browser (chromium): formulas, links, outside requests, narrow screens
+	$(BIN)/python -m pytest -m site tests/docs
+
+docs-serve: docs ## show the documentation at http://127.0.0.1:8000
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory docs/_build/html 8000
 
 experiments: $(STAMP) ## regenerate results, figures and README numbers of all experiments (U-Nets: their small form)
 	@for name in $(CLAIMS); do echo "$$name"; \
@@ -59,3 +69,8 @@ $(STAMP): pyproject.toml constraints.txt
 	fi
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,images,cluster,data]'
 	@touch $(STAMP)
+
+# What the documentation needs besides.
+$(DOCS): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs,browser]'
+	@touch $@

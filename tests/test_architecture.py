@@ -16,7 +16,8 @@ from tests import source_rules as rules
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "rfdiff"
 FILES = sorted(PACKAGE.rglob("*.py"))
-SKIPPED = {".venv", ".git", "out", "build", "dist", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", "shared"}
+MADE = {"out", "build", "dist", "_build", "jupyter_execute", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
+SKIPPED = {".venv", ".git", "shared", *MADE}
 
 
 def module_name(path: Path) -> str:

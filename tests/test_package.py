@@ -45,7 +45,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_wheel_holds_the_package_alone(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     sources = {str(path.relative_to(ROOT)) for path in (ROOT / "rfdiff").rglob("*.py")}
-    assert sources <= set(names) and "rfdiff/py.typed" in names
+    assert sources <= set(names) and {"rfdiff/py.typed", "rfdiff/diagnosis/page.html"} <= set(names)
     assert {name.split("/")[0].split("-")[0] for name in names} == {"rfdiff"}
     assert any(name.endswith("licenses/LICENSE") for name in names)
 

@@ -18,12 +18,14 @@ from rfdiff.cli.folder import Files, check_drawing, drawn, redraw_dataset, resul
 from rfdiff.cli.options import Drawing, NearOptimal, Output, Redrawing, check, fraction
 from rfdiff.cli.tables import Cell, Table, measured, words
 from rfdiff.cli.terminal import report
-from rfdiff.curves import LearningCurves
+from rfdiff.curves import CURVE_NAMES, LearningCurves
+from rfdiff.diagnosis import assembly as diagnosis
 from rfdiff.errors import InputError
 from rfdiff.files import result_file
-from rfdiff.files.dataset_file import save_dataset
+from rfdiff.files.contents import load_content
+from rfdiff.files.dataset_file import content_of, save_dataset
+from rfdiff.files.provenance import Entry
 from rfdiff.labels import labelled_dataset
-from rfdiff.problem import Problem
 from rfdiff.rules import Ridge
 
 CONTENT = "calibration"
@@ -42,7 +44,7 @@ class Calibrate(Output):
     """Find how many steps of your own training make one unit of training time, and at which steps each class is learned and memorised."""
 
     result: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RESULT")]
-    """The result.nc of rfdiff predict or compare."""
+    """The result.nc of rfdiff predict or compare, or the diagnosis.nc of rfdiff diagnose."""
     losses: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="LOSSES.csv", help=LOSSES)]
     q: NearOptimal = 0.5
 
@@ -58,35 +60,67 @@ def run(options: Calibrate) -> int:
         OSError: the folder cannot be written to.
     """
     check(options, q=fraction(options.q))
-    problem, curves = reference_of(options.result)
-    check_drawing(options, problem.num_classes)
-    names = problem.mixture.class_names or tuple(str(c) for c in range(problem.num_classes))
+    reference = reference_of(options.result)
+    curves, names = reference.curves, reference.class_names
+    check_drawing(options, len(names))
     record = read_losses(options.losses, names)
-    read = times(curves, q=options.q, loss_weights=problem.training_weights)
+    read = times(curves, q=options.q, loss_weights=reference.loss_weights)
     try:
         found = fit_steps(curves, record, read)
     except InputError as err:
         raise InputError(f"{options.losses}: {err}") from err
     with results_folder(options.out, FILES, options.overwrite):
         dataset = labelled(found, record, curves, read, names)
-        save_dataset(dataset.assign_attrs(problem=problem.record(), command="calibrate"), options.out / FILES.data)
+        save_dataset(dataset.assign_attrs(reference.attributes, command="calibrate"), options.out / FILES.data)
         show(dataset, options.out, options, replace=True)
     return AGREE
 
 
-def reference_of(path: Path) -> tuple[Problem, LearningCurves]:
-    """The problem and the theory's curves of a result, on times that cover every mode where it has them.
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """What losses are compared with.
+
+    Args:
+        curves: the theory's, on times that cover every mode where the file has them.
+        class_names: K names of the classes, as the CSV calls them.
+        loss_weights: (K,) weights of the classes in the training loss; None where all are above 0.
+        attributes: what the calibration records of it.
+    """
+
+    curves: LearningCurves
+    class_names: tuple[str, ...]
+    loss_weights: np.ndarray | None
+    attributes: dict[str, Entry]
+
+
+def reference_of(path: Path) -> Reference:
+    """The theory's curves in the file of predict, compare or diagnose.
 
     Raises:
-        InputError: no such result, one without theory, or one of ridge, which has no training time.
+        InputError: no such file, one without theory, or one of ridge, which has no training time.
     """
+    if content_of(path) == diagnosis.CONTENT:
+        return _of_diagnosis(load_content(path, diagnosis.CONTENT))
     result = result_file.load(path)
     curves = result.theory if result.covering is None else result.covering
     if curves is None:
-        raise InputError(f"{path}: holds no theory; allowed: the result.nc of rfdiff predict or compare")
+        raise InputError(f"{path}: holds no theory; allowed: the file of rfdiff predict, compare or diagnose")
     if result.metadata.get("rule") == Ridge.name:
         raise InputError(f"{path}: is of ridge, which has penalties and no training time; allowed: a rule in time")
-    return result.problem, curves
+    problem = result.problem
+    names = problem.mixture.class_names or tuple(str(c) for c in range(problem.num_classes))
+    return Reference(curves, names, np.asarray(problem.training_weights), {"problem": problem.record()})
+
+
+def _of_diagnosis(data: xr.Dataset) -> Reference:
+    """The curves of a diagnosis at its main diffusion time."""
+    at = data.isel(t=int(data.attrs["main"]))
+    there = np.flatnonzero(~np.isnan(at["tau"].values))
+    losses = {name: at[name].transpose("step", "class").values[there] for name in CURVE_NAMES}
+    fields: dict[str, Any] = {**losses, **{f"{name}_stderr": np.zeros_like(loss) for name, loss in losses.items()}}
+    fields |= {"taus": at["tau"].values[there], "optimal_loss": at["optimal_loss"].values, "weights": at["fraction"].values}
+    curves = LearningCurves(**fields, kappa=float(at["kappa"]), error_estimate=float(at["error_estimate"]))
+    return Reference(curves, tuple(str(name) for name in data["class"].values), None, {"diffusion_time": float(at["t"])})
 
 
 def labelled(found: Calibration, record: LossRecord, curves: LearningCurves, read: ClassTimes, names: Sequence[str]) -> xr.Dataset:

@@ -7,7 +7,7 @@ import json
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import xarray as xr
@@ -16,7 +16,7 @@ from rfdiff import diagnosis, plots
 from rfdiff.cli.command import AGREE, NOT_COMPUTED, Command
 from rfdiff.cli.fit import DataOptions, read_samples
 from rfdiff.cli.folder import Files, check_drawing, drawn, redraw_dataset, results_folder, write_figures
-from rfdiff.cli.options import LARGEST_KEY, Drawing, Flag, Number, Numbers, Output, Redrawing, between, check, hint
+from rfdiff.cli.options import LARGEST_KEY, Drawing, Number, Numbers, Output, Redrawing, between, check, hint
 from rfdiff.cli.tables import Cell, Table, measured, words
 from rfdiff.cli.terminal import report, say_cost
 from rfdiff.diagnosis.assembly import CONTENT
@@ -61,8 +61,8 @@ class Diagnose(DataOptions, Output):
     """Largest numerical error of a closed-form loss."""
     seed: int = 0
     """Random seed of the networks."""
-    no_remedies: Flag = False
-    """Leave out the search for weights of the classes and samples that would help."""
+    remedies: Literal["try", "search", "none"] = "try"
+    """What would help. try: larger weights and more samples of the worst class; search: the best weights of all classes, slow; none."""
 
 
 def run(options: Diagnose) -> int:
@@ -90,7 +90,7 @@ def run(options: Diagnose) -> int:
     law = diagnosis.fitted_law(samples)
     problem = diagnosis.problem_at(law, setting, setting.times[0])
     with results_folder(options.out, FILES, options.overwrite), ExitStack() as bars:
-        depends_on = (CONTENT, 1, _digest(samples), setting.times, setting.tolerance, setting.seed)
+        depends_on = (CONTENT, 2, _digest(samples), setting.times, setting.tolerance, setting.seed)
         folder = kept_parts.measurement_folder(options.out, problem, *depends_on)
 
         def told(label: str) -> Progress:
@@ -119,7 +119,7 @@ def setting_of(options: Diagnose) -> diagnosis.Setting:
         tolerance=options.tolerance,
         num_seeds=options.networks,
         seed=options.seed,
-        remedies=not options.no_remedies,
+        remedies=options.remedies,
     )
 
 

@@ -12,9 +12,11 @@ from rfdiff.class_times import TIME_NAMES, ClassTimes, readings, stacked
 from rfdiff.curves import LearningCurves
 from rfdiff.diagnosis.data_law import Setting, class_numbers, fitted_law, problem_at
 from rfdiff.diagnosis.predictions import GOOD, class_times_of, curves_in, good_windows, predicted
-from rfdiff.diagnosis.remedies import remedy, speciation
+from rfdiff.diagnosis.remedies import Remedy, candidates, hardest, score_errors, searched, speciation, tried
 from rfdiff.diagnosis.trained import NETWORK_CURVES, check_networks, trained
+from rfdiff.errors import InputError
 from rfdiff.mixture import MixtureLaw
+from rfdiff.problem import Problem
 from rfdiff.progress import Progress
 from rfdiff.samples import Samples
 from rfdiff.simulation.seed_batches import SeedBatch, summarize
@@ -59,7 +61,7 @@ def diagnose(
     variables = {**class_numbers(samples, law), **_theory(setting, [parts[name] for name in theory], samples.num_classes)}
     if setting.num_seeds:
         variables |= _networks(setting, parts, law)
-    attributes = {**_attributes(samples, setting), **_beyond(samples, setting, law, variables, told)}
+    attributes = {**_attributes(samples, setting), **_beyond(samples, setting, law, parts, variables, told)}
     attributes["reasons"] = json.dumps([class_times_of(dict(parts[name])).reasons for name in theory], ensure_ascii=False)
     coordinates: dict[str, Any] = {"t": list(setting.times), "class": list(samples.class_names), "quantity": list(TIME_NAMES)}
     return xr.Dataset(variables, coordinates | {"edge": ["first", "last"]}, attributes)
@@ -148,16 +150,33 @@ def _mean_curves(runs: list[Arrays], theory: dict[str, np.ndarray]) -> LearningC
     return summarize([batch])
 
 
+def _tried(problem: Problem, names: tuple[str, ...], setting: Setting, parts: Parts, begin: Callable[[], Progress]) -> Remedy:
+    """What larger weights and sample counts of the worst class do."""
+    theory = parts[f"theory-{setting.main}"]
+    unchanged = {"taus": theory["shown_taus"], "score_error": theory["shown_score_error"]}
+    worst = hardest(unchanged["score_error"])
+    wanted = {f"remedy-{name}": partial(score_errors, one, setting.tolerance) for name, one in candidates(problem, worst).items()}
+    try:
+        _fill(parts, wanted, begin)
+    except InputError as err:
+        return Remedy((), str(err), np.full(len(names), np.nan))
+    found = {name.removeprefix("remedy-"): parts[name] for name in wanted}
+    return tried(names, worst, unchanged, found, np.asarray(problem.mixture.weights))
+
+
 def _beyond(
-    samples: Samples, setting: Setting, law: MixtureLaw, variables: dict[str, Any], told: Callable[[str], Progress]
+    samples: Samples, setting: Setting, law: MixtureLaw, parts: Parts, variables: dict[str, Any], told: Callable[[str], Progress]
 ) -> dict[str, Any]:
     """What would help and when generation decides, as attributes; adds the variables that go with them."""
     times, reason = speciation(law, samples.dimension)
     variables["speciation_time"] = ("class", times, {"long_name": "diffusion time at which generation decides for the class"})
     attributes: dict[str, Any] = {"no_speciation": reason, "no_remedy": SKIPPED, "remedy": "[]"}
-    if setting.remedies:
+    if setting.remedies != "none":
         main = problem_at(law, setting, setting.times[setting.main])
-        found = remedy(main, samples.class_names, told("what would help: searches"))
+        if setting.remedies == "search":
+            found = searched(main, samples.class_names, told("what would help: searches"))
+        else:
+            found = _tried(main, samples.class_names, setting, parts, partial(told, "what would help"))
         attributes |= {"no_remedy": found.reason, "remedy": json.dumps(found.sentences, ensure_ascii=False)}
         variables["proposed_loss_weights"] = (
             "class",

@@ -15,6 +15,7 @@ from rfdiff.value_types import as_integer, as_number
 
 TIMES = (0.01, 0.03, 0.1, 0.3, 1.0)
 MOST_TIMES = 20
+REMEDIES = ("try", "search", "none")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Setting:
         tolerance: numerical error wanted of a loss.
         num_seeds: networks trained on the data at each t; 0 for none, else at least 2, for standard errors.
         seed: random seed of the networks.
-        remedies: whether to search what would help.
+        remedies: how to look for what would help: "try" a few weights and samples of the worst class, "search" as `rfdiff.design` does, or
+            "none".
 
     Raises:
         InputError: naming the field, its value and the allowed range.
@@ -42,7 +44,7 @@ class Setting:
     tolerance: float = 5e-3
     num_seeds: int = 3
     seed: int = 0
-    remedies: bool = True
+    remedies: str = "try"
 
     def __post_init__(self) -> None:
         times = tuple(as_number(t) for t in self.times)
@@ -54,6 +56,8 @@ class Setting:
         if self.num_seeds != 0:
             as_integer("networks", self.num_seeds, 2, why="for a standard error; or 0 for none")
         as_integer("seed", self.seed, 0)
+        if self.remedies not in REMEDIES:
+            raise InputError(f"remedies: {self.remedies!r}; allowed: {', '.join(REMEDIES)}")
 
     @property
     def main(self) -> int:

@@ -11,10 +11,11 @@ import pytest
 
 from rfdiff.calibration import read_losses
 from rfdiff.files import result_file
-from rfdiff.files.dataset_file import load_dataset
+from rfdiff.files.dataset_file import load_dataset, save_dataset
 from tests import synthetic
 from tests.calibration.test_steps_per_tau import CURVES, RHO, record
 from tests.cli.command_line import ROOT, refused, run
+from tests.diagnosis.made_up import diagnosis
 
 HEAD = "step,class,train,held_out\n"
 
@@ -43,6 +44,15 @@ def test_calibrate_writes_prints_and_draws_again(result: Path, tmp_path: Path) -
     np.testing.assert_allclose(stored["steps_per_tau"], RHO, rtol=0.05)
     again = run("plot", str(out / "calibration.nc"), "--out", str(tmp_path / "again"))
     assert again[0] == 0 and again[1].splitlines()[:-1] == told.splitlines()[:-1]
+
+
+def test_a_diagnosis_serves_as_well(tmp_path: Path) -> None:
+    path = save_dataset(diagnosis(CURVES, noise=0), tmp_path / "diagnosis.nc")
+    rows = losses(tmp_path, noise=0.002)
+    rows.write_text(rows.read_text().replace(",0,", ",<ant>,").replace(",1,", ",bee,"))
+    status, told = run("calibrate", str(path), str(rows), "--out", str(tmp_path / "out"))
+    (line,) = re.findall(r"one unit of tau is (\S+) ± (\S+) steps", told)
+    assert status == 0 and abs(float(line[0]) - RHO) < 4 * float(line[1]) < 8 and told.splitlines()[1].startswith("<ant>")
 
 
 def test_refusals_name_the_file(result: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ import pytest
 from rfdiff import MixtureLaw, Problem, theory
 from rfdiff.cli import entry
 from rfdiff.diagnosis import Setting, assembly, diagnose
+from rfdiff.diagnosis.verdicts import deviations
 from rfdiff.files.dataset_file import load_dataset
 from rfdiff.samples import Samples
 from tests import synthetic
@@ -53,7 +54,7 @@ def test_diagnose_resumes_writes_prints_and_draws_again(
     data: Path, computed: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    words = ["diagnose", str(data), "--out", str(out), "--t", "0.1", "0.3", "--networks", "2", "--no-remedies"]
+    words = ["diagnose", str(data), "--out", str(out), "--t", "0.1", "0.3", "--networks", "2", "--remedies", "none"]
     assert entry.main(words) == entry.INTERRUPTED
     assert computed == ["theory 0.1", "theory 0.3", "network 0.1 0", "network 0.1 1", "network 0.3 0"]
     status, told = run(*words)
@@ -96,7 +97,7 @@ def test_a_known_law_is_recovered_within_its_sampling_error(full_optimisation: N
     d, counts, spreads = 8, (2000, 1200, 800), np.array([[1.6, 0.6], [0.5, 1.1], [0.9, 0.9]])
     centroids = np.zeros((3, d))
     deviations = np.sqrt(np.repeat(spreads, d // 2, axis=1))
-    asked = Setting(times=(0.3,), psi_n=3.0, num_seeds=0, remedies=False, tolerance=1e-3)
+    asked = Setting(times=(0.3,), psi_n=3.0, num_seeds=0, remedies="none", tolerance=1e-3)
     law = MixtureLaw.from_covariances(np.array(counts) / sum(counts), np.stack([np.diag(row**2) for row in deviations]), centroids)
     exact = theory.times(Problem(law, "tanh", 0.3, 4.0, 3.0), tolerance=1e-4)
     found = []
@@ -113,3 +114,17 @@ def test_a_known_law_is_recovered_within_its_sampling_error(full_optimisation: N
 
     agree(0.0)
     rejects(lambda: agree(0.2))
+
+
+@pytest.mark.slow
+def test_digits_of_scikit_learn(tmp_path: Path, full_optimisation: None) -> None:
+    """Two of its digits, one of them rare, as bytes of an archive: networks learn them in theory's order, and early losses are theory's."""
+    digits = pytest.importorskip("sklearn.datasets").load_digits()
+    rows = np.concatenate([np.flatnonzero(digits.target == 1), np.flatnonzero(digits.target == 8)[:60]])
+    np.savez(tmp_path / "digits.npz", x=digits.images[rows].astype(np.uint8), y=digits.target[rows])
+    words = ["--t", "0.1", "--networks", "4", "--remedies", "none", "--tolerance", "1e-2"]
+    assert run("diagnose", str(tmp_path / "digits.npz"), "--out", str(tmp_path / "out"), *words)[0] == 0
+    data = load_dataset(tmp_path / "out" / "diagnosis.nc")
+    off = deviations(data)
+    assert off is not None and abs(off[:, 0]).max() < 0.1
+    assert data.sizes["class"] == 2 and data.attrs["d"] == 64 and (tmp_path / "out" / "report.html").stat().st_size > 50_000

@@ -24,7 +24,7 @@ def samples(num_classes: int = 2, count: int = 30, d: int = 4) -> Samples:
 
 
 def setting(networks: int = 3, times: tuple[float, ...] = (0.03, 0.1), **more: Any) -> Setting:
-    return Setting(times=times, psi_n=6.0, num_seeds=networks, remedies=False, **more)
+    return Setting(times=times, psi_n=6.0, num_seeds=networks, remedies="none", **more)
 
 
 def theory_part(curves: LearningCurves) -> dict[str, np.ndarray]:

@@ -37,6 +37,7 @@ def test_numbers_of_known_classes() -> None:
         ({"activation": "swish"}, "activation: 'swish'; allowed: tanh"),
         ({"num_seeds": 1}, "networks: 1; allowed: an integer >= 2, for a standard error; or 0 for none"),
         ({"seed": -1}, "seed: -1"),
+        ({"remedies": "all"}, "remedies: 'all'; allowed: try, search, none"),
     ],
 )
 def test_refused_settings(wrong: dict[str, Any], message: str) -> None:

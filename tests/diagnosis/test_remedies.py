@@ -5,7 +5,7 @@ import pytest
 
 from rfdiff import MixtureLaw, Problem, design
 from rfdiff.diagnosis import remedies
-from rfdiff.diagnosis.remedies import remedy, speciation
+from rfdiff.diagnosis.remedies import candidates, hardest, searched, speciation, tried
 from rfdiff.errors import InputError
 from tests import synthetic
 from tests.design import made_up
@@ -13,13 +13,13 @@ from tests.design import made_up
 
 def test_a_proposal_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remedies, "propose", lambda *_, **__: made_up.proposal())
-    found = remedy(synthetic.problem(), ("ant", "bee"))
+    found = searched(synthetic.problem(), ("ant", "bee"))
     assert found.reason == "" and found.loss_weights.tolist() == [0.6, 0.4]
     assert found.sentences[0] == "unchanged, the largest score error of any class is 2.4, at the best common stop time 6"
     assert "weights of the classes in the loss (ant 0.60, bee 0.40) take 8 % off it" in found.sentences[1]
     assert found.sentences[2] == "4 times the samples of ant take 46 % off it"
     monkeypatch.setattr(remedies, "propose", lambda *_, **__: made_up.proposal(weights=2.395, samples=2.39))
-    told = remedy(synthetic.problem(), ("ant", "bee")).sentences
+    told = searched(synthetic.problem(), ("ant", "bee")).sentences
     assert told[1].startswith("no weights of the classes in the loss help") and told[2].startswith("4 times the samples of ant do not help")
 
 
@@ -28,7 +28,7 @@ def test_what_cannot_be_searched_has_its_reason(monkeypatch: pytest.MonkeyPatch)
         raise InputError("mixture: not today")
 
     monkeypatch.setattr(remedies, "propose", refuse)
-    found = remedy(synthetic.problem(), ("ant", "bee"))
+    found = searched(synthetic.problem(), ("ant", "bee"))
     assert found.reason == "mixture: not today" and found.sentences == () and np.isnan(found.loss_weights).all()
 
 
@@ -38,3 +38,28 @@ def test_speciation_times_or_why_there_are_none() -> None:
     assert reason == "" and np.isfinite(times).all()
     _, reason = speciation(Problem(MixtureLaw.isotropic([1.0], [1.0]), "tanh", 0.1, 1.0, 1.0).mixture, 100)
     assert reason != ""
+
+
+def test_candidates_change_one_class_alone() -> None:
+    law = MixtureLaw.from_covariances([0.8, 0.2], np.stack([np.eye(3), 2 * np.eye(3)]), np.zeros((2, 3)))
+    problem = Problem(law, "tanh", 0.1, 4.0, 10.0)
+    found = candidates(problem, 1)
+    assert sorted(found) == ["samples-2", "samples-4", "weight-2", "weight-4", "weight-8"]
+    np.testing.assert_allclose(np.asarray(found["weight-4"].loss_weights), [0.5, 0.5])
+    assert found["weight-4"].psi_n == 10 and found["samples-4"].loss_weights is None
+    np.testing.assert_allclose(np.asarray(found["samples-4"].mixture.weights) * found["samples-4"].psi_n, [8, 8])
+
+
+def test_the_best_of_what_was_tried_is_told() -> None:
+    taus = np.array([1.0, 10.0])
+
+    def at(worst: float) -> dict[str, np.ndarray]:
+        return {"taus": taus, "score_error": np.array([[0.5, 2 * worst], [0.4, worst]])}
+
+    assert hardest(at(1.0)["score_error"]) == 1
+    found = {"weight-2": at(0.9), "weight-4": at(0.8), "weight-8": at(0.85), "samples-2": at(1.0), "samples-4": at(0.999)}
+    told = tried(("ant", "bee"), 1, at(1.0), found, np.array([0.8, 0.2]))
+    assert told.sentences[0] == "unchanged, the largest score error of any class is 1, at the best common stop time 10"
+    assert told.sentences[1].startswith("4 times the weight in the loss of bee takes 20 % off it, stopped at 10")
+    assert told.sentences[2].startswith("4 times the samples of bee does not help (-0.1 %")
+    np.testing.assert_allclose(told.loss_weights, [0.5, 0.5])

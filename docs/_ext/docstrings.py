@@ -1,0 +1,73 @@
+"""Docstrings as the site shows them: their formulas are plain text, and what they cite are links.
+
+A docstring is written to be read in a terminal. Outside of `literals` its asterisks, bars and underscores mean themselves, an indented line
+is a formula, and `equations`, section N, is a page of the theory.
+"""
+
+import re
+from typing import Any
+
+from sphinx.application import Sphinx
+
+SECTIONS = {
+    "1": "model", "2": "equivalent", "3": "equivalent", "4": "spectrum", "5": "curves", "6": "simulation", "7": "times",
+    "8": "speciation", "9": "practice", "9.1": "practice", "9.2": "practice", "9.3": "practice", "10": "exactness",
+}  # fmt: skip
+CITED = re.compile(r"`equations`, sections? ([0-9.]*[0-9])(?:(?:,| and) ([0-9.]*[0-9]))?")
+HEADINGS = ("Args:", "Returns:", "Raises:", "Reference:", "Yields:", "Attributes:")
+
+
+def _cited(match: re.Match[str]) -> str:
+    pages = dict.fromkeys(SECTIONS[number] for number in match.groups() if number)
+    return " and ".join(f":doc:`/theory/{page}`" for page in pages)
+
+
+def _escaped(line: str) -> str:
+    parts = re.split(r"(`[^`]*`)", line)
+    for i in range(0, len(parts), 2):
+        parts[i] = re.sub(r"([*|\\])", r"\\\1", parts[i])
+        parts[i] = re.sub(r"(\w)_(?!\w)", r"\1\\_", parts[i])
+    return "".join(parts)
+
+
+def process(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Rewrite the lines of a docstring in place."""
+    result: list[str] = []
+    prose = True  # before the first heading an indented line is a formula
+    formula = False
+    for line in lines:
+        if line.strip() in HEADINGS or line.startswith(HEADINGS):
+            prose = False
+        indented = prose and line.startswith("    ")
+        if indented and not formula:
+            while result and not result[-1].strip():
+                result.pop()
+            result += ["", "::", ""]
+        if formula and not indented and line.strip() and result and result[-1].strip():
+            result.append("")
+        if line.strip() or not formula:
+            formula = indented
+        result.append(line if indented else _escaped(CITED.sub(lambda m: "\0" + _cited(m) + "\0", line)).replace("\0", ""))
+    lines[:] = result
+
+
+ARRAY_LIKE = re.compile(
+    r"_?Buffer \| _SupportsArray\[dtype\[Any\]\] \| _NestedSequence\[_SupportsArray\[dtype\[Any\]\]\] \| complex \| bytes \| str"
+    r" \| _NestedSequence\[complex \| bytes \| str\]"
+)
+
+
+def shorten(app: Sphinx, what: str, name: str, obj: object, options: object, signature: str | None, returned: str | None) -> Any:
+    """Types under the names that users know them by."""
+
+    def named(text: str | None) -> str | None:
+        return None if text is None else ARRAY_LIKE.sub("ArrayLike", text).replace("jaxlib._jax.Array", "jax.Array")
+
+    return named(signature), named(returned)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Before napoleon, which has priority 500."""
+    app.connect("autodoc-process-docstring", process, priority=400)
+    app.connect("autodoc-process-signature", shorten)
+    return {"parallel_read_safe": True}
