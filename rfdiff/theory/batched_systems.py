@@ -12,6 +12,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+ALONE = 64  # unknowns up to which LAPACK factors a complex matrix without threads
 SIDE_BY_SIDE = 8  # unknowns up to which elimination over the whole batch is at least as fast as LAPACK, measured on two cores
 
 
@@ -35,6 +36,66 @@ def solve(matrix: jax.Array, right: jax.Array) -> jax.Array:
 def inverse(matrix: jax.Array) -> jax.Array:
     """Inverse of matrix (…,N,N)."""
     return solve(matrix, jnp.broadcast_to(jnp.eye(matrix.shape[-1], dtype=matrix.dtype), matrix.shape))
+
+
+@jax.custom_jvp
+def large_inverse(matrix: jax.Array) -> jax.Array:
+    """Inverse of matrix (Z,N,N) of tens to hundreds of unknowns.
+
+    LAPACK's factors, one matrix after the other on a CPU; the inverses of the triangles by products of blocks, for all matrices at once:
+    a triangular solve hands its few operations to threads and waits for them, which costs a hundred times as much. So do factors of more
+    than `ALONE` unknowns, where the first half is eliminated as a block: its leading blocks must not be singular.
+    """
+    n = matrix.shape[-1]
+    if n <= SIDE_BY_SIDE:
+        return inverse(matrix)
+    if n > ALONE:
+        half = n // 2
+        (A, B), (C, D) = ((rows[..., :half], rows[..., half:]) for rows in (matrix[:, :half], matrix[:, half:]))
+        first = large_inverse(A)
+        left = C @ first
+        last = large_inverse(D - left @ B)
+        right = first @ B @ last
+        rows = jnp.concatenate([first + right @ left, -right], -1), jnp.concatenate([-last @ left, last], -1)
+        return jnp.concatenate(rows, -2)
+    size = SIDE_BY_SIDE
+    while size < n:
+        size *= 2
+    factors, _, order = (_each_factor if jax.default_backend() == "cpu" else jax.lax.linalg.lu)(matrix)
+    padded = jnp.zeros((len(matrix), size, size), matrix.dtype).at[:, :n, :n].set(factors)
+    padded = padded + jnp.diag((jnp.arange(size) >= n).astype(matrix.dtype))
+    lower = jnp.tril(padded, -1) + jnp.eye(size)
+    left, right = (_lower_inverse(part)[:, :n, :n] for part in (lower, jnp.swapaxes(jnp.triu(padded), 1, 2)))
+    columns = jnp.argsort(order, -1)  # of the rows that LAPACK exchanged
+    return jnp.take_along_axis(jnp.swapaxes(right, 1, 2) @ left, columns[:, None], 2)
+
+
+@large_inverse.defjvp
+def _large_inverse_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    result = large_inverse(primals[0])
+    return result, -(result @ tangents[0] @ result)
+
+
+def _each_factor(matrix: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    return jax.lax.map(lambda one: tuple(jax.lax.linalg.lu(one)), matrix)
+
+
+def _lower_inverse(triangle: jax.Array) -> jax.Array:
+    """Inverse of lower triangles (Z,N,N), N = 8, 16, 32, …: of its diagonal blocks first, then of ever larger ones."""
+    z, n = triangle.shape[:2]
+    side = SIDE_BY_SIDE
+    blocks = triangle.reshape(z, n // side, side, n // side, side)
+    blocks = jnp.moveaxis(jnp.diagonal(blocks, axis1=1, axis2=3), -1, 1)
+    found = inverse(blocks)  # (Z, blocks, side, side)
+    while side < n:
+        whole = triangle.reshape(z, n // (2 * side), 2, side, n // (2 * side), 2, side)
+        below = jnp.moveaxis(jnp.diagonal(whole[:, :, 1, :, :, 0, :], axis1=1, axis2=3), -1, 1)
+        first, last = found[:, 0::2], found[:, 1::2]
+        corner = -(last @ below @ first)
+        top = jnp.concatenate([first, jnp.zeros_like(first)], -1)
+        found = jnp.concatenate([top, jnp.concatenate([corner, last], -1)], -2)
+        side *= 2
+    return found[:, 0]
 
 
 def determinant(matrix: jax.Array) -> jax.Array:

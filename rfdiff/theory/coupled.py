@@ -47,7 +47,7 @@ def blocks(eq: Equivalent, a: jax.Array, b: jax.Array, H: jax.Array) -> jax.Arra
     size = (k - 1) * r
     system = system.reshape(-1, size, size) + jnp.eye(size)
     right = (jnp.eye(k - 1)[:, None, :, None] * M[:, :, :, None, :]).reshape(-1, size, size)
-    Q = batched_systems.solve(system, right).reshape(-1, k - 1, r, k - 1, r).transpose(0, 1, 3, 2, 4)
+    Q = (batched_systems.large_inverse(system) @ right).reshape(-1, k - 1, r, k - 1, r).transpose(0, 1, 3, 2, 4)
     y = -H[:, 0, 1:, None] * W[:, None]  # (Z, i, r)
     top = (y[:, :, None, :, None] * Q).sum(1)  # G_0j
     left = (Q * y[:, None, :, None, :]).sum(2)  # G_i0

@@ -22,7 +22,8 @@ CHEBYSHEV = 48  # points at which a bulk is solved before its grid
 SPECTRUM_RADIUS = 4.5  # standard deviations of h: fewer neurons than `EDGE_SHARE` are beyond, but they stretch the support by decades
 EDGE_SHARE = 1e-3  # of the modes of a bulk, left outside each of its edges where neuron types spread
 REFINED_LEVELS = 3  # finer neuron types than these change an edge by less than a hundredth
-COUPLING = 1e-3  # of covariances that do not commute, relative, that may be left out where that is affordable
+EQUATIONS = 64  # of coupled directions: thousands of points are solved
+COUPLING = 1e-2  # of covariances that do not commute, relative, that may be left out where that is affordable
 REFINEMENT = 8  # times more scan points when the first spectrum lacks mass or shows single neuron types
 
 
@@ -108,7 +109,7 @@ def spectrum(problem: Problem, *, num_points: int = 1000) -> Spectrum:
     bound, and no edge is: those given leave out 10⁻³ of the modes of their bulk on either side. Scan and neuron types are refined until
     the missing mass is below 1e-3 and no gap between single neuron types shows, or the largest number of types is reached.
 
-    Covariances that do not commute keep their matrices in the r directions of largest variance, (K - 1) r ≤ 144, and their diagonals
+    Covariances that do not commute keep their matrices in the r directions of largest variance, (K - 1) r ≤ 64, and their diagonals
     elsewhere. Up to that dimension this is exact; above it, it smooths the spectrum by what the other directions would couple.
 
     Args:
@@ -125,10 +126,10 @@ def spectrum(problem: Problem, *, num_points: int = 1000) -> Spectrum:
     """
     require_concrete(problem, "theory.spectrum")
     num_points = as_integer("num_points", num_points, 32)
-    coupled, problem = coupled_law(problem, COUPLING), apart(problem)
+    coupled, problem = coupled_law(problem, COUPLING, EQUATIONS), apart(problem)
     with jax.enable_x64(True):
         best, ragged = _assemble(equivalent(problem, 2, SPECTRUM_RADIUS, LEAST, coupled=coupled), num_points, POINTS)
-        for level in levels(problem, 2, SPECTRUM_RADIUS)[:REFINED_LEVELS]:
+        for level in levels(problem, 2, SPECTRUM_RADIUS)[: REFINED_LEVELS if coupled is None else 1]:
             if best.missing_mass < 1e-3 and not ragged:
                 break
             # either a bulk narrower than the scan was missed, or the neuron types are too coarse: finer in both

@@ -87,7 +87,7 @@ def plan_curves(
     Returns:
         `Plan`, for `curve_kernel`; valid for problems with the same activation, number of noise draws and rank of the Gram matrix, whose
         spectrum stays inside the contour, at training times up to `latest`. Of covariances that do not commute it keeps the matrices in
-        the r directions of largest variance, (K - 1) r ≤ 144; what the others would couple is in its error, and may exceed the tolerance.
+        the r directions of largest variance, (K - 1) r ≤ 128; what the others would couple is in its error, and may exceed the tolerance.
 
     Raises:
         InputError: malformed taus or tolerance; τ = ∞ where the losses diverge (p = n m); a traced problem.

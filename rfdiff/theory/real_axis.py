@@ -19,9 +19,20 @@ UNSOLVED = 1e-9  # residual above which a polished start has not converged
 def descend(eq: Equivalent, real: np.ndarray, unit: np.ndarray) -> Solved:
     """Solutions at real + i 1e-11 unit, (Z,) points, from the free resolvent at real + i unit down to the axis; ρ + O(1e-11).
 
-    Where that does not arrive, from the end of a ray to real + i unit.
+    Where that does not arrive, from the end of a ray to real + i unit. Coupled directions are first tried from the solutions without
+    their coupling: in the upper half-plane only one solution is physical, so whatever arrives is it.
     """
     path, tolerances = real + 1j * APPROACH[:, None] * unit, np.maximum(1e-3 * APPROACH, 1e-12)
+    if eq.coupled is not None:
+        close = descend(solutions.decoupled(eq), real, unit)
+        solved = solutions.near(eq, path[-1], close.u, 1e-11, 24)
+        far = np.flatnonzero(~(solved.residual <= 1e-10))
+        return solutions.replaced(solved, far, _down(eq, path[:, far], tolerances)) if far.size else solved
+    return _down(eq, path, tolerances)
+
+
+def _down(eq: Equivalent, path: np.ndarray, tolerances: np.ndarray) -> Solved:
+    """Solutions at the ends of paths (12, Z), every stage from the one before."""
     solved = solutions.along(eq, path, None, tolerances, 60)
     lost = np.flatnonzero(~(solved.residual <= LOST))
     if not lost.size:

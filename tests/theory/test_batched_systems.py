@@ -33,6 +33,16 @@ def test_the_same_as_lapack(size: int) -> None:
         np.testing.assert_allclose(batched_systems.determinant(jnp.asarray(matrix)), np.linalg.det(matrix), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("size", [3, 21, batched_systems.ALONE + 5])
+def test_inverses_of_many_unknowns(size: int) -> None:
+    matrix = problem(size, 3)[0] / np.sqrt(size) + np.eye(size) * 1j
+    with jax.enable_x64(True):
+        found, slope = jax.jvp(batched_systems.large_inverse, (jnp.asarray(matrix),), (jnp.asarray(matrix),))
+    wanted = np.linalg.inv(matrix)
+    np.testing.assert_allclose(found, wanted, rtol=1e-8, atol=1e-9 * abs(wanted).max())
+    np.testing.assert_allclose(slope, -wanted, rtol=1e-8, atol=1e-9 * abs(wanted).max())  # d(1/(1 + s)A) at s = 0
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize("size", [2, batched_systems.SIDE_BY_SIDE + 5])
 def test_derivatives_of_every_kind(size: int) -> None:

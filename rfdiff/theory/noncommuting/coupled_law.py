@@ -15,8 +15,8 @@ from rfdiff.problem import Problem
 from rfdiff.theory.noncommuting.working_basis import best_core, grouped, rotated
 from rfdiff.value_types import value_type
 
-MOST_EQUATIONS = 144  # of the coupled directions, (K - 1) r, solved at every point
-SIZES = (8, 16, 24, 32, 48, 64, 96, 128, 144)  # numbers of coupled directions: a ladder, so that problems share compiled programs
+MOST_EQUATIONS = 128  # of the coupled directions, (K - 1) r, solved at every point
+SIZES = (8, 16, 32, 64, 128)  # numbers of coupled directions: a ladder, so that problems share compiled programs
 GROUPS = 32  # of the other directions
 
 
@@ -45,36 +45,38 @@ class _Made(NamedTuple):
     covariances: np.ndarray
     noise_variance: float
     tolerance: float
+    most: int
     law: CoupledLaw
 
 
 _last: list[_Made] = []  # the one made last: plans of near problems share it
 
 
-def coupled_law(problem: Problem, tolerance: float) -> CoupledLaw | None:
+def coupled_law(problem: Problem, tolerance: float, most: int = MOST_EQUATIONS) -> CoupledLaw | None:
     """The coupled law of a problem; None where the covariances commute.
 
     Args:
         problem: the problem, with numbers that are known.
-        tolerance: error of a loss that the couplings left out may cause; with more than `MOST_EQUATIONS` equations they cause more.
+        tolerance: error of a loss that the couplings left out may cause; where this takes more than `most` equations they cause more.
+        most: largest number (K - 1) r of equations.
     """
     law = problem.mixture
     if law.commuting:
         return None
     covariances, delta = np.asarray(law.covariances), float(-np.expm1(-2 * float(problem.t)))
     for made in _last:
-        if made.covariances is law.covariances and made.noise_variance == delta and made.tolerance == tolerance:
+        if made.covariances is law.covariances and (made.noise_variance, made.tolerance, made.most) == (delta, tolerance, most):
             return made.law
-    result = _made(covariances, np.asarray(law.variances), delta, tolerance)
+    result = _made(covariances, np.asarray(law.variances), delta, tolerance, most)
     if isinstance(law.covariances, np.ndarray):
-        _last[:] = [_Made(law.covariances, delta, tolerance, result)]
+        _last[:] = [_Made(law.covariances, delta, tolerance, most, result)]
     return result
 
 
-def _made(covariances: np.ndarray, variances: np.ndarray, delta: float, tolerance: float) -> CoupledLaw:
+def _made(covariances: np.ndarray, variances: np.ndarray, delta: float, tolerance: float, equations: int) -> CoupledLaw:
     k, d = covariances.shape[:2]
     matrices, diagonal, left_out = rotated(covariances, 1 - delta, delta)
-    most = max(MOST_EQUATIONS // (k - 1), 1)
+    most = max(equations // (k - 1), 1)
     sizes = [*(size for size in SIZES if size < min(most, d)), min(most, d)]
     r = next((size for size in sizes if left_out(size) <= tolerance), sizes[-1])
     core = best_core(matrices[:, :r, :r])
