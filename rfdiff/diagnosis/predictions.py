@@ -11,6 +11,7 @@ from rfdiff.problem import Problem
 from rfdiff.theory import covering_curves
 
 NUM_TIMES, QUIET = 60, 50.0  # times shown, and the factor beyond the first of all times before which nothing moves
+SETTLED, LATER = 1e-3, 3.0  # of a loss: less is no change; factor beyond the last change at which the times shown end
 GOOD = 0.9  # share of its best descent that the held-out loss of a class has made where training is good for it
 CURVE_FIELDS = ("taus", *CURVE_NAMES, "optimal_loss", "weights", "kappa", "error_estimate")
 
@@ -23,7 +24,11 @@ def predicted(problem: Problem, tolerance: float) -> dict[str, np.ndarray]:
     """
     covering = covering_curves(problem, (), tolerance=tolerance)[1]
     found = {f"covering_{name}": np.asarray(getattr(covering, name)) for name in CURVE_FIELDS}
-    finite = np.flatnonzero(np.isfinite(covering.taus) & (np.asarray(covering.taus) >= QUIET * covering.taus[0]))
+    taus, losses = np.asarray(covering.taus), np.concatenate([covering.train_loss, covering.test_loss], axis=1)
+    finite = np.flatnonzero(np.isfinite(taus))
+    moving = finite[(abs(losses[finite] - losses[finite[-1]]) > SETTLED).any(axis=1)]
+    end = LATER * taus[moving[-1]] if moving.size else np.inf
+    finite = finite[(taus[finite] >= QUIET * taus[0]) & (taus[finite] <= end)]
     some = finite[np.linspace(0, finite.size - 1, NUM_TIMES).round().astype(int)]
     if np.isfinite(np.asarray(covering.test_loss)[-1]).all():  # at τ = ∞, where the losses have a limit
         some = np.append(some, len(covering.taus) - 1)

@@ -1,9 +1,11 @@
 """Good training times and common stop times, from curves whose shape is known."""
 
 import numpy as np
+import pytest
 
 from rfdiff.class_times import times
-from rfdiff.diagnosis.predictions import best_common_stop, class_times_of, curves_in, good_windows
+from rfdiff.diagnosis import predictions
+from rfdiff.diagnosis.predictions import best_common_stop, class_times_of, curves_in, good_windows, predicted
 from tests import synthetic
 from tests.diagnosis.made_up import theory_part
 
@@ -38,3 +40,15 @@ def test_arrays_give_the_curves_back() -> None:
     arrays = theory_part(curves)
     assert curves_in(arrays, "shown").equals(curves)
     np.testing.assert_array_equal(class_times_of(arrays).tau_gen, times(curves).tau_gen)
+
+
+def test_times_shown_are_where_losses_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    covering = synthetic.theory(grid=np.append(np.geomspace(1e-4, 1e9, 640), np.inf))
+    monkeypatch.setattr(predictions, "covering_curves", lambda *_, **__: (None, covering))
+    shown = curves_in(predicted(synthetic.problem(), 1e-3), "shown")
+    taus = np.asarray(shown.taus)
+    assert taus.size == predictions.NUM_TIMES + 1 and np.isinf(taus[-1]) and np.all(np.diff(taus) > 0)
+    assert (
+        5e-3 <= taus[0] < 6e-3 and 3 * 8_000 < taus[-2] < 3 * 16_000
+    )  # the slower gap, of time 1600, is within 1e-3 after 6 to 7 of these
+    np.testing.assert_array_equal(shown.test_loss[-1], covering.test_loss[-1])
