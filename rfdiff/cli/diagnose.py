@@ -62,7 +62,7 @@ class Diagnose(DataOptions, Output):
     seed: int = 0
     """Random seed of the networks."""
     remedies: Literal["try", "search", "none"] = "try"
-    """What would help. try: larger weights and more samples of the worst class; search: the best weights of all classes, slow; none."""
+    """What would help. try: other weights and more samples of the worst class; search: the best weights of all classes, slow; none."""
 
 
 def run(options: Diagnose) -> int:
@@ -90,7 +90,7 @@ def run(options: Diagnose) -> int:
     law = diagnosis.fitted_law(samples)
     problem = diagnosis.problem_at(law, setting, setting.times[0])
     with results_folder(options.out, FILES, options.overwrite), ExitStack() as bars:
-        depends_on = (CONTENT, 2, _digest(samples), setting.times, setting.tolerance, setting.seed)
+        depends_on = (CONTENT, 4, _digest(samples), setting.times, setting.tolerance, setting.seed)
         folder = kept_parts.measurement_folder(options.out, problem, *depends_on)
 
         def told(label: str) -> Progress:

@@ -151,11 +151,12 @@ def _mean_curves(runs: list[Arrays], theory: dict[str, np.ndarray]) -> LearningC
 
 
 def _tried(problem: Problem, names: tuple[str, ...], setting: Setting, parts: Parts, begin: Callable[[], Progress]) -> Remedy:
-    """What larger weights and sample counts of the worst class do."""
+    """What other weights and sample counts of the worst classes do."""
     theory = parts[f"theory-{setting.main}"]
     unchanged = {"taus": theory["shown_taus"], "score_error": theory["shown_score_error"]}
-    worst = hardest(unchanged["score_error"])
-    wanted = {f"remedy-{name}": partial(score_errors, one, setting.tolerance) for name, one in candidates(problem, worst).items()}
+    worst = hardest(unchanged)
+    taus = unchanged["taus"][np.isfinite(unchanged["taus"])]
+    wanted = {f"remedy-{name}": partial(score_errors, one, taus, setting.tolerance) for name, one in candidates(problem, worst).items()}
     try:
         _fill(parts, wanted, begin)
     except InputError as err:

@@ -8,22 +8,28 @@ from jaxtyping import Float
 from rfdiff.class_times import ClassTimes, times
 from rfdiff.curves import CURVE_NAMES, LearningCurves
 from rfdiff.problem import Problem
-from rfdiff.theory import covering_curves, time_grid
+from rfdiff.theory import covering_curves
 
-NUM_TIMES = 60
+NUM_TIMES, QUIET = 60, 50.0  # times shown, and the factor beyond the first of all times before which nothing moves
 GOOD = 0.9  # share of its best descent that the held-out loss of a class has made where training is good for it
 CURVE_FIELDS = ("taus", *CURVE_NAMES, "optimal_loss", "weights", "kappa", "error_estimate")
 
 
 def predicted(problem: Problem, tolerance: float) -> dict[str, np.ndarray]:
-    """Arrays of the curves at the times shown (`shown_...`) and at times that cover every mode (`covering_...`).
+    """Arrays of the curves at times that cover every mode (`covering_...`), and at some of them, to be shown (`shown_...`).
 
     Raises:
         InputError: what `theory.learning_curves` refuses.
     """
-    shown, covering = covering_curves(problem, time_grid(problem, num_times=NUM_TIMES), tolerance=tolerance)
-    return {
-        f"{kind}_{name}": np.asarray(getattr(of, name)) for kind, of in (("shown", shown), ("covering", covering)) for name in CURVE_FIELDS
+    covering = covering_curves(problem, (), tolerance=tolerance)[1]
+    found = {f"covering_{name}": np.asarray(getattr(covering, name)) for name in CURVE_FIELDS}
+    finite = np.flatnonzero(np.isfinite(covering.taus) & (np.asarray(covering.taus) >= QUIET * covering.taus[0]))
+    some = finite[np.linspace(0, finite.size - 1, NUM_TIMES).round().astype(int)]
+    if np.isfinite(np.asarray(covering.test_loss)[-1]).all():  # at τ = ∞, where the losses have a limit
+        some = np.append(some, len(covering.taus) - 1)
+    along = ("taus", *CURVE_NAMES)
+    return found | {
+        f"shown_{name}": found[f"covering_{name}"][some] if name in along else found[f"covering_{name}"] for name in CURVE_FIELDS
     }
 
 

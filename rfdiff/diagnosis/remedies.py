@@ -1,6 +1,6 @@
 """What would help the class that is learned worst, and when generation decides for each class; each says why where it cannot be said.
 
-Two ways to a remedy: a few larger weights and sample counts of the worst class, each tried in the theory of the fitted law; or the search
+Two ways to a remedy: a few other weights and sample counts of the worst classes, each tried in the theory of the fitted law; or the search
 of `rfdiff.design` for the best weights, which costs many times that.
 """
 
@@ -18,11 +18,11 @@ from rfdiff.errors import InputError
 from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
 from rfdiff.progress import Progress
-from rfdiff.theory import learning_curves, time_grid
+from rfdiff.theory import learning_curves
 
 TOLERANCE = 1e-3
-WEIGHT_FACTORS, SAMPLE_FACTORS = (2.0, 4.0, 8.0), (2.0, 4.0)
-NUM_TIMES = 30
+WEIGHT_FACTORS, SAMPLE_FACTOR = (0.5, 2.0, 4.0), 4.0
+SHARED = 0.05  # relative difference of two score errors below which both classes are the worst
 Arrays = Mapping[str, np.ndarray]
 HELPS = 0.01  # share of the goal below which a lever is said not to help
 
@@ -42,55 +42,70 @@ class Remedy:
     loss_weights: np.ndarray
 
 
-def candidates(problem: Problem, worst: int) -> dict[str, Problem]:
-    """The problem with larger loss weights of a class ("weight-2", ...), and with more samples of it ("samples-2", ...)."""
+def candidates(problem: Problem, worst: Sequence[int]) -> dict[str, Problem]:
+    """The problem with another loss weight of the first of the worst classes ("weight-2", ...), and with more samples of each of them
+    ("samples-0" for class 0, ...).
+    """
     law = problem.mixture
-    fractions = np.asarray(law.weights, np.float64)
     found = {}
     for factor in WEIGHT_FACTORS:
-        weights = fractions * np.where(np.arange(fractions.size) == worst, factor, 1.0)
+        weights = _scaled(law.weights, worst[0], factor)
         found[f"weight-{factor:g}"] = dataclasses.replace(problem, loss_weights=weights / weights.sum())
-    for factor in SAMPLE_FACTORS:
-        counts = fractions * np.where(np.arange(fractions.size) == worst, factor, 1.0)
-        grown = MixtureLaw.from_covariances(counts / counts.sum(), np.asarray(law.covariances), law.centroids, class_names=law.class_names)
-        found[f"samples-{factor:g}"] = dataclasses.replace(problem, mixture=grown, psi_n=problem.psi_n * counts.sum())
+    for c in worst:
+        counts = _scaled(law.weights, c, SAMPLE_FACTOR)
+        grown = MixtureLaw.from_covariances(
+            counts / counts.sum(), np.asarray(law.covariances), law.centroids, class_names=law.class_names
+        )  # fmt: skip
+        found[f"samples-{c}"] = dataclasses.replace(problem, mixture=grown, psi_n=problem.psi_n * counts.sum())
     return found
 
 
-def score_errors(problem: Problem, tolerance: float) -> dict[str, np.ndarray]:
+def _scaled(fractions: Float[np.ndarray, " K"], c: int, factor: float) -> Float[np.ndarray, " K"]:
+    """Class fractions with that of one class multiplied."""
+    fractions = np.asarray(fractions, np.float64)
+    return fractions * np.where(np.arange(fractions.size) == c, factor, 1.0)
+
+
+def score_errors(problem: Problem, taus: Float[np.ndarray, " T"], tolerance: float) -> dict[str, np.ndarray]:
     """Training times (T,) and score errors (T, K) of a problem, from which stop times are chosen.
 
     Raises:
         InputError: what `theory.learning_curves` refuses.
     """
-    curves = learning_curves(problem, time_grid(problem, num_times=NUM_TIMES), tolerance=tolerance)
+    curves = learning_curves(problem, taus, tolerance=tolerance)
     return {"taus": np.asarray(curves.taus), "score_error": np.asarray(curves.score_error)}
 
 
-def hardest(score_error: Float[np.ndarray, "T K"]) -> int:
-    """The class whose score error is largest even at its own best stop time."""
-    return int(np.argmax(np.nanmin(score_error, axis=0)))
+def hardest(arrays: Arrays) -> list[int]:
+    """The classes with the largest score error at the stop time that makes it small: one, or the two that share it there."""
+    best, _ = best_common_stop(arrays["taus"], arrays["score_error"])
+    errors = arrays["score_error"][best]
+    order = np.argsort(-errors)[:2]
+    return [int(c) for c in order if errors[c] >= (1 - SHARED) * errors[order[0]]]
 
 
-def tried(names: Sequence[str], worst: int, unchanged: Arrays, found: Mapping[str, Arrays], fractions: np.ndarray) -> Remedy:
+def tried(names: Sequence[str], worst: Sequence[int], unchanged: Arrays, found: Mapping[str, Arrays], fractions: np.ndarray) -> Remedy:
     """The remedy from what `candidates` gave, each as arrays of `score_errors`."""
     before, stop = _largest(unchanged)
     told = [f"unchanged, the largest score error of any class is {before:.3g}, at the best common stop time {stop:.3g}"]
-    proposed = np.full(len(names), np.nan)
-    for kind, factors in (("weight", WEIGHT_FACTORS), ("samples", SAMPLE_FACTORS)):
-        best = min(factors, key=lambda factor: _largest(found[f"{kind}-{factor:g}"])[0])
-        after, stop = _largest(found[f"{kind}-{best:g}"])
-        gain = 1 - after / before
-        what = f"{best:g} times the {'weight in the loss' if kind == 'weight' else 'samples'} of {names[worst]}"
-        tries = ", ".join(f"{factor:g}" for factor in factors)
-        if gain > HELPS:
-            told.append(f"{what} takes {100 * gain:.0f} % off it, stopped at {stop:.3g} (tried: {tries} times)")
-        else:
-            told.append(f"{what} does not help ({-100 * gain:+.1f} %; tried: {tries} times)")
-        if kind == "weight" and gain > HELPS:
-            weights = fractions * np.where(np.arange(fractions.size) == worst, best, 1.0)
-            proposed = weights / weights.sum()
-    return Remedy(tuple(told), "", proposed)
+    best = min(WEIGHT_FACTORS, key=lambda factor: _largest(found[f"weight-{factor:g}"])[0])
+    tries = f"; tried: {', '.join(f'{factor:g}' for factor in WEIGHT_FACTORS)} times"
+    helps = _told(told, f"{best:g} times the weight in the loss of {names[worst[0]]}", before, found[f"weight-{best:g}"], tries)
+    for c in worst:
+        _told(told, f"{SAMPLE_FACTOR:g} times the samples of {names[c]}", before, found[f"samples-{c}"])
+    weights = _scaled(fractions, worst[0], best)
+    return Remedy(tuple(told), "", weights / weights.sum() if helps else np.full(len(names), np.nan))
+
+
+def _told(told: list[str], what: str, before: float, found: Arrays, tries: str = "") -> bool:
+    """Add a sentence on what a change does to the largest score error; whether it helps."""
+    after, stop = _largest(found)
+    gain = 100 * (1 - after / before)
+    if gain > 100 * HELPS:
+        told.append(f"with {what} it is {gain:.0f} % less, stopped at {stop:.3g}{tries}")
+    else:
+        told.append(f"{what} would not help: {-gain:+.1f} %{tries}")
+    return gain > 100 * HELPS
 
 
 def _largest(arrays: Arrays) -> tuple[float, float]:

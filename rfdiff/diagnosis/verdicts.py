@@ -12,11 +12,11 @@ import xarray as xr
 from jaxtyping import Float
 
 from rfdiff.diagnosis.predictions import best_common_stop
+from rfdiff.diagnosis.remedies import SHARED
 
 CONFIRMED, CONTRADICTED, UNRESOLVED, UNCHECKED = "confirmed", "contradicted", "not resolved", "not checked"
 CLEAR = 2.0  # standard errors
 LEAST_GAP, LEAST_OFF = 0.02, 0.02  # of a loss: smaller final gaps are not compared; of a gap: smaller deviations are not told
-SHARED = 0.05  # relative difference of two score errors below which both classes are the bottleneck
 REGIMES = ("up to tau_gen", "tau_gen to tau_mem", "after tau_mem")
 LOSSES = ("train_loss", "test_loss")
 VERBS = {"tau_gen": "learned", "tau_mem": "memorised"}

@@ -16,6 +16,7 @@ from rfdiff.files.storage import load, save
 from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
 from tests.design import made_up
+from tests.tolerances import rejects
 
 # a rare class in directions of its own
 RARE = Problem(MixtureLaw([0.1, 0.9], [[2.0, 0.0], [0.0, 2.0]], [0.5, 0.5], np.zeros((2, 2))), "tanh", 0.1, 8.0, 4.0)
@@ -44,6 +45,24 @@ def test_weights_of_the_loss_do_not_save_a_class_in_directions_of_its_own() -> N
     assert found.goal[1] <= min(by_weight) + 1e-3
     assert max(found.gain("weights"), found.gain("samples")) < HELPS
     assert any(line.startswith("no loss weight helps") for line in found.advice())
+
+
+@pytest.mark.thorough
+def test_a_search_finds_the_best_weight() -> None:
+    """Half the sum of both score errors at a fixed time: a search by derivatives finds the weight and the value of a grid without them."""
+    problem, tau = Problem(MixtureLaw.isotropic([0.2, 0.8], [1.6, 0.4]), "tanh", 0.3, 2.0, 1.5), 100.0
+    found = propose(problem, WeightedSum((0.5, 0.5)), Levers(True, False, False, ()), tau=tau, tolerance=1e-2)
+    grid = np.array([0.02, 0.05, 0.08, 0.1, 0.12, 0.15, 0.2, 0.3])
+    moved = [dataclasses.replace(problem, loss_weights=np.array([w, 1 - w])) for w in grid]
+    errors = np.array([theory.learning_curves(one, [tau], tolerance=1e-4).score_error[0].mean() for one in moved])
+
+    def holds(goal: float) -> None:
+        assert goal == pytest.approx(errors.min(), rel=0.01)
+
+    holds(found.goal[-1])
+    rejects(lambda: holds(found.goal[0]))  # 4 % above it
+    assert found.goal[0] == pytest.approx(errors[6], rel=0.01)
+    assert abs(found.loss_weights[-1, 0] - grid[int(np.argmin(errors))]) < 0.04
 
 
 @pytest.mark.slow

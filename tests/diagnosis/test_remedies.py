@@ -43,23 +43,27 @@ def test_speciation_times_or_why_there_are_none() -> None:
 def test_candidates_change_one_class_alone() -> None:
     law = MixtureLaw.from_covariances([0.8, 0.2], np.stack([np.eye(3), 2 * np.eye(3)]), np.zeros((2, 3)))
     problem = Problem(law, "tanh", 0.1, 4.0, 10.0)
-    found = candidates(problem, 1)
-    assert sorted(found) == ["samples-2", "samples-4", "weight-2", "weight-4", "weight-8"]
+    found = candidates(problem, [1, 0])
+    assert sorted(found) == ["samples-0", "samples-1", "weight-0.5", "weight-2", "weight-4"]
     np.testing.assert_allclose(np.asarray(found["weight-4"].loss_weights), [0.5, 0.5])
-    assert found["weight-4"].psi_n == 10 and found["samples-4"].loss_weights is None
-    np.testing.assert_allclose(np.asarray(found["samples-4"].mixture.weights) * found["samples-4"].psi_n, [8, 8])
+    assert found["weight-4"].psi_n == 10 and found["samples-1"].loss_weights is None
+    np.testing.assert_allclose(np.asarray(found["samples-1"].mixture.weights) * found["samples-1"].psi_n, [8, 8])
+    np.testing.assert_allclose(np.asarray(found["samples-0"].mixture.weights) * found["samples-0"].psi_n, [32, 2])
 
 
 def test_the_best_of_what_was_tried_is_told() -> None:
     taus = np.array([1.0, 10.0])
 
-    def at(worst: float) -> dict[str, np.ndarray]:
-        return {"taus": taus, "score_error": np.array([[0.5, 2 * worst], [0.4, worst]])}
+    def at(worst: float, other: float = 0.4) -> dict[str, np.ndarray]:
+        return {"taus": taus, "score_error": np.array([[0.5, 2 * worst], [other, worst]])}
 
-    assert hardest(at(1.0)["score_error"]) == 1
-    found = {"weight-2": at(0.9), "weight-4": at(0.8), "weight-8": at(0.85), "samples-2": at(1.0), "samples-4": at(0.999)}
-    told = tried(("ant", "bee"), 1, at(1.0), found, np.array([0.8, 0.2]))
-    assert told.sentences[0] == "unchanged, the largest score error of any class is 1, at the best common stop time 10"
-    assert told.sentences[1].startswith("4 times the weight in the loss of bee takes 20 % off it, stopped at 10")
-    assert told.sentences[2].startswith("4 times the samples of bee does not help (-0.1 %")
+    assert hardest(at(1.0)) == [1] and hardest(at(1.0, 0.96)) == [1, 0]
+    found = {"weight-0.5": at(1.2), "weight-2": at(0.9), "weight-4": at(0.8), "samples-1": at(0.999), "samples-0": at(0.7)}
+    told = tried(("ant", "bee"), [1, 0], at(1.0), found, np.array([0.8, 0.2]))
+    assert told.sentences == (
+        "unchanged, the largest score error of any class is 1, at the best common stop time 10",
+        "with 4 times the weight in the loss of bee it is 20 % less, stopped at 10; tried: 0.5, 2, 4 times",
+        "4 times the samples of bee would not help: -0.1 %",
+        "with 4 times the samples of ant it is 30 % less, stopped at 10",
+    )
     np.testing.assert_allclose(told.loss_weights, [0.5, 0.5])

@@ -136,49 +136,68 @@ def test_training_lowers_the_weighted_train_loss() -> None:
     rejects(lambda: np.testing.assert_array_less(np.diff(curves.train_loss[:, 0]), 1e-9))
 
 
-@pytest.mark.slow
-def test_gradient_in_the_loss_weights() -> None:
+@pytest.mark.parametrize(
+    ("weights", "step"),
+    [pytest.param([0.4, 0.6], 1e-4, marks=pytest.mark.thorough), pytest.param([1.0, 0.0], -1e-4, marks=pytest.mark.slow)],
+)
+def test_gradient_in_the_loss_weights(weights: list[float], step: float) -> None:
     """∂/∂ω_c with Σ dω = 0, also where ω_1 = 0, against differences; the class fractions then stand for the samples alone."""
     taus = np.array([1.0, 100.0])
 
     def loss(curves: Any) -> Any:
         return curves.test_loss[1, 0] + curves.train_loss[1, 1]
 
-    for weights, step in (([0.4, 0.6], 1e-4), ([1.0, 0.0], -1e-4)):
-        problem = two_classes(loss_weights=weights)
-        slopes = theory.gradient(problem, taus, loss, tolerance=TIGHT)
-        along = float(np.asarray(slopes.loss_weights) @ [1.0, -1.0])
-        moved = [loss(theory.learning_curves(set_parameter(problem, "loss_weight_0", weights[0] + k * step), taus, tolerance=1e-9))
-                 for k in ((-1, 1) if weights[1] else (0, 1, 2))]  # fmt: skip
-        difference = (moved[1] - moved[0]) / (2 * step) if weights[1] else (4 * moved[1] - 3 * moved[0] - moved[2]) / (2 * step)
-        assert along == pytest.approx(difference, rel=1e-4)
-        by_fraction = float(np.asarray(slopes.mixture.weights) @ [1.0, -1.0])
-        assert abs(by_fraction - along) > 1e-3
-    assert theory.gradient(two_classes(), taus, loss).loss_weights is None
+    problem = two_classes(loss_weights=weights)
+    slopes = theory.gradient(problem, taus, loss, tolerance=TIGHT)
+    along = float(np.asarray(slopes.loss_weights) @ [1.0, -1.0])
+    moved = [loss(theory.learning_curves(set_parameter(problem, "loss_weight_0", weights[0] + k * step), taus, tolerance=1e-9))
+             for k in ((-1, 1) if weights[1] else (0, 1, 2))]  # fmt: skip
+    difference = (moved[1] - moved[0]) / (2 * step) if weights[1] else (4 * moved[1] - 3 * moved[0] - moved[2]) / (2 * step)
+    assert along == pytest.approx(difference, rel=1e-4)
+    by_fraction = float(np.asarray(slopes.mixture.weights) @ [1.0, -1.0])
+    assert abs(by_fraction - along) > 1e-3
+    if not weights[1]:
+        assert theory.gradient(two_classes(), taus, loss).loss_weights is None
 
 
-@pytest.mark.slow
-def test_sensitivity_to_samples_and_weights() -> None:
-    """d/d log n_c is π_c d/d log ψ_n + (1 - π_c) d/d log π_c; d log τ/d log ω_c against a difference."""
-    problem = two_classes(loss_weights=[0.5, 0.5])
-    found = theory.sensitivity(problem)
-    names = found.elasticities
+@functools.cache
+def _sensitivity() -> Any:
+    return theory.sensitivity(two_classes(loss_weights=[0.5, 0.5]))
+
+
+@pytest.mark.thorough
+def test_sensitivity_to_samples() -> None:
+    """d/d log n_c is π_c d/d log ψ_n + (1 - π_c) d/d log π_c at fixed weights, whose own slopes are others."""
+    names = _sensitivity().elasticities
     for c, fraction in enumerate((0.65, 0.35)):
         want = fraction * names["psi_n"].tau_mem + (1 - fraction) * names[f"weight_{c}"].tau_mem
         np.testing.assert_allclose(names[f"samples_{c}"].tau_mem, want, rtol=1e-9)
+        assert np.max(abs(names[f"loss_weight_{c}"].tau_mem - want)) > 1e-2
+
+
+@pytest.mark.slow
+def test_sensitivity_to_weights() -> None:
+    """d log τ/d log ω_c against a difference; without weights, samples change the weights too."""
+    problem, names = two_classes(loss_weights=[0.5, 0.5]), _sensitivity().elasticities
     ends = [theory.sensitivity(set_parameter(problem, "loss_weight_0", 0.5 * math.exp(h))).times.tau_mem for h in (-1e-3, 1e-3)]
     np.testing.assert_allclose(names["loss_weight_0"].tau_mem, np.log(ends[1] / ends[0]) / 2e-3, rtol=1e-4)
     plain = theory.sensitivity(two_classes()).elasticities
     np.testing.assert_allclose(plain["samples_0"].tau_mem, 0.65 * plain["psi_n"].tau_mem + 0.35 * plain["weight_0"].tau_mem, rtol=1e-9)
 
 
-@pytest.mark.slow
-def test_a_map_over_a_loss_weight() -> None:
-    """The cell at ω = π has the times of the unweighted problem; that at ω_0 = 0 those of a problem made so."""
-    axes = {"loss_weight_0": [0.0, 0.65], "psi_n": [1.6, 2.0]}
+@pytest.mark.parametrize(
+    ("lowest", "asked"),
+    [
+        pytest.param(0.3, [[0.3, 0.7]], marks=pytest.mark.thorough),
+        pytest.param(0.0, [[0.0, 1.0], None], marks=pytest.mark.slow),
+    ],
+)
+def test_a_map_over_a_loss_weight(lowest: float, asked: list[list[float] | None]) -> None:
+    """The cell at ω = π has the times of the unweighted problem; one at another ω_0, 0 included, those of a problem made so."""
+    axes = {"loss_weight_0": [lowest, 0.65], "psi_n": [1.6, 2.0]}
     found = theory.phase_map(two_classes(), axes)
     assert found.converged.all()
-    for i, weights in enumerate(([0.0, 1.0], None)):
+    for i, weights in enumerate(asked):
         problem = two_classes(loss_weights=weights)
         with jax.enable_x64(True):
             want = theory.class_times(theory.curve_kernel(problem, theory.plan_curves(problem)))

@@ -15,9 +15,13 @@ Array = np.ndarray
 
 
 class Network(NamedTuple):
-    """Numbers of `equations`, sections 2 and 3 (K classes, J neuron types, S column types (class, weight, gain))."""
+    """Numbers of `equations`, sections 2 and 3 (K classes, J neuron types, S column types (class, weight, gain)).
+
+    Weights are those of the classes in the loss, ω_c; counts are ω_c/π_c, by which section 9.1 multiplies every δ_c.
+    """
 
     weights: Array
+    counts: Array
     signal: Array  # (K, d, d) e^{-2t} Σ_c
     delta: float
     psi_p: float
@@ -37,8 +41,21 @@ def gauss(size: int = 81, reach: float = 10.0) -> tuple[Array, Array]:
     return g, weights / weights.sum()
 
 
-def network(weights: Array, covariances: Array, means: Array, t: float, psi_p: float, psi_n: float, draws: float) -> Network:
-    """tanh, with centroids on a line or none."""
+ALMOST_0 = 1e-10  # stands for a weight of 0, at which 1/ω_c has no value; what it changes is of this size
+
+
+def network(
+    fractions: Array,
+    covariances: Array,
+    means: Array,
+    t: float,
+    psi_p: float,
+    psi_n: float,
+    draws: float,
+    loss: Array | None = None,
+) -> Network:
+    """tanh, with centroids on a line or none; weights of the classes in the loss, None for their fractions."""
+    weights = fractions if loss is None else np.maximum(loss, ALMOST_0)
     k, d, _ = covariances.shape
     delta, a = 1 - math.exp(-2 * t), math.exp(-t)
     values, vectors = np.linalg.eigh(means @ means.T / d)
@@ -60,7 +77,7 @@ def network(weights: Array, covariances: Array, means: Array, t: float, psi_p: f
     columns = [(c, w / draws, draws) for c, w in enumerate(weights)] + [(c, w * (1 - 1 / draws), 0.0) for c, w in enumerate(weights)]
     if math.isinf(draws):
         columns = [(c, w, 1.0) for c, w in enumerate(weights)]
-    return Network(weights, a**2 * covariances, delta, psi_p, psi_n, draws, shares, alpha, kept, carried, columns)
+    return Network(weights, weights / fractions, a**2 * covariances, delta, psi_p, psi_n, draws, shares, alpha, kept, carried, columns)
 
 
 class Source(NamedTuple):
@@ -154,7 +171,7 @@ def solve(net: Network, z1: Array, z2: Array, source: Source, tolerance: float =
             noise = 0.0 if averaged else 1.0
             seen = np.einsum("ij,njixy->nxy", gain * net.signal[c] + noise * net.delta * eye, Y[:, c, c]) / d
             seen = seen + net.psi_p * np.einsum("j,njxy->nxy", net.shares * (gain * net.kept[:, c] + noise * net.carried[:, c]), r)
-            new_delta[:, s] = seen / (draws * net.psi_n)
+            new_delta[:, s] = seen * net.counts[c] / (draws * net.psi_n)
         change = max(np.max(abs(new - old)) / np.max(abs(new)) for new, old in ((new_delta, delta), (new_H, H)))
         if change < tolerance:
             return Solution(delta, q, np.einsum("nabiixy->nabxy", Y) / d)

@@ -1,5 +1,6 @@
 """Covariances that do not commute: equal to the joint eigenvalues where these exist, invariances, simulations, memory and refusals."""
 
+import dataclasses
 import functools
 import math
 from typing import Any
@@ -285,37 +286,56 @@ def test_training_times_of_matrices() -> None:
 PAIRS = np.array([0.05 + 0.04j, 1 + 2j, 20 + 5j])
 BRUTE = [(3, True, math.inf)]
 NAIVE = [
-    *BRUTE,
-    *(pytest.param(*case, marks=thorough if case == (2, False, 3) else slow) for case in ALL if case[0] > 1 and case not in BRUTE),
+    *((*case, None) for case in BRUTE),
+    *(pytest.param(*case, None, marks=thorough if case == (2, False, 3) else slow) for case in ALL if case[0] > 1 and case not in BRUTE),
+    (2, False, math.inf, (0.3, 0.7)),
+    (2, False, 3, (0.0, 1.0)),
+    pytest.param(3, True, math.inf, (0.7, 0.0, 0.3), marks=slow),
+    pytest.param(3, True, 3, (0.2, 0.3, 0.5), marks=slow),
 ]
 
 
+def weighted(k: int, covariances: np.ndarray, means: np.ndarray, draws: float, weights: tuple[float, ...] | None) -> Problem:
+    """The problem of matrices, with weights of the classes in the loss."""
+    return dataclasses.replace(problem(forced(k, covariances, means), draws), loss_weights=None if weights is None else np.array(weights))
+
+
 @pytest.mark.thorough
-@pytest.mark.parametrize(("k", "moved", "draws"), NAIVE)
-def test_traces_by_brute_force(k: int, moved: bool, draws: float) -> None:
+@pytest.mark.parametrize(("k", "moved", "draws", "weights"), NAIVE)
+def test_traces_by_brute_force(k: int, moved: bool, draws: float, weights: tuple[float, ...] | None) -> None:
     """t1 and t2 of full Kd×Kd blocks, doubled for two points and iterated plainly by code that shares nothing with the package."""
     covariances, means = matrices(k), centroids(k) * moved
-    net = by_blocks.network(np.array(WEIGHTS[k]), covariances, means, 0.2, 2.0, 1.5, draws)
+
+    def brute(weights: tuple[float, ...] | None) -> tuple[np.ndarray, np.ndarray]:
+        numbers = None if weights is None else np.array(weights)
+        net = by_blocks.network(np.array(WEIGHTS[k]), covariances, means, 0.2, 2.0, 1.5, draws, numbers)
+        return by_blocks.one_traces(net, PAIRS), np.stack([by_blocks.two_trace(net, one, two, source) for source in by_blocks.sources(net)])
+
     one, two = (side.ravel() for side in np.meshgrid(PAIRS, np.concatenate([PAIRS, PAIRS.conj()]), indexing="ij"))
-    expected = np.stack([by_blocks.two_trace(net, one, two, source) for source in by_blocks.sources(net)])
-    question = problem(forced(k, covariances, means), draws)
+    expected_first, expected = brute(weights)
+    question = weighted(k, covariances, means, draws, weights)
     with jax.enable_x64(True):
         ready = dense.prepare(question, equivalent(dense.surrogate(question), 5, 6.5, 64), 0.0)
         solved = dense.solve(ready, PAIRS, None, dense.Work(None))
         first = np.stack(one_trace(ready.system.eq, solved.point))
         second = np.asarray(dense.second_traces(ready, solved, dense.Work(None))).reshape(2 * k, -1)
-    np.testing.assert_allclose(np.swapaxes(first, 1, 2), by_blocks.one_traces(net, PAIRS), rtol=1e-8)
+    np.testing.assert_allclose(np.swapaxes(first, 1, 2), expected_first, rtol=1e-8)
     np.testing.assert_allclose(second, expected, rtol=1e-8)
     rejects(lambda: np.testing.assert_allclose(second[::-1], expected, rtol=1e-3))
+    if weights is not None:
+        plain_first, plain = brute(None)  # without the weights
+        rejects(lambda: np.testing.assert_allclose(np.swapaxes(first, 1, 2), plain_first, rtol=1e-3))
+        rejects(lambda: np.testing.assert_allclose(second, plain, rtol=1e-3))
 
 
 @slow
-@pytest.mark.parametrize("draws", [3, math.inf])
-def test_losses_by_brute_force(draws: float) -> None:
+@pytest.mark.parametrize(("draws", "weights"), [(3, None), (math.inf, None), (math.inf, (0.3, 0.7)), (3, (1.0, 0.0))])
+def test_losses_by_brute_force(draws: float, weights: tuple[float, ...] | None) -> None:
     """Both integrals and the training rule, on the same contour."""
     covariances, means = matrices(2), np.zeros((2, 6))
-    net = by_blocks.network(np.array(WEIGHTS[2]), covariances, means, 0.2, 2.0, 1.5, draws)
+    numbers = None if weights is None else np.array(weights)
+    net = by_blocks.network(np.array(WEIGHTS[2]), covariances, means, 0.2, 2.0, 1.5, draws, numbers)
     taus = TAUS * 0.3 / (2 * net.delta / net.psi_p)  # `integrals` sets the rate
     brute = by_blocks.losses(net, taus, np.asarray(CONTOUR.nodes), np.asarray(CONTOUR.weights))
-    close(integrals(problem(forced(2, covariances, means), draws)), brute)
-    rejects(lambda: close(integrals(problem(forced(2, covariances[::-1], means), draws)), brute, 1e-4))
+    close(integrals(weighted(2, covariances, means, draws, weights)), brute)
+    rejects(lambda: close(integrals(weighted(2, covariances[::-1], means, draws, weights)), brute, 1e-4))
