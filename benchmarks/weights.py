@@ -2,8 +2,7 @@
 
 Case A: train and test losses and score errors of both classes at 200 training times to a tolerance of 1e-6, with weights 0.72 and 0.28 in
 the loss at fractions 0.7 and 0.3, over those without, in turns. These weights take as many contour nodes and neuron types as none do;
-others may need a level more or less for the tolerance, as any problem may: `others` are 0.4 and 0.6. `levels` says how many contours were
-evaluated.
+`others`, 0.4 and 0.6, need a level more for the tolerance, as any problem may. `levels` says how many contours were evaluated.
 Run: python benchmarks/weights.py [--smoke]. With --smoke few repeats are made and nothing is written.
 """
 

@@ -22,6 +22,7 @@ CHEBYSHEV = 48  # points at which a bulk is solved before its grid
 SPECTRUM_RADIUS = 4.5  # standard deviations of h: fewer neurons than `EDGE_SHARE` are beyond, but they stretch the support by decades
 EDGE_SHARE = 1e-3  # of the modes of a bulk, left outside each of its edges where neuron types spread
 REFINED_LEVELS = 3  # finer neuron types than these change an edge by less than a hundredth
+COUPLED_REFINEMENT = 2  # the same where every point costs a matrix
 EQUATIONS = 64  # of coupled directions: thousands of points are solved
 COUPLING = 1e-2  # of covariances that do not commute, relative, that may be left out where that is affordable
 REFINEMENT = 8  # times more scan points when the first spectrum lacks mass or shows single neuron types
@@ -128,12 +129,13 @@ def spectrum(problem: Problem, *, num_points: int = 1000) -> Spectrum:
     num_points = as_integer("num_points", num_points, 32)
     coupled, problem = coupled_law(problem, COUPLING, EQUATIONS), apart(problem)
     with jax.enable_x64(True):
+        finer_scan = (REFINEMENT if coupled is None else COUPLED_REFINEMENT) * POINTS
         best, ragged = _assemble(equivalent(problem, 2, SPECTRUM_RADIUS, LEAST, coupled=coupled), num_points, POINTS)
         for level in levels(problem, 2, SPECTRUM_RADIUS)[: REFINED_LEVELS if coupled is None else 1]:
             if best.missing_mass < 1e-3 and not ragged:
                 break
             # either a bulk narrower than the scan was missed, or the neuron types are too coarse: finer in both
-            finer, ragged = _assemble(equivalent(problem, level, SPECTRUM_RADIUS, LEAST, coupled=coupled), num_points, REFINEMENT * POINTS)
+            finer, ragged = _assemble(equivalent(problem, level, SPECTRUM_RADIUS, LEAST, coupled=coupled), num_points, finer_scan)
             best = finer if best.missing_mass < 1e-3 else min(best, finer, key=lambda result: result.missing_mass)
     return best
 

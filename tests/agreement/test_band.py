@@ -107,7 +107,7 @@ def test_narrower_bands_do_not_hold_the_level() -> None:
 
     holds("as it is")
     for name in list(bands)[1:]:
-        rejects(lambda name=name: holds(name))
+        rejects(functools.partial(holds, name))
 
 
 def test_a_shifted_curve_is_noticed() -> None:
