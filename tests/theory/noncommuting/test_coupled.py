@@ -15,7 +15,7 @@ from rfdiff.curves import Spectrum
 from rfdiff.mixture import MixtureLaw
 from rfdiff.parameters import get_parameter, set_parameter
 from rfdiff.problem import Problem
-from rfdiff.theory import contour_forms, implicit, pair_traces, solutions
+from rfdiff.theory import contour_forms, implicit, pair_traces, plans, solutions
 from rfdiff.theory.density import grid_weights
 from rfdiff.theory.equivalent import equivalent
 from rfdiff.theory.noncommuting import dense
@@ -154,6 +154,26 @@ def test_sensitivity_by_differences_of_the_dense_route() -> None:
             difference = (np.log(getattr(moved[0], time)) - np.log(getattr(moved[1], time))) / (2 * step)
             np.testing.assert_allclose(getattr(found.elasticities[name], time), difference, atol=2e-3)
     rejects(lambda: np.testing.assert_allclose(found.elasticities["t"].tau_mem, found.elasticities["psi_n"].tau_mem, atol=0.1))
+
+
+@thorough
+def test_the_error_of_a_plan_covers_what_its_directions_leave_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the dense route, with 16 of 48 directions coupled; the classes exchanged are farther off than that."""
+    monkeypatch.setattr(plans, "coupled_law", functools.partial(coupled_law, most=16))
+    taus = np.geomspace(0.3, 1e3, 8)
+    question = Problem(MixtureLaw.from_covariances([0.1, 0.9], decaying(48)), "tanh", t=0.1, psi_p=4.0, psi_n=4.0)
+    exact = theory.learning_curves(question, taus, tolerance=1e-4)
+
+    def deviation(asked: Problem) -> tuple[float, float]:
+        plan = theory.plan_curves(asked, taus, tolerance=1e-4, gram_derivatives=False)
+        with jax.enable_x64(True):
+            losses = theory.curve_kernel(asked, plan).losses(taus)
+        return float(np.max(abs(np.asarray(losses.test) - exact.test_loss))), float(plan.error_estimate)
+
+    off, estimate = deviation(question)
+    assert 1e-6 < off < estimate < 0.1
+    other = question.with_mixture(MixtureLaw.from_covariances([0.1, 0.9], decaying(48)[::-1]))
+    rejects(lambda: np.testing.assert_array_less(deviation(other)[0], estimate))
 
 
 @slow
