@@ -5,7 +5,6 @@ import time
 
 import jax
 
-from rfdiff import theory
 from rfdiff.cli.command import Command
 from rfdiff.cli.curve_options import (
     Closed,
@@ -14,6 +13,7 @@ from rfdiff.cli.curve_options import (
     check_curves,
     check_networks,
     closed_curves,
+    closed_spectrum,
     run_record,
     training_times,
 )
@@ -54,7 +54,7 @@ def run(options: Compare) -> int:
         taus = training_times(options, problem, rule)
         note("closed form: learning curves and spectrum")
         predicted, covering = closed_curves(problem, taus, rule, options.tolerance)
-        spectrum = theory.spectrum(problem)
+        spectrum = closed_spectrum(problem)
         networks = ensembles(problem, taus, rule, options, solvers)
         large, small = jax.random.split(jax.random.key(options.seed))  # as `agreement.compare`, so that both give the same networks
         smaller = networks.run(half, small)

@@ -23,11 +23,13 @@ from rfdiff.cli.options import (
     hint,
 )
 from rfdiff.cli.rule_options import RuleOptions, rule_record
-from rfdiff.curves import LearningCurves
+from rfdiff.cli.terminal import note
+from rfdiff.curves import LearningCurves, Spectrum
 from rfdiff.errors import InputError
 from rfdiff.problem import Problem
 from rfdiff.rules import MinibatchSGD, Ridge, Rule
 from rfdiff.simulation.seed_batches import MOST_SEEDS
+from rfdiff.theory.density import coupled_directions
 from rfdiff.theory.input_checks import tolerance_allowed
 from rfdiff.theory.minibatch import check_covered
 
@@ -148,6 +150,16 @@ def closed_curves(problem: Problem, taus: np.ndarray | None, rule: Rule, toleran
     if isinstance(rule, Ridge):
         return theory.learning_curves(problem, taus, rule=rule, tolerance=tolerance), None
     return theory.covering_curves(problem, taus, rule=rule, tolerance=tolerance)
+
+
+def closed_spectrum(problem: Problem) -> Spectrum | None:
+    """The spectrum in closed form; None, with a note, where too many directions of covariances that do not commute are coupled."""
+    try:
+        coupled_directions(problem)
+    except InputError as err:
+        note(f"the spectrum is left out: {err}")
+        return None
+    return theory.spectrum(problem)
 
 
 def run_record(command: str, options: Curves) -> dict[str, Any]:

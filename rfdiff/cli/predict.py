@@ -3,9 +3,8 @@
 import dataclasses
 import time
 
-from rfdiff import theory
 from rfdiff.cli.command import Command
-from rfdiff.cli.curve_options import Closed, Curves, check_curves, closed_curves, run_record, training_times
+from rfdiff.cli.curve_options import Closed, Curves, check_curves, closed_curves, closed_spectrum, run_record, training_times
 from rfdiff.cli.curve_results import FILES, show
 from rfdiff.cli.folder import check_drawing, read_problem, results_folder
 from rfdiff.cli.rule_options import training_rule
@@ -36,7 +35,7 @@ def run(options: Predict) -> int:
         note("closed form: learning curves and spectrum")
         curves, covering = closed_curves(problem, taus, rule, options.tolerance)
         record = provenance(**run_record("predict", options))
-        result = result_file.Result(problem, curves, theory.spectrum(problem), metadata=record, covering=covering)
+        result = result_file.Result(problem, curves, closed_spectrum(problem), metadata=record, covering=covering)
         result_file.save(result, options.out / FILES.data)
         status = show(result, options.out, options.q, options, replace=True)
     say_cost(start, options.table)

@@ -33,6 +33,7 @@ from rfdiff.errors import InputError
 from rfdiff.files.dataset_file import save_dataset
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow, MinibatchSGD
+from rfdiff.theory.density import coupled_directions
 from rfdiff.theory.input_checks import tolerance_allowed
 from rfdiff.theory.minibatch import check_covered
 
@@ -82,6 +83,7 @@ def run(options: TimesOptions) -> int:
     if options.sensitivity and not rule.equals(GradientFlow()):
         raise InputError(f"--sensitivity: with {rule_text(rule_record(options))}; allowed: with gradient flow alone")
     problem = read_problem(options.problem)
+    coupled_directions(problem)  # of the spectrum, which comes after the curves
     if isinstance(rule, MinibatchSGD):
         check_covered(problem, rule)
     if options.sensitivity and problem.psi_p == problem.columns_per_dimension:

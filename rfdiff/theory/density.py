@@ -7,11 +7,12 @@ import jax
 import numpy as np
 
 from rfdiff.curves import Spectrum
+from rfdiff.errors import InputError
 from rfdiff.problem import Problem
 from rfdiff.theory.equivalent import Equivalent, equivalent
 from rfdiff.theory.input_checks import require_concrete
 from rfdiff.theory.neuron_types import levels
-from rfdiff.theory.noncommuting.coupled_law import apart, coupled_law
+from rfdiff.theory.noncommuting.coupled_law import CoupledLaw, apart, coupled_law
 from rfdiff.theory.real_axis import polish, retry
 from rfdiff.theory.solutions import Solved
 from rfdiff.theory.support import FLOOR, INSIDE, POINTS, atoms, support
@@ -23,6 +24,7 @@ SPECTRUM_RADIUS = 4.5  # standard deviations of h: fewer neurons than `EDGE_SHAR
 EDGE_SHARE = 1e-3  # of the modes of a bulk, left outside each of its edges where neuron types spread
 REFINED_LEVELS = 3  # finer neuron types than these change an edge by less than a hundredth
 COUPLED_REFINEMENT = 2  # the same where every point costs a matrix
+MOST_LEFT_OUT = 0.01  # of a loss, by the couplings that a spectrum leaves out
 EQUATIONS = 64  # of coupled directions: thousands of points are solved
 COUPLING = 1e-2  # of covariances that do not commute, relative, that may be left out where that is affordable
 REFINEMENT = 8  # times more scan points when the first spectrum lacks mass or shows single neuron types
@@ -103,6 +105,22 @@ def _between(x: np.ndarray, known: np.ndarray, values: np.ndarray) -> np.ndarray
     return (1 - share) * values[right - 1] + share * values[right]
 
 
+def coupled_directions(problem: Problem) -> CoupledLaw | None:
+    """The directions in which a spectrum keeps the covariances as they are; None where these commute.
+
+    Raises:
+        InputError: the couplings of the others count for more than `MOST_LEFT_OUT`.
+    """
+    coupled = coupled_law(problem, COUPLING, EQUATIONS)
+    if coupled is not None and coupled.neglected > MOST_LEFT_OUT:
+        kept, dimension = coupled.core.shape[-1], round(1 / coupled.weight)
+        raise InputError(
+            f"mixture: covariances that do not commute in {dimension} directions, of which a spectrum couples {kept}; the others are "
+            f"worth about {coupled.neglected:.2g} of a loss; allowed: at most {MOST_LEFT_OUT:g}, for example {kept} principal components"
+        )
+    return coupled
+
+
 def spectrum(problem: Problem, *, num_points: int = 1000) -> Spectrum:
     """Limiting spectrum of U: support, density and class-resolved density on a grid that resolves each bulk, atoms.
 
@@ -111,7 +129,7 @@ def spectrum(problem: Problem, *, num_points: int = 1000) -> Spectrum:
     the missing mass is below 1e-3 and no gap between single neuron types shows, or the largest number of types is reached.
 
     Covariances that do not commute keep their matrices in the r directions of largest variance, (K - 1) r ≤ 64, and their diagonals
-    elsewhere. Up to that dimension this is exact; above it, it smooths the spectrum by what the other directions would couple.
+    elsewhere. Up to that dimension this is exact; above it the couplings left out must be worth less than 1 % of a loss.
 
     Args:
         problem: the problem, K classes.
@@ -121,13 +139,14 @@ def spectrum(problem: Problem, *, num_points: int = 1000) -> Spectrum:
         `Spectrum`; `missing_mass` says how far the whole is from 1.
 
     Raises:
-        InputError: num_points below 32, or an activation that is constant on the data.
+        InputError: num_points below 32, an activation that is constant on the data, or covariances that do not commute in too many
+            directions.
 
     Reference: `equations`, section 4; tests/theory/test_density.py.
     """
     require_concrete(problem, "theory.spectrum")
     num_points = as_integer("num_points", num_points, 32)
-    coupled, problem = coupled_law(problem, COUPLING, EQUATIONS), apart(problem)
+    coupled, problem = coupled_directions(problem), apart(problem)
     with jax.enable_x64(True):
         finer_scan = (REFINEMENT if coupled is None else COUPLED_REFINEMENT) * POINTS
         best, ragged = _assemble(equivalent(problem, 2, SPECTRUM_RADIUS, LEAST, coupled=coupled), num_points, POINTS)
