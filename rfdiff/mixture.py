@@ -1,4 +1,4 @@
-"""The law of a Gaussian mixture, free of its dimension (`equations`, section 1)."""
+"""The law of a Gaussian mixture, free of its dimension (docs/theory/model.md)."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias

@@ -1,4 +1,4 @@
-"""Exact score, log-density and class posterior of a Gaussian mixture noised to time t (`equations`, sections 1 and 8).
+"""Exact score, log-density and class posterior of a Gaussian mixture noised to time t (docs/theory/model.md and docs/theory/speciation.md).
 
 Class c of x_t is N(e^{-t} μ_c, e^{-2t} Σ_c + Δ I). All weights and exponents stay logarithms. The log-odds of the classes are sums over the
 coordinates of differences, taken before the sum: the d/2 log-terms that all classes share would drown them in float32 at d = 10⁴.
@@ -134,7 +134,7 @@ def optimal_loss(weights: ArrayLike, eigenvalues: ArrayLike, t: ArrayLike) -> An
     """Loss L_c^* of the exact score of the whole mixture on class c, at leading order in d.
 
     `L_c^* = Σ_l w_l e^{-2t} λ_lc / (e^{-2t} λ_lc + Δ)`: two classes of a law are either told apart with probability → 1
-    (centroids at distance O(√d), or different spectra) or identical, and the posterior drops out either way (`equations`, section 1).
+    (centroids at distance O(√d), or different spectra) or identical, and the posterior drops out either way (docs/theory/model.md).
 
     Args:
         weights: (L,) fractions of the directions (1/d each for a realised mixture).

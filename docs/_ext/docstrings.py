@@ -1,7 +1,7 @@
 """Docstrings as the site shows them: their formulas are plain text, and what they cite are links.
 
 A docstring is written to be read in a terminal. Outside of `literals` its asterisks, bars and underscores mean themselves, an indented line
-is a formula, and `equations`, section N, is a page of the theory.
+is a formula, and docs/theory/NAME.md is a page of the theory.
 """
 
 import re
@@ -9,17 +9,8 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
-SECTIONS = {
-    "1": "model", "2": "equivalent", "3": "equivalent", "4": "spectrum", "5": "curves", "6": "simulation", "7": "times",
-    "8": "speciation", "9": "practice", "9.1": "practice", "9.2": "practice", "9.3": "practice", "10": "exactness",
-}  # fmt: skip
-CITED = re.compile(r"`equations`, sections? ([0-9.]*[0-9])(?:(?:,| and) ([0-9.]*[0-9]))?")
+CITED = re.compile(r"docs/((?:theory/)?\w+)\.md")
 HEADINGS = ("Args:", "Returns:", "Raises:", "Reference:", "Yields:", "Attributes:")
-
-
-def _cited(match: re.Match[str]) -> str:
-    pages = dict.fromkeys(SECTIONS[number] for number in match.groups() if number)
-    return " and ".join(f":doc:`/theory/{page}`" for page in pages)
 
 
 def _escaped(line: str) -> str:
@@ -47,7 +38,7 @@ def process(app: Sphinx, what: str, name: str, obj: object, options: object, lin
             result.append("")
         if line.strip() or not formula:
             formula = indented
-        result.append(line if indented else _escaped(CITED.sub(lambda m: "\0" + _cited(m) + "\0", line)).replace("\0", ""))
+        result.append(line if indented else _escaped(CITED.sub(r":doc:`/\1`", line)))
     lines[:] = result
 
 

@@ -97,7 +97,7 @@ def interface(docs: Path) -> None:
 
 def lead(module: object) -> str:
     """First paragraph of a module's docstring."""
-    return " ".join((module.__doc__ or "").split("\n\n")[0].split()).replace("`equations`", "the theory")
+    return " ".join((module.__doc__ or "").split("\n\n")[0].split())
 
 
 def help_of(words: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""Backward diffusion: integration under any score, speciation in closed form and measured (`equations`, section 8)."""
+"""Backward diffusion: integration under any score, speciation in closed form and measured (docs/theory/speciation.md)."""
 
 from rfdiff.backward.cloning import CloneFractions, clones
 from rfdiff.backward.potential import potential_times, well_times

@@ -1,4 +1,4 @@
-"""Clones: a trajectory is copied at time t, and the two continue with independent noise: one class in the end? (`equations`, section 8)
+"""Clones: a trajectory is copied at time t, and the two continue with independent noise: one class in the end? (docs/theory/speciation.md)
 
 After Biroli, Bonnaire, de Bortoli and Mézard 2024 (arXiv:2402.18491), but class by class: of those that end in class c, the part whose
 twin does too is E[P(c|x_t)²]/E[P(c|x_t)] = R_c(t), the return probability of a U-turn.

@@ -1,4 +1,4 @@
-"""When the well of a class appears in the potential of the backward drift (`equations`, section 8).
+"""When the well of a class appears in the potential of the backward drift (docs/theory/speciation.md).
 
 On the axis through the centroids of classes c and a, with unit vector e along μ_c - μ_a and q = e·x, the drift x + 2 ∇log p_t derives from
 

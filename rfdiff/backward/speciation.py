@@ -1,4 +1,4 @@
-"""When a class is decided in the backward process, by Bayes (`equations`, section 8): return probabilities and speciation times.
+"""When a class is decided in the backward process, by Bayes (docs/theory/speciation.md): return probabilities and speciation times.
 
 A sample of class c, noised to t and denoised afresh with the exact score, returns to class c with probability
 

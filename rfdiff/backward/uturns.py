@@ -1,4 +1,7 @@
-"""U-turns: noise samples of a class to time t, denoise them afresh, see whether they come back to their class (`equations`, section 8)."""
+"""U-turns: noise samples of a class to time t, denoise them afresh, see whether they come back to their class.
+
+Theory: docs/theory/speciation.md.
+"""
 
 from typing import ClassVar, NamedTuple
 

@@ -1,4 +1,4 @@
-"""Times at which each class is learned and memorised, read from its curves (`equations`, section 7).
+"""Times at which each class is learned and memorised, read from its curves (docs/theory/times.md).
 
 A time is read where the samples say it: between two training times that are close together. Where the grid ends too early, begins too
 late or is too coarse, the time is NaN and carries what is known of it, a lower or an upper bound, and the reason.

@@ -1,4 +1,4 @@
-"""The class-wise training times by name, with their bounds and reasons, as one result (`equations`, section 7)."""
+"""The class-wise training times by name, with their bounds and reasons, as one result (docs/theory/times.md)."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ NEVER = "never"
 
 @value_type
 class ClassTimes(Labelled):
-    """Class-wise training times (`equations`, section 7), each (K,), in units of τ.
+    """Class-wise training times (docs/theory/times.md), each (K,), in units of τ.
 
     Args:
         tau_gen: generalisation: first τ at which L_c has made 1 - 1/e of its descent L_c(0) - min L_c; NaN without a descent.

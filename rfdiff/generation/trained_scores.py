@@ -1,6 +1,6 @@
 """Scores of networks trained at every time of a backward grid: one first layer, one training set, the exact flow at each t.
 
-At diffusion time t the readout after training time τ is (`equations`, section 1)
+At diffusion time t the readout after training time τ is (docs/theory/model.md)
 
     A(τ; t)/√p = -(1/√Δ) Vᵀ f_τ(U),      U = E_train[φ φᵀ],  V = E_train[φ ξᵀ]  at this t,
 

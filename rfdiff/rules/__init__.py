@@ -1,4 +1,4 @@
-"""Training rules as spectral filters: A(τ)/√p = -(1/√Δ) Vᵀ f(U) for every rule that is linear in A (`equations`, sections 1 and 9).
+"""Training rules as spectral filters: A(τ)/√p = -(1/√Δ) Vᵀ f(U) for every rule that is linear in A (docs/theory/practice.md).
 
 Gradient flow `dA/dτ = -d² ∇L` started from A = 0 gives f_τ(λ) = (1 - e^{-κτλ})/λ with κ = 2Δ/ψ_p, which fixes the unit of
 training time. Discrete rules with step η advance τ by η a step, so their filters tend to the flow's as η → 0. Both sides of the

@@ -1,6 +1,6 @@
 """Descent in steps: plain, with momentum, with Nesterov's; weight decay, and an exponential moving average of the weights.
 
-(`equations`, sections 1 and 9.2.)
+(docs/theory/model.md and docs/theory/practice.md.)
 """
 
 import dataclasses

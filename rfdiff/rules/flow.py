@@ -1,4 +1,4 @@
-"""Gradient flow, with weight decay and an exponential moving average of the weights (`equations`, section 9.2)."""
+"""Gradient flow, with weight decay and an exponential moving average of the weights (docs/theory/practice.md)."""
 
 from typing import ClassVar
 

@@ -1,4 +1,4 @@
-"""Stochastic gradient descent on batches, with fresh noise or stored draws (`equations`, section 9.3)."""
+"""Stochastic gradient descent on batches, with fresh noise or stored draws (docs/theory/practice.md)."""
 
 from typing import ClassVar
 

@@ -1,4 +1,4 @@
-"""Real networks at finite size, never their Gaussian equivalent: learning curves over seeds, and spectra (`equations`, section 6).
+"""Real networks at finite size, never their Gaussian equivalent: learning curves over seeds, and spectra (docs/theory/simulation.md).
 
 What trains step by step (`descend` and what goes with it) is imported when it is first used, since optax is slow to import.
 """

@@ -1,4 +1,4 @@
-"""Many replicas by the exact flow: seeds in chunks of one compiled shape, one eigendecomposition each (`equations`, section 6)."""
+"""Many replicas by the exact flow: seeds in chunks of one compiled shape, one eigendecomposition each (docs/theory/simulation.md)."""
 
 import functools
 import math

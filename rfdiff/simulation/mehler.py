@@ -1,4 +1,4 @@
-"""Second moments of the features as Mehler's series (`equations`, section 6).
+"""Second moments of the features as Mehler's series (docs/theory/simulation.md).
 
 Two features of one sample are functions of two Gaussians of correlation r_ij, so by Mehler's formula
 

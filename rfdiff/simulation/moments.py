@@ -1,4 +1,4 @@
-"""Moments U_c = E_c[φ φᵀ] and V_c = E_c[φ ξᵀ] of each class at finite size (`equations`, section 6)."""
+"""Moments U_c = E_c[φ φᵀ] and V_c = E_c[φ ξᵀ] of each class at finite size (docs/theory/simulation.md)."""
 
 import jax
 import jax.numpy as jnp

@@ -1,7 +1,7 @@
 """One-dimensional Gaussian averages of the activation against Hermite polynomials, for whole matrices of means at once.
 
 Smooth activations use the trapezoid rule, which converges exponentially in the distance of the nearest pole, |Im| = (π/2)/std for
-tanh (`equations`, section 2); its step is calibrated on the host. Activations with kinks are split there, with Gauss-Legendre
+tanh (docs/theory/equivalent.md); its step is calibrated on the host. Activations with kinks are split there, with Gauss-Legendre
 nodes on each side, since a rule that ignores a kink converges only as step².
 """
 

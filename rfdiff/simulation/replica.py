@@ -1,4 +1,4 @@
-"""One replica of an ensemble: its mixture or its training samples, its random keys, and its moments (`equations`, section 6)."""
+"""One replica of an ensemble: its mixture or its training samples, its random keys, and its moments (docs/theory/simulation.md)."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Ways to points that the free resolvent does not reach: along rays, and from above (`equations`, section 4)."""
+"""Ways to points that the free resolvent does not reach: along rays, and from above (docs/theory/spectrum.md)."""
 
 import jax
 import jax.numpy as jnp

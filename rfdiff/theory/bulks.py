@@ -1,4 +1,4 @@
-"""Class-wise times read from the class-resolved spectrum: the second estimate of `equations`, section 7.
+"""Class-wise times read from the class-resolved spectrum: the second estimate of docs/theory/times.md.
 
 U has d modes that see the data's d directions and, because n is finite, modes of single samples. Where the support falls apart
 between them, the part above the gap holds a share 1/ψ_p of all p modes, exactly: masses of separate bulks are quantised, and this is how
@@ -32,7 +32,7 @@ def bulk_times(problem: Problem, *, spectrum: Spectrum | None = None) -> BulkTim
     Raises:
         InputError: an activation that is constant on the data.
 
-    Reference: `equations`, section 7; Bonnaire et al. 2025 (2505.17638) take the lower edge, 2/(κ λ_min), for τ_mem;
+    Reference: docs/theory/times.md; Bonnaire et al. 2025 (2505.17638) take the lower edge, 2/(κ λ_min), for τ_mem;
     tests/theory/test_bulks.py.
     """
     spectrum = density.spectrum(problem) if spectrum is None else spectrum

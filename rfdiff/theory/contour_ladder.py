@@ -1,4 +1,4 @@
-"""A contour refined until losses on it are accurate to a tolerance, whatever computes them (`equations`, section 5).
+"""A contour refined until losses on it are accurate to a tolerance, whatever computes them (docs/theory/curves.md).
 
 The numbers of nodes form a ladder (`contour.SIZES`). Each rung has an error estimate of its own, so that two never need to be compared.
 """

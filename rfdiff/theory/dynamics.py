@@ -1,4 +1,4 @@
-"""Per-class learning curves at all training times, by contour integrals of the two-point function (`equations`, section 5)."""
+"""Per-class learning curves at all training times, by contour integrals of the two-point function (docs/theory/curves.md)."""
 
 import math
 from collections.abc import Callable
@@ -92,7 +92,7 @@ def learning_curves(
 ) -> LearningCurves:
     """Per-class train and test losses and score errors at all training times, in the limit d → ∞ with ψ_p, ψ_n fixed.
 
-    `L_c(τ) = 1 - 2 T1 + T2` with `T1 = -(1/2πi) ∮ f t1 dz` and `T2 = (1/2πi)² ∮∮ f f t2 dz1 dz2` (`equations`, section 5). Numbers of
+    `L_c(τ) = 1 - 2 T1 + T2` with `T1 = -(1/2πi) ∮ f t1 dz` and `T2 = (1/2πi)² ∮∮ f f t2 dz1 dz2` (docs/theory/curves.md). Numbers of
     contour nodes and neuron types are raised until the estimates of their errors add up to less than `tolerance`. The error of the contour
     is that of its nodes, and how far losses of ridge regression by the same contour are from their values at a single point z = -ρ.
 
@@ -120,7 +120,7 @@ def learning_curves(
     Raises:
         InputError: malformed taus, tolerance or progress; a step size at which the rule diverges; matrices that do not fit in memory.
 
-    Reference: `equations`, section 5; tests/theory/test_dynamics.py.
+    Reference: docs/theory/curves.md; tests/theory/test_dynamics.py.
     """
     require_concrete(problem, "theory.learning_curves")
     require_rule(rule)

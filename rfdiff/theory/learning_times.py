@@ -1,4 +1,4 @@
-"""Class-wise times of learning and memorisation as differentiable functions of the problem (`equations`, section 7).
+"""Class-wise times of learning and memorisation as differentiable functions of the problem (docs/theory/times.md).
 
 The definitions are those of `rfdiff.curves.times`, without a grid's interpolation error: a coarse grid brackets each time, a bracketing
 secant finds it, and one Newton step that stays in the trace carries the derivative,
@@ -41,7 +41,7 @@ def class_times(kernel: CurveKernel, *, q: float = 0.5, descent: float | jax.Arr
     Returns:
         `ClassTimes` of arrays (K,).
 
-    Reference: `equations`, section 7; tests/theory/test_learning_times.py.
+    Reference: docs/theory/times.md; tests/theory/test_learning_times.py.
     """
     complete = jnp.isinf(kernel.latest)
     log_taus = _coarse_grid(kernel)

@@ -83,7 +83,7 @@ def phase_map(
         InputError: not two axes; an unknown name; two names that cannot vary independently; a value for which there is no problem;
             malformed q or tolerance; a traced problem; a rule that no cell can be trained by.
 
-    Reference: `equations`, section 7; tests/theory/test_maps.py.
+    Reference: docs/theory/times.md; tests/theory/test_maps.py.
     """
     require_concrete(problem, "theory.phase_map", INSTEAD)
     names, values = _check(axes)

@@ -1,4 +1,4 @@
-"""Minibatch SGD: what the theory covers, what the noise of the batches adds to the losses, and when it diverges (`equations`, 9.3)."""
+"""Minibatch SGD: what the theory covers, what the noise of the batches adds to the losses, and when it diverges (docs/theory/practice.md)."""
 
 import dataclasses
 import math
@@ -120,7 +120,7 @@ def sgd_stability(problem: Problem, *, rule: MinibatchSGD) -> SGDStability:
     Raises:
         InputError: another rule; a problem that the theory does not cover; a step at which the whole gradient diverges.
 
-    Reference: `equations`, section 9.3; tests/theory/test_minibatch.py, tests/agreement/test_minibatch_agreement.py.
+    Reference: docs/theory/practice.md; tests/theory/test_minibatch.py, tests/agreement/test_minibatch_agreement.py.
     """
     require_concrete(problem, "theory.sgd_stability")
     if not isinstance(rule, MinibatchSGD):

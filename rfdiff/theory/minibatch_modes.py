@@ -1,4 +1,4 @@
-"""Modes of minibatch SGD as exponentials in the number of steps, and generating functions of their sums (`equations`, section 9.3)."""
+"""Modes of minibatch SGD as exponentials in the number of steps, and generating functions of their sums (docs/theory/practice.md)."""
 
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias

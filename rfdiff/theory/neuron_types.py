@@ -1,4 +1,4 @@
-"""Neuron types: quadrature nodes for h ~ N(0, Q), what a neuron sees of the class centroids (`equations`, section 2)."""
+"""Neuron types: quadrature nodes for h ~ N(0, Q), what a neuron sees of the class centroids (docs/theory/equivalent.md)."""
 
 import math
 from collections.abc import Callable

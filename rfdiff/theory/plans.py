@@ -92,7 +92,7 @@ def plan_curves(
     Raises:
         InputError: malformed taus or tolerance; τ = ∞ where the losses diverge (p = n m); a traced problem.
 
-    Reference: `equations`, section 5; tests/theory/test_plans.py.
+    Reference: docs/theory/curves.md; tests/theory/test_plans.py.
     """
     require_concrete(problem, "theory.plan_curves")
     require_filter(rule)
@@ -213,7 +213,7 @@ def curve_kernel(problem: Problem, plan: Plan) -> CurveKernel:
         InputError: the problem is traced in single precision; it has another activation, number of noise draws or classes, or rank of the
             Gram matrix than the plan; or, where its numbers are known, its spectrum leaves the plan's contour.
 
-    Reference: `equations`, sections 4 and 5; tests/theory/test_plans.py.
+    Reference: docs/theory/spectrum.md and docs/theory/curves.md; tests/theory/test_plans.py.
     """
     if not is_concrete(problem, plan):
         return _kernel(problem, plan)
@@ -266,7 +266,7 @@ def transform_at(problem: Problem, plan: Plan) -> tuple[Complex[Array, " Z"], Co
     Raises:
         InputError: as `equivalent_on`.
 
-    Reference: `equations`, section 4; tests/theory/test_plans.py.
+    Reference: docs/theory/spectrum.md; tests/theory/test_plans.py.
     """
     eq = equivalent_on(problem, plan.averages)
     nodes = jnp.asarray(plan.nodes)

@@ -1,4 +1,4 @@
-"""Class-wise times of a problem from its closed form, independent of the training times chosen for display (`equations`, section 7).
+"""Class-wise times of a problem from its closed form, independent of the training times chosen for display (docs/theory/times.md).
 
 The curves are evaluated on a grid that covers every mode, from before the first one moves to after the last one has relaxed, and at τ = ∞.
 """
@@ -51,7 +51,7 @@ def times(
     Raises:
         InputError: malformed q, tolerance or progress; `Ridge`, which has no time; what `learning_curves` refuses.
 
-    Reference: `equations`, section 7; tests/theory/test_problem_times.py.
+    Reference: docs/theory/times.md; tests/theory/test_problem_times.py.
     """
     q = checked_fraction(q)
     covering = covering_curves(problem, (), rule=rule, tolerance=tolerance, progress=progress)[1]

@@ -1,4 +1,4 @@
-"""Support and atoms of the spectrum of U, from the fixed point alone (`equations`, section 4).
+"""Support and atoms of the spectrum of U, from the fixed point alone (docs/theory/spectrum.md).
 
 Bulks lie decades apart, so everything is laid out in log λ. A point is inside the support where Im g > 0, or where neurons of different
 types lie on both sides of it: the types form a connected continuum, so a gap of the true spectrum leaves all of them on one side, and any

@@ -1,4 +1,4 @@
-"""How the class-wise times respond to the numbers of a problem: d log τ_c / d log θ, exactly (`equations`, section 7)."""
+"""How the class-wise times respond to the numbers of a problem: d log τ_c / d log θ, exactly (docs/theory/times.md)."""
 
 import dataclasses
 from collections.abc import Callable
@@ -37,7 +37,7 @@ def sensitivity(problem: Problem, *, q: float = 0.5, tolerance: float = 1e-7) ->
     Raises:
         InputError: malformed q or tolerance; p = n m, where the curves have no limit; a traced problem.
 
-    Reference: `equations`, section 7; tests/theory/test_learning_times.py.
+    Reference: docs/theory/times.md; tests/theory/test_learning_times.py.
     """
     require_concrete(problem, "theory.sensitivity", INSTEAD)
     q = checked_fraction(q)

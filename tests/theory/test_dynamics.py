@@ -1,4 +1,4 @@
-"""Learning curves: reference tables, published ridge errors, the checks of `equations`, and the error the code promises."""
+"""Learning curves: reference tables, published ridge errors, the checks of docs/theory, and the error the code promises."""
 
 import functools
 import math

@@ -1,4 +1,4 @@
-"""Weights of the classes in the training loss: the reference, exact identities, classes of weight 0, derivatives (`equations`, 9.1)."""
+"""Weights of the classes in the training loss: the reference, exact identities, classes of weight 0, derivatives (docs/theory/practice.md)."""
 
 import dataclasses
 import functools

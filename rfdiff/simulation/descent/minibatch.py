@@ -1,6 +1,6 @@
 """Minibatch SGD as `rules.MinibatchSGD` has it: batches drawn independently at every step, with fresh noise or stored draws.
 
-(`equations`, section 9.3.) A batch of `descend` belongs to an epoch that sees every sample once, whose noise is smaller; here a sample may
+(docs/theory/practice.md.) A batch of `descend` belongs to an epoch that sees every sample once, whose noise is smaller; here a sample may
 come twice in a batch, and in the next one.
 """
 

@@ -1,4 +1,4 @@
-"""Actual training of the readout by an optax optimiser: whole gradient or batches, noise averaged, stored or fresh (`equations`, 1).
+"""Actual training of the readout by an optax optimiser: whole gradient or batches, noise averaged, stored or fresh (docs/theory/model.md).
 
 The network, its samples and its stored noise draws are those that `run_seeds` gives the same seed, and the gradients are those of
 `loss_gradient`, in the unit of τ: `optax.sgd(η)` is Euler's scheme for the exact flow, A_{k+1} = A_k - η G(A_k) at τ = kη, with the flow

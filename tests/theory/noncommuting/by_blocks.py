@@ -1,4 +1,4 @@
-"""Learning curves by brute force, from `equations` alone: nothing of the package, no structure used, every iteration a plain one.
+"""Learning curves by brute force, from docs/theory alone: nothing of the package, no structure used, every iteration a plain one.
 
 The fixed point of section 4 is written once, for scalars that are 2×2 upper-triangular matrices as section 5 says: diagonal entries belong
 to z1 and z2, and what multiplies the source X comes out in the corner. M, H and (I + MH)^{-1} are full 2Kd×2Kd matrices, of which
@@ -15,7 +15,7 @@ Array = np.ndarray
 
 
 class Network(NamedTuple):
-    """Numbers of `equations`, sections 2 and 3 (K classes, J neuron types, S column types (class, weight, gain)).
+    """Numbers of docs/theory/equivalent.md (K classes, J neuron types, S column types (class, weight, gain)).
 
     Weights are those of the classes in the loss, ω_c; counts are ω_c/π_c, by which section 9.1 multiplies every δ_c.
     """
