@@ -1,4 +1,4 @@
-"""Minibatch SGD: what the theory covers, what the noise of the batches adds to the losses, and when it diverges (docs/theory/practice.md)."""
+"""Minibatch SGD: what the theory covers, what the noise of the batches adds to the losses, and when it diverges (theory/practice.md)."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""Traces that the noise of minibatches needs beside those of the curves, (1/p) tr[U_a R(z) U_c R(z')], on a contour (docs/theory/practice.md).
+"""Traces that the noise of minibatches needs beside those of the curves, (1/p) tr[U_a R(z) U_c R(z')], on a contour (docs: practice.md).
 
 All of them stand on the whole contour, both half-planes, with the weights dz/(2πi) taken in: an integral over two contours is then the
 sum of all entries.

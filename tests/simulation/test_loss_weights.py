@@ -1,4 +1,4 @@
-"""Weights of the classes in the training loss: every solver on the same networks, and samples that stand twice (docs/theory/practice.md)."""
+"""Weights of the classes in the training loss: every solver on the same networks, and samples that stand twice (docs: practice.md)."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""Weights of the classes in the training loss: the reference, exact identities, classes of weight 0, derivatives (docs/theory/practice.md)."""
+"""Weights of the classes in the training loss: the reference, exact identities, classes of weight 0, derivatives (docs: practice.md)."""
 
 import dataclasses
 import functools
