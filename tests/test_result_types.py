@@ -22,6 +22,8 @@ NO_RESULTS = {
     # what computes further: scores, a process, a kernel and its plan, a network
     "BackwardProcess", "EmpiricalScore", "GridScore", "TrainedNetwork", "CurveKernel", "Plan",
     "InputError",
+    "LossRecord",  # what somebody's own training logged
+    "Statement",  # a sentence of a diagnosis, which has the dataset
     "Result",  # a file of several groups, each a result with a dataset of its own
 }  # fmt: skip
 PACKAGES = ("", *(f".{name}" for name in rfdiff.SUBPACKAGES), ".agreement", ".sweep")

@@ -18,6 +18,7 @@ from rfdiff.problem_file import matrices_of
 # Where each type lives that a file can be read back into; its module is imported when such a file is read.
 HOMES = {
     "BulkTimes": "rfdiff.theory_results",
+    "Calibration": "rfdiff.calibration.steps_per_tau",
     "ClassTimes": "rfdiff.class_times.named_times",
     "CloneFractions": "rfdiff.backward.cloning",
     "EmpiricalSpectrum": "rfdiff.curves",

@@ -140,4 +140,4 @@ def test_output_suits_a_terminal_without_unicode(
     assert entry.main(["forecast"]) == entry.BAD_INPUT
     told = plain.buffer.getvalue().decode("ascii")
     assert told.replace(" +- ", " ± ").replace("...", "…").splitlines()[2].split() == compared.text.splitlines()[2].split()
-    assert capsys.readouterr().err.splitlines()[-1].startswith("rfdiff: forecast: no such command; allowed: init, fit, predict, ")
+    assert capsys.readouterr().err.splitlines()[-1].startswith("rfdiff: forecast: no such command; allowed: init, fit, diagnose, predict, ")

@@ -50,6 +50,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return asked
 
 
+@pytest.mark.thorough
 def test_diagnose_resumes_writes_prints_and_draws_again(
     data: Path, computed: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

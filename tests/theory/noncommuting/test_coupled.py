@@ -38,6 +38,7 @@ def decaying(d: int) -> np.ndarray:
     return np.stack([np.diag(values), turn * (0.7 * values) @ turn.T])
 
 
+@pytest.mark.thorough
 def test_a_coupled_law_keeps_what_it_can_afford() -> None:
     covariances = decaying(300)
     question = problem(MixtureLaw.from_covariances(WEIGHTS[2], covariances))
