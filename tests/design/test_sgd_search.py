@@ -87,8 +87,7 @@ def test_a_class_is_learned_before_another_is_memorised_as_on_a_grid() -> None:
     unchanged, found = made.learned_before(goal, np.zeros((8, 2))), made.learned_before(goal, room)
     curves = theory.learning_curves(PROBLEM, 0.5 * np.unique(np.rint(np.geomspace(1, 3e4, 300))), rule=RULE)
     descent = 1 - curves.test_loss[:, 0]
-    learned = curves.taus[np.argmax(descent >= 0.9 * descent.max())]
-    assert np.exp(unchanged.log_tau) == pytest.approx(learned, abs=1.01 * float(RULE.step_size))  # stop times are whole steps
+    assert np.exp(unchanged.log_tau) == pytest.approx(curves.taus[np.argmax(descent >= 0.9 * descent.max())], rel=0.05)
     ratios = []
     for numbers in itertools.product(np.linspace(room[-3, 0], room[-3, 1], 9), np.linspace(room[-1, 0], room[-1, 1], 12)):
         x = np.append(np.zeros(5), [numbers[0], 0, numbers[1]])
