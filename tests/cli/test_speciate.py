@@ -26,6 +26,7 @@ psi_n = 4.0
 weights = [0.7, 0.3]
 variances = [1.5, 0.6]
 """
+GROUPS = TOML.replace("variances = [1.5, 0.6]", "eigenvalues = [[2.5, 0.6], [0.5, 0.6]]\neigenvalue_weights = [0.5, 0.5]")
 GRAM = "centroid_gram = [[0.3, -0.3], [-0.3, 0.3]]\n"
 SMALL = ["--d", "64", "--num-trajectories", "400", "--num-times", "4", "--num-steps", "32"]
 FILES = [".lock", "return_probability.png", "speciation.nc", "trajectories.png"]
@@ -94,11 +95,7 @@ def test_plot_draws_it_again(folder: Path, tmp_path: Path) -> None:
         (["--num-trajectories", "1"], TOML, "--num-trajectories: 1; allowed: 10 to"),
         (["--seed", "-1"], TOML, "--seed: -1; allowed: 0 to"),
         (["--d", "1000000", "--num-trajectories", "1000000", "--full"], TOML, "GiB"),
-        (
-            [],
-            TOML.replace("variances = [1.5, 0.6]", "eigenvalues = [[1.5, 0.6], [0.5, 0.6]]\neigenvalue_weights = [0.5, 0.5]"),
-            "law: the classes are not isotropic; allowed: covariances",
-        ),
+        (["--d", "2"], GROUPS.replace("[0.5, 0.5]", "[0.5, 0.25, 0.25]").replace("[0.5, 0.6]", "[0.5, 0.6], [0.1, 0.1]"), "d: 2; allowed: "),
     ],
 )
 def test_refusals(words: list[str], text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
