@@ -113,7 +113,7 @@ class _Head:
     def _of_class(self, c: int, points: list[np.ndarray]) -> Float[np.ndarray, " R"]:
         """R_c from each replicate, less what the pair posteriors are off by in it."""
         others = np.arange(len(self.means)) != c
-        means, controls, moments = [], [], 0.0
+        means, controls, moments = [], [], np.zeros((self.known.shape[1] + 1,) * 2)
         for normals in points:
             logits = self._logits(c, normals)
             returned = posterior_of(c, logits)
@@ -121,7 +121,7 @@ class _Head:
             means.append(returned.mean())
             controls.append(lost.mean(axis=0))
             both = np.column_stack([lost, returned])
-            moments = moments + np.cov(both, rowvar=False)
+            moments += np.cov(both, rowvar=False)
         weights = np.linalg.lstsq(moments[:-1, :-1], moments[:-1, -1], rcond=1e-10)[0]
         return np.array(means) - np.array(controls) @ weights
 
@@ -131,12 +131,13 @@ class _Head:
         apart = self.rest - self.rest[c]
         maps = (self.inverses @ self.factors[c]).reshape(count * size, size)  # to the coordinates in which class a is N(0, I)
         shifts = np.einsum("kab,kb->ka", self.inverses, self.means[c] - self.means)
-        standard = (normals[:, split:] @ maps.T).reshape(-1, count, size) + shifts
+        # in single precision, whose rounding of about 1e-5 of a logarithm averages out
+        standard = (normals[:, split:].astype(np.float32) @ maps.T.astype(np.float32)).reshape(-1, count, size) + shifts.astype(np.float32)
         constants = np.log(self.weights) + np.sum(np.log(np.einsum("kaa->ka", self.inverses)), axis=1) - np.sum(apart**2, axis=1) / 2
         return normals[:, :split] @ apart.T + constants - np.einsum("nka,nka->nk", standard, standard) / 2
 
     def _pair_posteriors(self) -> Float[np.ndarray, "K C"]:
-        """E[σ(s - ℓ_a)] given class c, for every other class a and shift s: the part that is lost to a if its weight is e^s times as large."""
+        """E[σ(s - ℓ_a)] given class c, for every other class a and shift s: what a alone takes, if its weight is e^s times as large."""
         count = len(self.means)
         known = np.zeros((count, count, SHIFTS.size))
         for c in range(count):

@@ -1,7 +1,8 @@
 """Return probabilities and speciation times of any law at its dimension, with their errors (docs/theory/speciation.md).
 
 Two classes lose B = π_c (1 - R_c) to each other, an integral of one variable for any covariances. More classes are averaged over points of
-quasi-Monte-Carlo, with a measured error. Neither takes the log-odds for Gaussian, as `rfdiff.backward.speciation` does for isotropic classes.
+quasi-Monte-Carlo, with a measured error. The log-odds are not taken for Gaussian, as they are for isotropic classes in
+`rfdiff.backward.speciation`.
 """
 
 from typing import NamedTuple
@@ -25,7 +26,9 @@ TOLERANCE = 1e-3
 FINEST = 1e-5  # tolerance that quasi-Monte-Carlo can be asked for
 EARLIEST = 1e-6  # time at which a class that is not told apart yet never is
 STEP = 0.5  # of the times among which roots are bracketed
-NEAR, MOST_TIMES = 0.03, 40  # of R to its level at some time from which the root is interpolated; times looked at
+NEAR, DENSE = 0.002, 0.15  # a root is interpolated where R is as near to its level at some time, or where times are as dense
+SLOPE_ERROR = 0.2  # of an interpolated R on its way to the root, for the error of the root
+MOST_TIMES = 60
 
 
 class Estimate(NamedTuple):
@@ -132,7 +135,9 @@ class _Curve:
     def _start(self) -> float:
         """Half the logarithm of the distances and spreads of the classes: where they begin to differ."""
         classes = self.classes
-        spread = np.abs(classes.covariances - classes.covariances[0]).max(initial=0) + np.abs(np.ptp(classes.variances, axis=1)).max(initial=0)
+        spread = np.abs(classes.covariances - classes.covariances[0]).max(initial=0) + np.abs(np.ptp(classes.variances, axis=1)).max(
+            initial=0
+        )
         return max(np.log1p(np.sum(classes.means**2, axis=1).max() + spread) / 2, STEP)
 
     def _exact_root(self, levels: np.ndarray) -> Estimate:
@@ -146,16 +151,17 @@ class _Curve:
         return Estimate(np.full(2, root), np.full(2, 1e-12 + self.at(root).error[0] / max(slope, 1e-12)))
 
     def _root(self, c: int, level: float) -> tuple[float, float]:
-        """Time of one class and its error, interpolated between times of which one is near."""
+        """Time of one class and its error, interpolated between times."""
         while True:
             times = np.array(sorted(self.known))
             returned = np.minimum.accumulate([self.at(t).value[c] for t in times])  # what noise of the points lets rise does not
             after = int(np.argmax(returned < level))
             around = slice(max(after - 3, 0), after + 3)
-            curve = PchipInterpolator(times[around], returned[around] - level)
-            root = brentq(curve, times[after - 1], times[after])
-            if abs(returned[after - 1 : after + 1] - level).min() < NEAR or times[after] - times[after - 1] < 1e-6 or len(times) > MOST_TIMES:
-                nearest = times[after - 1] if root - times[after - 1] < times[after] - root else times[after]
+            root = float(brentq(PchipInterpolator(times[around], returned[around] - level), times[after - 1], times[after]))
+            nearest = after - 1 if root - times[after - 1] < times[after] - root else after
+            off, dense = abs(returned[nearest] - level), np.diff(times[max(after - 2, 0) : after + 2]).max() <= DENSE
+            if off < NEAR or dense or len(times) > MOST_TIMES:
                 slope = (returned[after - 1] - returned[after]) / (times[after] - times[after - 1])
-                return root, float(self.at(nearest).error[c] / max(slope, 1e-12))
+                between = 0.0 if dense else SLOPE_ERROR * off
+                return root, float((self.at(times[nearest]).error[c] + between) / max(slope, 1e-12))
             self.at(root)

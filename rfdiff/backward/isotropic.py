@@ -14,7 +14,6 @@ from rfdiff.errors import InputError
 from rfdiff.mixture import MixtureLaw
 from rfdiff.value_types import as_number, is_concrete
 
-
 DIMENSION = 256  # of a law that has none, where none is given
 
 
@@ -65,8 +64,8 @@ def isotropic_classes(law: MixtureLaw, d: ArrayLike | None) -> IsotropicClasses:
     check_classes(law.weights)
     if not is_isotropic(law):
         raise InputError(
-            "law: the classes are not isotropic, and traced by JAX; allowed: covariances σ_c² I (MixtureLaw.isotropic) for derivatives, any "
-            "covariances outside of jax.jit, grad and vmap"
+            "law: the classes are not isotropic, and traced by JAX; allowed: covariances σ_c² I (MixtureLaw.isotropic) for derivatives, "
+            "any covariances outside of jax.jit, grad and vmap"
         )
     return marginal_classes(law, d)
 

@@ -9,9 +9,9 @@ narrower appears beside it in a saddle-node, 𝒰' = 𝒰'' = 0. The other well 
 are balanced and of one variance the well splits: both appear, at e^{-2t} ‖μ_1 - μ_2‖²/4 = ½ for unit variance, the classical ½ log Λ up to
 a constant.
 
-The drift on an axis, averaged over the directions across it, is that of the marginal for any classes: Γ_b² then is the variance of class b
-along the axis. For matrices this is e·(e^{-2t} Σ_b + Δ I) e; axes of random direction, as those of a law of joint eigenvalues, see the class
-variance tr Σ_b/d, up to O(1/√d).
+The drift on an axis, averaged over the directions across it, is that of the marginal for any classes: Γ_b² then is the variance of class
+b along the axis. For matrices this is e·(e^{-2t} Σ_b + Δ I) e; axes of random direction, as those of a law of joint eigenvalues, see the
+class variance tr Σ_b/d, up to O(1/√d).
 
 Alone on the axis, class b would have its well at w_b = 2 e^{-t} e·μ_b/(2 - Γ_b²). Every place with 𝒰' = 0 is a convex combination of these,
 so that two classes are apart where a barrier lies between their w; a barrier beyond them parts a third class off.

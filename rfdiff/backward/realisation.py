@@ -1,16 +1,17 @@
 """A law at its dimension, in the coordinates and radii on which the class posterior depends (docs/theory/speciation.md).
 
 A law of joint eigenvalues has no directions of its own. Its d directions are shared among the groups by largest remainder, as
-`GaussianMixture.from_law` does, and each group gets its share of the directions of the centroids: D_l/d of their Gram matrix. Where r is the
-rank of the centroids, r coordinates of the group then hold this share, and its other D_l - r directions enter through their squared norm
-alone. Directions at random, as `from_law` draws them, have this share up to a relative O(1/√D_l). Groups of fewer than r directions hold
-theirs together, coordinate by coordinate.
+`GaussianMixture.from_law` does, and each group of D_l directions gets the share D_l/d of the centroids' Gram matrix. Where r is the rank of
+the centroids, r coordinates of the group then hold this share, and its other D_l - r directions enter through their squared norm alone.
+Directions at random, as `from_law` draws them, have this share up to a relative O(1/√D_l). Groups of fewer than r directions hold theirs
+together, coordinate by coordinate; where all these have fewer than r, the other groups hold it.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 from rfdiff.errors import InputError
 from rfdiff.gaussian_mixture import largest_remainder
@@ -41,7 +42,7 @@ class Realisation(NamedTuple):
         return self.covariances.ndim == 3
 
 
-def realised(law: MixtureLaw, d: int) -> Realisation:
+def realised(law: MixtureLaw, d: ArrayLike) -> Realisation:
     """A concrete law in dimension d.
 
     Args:
@@ -58,12 +59,12 @@ def realised(law: MixtureLaw, d: int) -> Realisation:
         return Realisation(weights, means - weights @ means, np.asarray(law.covariances, np.float64), none[:, 0], none)
     coordinates = _coordinates(weights, np.asarray(law.centroid_gram, np.float64))
     groups, rank = law.eigenvalues.shape[0], coordinates.shape[1]
-    if whole_number(d) is None or d < max(groups, rank):
+    size = whole_number(d)
+    if size is None or size < max(groups, rank):
         raise InputError(
-            f"d: {d!r}; allowed: a whole number >= {max(groups, rank)} ({groups} eigenvalue groups, centroids of rank {rank}), by which the "
-            "directions are shared among the groups"
+            f"d: {d!r}; allowed: a whole number >= {max(groups, rank)}, for {groups} eigenvalue groups and centroids of rank {rank}"
         )
-    return _in_groups(weights, coordinates, np.asarray(law.eigenvalues, np.float64), largest_remainder(law.eigenvalue_weights, int(d)))
+    return _in_groups(weights, coordinates, np.asarray(law.eigenvalues, np.float64), largest_remainder(law.eigenvalue_weights, size))
 
 
 def _in_groups(weights: np.ndarray, coordinates: np.ndarray, eigenvalues: np.ndarray, counts: np.ndarray) -> Realisation:

@@ -42,8 +42,8 @@ EARLIEST, BISECTIONS = 1e-6, 60
 def return_probability(law: MixtureLaw, times: ArrayLike, *, d: ArrayLike | None = None) -> Float[np.ndarray, "... K"]:
     """Probability R_c(t) that a sample of class c, noised to t and denoised with the exact score, is of class c again.
 
-    `R_c(t) = E_{x_t | c}[P(c | x_t)]`, from 1 at t = 0 to π_c at t = ∞. Of three or more classes that are not isotropic it is an estimate to
-    1e-3, whose error `return_estimate` returns.
+    `R_c(t) = E_{x_t | c}[P(c | x_t)]`, from 1 at t = 0 to π_c at t = ∞. Of three or more classes that are not isotropic it is an estimate
+    to 1e-3, whose error `return_estimate` returns.
 
     Args:
         law: K ≥ 2 classes.

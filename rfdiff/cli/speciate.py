@@ -38,6 +38,7 @@ from rfdiff.progress import reporting
 
 FILES = Files("speciation.nc", {"return_probability": (), "trajectories": ()})
 LARGEST_DIMENSION, MOST, MOST_STEPS = 2**24, 10_000_000, 100_000
+LEAST_ERROR = 1e-6  # of a speciation time
 DIMENSION = 1000  # of a law that has none, where none is given
 TRAJECTORIES = (
     "Number of U-turns per class and time t (a sample is noised to t and denoised again), and of pairs of clones per time t (two copies of "
@@ -51,8 +52,8 @@ __all__ = ["COMMAND", "CONTENT", "redraw", "run", "show", "speciation_table"]
 class Speciate(Output):
     """Compute, and measure, when backward sampling with the exact score commits to a class.
 
-    Isotropic classes are computed in closed form, with Gaussian log-odds; two other classes exactly; more than two by quasi-Monte-Carlo, with
-    its error. Covariances may be joint eigenvalues or matrices, whose trajectories are simulated in all d coordinates.
+    Isotropic classes are computed in closed form, with Gaussian log-odds; two other classes exactly; more than two by quasi-Monte-Carlo,
+    with its error. Covariances may be joint eigenvalues or matrices, whose trajectories are simulated in all d coordinates.
     """
 
     problem: ProblemFile
@@ -161,7 +162,7 @@ def speciation_table(dataset: xr.Dataset, class_names: Sequence[str] | None = No
                 words(c if class_names is None else class_names[c]),
                 shown(float(weight), ".3g"),
                 shown(float(dataset.variance.values[c]), ".3g"),
-                measured(float(dataset.speciation_time.values[c]), *_speciation_error(dataset, c)),
+                measured(float(dataset.speciation_time.values[c]), _speciation_error(dataset, c)),
                 measured(*crossing),
                 measured(well, text="from the start" if np.isinf(well) else None),
                 shown(float(turned[:, c].max()), ".1f", " s.e."),
@@ -171,10 +172,10 @@ def speciation_table(dataset: xr.Dataset, class_names: Sequence[str] | None = No
     return Table("speciation times", headings, rows)
 
 
-def _speciation_error(dataset: xr.Dataset, c: int) -> list[float]:
-    """Error of the computed speciation time of a class, where it was estimated and is not below what is shown."""
+def _speciation_error(dataset: xr.Dataset, c: int) -> float:
+    """Error of the computed speciation time of a class; NaN where there is none worth showing, as for isotropic and for two classes."""
     error = float(dataset.speciation_error.values[c]) if "speciation_error" in dataset else 0.0
-    return [error] if error > 1e-6 else []
+    return error if error > LEAST_ERROR else np.nan
 
 
 def _steps_note(dataset: xr.Dataset, systematic: np.ndarray) -> list[str]:
