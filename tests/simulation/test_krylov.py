@@ -66,6 +66,7 @@ def test_fewer_features_than_samples() -> None:
     assert worst(batch("krylov", math.inf, 1.5), batch("exact", math.inf, 1.5)) < 1e-9
 
 
+@pytest.mark.thorough
 def test_a_space_that_is_not_the_whole_states_its_error() -> None:
     """The tolerance ends it early; the estimate then bounds what is missing, and is not far above it."""
     exact, found = batch("exact"), batch("krylov", tolerance=1e-4)
