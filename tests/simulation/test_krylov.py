@@ -176,6 +176,7 @@ def test_the_estimate_holds_what_rounding_does_to_small_eigenvalues() -> None:
     assert krylov_of(np.geomspace(0.1, 8.0, 40), 5, "float32", tolerance=1e-4)[0].error_estimate < 1e-2 * found.error_estimate
 
 
+@pytest.mark.thorough
 def test_too_few_steps_are_refused() -> None:
     found, losses = krylov_of(np.geomspace(1e-3, 8.0, 120), 3, max_steps=4)
     assert not found.converged and found.error_estimate > 1e-10

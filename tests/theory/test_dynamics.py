@@ -166,6 +166,7 @@ def test_long_training_at_interpolation_is_resolved() -> None:
     assert np.all(np.diff(curves.test_loss[:, 0]) > 0)
 
 
+@pytest.mark.thorough
 def test_relabelling_permutes_the_curves() -> None:
     straight = learning_curves(two_classes(), TAUS)
     reversed_ = learning_curves(two_classes(mixture=MixtureLaw.isotropic([0.35, 0.65], [0.5, 1.4])), TAUS)
