@@ -27,7 +27,6 @@ COMMANDS: tuple[Command, ...] = (
     fit.COMMAND,
     diagnose.COMMAND,
     predict.COMMAND,
-    explore.COMMAND,
     simulate.COMMAND,
     compare.COMMAND,
     plan.COMMAND,
@@ -40,5 +39,6 @@ COMMANDS: tuple[Command, ...] = (
     sweep.COMMAND,
     collect.COMMAND,
     plot.COMMAND,
+    explore.COMMAND,
     images.COMMAND,
 )

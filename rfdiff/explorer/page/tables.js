@@ -3,7 +3,7 @@
 import { chip } from "./controls.js";
 import { format } from "./format.js";
 
-const CURVES = { test_loss: "test loss", train_loss: "train loss", optimal_loss: "optimum", score_error: "score error" };
+const CURVES = { test_loss: "test", train_loss: "train", optimal_loss: "optimum", score_error: "score err." };
 const TIMES = { tau_gen: "τ_gen", tau_stop: "τ_stop", tau_mem: "τ_mem", tau_opt: "τ_opt(½)" };
 
 function filled(table, headings, rows) {
