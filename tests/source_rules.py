@@ -44,11 +44,12 @@ UPPER = (
     "images",
     "sweep",
     "diagnosis",
-    "diagnosis",
+    "explorer",
 )
 MOST_ROOT_MODULES = 24
-OPTIONAL_EXTRAS = {"flax", "orbax", "distributed", "pandas", "PIL"}
+OPTIONAL_EXTRAS = {"flax", "orbax", "distributed", "pandas", "PIL", "starlette", "uvicorn"}
 DELAYED = {
+    ("cli.explore", "rfdiff.explorer.serving"),
     ("cli.images", "rfdiff.cli.images_actions"),  # what needs an optional extra, and who hands over to it
     ("labels", "xarray"),  # half a second, for those who ask for a dataset
 }
@@ -81,6 +82,7 @@ def allowed_imports(module: str) -> set[str]:
         "images": {"images", "files"},
         "sweep": {"sweep", "theory", "simulation", "files"},
         "diagnosis": {"diagnosis", "design", "backward", "theory", "simulation"},  # all that is known of one data set
+        "explorer": {"", "explorer", "backward", "theory", "simulation", "plots", "files"},  # what the page asks for
         "cli": {"", "cli", *UPPER},
         "__init__": set(UPPER),
         "__main__": {"cli"},

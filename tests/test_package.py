@@ -46,6 +46,8 @@ def test_wheel_holds_the_package_alone(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     sources = {str(path.relative_to(ROOT)) for path in (ROOT / "rfdiff").rglob("*.py")}
     assert sources <= set(names) and {"rfdiff/py.typed", "rfdiff/diagnosis/page.html"} <= set(names)
+    page = {str(path.relative_to(ROOT)) for path in (ROOT / "rfdiff/explorer/page").iterdir()}
+    assert page <= set(names) and {"rfdiff/explorer/page/uPlot.iife.min.js", "rfdiff/explorer/page/uPlot.LICENSE"} <= page
     assert {name.split("/")[0].split("-")[0] for name in names} == {"rfdiff"}
     assert any(name.endswith("licenses/LICENSE") for name in names)
 

@@ -189,6 +189,7 @@ def test_make_targets_are_explained() -> None:
         "docs",
         "docs-check",
         "docs-serve",
+        "explore-check",
         "experiments",
         "bench",
         "clean",

@@ -102,6 +102,7 @@ NearOptimal = Annotated[
     ),
 ]
 ProblemFile = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="PROBLEM.toml")]
+OptionalProblemFile = Annotated[tyro.conf.Positional[Path | None], _optional(Path, "[PROBLEM.toml]"), hint()]
 OptionalDirectory = Annotated[Path | None, _optional(Path, "DIR"), hint()]
 OptionalFile = Annotated[Path | None, _optional(Path, "FILE"), hint()]
 Directory = Annotated[Path, tyro.conf.arg(metavar="DIR")]

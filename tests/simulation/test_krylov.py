@@ -66,6 +66,7 @@ def test_fewer_features_than_samples() -> None:
     assert worst(batch("krylov", math.inf, 1.5), batch("exact", math.inf, 1.5)) < 1e-9
 
 
+@pytest.mark.thorough
 def test_a_space_that_is_not_the_whole_states_its_error() -> None:
     """The tolerance ends it early; the estimate then bounds what is missing, and is not far above it."""
     exact, found = batch("exact"), batch("krylov", tolerance=1e-4)
@@ -175,6 +176,7 @@ def test_the_estimate_holds_what_rounding_does_to_small_eigenvalues() -> None:
     assert krylov_of(np.geomspace(0.1, 8.0, 40), 5, "float32", tolerance=1e-4)[0].error_estimate < 1e-2 * found.error_estimate
 
 
+@pytest.mark.thorough
 def test_too_few_steps_are_refused() -> None:
     found, losses = krylov_of(np.geomspace(1e-3, 8.0, 120), 3, max_steps=4)
     assert not found.converged and found.error_estimate > 1e-10

@@ -22,6 +22,7 @@ def settings() -> SGDSettings:
     return SGDSettings(two_classes(), RULE, 1e-4)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("rule", [RULE, MinibatchSGD(0.2, 1.5, averaging=0.98)], ids=["its own", "another"])
 def test_one_set_of_traces_serves_every_setting(settings: SGDSettings, rule: MinibatchSGD) -> None:
     curves = learning_curves(two_classes(), STEPS * float(rule.step_size), rule=rule)
