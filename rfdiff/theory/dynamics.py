@@ -32,7 +32,8 @@ from rfdiff.theory.neuron_types import (
     by_lattice,
     levels,
 )
-from rfdiff.theory.noncommuting import dense
+from rfdiff.theory.noncommuting import closed_system, dense
+from rfdiff.theory.resolvent import RESIDUAL
 from rfdiff.theory.training_times import LEAST, TAIL_EFFECT, Times, limit_diverges, spectrum_span, time_grid, types_radius
 
 ROUNDING = 1e-9  # of a loss: no estimate is below, since solutions of the fixed point are not
@@ -73,13 +74,20 @@ def _evaluate(eq: Equivalent, question: Question, laid: Laid) -> OnContour:
 
 def _evaluate_dense(ready: dense.Dense, work: dense.Work, question: Question, laid: Laid) -> OnContour:
     """`_evaluate` where the covariances do not commute: what is left out is read from the known traces of V."""
-    solved = dense.solve(ready, np.asarray(laid.contour.nodes), None, work)
+    allowed = max(dense.RESIDUAL_SHARE * question.tolerance, closed_system.NEWTON_TOLERANCE)
+    solved = dense.solve(ready, np.asarray(laid.contour.nodes), None, work, allowed)
     traces = dense.second_traces(ready, solved, work)
     second = traces[..., : len(solved.nodes)], traces[..., len(solved.nodes) :]
     linear = first_traces(ready.system.eq, solved.point)
     kernel = kernel_from(ready.system.eq, laid.contour, linear, jnp.asarray(solved.residual), second, 0.0, question.kappa, np.inf)
     losses, error = losses_and_error(kernel, question.clock, question.rule)
-    return OnContour(losses=np.asarray(losses), error=float(error), missing=float(kernel.missing), residual=float(kernel.residual))
+    return OnContour(
+        losses=np.asarray(losses),
+        error=float(error),
+        missing=float(kernel.missing),
+        residual=float(kernel.residual),
+        allowed=max(allowed, RESIDUAL),
+    )
 
 
 def learning_curves(

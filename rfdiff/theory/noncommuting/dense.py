@@ -29,6 +29,7 @@ from rfdiff.theory.resolvent import unpack
 from rfdiff.theory.traces import sandwich
 
 PAIR_BYTES = 2**27
+RESIDUAL_SHARE = 1e-4  # of the tolerance of curves, that the residual of a fixed point may be: it moves them by 1e-2 of itself
 WIDENING = 1.3  # of the surrogate's support, on either side
 CORE_SHARE = 0.1  # of the tolerance, left to the coupling of the tail
 
@@ -101,8 +102,21 @@ def spectra(dense: Dense, problem: Problem) -> Equivalent:
     return Equivalent(**fields)
 
 
-def solve(dense: Dense, z: np.ndarray, start: tuple[ArrayLike, ArrayLike] | None, work: Work) -> closed_system.PointSolutions:
+def solve(
+    dense: Dense,
+    z: np.ndarray,
+    start: tuple[ArrayLike, ArrayLike] | None,
+    work: Work,
+    residual: float = closed_system.NEWTON_TOLERANCE,
+) -> closed_system.PointSolutions:
     """One-point solutions at Z points of the upper half-plane, from those of the surrogate, or from (δ, H) given.
+
+    Args:
+        dense: a problem made ready.
+        z: (Z,) points; neighbours stand beside each other.
+        start: (Z, …) δ and H to start from; None for those of the surrogate.
+        work: told of each finished point.
+        residual: of the fixed point, relative, at which a point is solved.
 
     Raises:
         InputError: more memory is needed than the machine has.
@@ -112,7 +126,7 @@ def solve(dense: Dense, z: np.ndarray, start: tuple[ArrayLike, ArrayLike] | None
     if start is None:
         near = dense.near
         start = unpack(jnp.asarray(solutions.free(near, z).u), near.kind_weights.shape[0], near.linear.shape[1])
-    return closed_system.solve(dense.system, z, closed_system.start_from(dense.system, *start), work.advance)
+    return closed_system.solve(dense.system, z, closed_system.start_from(dense.system, *start), work.advance, residual)
 
 
 _sandwich = jax.jit(sandwich)
