@@ -16,6 +16,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import platformdirs
+
 SWITCH = "RFDIFF_CACHE"
 MOST_BYTES = 2**29  # of all programs kept for one processor; the oldest go first
 LEAST_SECONDS = "0.1"  # of compilation, below which a program is not worth a file
@@ -63,8 +65,6 @@ def _declined() -> bool:
 
 def _folder() -> Path | None:
     """The folder of this processor and release, made if need be; None where that is impossible."""
-    import platformdirs
-
     with contextlib.suppress(OSError, RuntimeError):  # a RuntimeError where the user has no home
         folder = Path(platformdirs.user_cache_dir("rfdiff", appauthor=False)) / "programs" / _processor()
         folder.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,7 @@ from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow
 from rfdiff.theory import CurveKernel, Plan, class_times, curve_kernel, plan_curves, time_grid
 from rfdiff.theory.contour_forms import losses_and_error
+from rfdiff.theory.host import double_on_host
 from rfdiff.theory.noncommuting.coupled_law import apart
 
 BOX = 1.4  # largest move in a coordinate between two plans
@@ -163,7 +164,7 @@ class Search:
         plan, kernel = self._plan(x)
 
         def errors(taus: Float[np.ndarray, " T"]) -> Float[np.ndarray, "T K"]:
-            with jax.enable_x64(True):
+            with double_on_host():
                 test = np.asarray(losses_and_error(kernel, self.rule.schedule(taus, 1.0)[1], self.rule)[0])[1]
             return (test - np.asarray(kernel.optimal_loss)) / float(kernel.noise_variance)
 
@@ -191,7 +192,7 @@ class Search:
             if (key := z[:-1].tobytes()) not in known:
                 x = here.x.copy()
                 x[free] = z[: free.size]
-                with jax.enable_x64(True):
+                with double_on_host():
                     log_tau = np.float64(z[free.size] if timed else here.log_tau)
                     errors, by_x, by_time = map(np.asarray, _errors_and_slopes(apart(self.problem), plan, x, log_tau, self.rule))
                 slopes = np.concatenate([by_x[:, free], by_time[:, None]], 1) if timed else by_x[:, free]
@@ -211,7 +212,7 @@ class Search:
 
     def _times_at(self, x: Float[np.ndarray, " X"], goal: LearnedBefore) -> tuple[Point, Plan]:
         plan, kernel = self._plan(x, complete=True)
-        with jax.enable_x64(True):
+        with double_on_host():
             (ratio, learned), _ = _ratio_and_slopes(apart(self.problem), plan, x, goal.learned, goal.memorised, goal.q)
             if not np.isfinite(ratio):
                 what = f"class {goal.learned} has no descent, or class {goal.memorised} is never memorised"
@@ -226,7 +227,7 @@ class Search:
         def ratio(z: Float[np.ndarray, " V"]) -> tuple[float, Float[np.ndarray, " V"]]:
             x = here.x.copy()
             x[free] = z
-            with jax.enable_x64(True):
+            with double_on_host():
                 (value, _), slope = _ratio_and_slopes(apart(self.problem), plan, x, goal.learned, goal.memorised, goal.q)
             return float(value), np.asarray(slope)[free]
 

@@ -21,6 +21,7 @@ from rfdiff.theory.contour import Laid, Span
 from rfdiff.theory.contour_forms import CurveKernel, first_traces, kernel_from, losses_and_error
 from rfdiff.theory.contour_ladder import OnContour, Question, probe_penalties, refine_contour
 from rfdiff.theory.equivalent import Equivalent, equivalent
+from rfdiff.theory.host import double_on_host
 from rfdiff.theory.input_checks import checked_tolerance, require_concrete
 from rfdiff.theory.neuron_types import (
     SCRAMBLES,
@@ -140,7 +141,7 @@ def learning_curves(
     taus, clock = rule.schedule(taus, kappa)
     if isinstance(rule, MinibatchSGD):
         return _with_batches(problem, taus, rule, tolerance)
-    with jax.enable_x64(True):
+    with double_on_host():
         near = dense.surrogate(problem)
         radius, tail = types_radius(problem, tolerance)
         span = spectrum_span(near, rule, kappa, radius)
@@ -217,7 +218,7 @@ def _with_matrices(problem: Problem, question: Question, near: _Answer, toleranc
 def _with_batches(problem: Problem, taus: np.ndarray, rule: MinibatchSGD, tolerance: float) -> LearningCurves:
     """Losses under minibatch SGD: those of the steps along the whole gradient, and what the noise of the batches adds."""
     minibatch.check_covered(problem, rule)
-    with jax.enable_x64(True):
+    with double_on_host():
         steps = np.where(np.isinf(taus), np.inf, np.rint(taus / float(rule.step_size)))
         return with_noise(problem, taus, rule.descent, partial(minibatch.excess, problem, rule=rule, steps=steps), tolerance)
 

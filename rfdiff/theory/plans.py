@@ -31,6 +31,7 @@ from rfdiff.theory.contour_forms import CurveKernel, solve_kernel
 from rfdiff.theory.contour_ladder import OnContour, Question, probe_penalties, refine_contour
 from rfdiff.theory.dynamics import largest_change, size_of
 from rfdiff.theory.equivalent import Equivalent
+from rfdiff.theory.host import double_on_host
 from rfdiff.theory.implicit import expand, unknowns
 from rfdiff.theory.input_checks import POINTS_INSTEAD, checked_tolerance, require_concrete
 from rfdiff.theory.neuron_types import FAR, LevelErrors, gram_root, levels
@@ -102,7 +103,7 @@ def plan_curves(
     rank = gram_root(problem.mixture.centroid_gram).shape[1]
     near, coupled = dense.surrogate(problem), coupled_law(problem, tolerance / 4)
     problem = apart(problem)
-    with jax.enable_x64(True):
+    with double_on_host():
         radius, tail = training_times.types_radius(problem, tolerance)
         span = training_times.spectrum_span(near, rule, kappa, radius)
         if coupled is not None:
@@ -177,7 +178,7 @@ def plan_points(problem: Problem, z: ArrayLike, *, gram_derivatives: bool = True
     if points.ndim != 1 or not np.all(np.isfinite(points)) or np.any(points.imag < 0) or np.any((points.imag == 0) & (points.real <= 0)):
         raise InputError(f"z: {z!r}; allowed: finite points with Im z > 0, or λ > 0")
     coupled, problem = coupled_law(problem, POINTS_COUPLING), apart(problem)
-    with jax.enable_x64(True):
+    with double_on_host():
         rank = gram_root(problem.mixture.centroid_gram).shape[1]
         averages = averages_for(problem, level, FAR, training_times.LEAST if rank else 1, gram_derivatives, coupled)
         on_axis = points.imag == 0
@@ -218,7 +219,7 @@ def curve_kernel(problem: Problem, plan: Plan) -> CurveKernel:
     if not is_concrete(problem, plan):
         return _kernel(problem, plan)
     require_made_for(problem, plan.averages)
-    with jax.enable_x64(True):
+    with double_on_host():
         kernel = _compiled_kernel(apart(problem), plan)
     if not (float(kernel.missing) <= OUTSIDE and float(kernel.residual) <= resolvent.RESIDUAL):
         raise InputError(

@@ -22,9 +22,12 @@ def cells(text: str) -> list[str]:
 def run_cell(code: str, name: str, namespace: dict[str, object]) -> object:
     """Run a cell; its value is that of its last line, if that is an expression."""
     tree = ast.parse(code, name)
-    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
-    exec(compile(tree, name, "exec"), namespace)
-    return None if last is None else eval(compile(ast.Expression(last.value), name, "eval"), namespace)
+    last = tree.body[-1] if tree.body else None
+    if not isinstance(last, ast.Expr):
+        exec(compile(tree, name, "exec"), namespace)
+        return None
+    exec(compile(ast.Module(tree.body[:-1], []), name, "exec"), namespace)
+    return eval(compile(ast.Expression(last.value), name, "eval"), namespace)
 
 
 PAGES = [path for path in sorted(DOCS.glob("*/*.md")) if cells(path.read_text(encoding="utf-8"))]
