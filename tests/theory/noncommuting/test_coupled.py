@@ -21,6 +21,7 @@ from rfdiff.theory.equivalent import equivalent
 from rfdiff.theory.noncommuting import dense
 from rfdiff.theory.noncommuting.coupled_law import MOST_EQUATIONS, apart, coupled_law
 from rfdiff.theory.traces import one_trace
+from tests.synthetic import given
 from tests.theory.noncommuting.test_dense import PAIRS, WEIGHTS, centroids, close, forced, matrices, problem, subspaces
 from tests.tolerances import assert_within, rejects
 
@@ -112,7 +113,7 @@ def test_spectrum_of_drawn_networks() -> None:
     Classes are centred: the eigenvalue that class means make lies beyond the bulk, moves others by up to a place, and is in no theory.
     """
     law = subspaces(48)
-    law = MixtureLaw.from_covariances(law.weights, law.covariances)
+    law = MixtureLaw.from_covariances(law.weights, given(law.covariances))
     question = Problem(law, "tanh", t=0.2, psi_p=2.0, psi_n=3.0, noise_draws=1)
     drawn = simulation.learning_curves(question, [1.0], d=48, key=jax.random.key(1), num_seeds=48).spectrum
     assert drawn is not None
