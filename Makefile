@@ -4,11 +4,12 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 DOCS   := $(VENV)/.docs-installed
+BROWSER := $(VENV)/.browser-installed
 OUT    := out/demo
 CLAIMS := $(patsubst experiments/%/run.py,%,$(sort $(wildcard experiments/*/run.py)))
 PYTHON ?=
 
-.PHONY: help demo test thorough lint smoke docs docs-check docs-serve experiments bench clean
+.PHONY: help demo test thorough lint smoke docs docs-check docs-serve explore-check experiments bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -37,6 +38,9 @@ docs: $(DOCS) ## build the documentation into docs/_build/html; warnings are err
 
 docs-check: docs ## open every page of the documentation in a browser (chromium): formulas, links, outside requests, narrow screens
 	$(BIN)/python -m pytest -m site tests/docs
+
+explore-check: $(BROWSER) ## use the explorer in a browser (chromium): every control, two tabs, a restarted server
+	$(BIN)/python -m pytest -m "browser and not slow" tests/explorer
 
 docs-serve: docs ## show the documentation at http://127.0.0.1:8000
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory docs/_build/html 8000
@@ -67,10 +71,15 @@ $(STAMP): pyproject.toml constraints.txt
 	if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
 	  echo "creating $(VENV) with $$found"; rm -rf $(VENV); $$found -m venv $(VENV); \
 	fi
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,images,cluster,data]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,images,cluster,data,explore]'
 	@touch $(STAMP)
 
 # What the documentation needs besides.
 $(DOCS): $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs,browser]'
+	@touch $@
+
+# What opens pages in a browser.
+$(BROWSER): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'
 	@touch $@

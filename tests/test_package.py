@@ -46,6 +46,8 @@ def test_wheel_holds_the_package_alone(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     sources = {str(path.relative_to(ROOT)) for path in (ROOT / "rfdiff").rglob("*.py")}
     assert sources <= set(names) and {"rfdiff/py.typed", "rfdiff/diagnosis/page.html"} <= set(names)
+    page = {str(path.relative_to(ROOT)) for path in (ROOT / "rfdiff/explorer/page").iterdir()}
+    assert page <= set(names) and {"rfdiff/explorer/page/uPlot.iife.min.js", "rfdiff/explorer/page/uPlot.LICENSE"} <= page
     assert {name.split("/")[0].split("-")[0] for name in names} == {"rfdiff"}
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
@@ -72,6 +74,7 @@ UNIX_ONLY = ("fcntl", "grp", "pwd", "resource", "termios", "tty")
 ELSEWHERE = f"""
 import os, pkgutil, signal, sys
 import importlib, warnings
+import platformdirs  # which looks at the name of the system, so it would take this one for a Unix
 for name in {UNIX_ONLY}:
     sys.modules[name] = None  # makes the import fail, as where there is none
 for name in ("O_DIRECTORY", "sched_getaffinity", "getuid", "geteuid"):

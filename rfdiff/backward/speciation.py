@@ -1,4 +1,4 @@
-"""When a class is decided in the backward process, by Bayes (docs/theory/speciation.md): return probabilities and speciation times.
+"""When a class is decided in the backward process, by Bayes (docs/theory/speciation.md, eq-return, eq-log-odds): R_c(t) and times.
 
 A sample of class c, noised to t and denoised afresh with the exact score, returns to class c with probability
 
@@ -56,7 +56,7 @@ def return_probability(law: MixtureLaw, times: ArrayLike, *, d: ArrayLike | None
     Raises:
         InputError: one class, a dimension out of range, a time that is not a number > 0, or a traced law whose classes are not isotropic.
 
-    Reference: equations, section 8; tests/backward/test_speciation.py (sampling at d = 400, published cloning threshold).
+    Reference: docs/theory/speciation.md, eq-return; tests/backward/test_speciation.py (sampling at d = 400, published cloning threshold).
     """
     if not has_closed_form(law, times, d):
         return return_estimate(law, times, d=d).value
@@ -94,7 +94,7 @@ def speciation_times(law: MixtureLaw, *, d: ArrayLike | None = None) -> Float[np
     Raises:
         InputError: one class, a dimension out of range, or a traced law whose classes are not isotropic.
 
-    Reference: equations, section 8; tests/backward/test_speciation.py.
+    Reference: docs/theory/speciation.md, eq-return; tests/backward/test_speciation.py.
     """
     if not has_closed_form(law, d):
         return speciation_estimate(law, d=d).value
@@ -114,7 +114,7 @@ def classical_time(law: MixtureLaw, *, d: ArrayLike | None = None) -> Float[np.n
     Raises:
         InputError: as `speciation_times`.
 
-    Reference: equations, section 8; tests/backward/test_speciation.py.
+    Reference: docs/theory/speciation.md, eq-return; tests/backward/test_speciation.py.
     """
     if not has_closed_form(law, d):
         return np.asarray(np.log(largest_variance(realised(law, checked_dimension(law, d)))) / 2)

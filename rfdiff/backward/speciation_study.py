@@ -192,7 +192,7 @@ def speciation_table(law: MixtureLaw, *, d: int | None = None, times: ArrayLike 
     Raises:
         InputError: as `return_probability`.
 
-    Reference: equations, section 8; tests/backward/test_speciation_study.py.
+    Reference: docs/theory/speciation.md; tests/backward/test_speciation_study.py.
     """
     size, closed = int(np.asarray(checked_dimension(law, d))), has_closed_form(law)
     speciated = Estimate(speciation_times(law, d=size), np.zeros(0)) if closed else speciation_estimate(law, d=size)
@@ -232,7 +232,7 @@ def measure_speciation(
     Raises:
         InputError: as `uturn` and `clones`.
 
-    Reference: equations, section 8; tests/backward/test_speciation_study.py.
+    Reference: docs/theory/speciation.md; tests/backward/test_speciation_study.py.
     """
     require_progress(progress)
     finished: MutableMapping[str, Part] = {} if parts is None else parts

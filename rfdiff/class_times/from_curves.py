@@ -239,13 +239,15 @@ def _first_crossing(taus: np.ndarray, values: np.ndarray, level: float) -> Readi
         return Reading(upper=right, reason="reached {before} the {first}, {0}", places=(right,))
     if right > COARSE * left:
         return Reading(lower=left, upper=right, reason="no {times} between {0} and {1}", places=(left, right))
-    start = 1 if taus[0] == 0 else 0
-    stop = len(taus) - 1 if np.isinf(taus[-1]) else len(taus)
-    between = PchipInterpolator(np.log(taus[start:stop]), values[start:stop])
-    low, high = np.log(left), np.log(right)
+    first, last = (1 if taus[0] == 0 else 0), (len(taus) - 1 if np.isinf(taus[-1]) else len(taus))
+    start, stop = max(first, i - 2), min(last, i + 2)  # the interpolant between two samples feels one more on either side
+    pieces = PchipInterpolator(np.log(taus[start:stop]), values[start:stop])
+    piece = [float(c) for c in pieces.c[:, i - 1 - start]]
+    origin, low, high = float(np.log(left)), float(np.log(left)), float(np.log(right))
     for _ in range(60):  # halvings, down to rounding; the interpolant is monotone between two samples
         middle = (low + high) / 2
-        low, high = (low, middle) if between(middle) >= level else (middle, high)
+        x = middle - origin
+        low, high = (low, middle) if ((piece[0] * x + piece[1]) * x + piece[2]) * x + piece[3] >= level else (middle, high)
     return Reading(float(np.exp(high)))
 
 

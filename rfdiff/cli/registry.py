@@ -6,6 +6,7 @@ from rfdiff.cli import (
     compare,
     design,
     diagnose,
+    explore,
     fit,
     generate,
     images,
@@ -38,5 +39,6 @@ COMMANDS: tuple[Command, ...] = (
     sweep.COMMAND,
     collect.COMMAND,
     plot.COMMAND,
+    explore.COMMAND,
     images.COMMAND,
 )

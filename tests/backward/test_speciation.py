@@ -165,6 +165,7 @@ def moved(mixture: MixtureLaw, change: MixtureLaw, step: float) -> MixtureLaw:
     return jax.tree.map(lambda value, slope: value + step * slope, mixture, change)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("mixture", [TWO, pytest.param(THREE, marks=pytest.mark.slow)], ids=["two", "three"])
 def test_derivatives(mixture: MixtureLaw) -> None:
     """Jacobian in the law and d along a random direction against central differences; the same under vmap."""

@@ -53,6 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.thorough
 def test_what_it_writes(folder: Path) -> None:
     assert sorted(path.name for path in (folder / "result").iterdir()) == [".lock", "generation.nc", "generation.png"]
     data = load_dataset(folder / "result" / "generation.nc")
@@ -98,6 +99,7 @@ def test_refusals(words: list[str], message: str, tmp_path: Path, capsys: pytest
     assert message in line and not (tmp_path / "out").exists()
 
 
+@pytest.mark.thorough
 def test_results_are_not_overwritten(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert entry.main(["generate", str(folder / "problem.toml"), *SMALL, "--out", str(folder / "result")]) == entry.BAD_INPUT
     assert "already holds generation.nc" in capsys.readouterr().err

@@ -137,6 +137,7 @@ def interrupted_after(monkeypatch: pytest.MonkeyPatch, count: int) -> list[int]:
     return done
 
 
+@pytest.mark.thorough
 def test_interruption_keeps_seeds_and_the_same_command_goes_on(
     problem_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -165,6 +166,7 @@ def test_interruption_keeps_seeds_and_the_same_command_goes_on(
     assert leaves(resumed.simulation) == leaves(whole.simulation)
 
 
+@pytest.mark.thorough
 def test_damaged_checkpoint_is_named(
     problem_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

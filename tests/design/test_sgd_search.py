@@ -157,6 +157,7 @@ def test_weights_that_may_be_given_or_not() -> None:
         design.checked_design(problem, WorstClass(), OF_RULE, rule=rule)
 
 
+@pytest.mark.thorough
 def test_sgd_that_diverges_is_refused_with_its_bounds() -> None:
     problem: Problem = PROBLEM
     stable = theory.sgd_stability(problem, rule=MinibatchSGD(0.5, 0.01))

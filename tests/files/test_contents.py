@@ -74,7 +74,9 @@ def test_every_kind_that_is_drawn_again_is_described() -> None:
     assert set(CONTENTS) == set(REDRAW)
 
 
-@pytest.mark.parametrize("content", sorted(CONTENTS))
+@pytest.mark.parametrize(
+    "content", [pytest.param(name, marks=pytest.mark.thorough) if name == "diagnosis" else name for name in sorted(CONTENTS)]
+)
 def test_what_a_kind_must_hold_is_enough_to_draw_it(content: str, tmp_path: Path) -> None:
     """Drawn with every part, whatever the verdict on the made-up numbers is."""
     path = unsealed(made_up(content), tmp_path / "file.nc")

@@ -186,6 +186,7 @@ def test_foreign_and_incomplete_files_are_named_with_their_fault(change: Any, me
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.thorough
 def test_variable_with_other_dimensions_is_refused(written: Path, tmp_path: Path) -> None:
     with xr.open_datatree(written, engine="h5netcdf", decode_cf=False) as tree:
         groups = {path: node.to_dataset().load() for path, node in tree.subtree_with_keys}

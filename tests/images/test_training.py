@@ -79,6 +79,7 @@ def stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.thorough
 def test_losses_start_at_one_and_fall(finished: tuple[Path, xr.Dataset]) -> None:
     folder, losses = finished
     assert losses["step"].values.tolist() == SETTINGS.measured_steps()
@@ -92,6 +93,7 @@ def test_losses_start_at_one_and_fall(finished: tuple[Path, xr.Dataset]) -> None
     assert checkpoints.kept(folder) == SETTINGS.kept_steps()
 
 
+@pytest.mark.thorough
 def test_a_run_describes_itself(finished: tuple[Path, xr.Dataset]) -> None:
     content = json.loads((finished[0] / "run.json").read_text())
     assert Settings.of_record(content["settings"]) == SETTINGS
@@ -106,12 +108,13 @@ def test_a_run_describes_itself(finished: tuple[Path, xr.Dataset]) -> None:
     np.testing.assert_allclose(np.diagonal(content["law"]["angle"]), 0)
 
 
+@pytest.mark.thorough
 def test_an_interrupted_run_goes_on_to_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: tuple[Path, xr.Dataset]
 ) -> None:
-    folder = stopped(tmp_path, monkeypatch)
     before = signal.getsignal(signal.SIGINT)
-    assert before is signal.default_int_handler
+    folder = stopped(tmp_path, monkeypatch)
+    assert signal.getsignal(signal.SIGINT) is before
     extra = set(checkpoints.kept(folder)) - set(SETTINGS.kept_steps())
     assert_same(folder, train(SETTINGS, toy_images(), folder), finished)
     assert set(checkpoints.kept(folder)) == {*SETTINGS.kept_steps(), *extra}
@@ -208,6 +211,7 @@ def test_a_half_written_checkpoint_is_none(tmp_path: Path, finished: tuple[Path,
     assert not list((folder / checkpoints.FOLDER).glob("*tmp*"))
 
 
+@pytest.mark.thorough
 def test_another_run_is_refused(tmp_path: Path, finished: tuple[Path, xr.Dataset]) -> None:
     folder = finished[0]
     wider = dataclasses.replace(SETTINGS, architecture=dataclasses.replace(SETTINGS.architecture, width=8), learning_rate=0.1)

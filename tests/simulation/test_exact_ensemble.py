@@ -60,6 +60,7 @@ def test_the_total_train_loss_falls(curves: LearningCurves) -> None:
     np.testing.assert_array_equal(curves.test_loss[0], 1.0)
 
 
+@pytest.mark.thorough
 def test_one_seed_has_no_standard_error() -> None:
     single = simulation.learning_curves(problem(), TAUS, d=D, key=KEY, num_seeds=1)
     assert np.all(np.isnan(single.test_loss_stderr)) and np.all(np.isfinite(single.test_loss))

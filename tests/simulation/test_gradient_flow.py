@@ -83,6 +83,7 @@ def readout(case: Setup, fV: np.ndarray) -> np.ndarray:
 PRACTISED = Nesterov(0.5, 0.6, weight_decay=0.05, averaging=0.7)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "rule",
     [
@@ -160,7 +161,7 @@ def test_ridge_against_a_direct_solve() -> None:
         np.testing.assert_allclose(result.test_loss[i], test, rtol=1e-10)
 
 
-@pytest.mark.parametrize("draws", [1, 2, np.inf])
+@pytest.mark.parametrize("draws", [1, 2, pytest.param(np.inf, marks=pytest.mark.thorough)])
 def test_convergence_is_the_pseudo_inverse(draws: float) -> None:
     case = setup(draws)
     U, V = mean_moments(case)

@@ -103,7 +103,7 @@ def test_noise_of_one_sample_is_shared_by_its_features() -> None:
 
 
 @pytest.mark.parametrize("name", ["tanh", pytest.param("relu", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("exact", [exact_train, exact_population])
+@pytest.mark.parametrize("exact", [pytest.param(exact_train, marks=pytest.mark.thorough), exact_population])
 def test_truncation_bounds_the_error(name: str, exact: Any) -> None:
     best = exact(name, 24)
     for order in (1, 2, 4):

@@ -120,6 +120,7 @@ def test_blocks_of_rows_change_nothing() -> None:
         np.testing.assert_allclose(energy[i], part_energy[0], atol=1e-14)
 
 
+@pytest.mark.thorough
 def test_orders_fall_with_the_dimension_and_with_smoothness() -> None:
     orders = [mehler_order(ACTIVATIONS["tanh"], 1.0, 8 * d, d, 1e-6) for d in (16, 64, 256, 1024)]
     assert orders == sorted(orders, reverse=True)

@@ -145,6 +145,7 @@ def test_a_process_of_other_versions_computes_nothing() -> None:
     assert attempt(instant, task, versions()).curves is not None
 
 
+@pytest.mark.thorough
 def test_another_sweep_is_refused_and_a_larger_one_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(tmp_path, small())
     before = names(tmp_path)

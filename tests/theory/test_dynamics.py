@@ -137,6 +137,7 @@ def assert_same(first: LearningCurves, second: LearningCurves, tolerance: float)
         assert np.max(abs(np.asarray(getattr(first, name)) - np.asarray(getattr(second, name)))) < tolerance
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("draws", [pytest.param(math.inf, marks=pytest.mark.thorough), 1, pytest.param(3, marks=pytest.mark.slow)])
 def test_identical_classes_are_one_class(draws: float) -> None:
     one = learning_curves(one_class(draws), TAUS)
@@ -165,6 +166,7 @@ def test_long_training_at_interpolation_is_resolved() -> None:
     assert np.all(np.diff(curves.test_loss[:, 0]) > 0)
 
 
+@pytest.mark.thorough
 def test_relabelling_permutes_the_curves() -> None:
     straight = learning_curves(two_classes(), TAUS)
     reversed_ = learning_curves(two_classes(mixture=MixtureLaw.isotropic([0.35, 0.65], [0.5, 1.4])), TAUS)
@@ -197,6 +199,7 @@ def test_much_data_removes_the_gap_at_rate_one_over_psi_n() -> None:
             assert abs(loglog_slope(sizes, gaps) + 1) < 0.1
 
 
+@pytest.mark.thorough
 def test_finite_draws_tend_to_the_average_at_rate_one_over_m() -> None:
     draws = np.array([50, 100, 200])
     limit = learning_curves(one_class(), TAUS)

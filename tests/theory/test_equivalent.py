@@ -265,6 +265,7 @@ def test_coefficients_of_many_types_are_read_from_a_series(name: str) -> None:
     rejects(lambda: np.testing.assert_allclose(short[1], exact[1], rtol=0, atol=rounding))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("t", [0.003, 0.05])
 def test_panels_around_a_kink_average_like_a_fine_uniform_rule(t: float) -> None:
     """With little noise a uniform rule needs thousands of nodes; panels see the kink at any mean, and need 192."""

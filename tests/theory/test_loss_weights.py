@@ -83,6 +83,7 @@ def test_classes_alike_in_law_and_in_weight_are_one() -> None:
     rejects(lambda: close(three[..., [0, 1, 2]], curves([0.5, 0.5], [0.5, 0.5])[..., [0, 0, 1]], 1e-3))
 
 
+@pytest.mark.thorough
 def test_identical_classes_have_the_effective_sample_size() -> None:
     """With n_eff = n/Σ ω_c²/π_c samples of equal weight the test loss is the same up to 1/n²; with n samples, up to 1/n only."""
     fractions, weights = np.array([0.7, 0.3]), np.array([0.4, 0.6])

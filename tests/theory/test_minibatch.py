@@ -74,6 +74,7 @@ def test_modes_are_their_recursions(rule: MinibatchSGD) -> None:
         before, h, f = h, (1 + beta - x) * h - beta * before, f + h
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "rule", [CASES[0], pytest.param(CASES[1], marks=pytest.mark.thorough), CASES[2]], ids=["plain", "momentum", "practised"]
 )

@@ -80,11 +80,13 @@ def jacobian(found: Any) -> Any:
     return found[2]
 
 
+@pytest.mark.thorough
 def test_kernel_gives_the_learning_curves(found: Any) -> None:
     np.testing.assert_allclose(found[0], curves(centred()), atol=2e-8)
     assert found[1] < 1e-8
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["t", "psi_p", "psi_n"])
 def test_derivative_in_a_number_of_the_problem(jacobian: Any, name: str) -> None:
     at = getattr(centred(), name)
@@ -92,6 +94,7 @@ def test_derivative_in_a_number_of_the_problem(jacobian: Any, name: str) -> None
     assert_slopes(np.asarray(getattr(jacobian, name)), differences)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("name", "index"),
     [("weights", (1,)), ("eigenvalues", (0, 1)), ("eigenvalues", (1, 0)), pytest.param("eigenvalue_weights", (0,), marks=pytest.mark.slow)],
@@ -159,12 +162,20 @@ def test_single_precision_is_refused() -> None:
         jax.grad(lambda p: jnp.real(theory.transform_at(p, plan)[0][0]))(problem)
 
 
-def test_a_kernel_gives_its_losses_outside_double_precision_too(found: Any) -> None:
-    kernel = theory.curve_kernel(centred(), found[3])
-    np.testing.assert_allclose(np.stack(kernel.losses(TAUS)), found[0], atol=1e-9)
-    assert float(kernel.error(TAUS)) == pytest.approx(found[1], rel=1e-3)
+def test_a_kernel_gives_its_losses_outside_double_precision_too() -> None:
+    kernel = theory.curve_kernel(centred(), theory.plan_curves(centred(), TAUS, tolerance=1e-8))
+    np.testing.assert_allclose(np.stack(kernel.losses(TAUS)), curves(centred()), atol=2e-8)
+    assert 0 < float(kernel.error(TAUS)) < 1e-8
     with pytest.raises(InputError, match=r"curve_kernel: traced in single precision; allowed: inside jax.enable_x64"):
         jax.jit(lambda taus: kernel.losses(taus).test)(TAUS)
+
+
+def test_a_transform_is_given_outside_double_precision_too() -> None:
+    problem, z = centred(), np.array([1.0 + 0.5j])
+    g, parts = theory.transform_at(problem, theory.plan_points(problem, z))
+    expected = theory.stieltjes(problem, z)
+    np.testing.assert_allclose(np.asarray(g), expected.value, rtol=1e-10)
+    np.testing.assert_allclose(np.asarray(parts), expected.class_resolved, rtol=1e-10)
 
 
 def test_refusals() -> None:

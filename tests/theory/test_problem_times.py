@@ -24,6 +24,7 @@ def assert_case_a(read: ClassTimes) -> None:
         np.testing.assert_allclose(getattr(read, name), values, rtol=2e-4, err_msg=name)
 
 
+@pytest.mark.thorough
 def test_times_do_not_depend_on_what_is_shown(case_a: Problem) -> None:
     """Read from the curves shown, τ_mem was 28.5 for 252.5 and τ_stop 7.0 for 11.7."""
     for shown in ([0.1, 1.0, 10.0, 100.0], [1.0, 100.0, 1e6, np.inf]):

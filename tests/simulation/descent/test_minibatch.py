@@ -33,7 +33,7 @@ def trained(problem: Problem, rule: MinibatchSGD = RULE, taus: Any = (0.5, 2.0, 
     [
         (AVERAGED, RULE),
         pytest.param(DRAWN, RULE, marks=pytest.mark.thorough),
-        (WEIGHTED, BALANCED),
+        pytest.param(WEIGHTED, BALANCED, marks=pytest.mark.thorough),
         pytest.param(WEIGHTED, MULTIPLIED, marks=pytest.mark.thorough),
     ],
     ids=["fresh noise", "stored draws", "balanced", "weighted"],

@@ -29,6 +29,7 @@ MOMENTUM = optax.sgd(0.5, momentum=0.8)
 HORIZON = 16.0
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("problem", [AVERAGED, pytest.param(DRAWN, marks=pytest.mark.slow)], ids=["averaged", "drawn"])
 @pytest.mark.parametrize(
     ("optimizer", "rule"),

@@ -1,0 +1,221 @@
+// The page: it asks for curves while a slider moves, for exact ones when it rests, and shows what comes back.
+
+import { Charts } from "./charts.js";
+import { Controls } from "./controls.js";
+import { format } from "./format.js";
+import { Leave } from "./leave.js";
+import { Model } from "./model.js";
+import { Networks } from "./networks.js";
+import { PhaseMap } from "./phase.js";
+import { connection, fetchJson, Newest } from "./server.js";
+import { showBulks, showLegend, showReadout, showSpeciation, showTimes } from "./tables.js";
+
+const REST = 90; // milliseconds without a change after which a slider counts as resting
+const $ = (id) => document.getElementById(id);
+
+class Page {
+  constructor(start) {
+    const state = { ...start.state, noise_draws: start.state.noise_draws ?? Infinity };
+    Object.assign(this, { start, axis: start.axis, index: 60, inputs: [], rest: 0, refusedSerial: -1, exactSerial: -1, drawn: -1 });
+    this.model = new Model(state);
+    this.controls = new Controls($("controls"), this.model, start);
+    this.charts = new Charts({ losses: $("losses"), score: $("score"), spectrum: $("spectrum") }, start.colors, (index) => this.pointed(index));
+    this.map = new PhaseMap({ start: $("map-start"), cancel: $("map-cancel"), first: $("map-first"), second: $("map-second"), quantity: $("map-quantity"), progress: $("map-progress"), canvas: $("map"), note: $("map-note") }, this.model, start.colors);
+    this.networks = new Networks({ start: $("train"), cancel: $("train-cancel"), d: $("train-d"), seeds: $("train-seeds"), progress: $("train-progress"), note: $("train-note") }, this.model, this.charts, () => this.axis);
+    this.leave = new Leave({ downloads: $("downloads"), link: $("link"), copy: $("copy-link"), python: $("python"), command: $("command") }, this.model, start.files);
+    const refused = (message, serial) => serial === this.model.serial && this.refused(message);
+    this.preview = new Newest("/api/preview", (answer, serial) => this.previewed(answer, serial), refused);
+    this.exact = new Newest("/api/exact", (answer, serial) => this.settled(answer, serial), refused);
+    this.spectrum = new Newest("/api/spectrum", (answer, serial) => serial === this.model.serial && this.spectrumOf(answer), () => {});
+    this.speciation = new Newest("/api/speciation", (answer, serial) => serial === this.model.serial && showSpeciation($("speciation"), answer), () => {});
+    this.snippets = new Newest("/api/snippets", (answer) => this.snippetsOf(answer), () => {});
+    this.listen();
+    showLegend($("legend"), this.model.classes, start.colors);
+    this.changed();
+  }
+
+  listen() {
+    const { model } = this;
+    model.addEventListener("changed", () => this.changed());
+    model.addEventListener("committed", () => this.buttons());
+    $("undo").addEventListener("click", () => model.undo());
+    $("redo").addEventListener("click", () => model.redo());
+    $("pin").addEventListener("click", () => this.pin());
+    $("theme").addEventListener("click", () => this.theme());
+    $("read-at").addEventListener("input", (event) => this.pointed(Number(event.target.value)));
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.charts.themed());
+    document.addEventListener("keydown", (event) => {
+      const typing = document.activeElement?.type === "text" || document.activeElement?.type === "number";
+      if (!(event.ctrlKey || event.metaKey) || event.key.toLowerCase() !== "z" || typing) return;
+      event.preventDefault();
+      if (event.shiftKey) model.redo();
+      else model.undo();
+    });
+    connection.addEventListener("lost", (event) => this.banner(event.detail));
+    connection.addEventListener("back", () => {
+      this.banner("");
+      this.say("The server is back.");
+      this.changed();
+    });
+  }
+
+  banner(text) {
+    $("banner").textContent = text;
+    $("banner").hidden = !text;
+    document.body.dataset.connection = text ? "lost" : "there";
+  }
+
+  say(text, warn = false) {
+    $("status").textContent = text;
+    $("status").title = text;
+    $("status").classList.toggle("warn", warn);
+  }
+
+  changed() {
+    const { model } = this;
+    this.inputs.push({ serial: model.serial, at: performance.now() });
+    if (this.inputs.length > 500) this.inputs.shift();
+    document.body.dataset.settled = "no";
+    this.preview.ask(`${model.query()}&axis=${this.axis.join(",")}`, model.serial);
+    clearTimeout(this.rest);
+    this.rest = setTimeout(() => this.rested(), REST);
+  }
+
+  rested() {
+    const { model } = this;
+    const query = model.query();
+    this.exact.ask(query, model.serial);
+    this.spectrum.ask(query, model.serial);
+    this.speciation.ask(query, model.serial);
+    this.snippets.ask(query, model.serial);
+    this.leave.show();
+  }
+
+  previewed(answer, serial) {
+    if (answer.kind === "compiling") {
+      if (serial === this.model.serial && this.exactSerial !== serial) this.say(`Compiling for ${answer.what}; the curves below are of the state before.`, true);
+      return;
+    }
+    if (this.exactSerial === this.model.serial || serial < this.drawn) return;
+    this.show(answer, serial);
+    if (serial === this.model.serial) this.say(`Preview, losses to about ${format(answer.error, 1)}`);
+  }
+
+  settled(answer, serial) {
+    if (serial !== this.model.serial) return;
+    this.axis = answer.axis;
+    this.exactSerial = serial;
+    this.show(answer, serial);
+    $("words").textContent = answer.times.words.join(" ");
+    this.say(`Exact, losses to ${format(answer.error, 1)}`);
+    document.body.dataset.settled = "yes";
+    document.body.dataset.serial = serial;
+  }
+
+  show(answer, serial) {
+    this.drawn = serial;
+    this.curves = answer;
+    showLegendOnce(answer.test_loss.length, this.start.colors);
+    this.charts.showCurves(answer, answer.times ?? { tau_gen: { values: [] }, tau_stop: { values: [] }, tau_mem: { values: [] }, tau_opt: { values: [] } });
+    if (answer.times) showTimes($("times"), answer.times, this.start.colors, answer.kind !== "exact");
+    else $("times").classList.add("stale");
+    $("read-at").max = answer.taus.length - 1;
+    this.pointed(Math.min(this.index, answer.taus.length - 1));
+    document.body.dataset.ready = "true";
+    afterPaint(() => this.painted(serial));
+  }
+
+  // Tells how long each input up to a state waited for its picture.
+  painted(serial) {
+    const now = performance.now();
+    const shown = this.inputs.filter((input) => input.serial <= serial);
+    this.inputs = this.inputs.filter((input) => input.serial > serial);
+    if (shown.length) document.dispatchEvent(new CustomEvent("painted", { detail: shown.map((input) => now - input.at) }));
+  }
+
+  refused(message) {
+    this.say(message, true);
+    document.body.dataset.settled = "refused";
+  }
+
+  spectrumOf(answer) {
+    this.charts.showSpectrum(answer);
+    showBulks($("bulks"), answer);
+  }
+
+  snippetsOf(answer) {
+    this.leave.snippets(answer);
+    this.map.offer(answer.map_names);
+  }
+
+  pointed(index) {
+    if (!this.curves) return;
+    this.index = index;
+    $("read-at").value = index;
+    $("read-tau").textContent = `τ = ${format(this.curves.taus[index], 4)}`;
+    showReadout($("readout"), this.curves, index, this.start.colors);
+  }
+
+  pin() {
+    const on = this.charts.ghost === null;
+    this.charts.ghost = on ? this.curves : null;
+    $("pin").textContent = on ? "Stop comparing" : "Compare with this";
+    $("pin").setAttribute("aria-pressed", String(on));
+    this.charts.redraw();
+  }
+
+  theme() {
+    const dark = getComputedStyle(document.documentElement).colorScheme === "dark";
+    document.documentElement.dataset.theme = dark ? "light" : "dark";
+    this.themeName();
+    this.charts.themed();
+    this.map.draw();
+  }
+
+  themeName() {
+    $("theme").textContent = getComputedStyle(document.documentElement).colorScheme === "dark" ? "Light" : "Dark";
+  }
+
+  buttons() {
+    $("undo").disabled = this.model.past.length === 0;
+    $("redo").disabled = this.model.future.length === 0;
+  }
+}
+
+let legendOf = 0;
+function showLegendOnce(count, colors) {
+  if (count === legendOf) return;
+  legendOf = count;
+  showLegend($("legend"), count, colors);
+}
+
+const painter = new MessageChannel();
+let waiting = [];
+painter.port1.onmessage = () => {
+  for (const call of waiting.splice(0)) call();
+};
+
+// Call a function once the browser has painted what was drawn just now: a frame, and the first task after it.
+function afterPaint(call) {
+  requestAnimationFrame(() => {
+    waiting.push(call);
+    painter.port2.postMessage(0);
+  });
+}
+
+async function begin() {
+  for (;;) {
+    try {
+      const start = await fetchJson(`/api/start${location.search}`);
+      const page = new Page(start);
+      page.themeName();
+      return;
+    } catch (error) {
+      $("status").textContent = error.message;
+      if (!error.lost) return;
+      await new Promise((done) => setTimeout(done, 1000));
+    }
+  }
+}
+
+begin();

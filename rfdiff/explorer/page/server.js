@@ -1,0 +1,78 @@
+// Requests to the server: one in flight for each question, the newest state wins; and whether the server is there at all.
+
+const AGAIN = 1000; // milliseconds between two looks at a server that does not answer
+const COMPILED = 250; // and at a program that is being compiled
+
+export const connection = new EventTarget();
+let lost = "";
+
+function tell(reason) {
+  if (reason === lost) return;
+  const before = lost;
+  lost = reason;
+  connection.dispatchEvent(new CustomEvent(reason ? "lost" : "back", { detail: reason || before }));
+  if (reason && !before) look();
+}
+
+async function look() {
+  while (lost) {
+    await new Promise((done) => setTimeout(done, AGAIN));
+    await fetchJson("/api/alive").catch(() => {});
+  }
+}
+
+// The answer of the server; throws an Error with its refusal. `lost` is set on errors of the connection alone.
+export async function fetchJson(address, options = {}) {
+  let response;
+  try {
+    response = await fetch(address, { cache: "no-store", ...options });
+  } catch {
+    tell("The server does not answer. Start rfdiff explore again on the same port; this page then goes on by itself.");
+    throw Object.assign(new Error("no connection"), { lost: true });
+  }
+  const answer = await response.json().catch(() => ({ error: `status ${response.status}` }));
+  if (response.status === 403) {
+    tell(answer.error);
+    throw Object.assign(new Error(answer.error), { lost: true });
+  }
+  tell("");
+  if (!response.ok) throw new Error(answer.error);
+  return answer;
+}
+
+// A question that is asked again and again. `answered(answer, asked)` and `refused(message, asked)` hear of the newest one only.
+export class Newest {
+  constructor(address, answered, refused) {
+    Object.assign(this, { address, answered, refused, waiting: null, busy: false });
+  }
+
+  ask(query, asked) {
+    this.waiting = { query, asked };
+    if (!this.busy) this.work();
+  }
+
+  // Whatever waits is not asked any more.
+  forget() {
+    this.waiting = null;
+  }
+
+  async work() {
+    this.busy = true;
+    while (this.waiting) {
+      const { query, asked } = this.waiting;
+      this.waiting = null;
+      try {
+        const answer = await fetchJson(`${this.address}?${query}`);
+        this.answered(answer, asked);
+        if (answer.kind === "compiling" && !this.waiting) {
+          await new Promise((done) => setTimeout(done, COMPILED));
+          if (!this.waiting) this.waiting = { query, asked };
+        }
+      } catch (error) {
+        if (!(error instanceof Error)) throw error;
+        if (!error.lost && !this.waiting) this.refused(error.message, asked);
+      }
+    }
+    this.busy = false;
+  }
+}

@@ -1,0 +1,218 @@
+"""The addresses of the explorer: the page and its files, what it asks for, and what leaves it."""
+
+import functools
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from urllib.parse import parse_qsl, urlencode
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Route
+
+import rfdiff
+from rfdiff import plots
+from rfdiff.activation import ACTIVATIONS
+from rfdiff.errors import InputError
+from rfdiff.explorer import answers, downloads, networks, phase
+from rfdiff.explorer.answers import Axis, Json
+from rfdiff.explorer.guard import Guard, TooLong
+from rfdiff.explorer.session import FIRST_AXIS, Session
+from rfdiff.explorer.state import BOUNDS, MOST_CLASSES, State
+from rfdiff.explorer.workers import BusyError
+from rfdiff.parameters import parameter_names
+
+PAGE = Path(__file__).parent / "page"
+KINDS = {".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def application(session: Session, token: str, port: int, exposed: bool = False) -> Guard:
+    """The explorer as an ASGI application.
+
+    Args:
+        session: what computes.
+        token: the secret that a request must carry.
+        port: of the server.
+        exposed: whether it listens to other machines.
+    """
+    app = Starlette(
+        routes=[*_files(), *_questions(session), *_long_work(session)],
+        exception_handlers={InputError: _refused, BusyError: _refused, TooLong: _refused, HTTPException: _refused},
+    )
+    return Guard(app, token, port, exposed)
+
+
+def _refused(request: Request, error: Exception) -> Response:
+    """A refusal in one line: 422 what the package refuses, 413 what is too long, 503 what does not get done."""
+    if isinstance(error, HTTPException):
+        return JSONResponse({"error": error.detail}, error.status_code)
+    if isinstance(error, TooLong):
+        return JSONResponse({"error": "A request that is too long."}, 413)
+    return JSONResponse({"error": str(error), "field": str(error).partition(":")[0]}, 503 if isinstance(error, BusyError) else 422)
+
+
+def _files() -> list[Route]:
+    """The page, and the files it asks for: those of the package's folder by name, no other path."""
+
+    def serve(path: Path) -> Handler:
+        async def handler(request: Request) -> Response:
+            return FileResponse(path, media_type=KINDS[path.suffix])
+
+        return handler
+
+    names = sorted(path for path in PAGE.iterdir() if path.suffix in KINDS)
+    return [Route("/", serve(PAGE / "index.html")), *(Route(f"/{path.name}", serve(path)) for path in names if path.name != "index.html")]
+
+
+def asked(request: Request, *more: str) -> tuple[State, dict[str, str]]:
+    """The state in the query of a request, and what else the query names.
+
+    Args:
+        request: the request.
+        more: names of what is no number of the state.
+
+    Raises:
+        InputError: as `State.from_query`; a name twice; bytes that are no text.
+    """
+    try:
+        pairs = parse_qsl(request.scope["query_string"].decode("ascii"), keep_blank_values=True, max_num_fields=40, errors="strict")
+    except ValueError as err:
+        raise InputError(f"query: {err}; allowed: name=value, joined by &") from err
+    names = [name for name, _ in pairs]
+    if any(names.count(name) > 1 for name in more):
+        raise InputError(f"query: one of {', '.join(more)} is given twice; allowed: once")
+    extra = {name: value for name, value in pairs if name in more}
+    return State.from_query(urlencode([(name, value) for name, value in pairs if name not in more])), extra
+
+
+def asked_nothing(request: Request) -> None:
+    """Refuse a query where none is looked at.
+
+    Raises:
+        InputError: there is one.
+    """
+    if request.scope["query_string"]:
+        raise InputError(f"query: given to {request.scope['path']}; allowed: none")
+
+
+def _whole(extra: dict[str, str], name: str) -> int:
+    word = extra.get(name, "")
+    if not (word.isascii() and word.isdecimal() and len(word) < 10):
+        raise InputError(f"{name}: {word[:40]!r}; allowed: a whole number")
+    return int(word)
+
+
+def _questions(session: Session) -> list[Route]:
+    """What is answered at once."""
+
+    async def start(request: Request) -> Response:
+        state, _ = asked(request) if request.scope["query_string"] else (session.state, {})
+        return _json(start_json(session, state))
+
+    async def preview(request: Request) -> Response:
+        state, extra = asked(request, "axis")
+        axis = Axis.from_text(extra["axis"]) if "axis" in extra else FIRST_AXIS
+        return _json(await session.preview(state, axis))
+
+    async def exact(request: Request) -> Response:
+        return _json(await session.exact.run(functools.partial(answers.exact, asked(request)[0])))
+
+    async def spectrum(request: Request) -> Response:
+        return _json(await session.spectra.run(functools.partial(answers.spectrum, asked(request)[0])))
+
+    async def speciation(request: Request) -> Response:
+        return _json(await session.spectra.run(functools.partial(answers.speciation, asked(request)[0])))
+
+    async def snippets(request: Request) -> Response:
+        state, _ = asked(request)
+        lines = {"toml": downloads.toml_of(state), "python": downloads.python_of(state), "command": downloads.command_of(state)}
+        return _json({**lines, "map_names": parameter_names(state.problem())})
+
+    async def download(request: Request) -> Response:
+        name, state = request.path_params["name"], asked(request)[0]
+        if name not in downloads.file_names():
+            raise HTTPException(404, "no such file")
+        body = await session.files.run(functools.partial(downloads.content, name, state, session.networks.latest))
+        disposition = {"content-disposition": f'attachment; filename="{name}"'}
+        return Response(body, media_type=downloads.MEDIA[name.rpartition(".")[2]], headers=disposition)
+
+    async def alive(request: Request) -> Response:
+        asked_nothing(request)
+        return _json({"compiled": session.compiled()})
+
+    handlers: dict[str, Handler] = {
+        "start": start, "preview": preview, "exact": exact, "spectrum": spectrum, "speciation": speciation, "snippets": snippets,
+        "alive": alive,
+    }  # fmt: skip
+    return [*(Route(f"/api/{name}", handler) for name, handler in handlers.items()), Route("/download/{name:str}", download)]
+
+
+def start_json(session: Session, state: State) -> Json:
+    """What the page needs to know before it draws anything."""
+    fields = {name: getattr(state, name) for name in State.__dataclass_fields__}
+    fields["noise_draws"] = None if state.noise_draws == float("inf") else state.noise_draws
+    return {
+        "state": fields,
+        "bounds": BOUNDS,
+        "most_classes": MOST_CLASSES,
+        "activations": list(ACTIVATIONS),
+        "colors": [str(color) for color in plots.class_colors(MOST_CLASSES)],
+        "axis": list(FIRST_AXIS),
+        "dimensions": list(networks.DIMENSIONS),
+        "seeds": list(networks.SEEDS),
+        "files": list(downloads.file_names()),
+        "version": rfdiff.__version__,
+    }
+
+
+def _long_work(session: Session) -> list[Route]:
+    """What is begun, looked at and cancelled: networks and the map."""
+
+    async def train(request: Request) -> Response:
+        await request.body()
+        state, extra = asked(request, "axis", "d", "num_seeds")
+        axis = Axis.from_text(extra.get("axis", ""))
+        d, seeds = _whole(extra, "d"), _whole(extra, "num_seeds")
+        await session.files.run(functools.partial(networks.start, session.networks, state, axis, d, seeds))
+        return _json({"running": True})
+
+    async def map_(request: Request) -> Response:
+        await request.body()
+        state, extra = asked(request, "first", "second", "quantity")
+        names = (extra.get("first", ""), extra.get("second", ""))
+        await session.files.run(functools.partial(phase.start, session.phase, state, names, extra.get("quantity", "tau_gen")))
+        return _json({"running": True})
+
+    def looked_at(name: str) -> Handler:
+        async def handler(request: Request) -> Response:
+            asked_nothing(request)
+            work = session.networks if name == "train" else session.phase
+            latest = work.latest
+            return _json({"running": work.running, "error": work.error, **({} if latest is None else latest.json())})
+
+        return handler
+
+    def cancelled(name: str) -> Handler:
+        async def handler(request: Request) -> Response:
+            asked_nothing(request)
+            await request.body()
+            (session.networks if name == "train" else session.phase).cancel()
+            return _json({"running": False})
+
+        return handler
+
+    return [
+        Route("/api/train", train, methods=["POST"]),
+        Route("/api/train", looked_at("train")),
+        Route("/api/train/cancel", cancelled("train"), methods=["POST"]),
+        Route("/api/map", map_, methods=["POST"]),
+        Route("/api/map", looked_at("map")),
+        Route("/api/map/cancel", cancelled("map"), methods=["POST"]),
+    ]
+
+
+def _json(value: Json) -> Response:
+    return Response(json.dumps(value, allow_nan=False, separators=(",", ":")), media_type="application/json")

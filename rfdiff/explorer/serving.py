@@ -1,0 +1,100 @@
+"""The server of the explorer: its socket, its address with the token, the browser, and its end."""
+
+import contextlib
+import os
+import secrets
+import socket
+import sys
+import threading
+import webbrowser
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+
+from rfdiff.errors import InputError
+from rfdiff.explorer.routes import application
+from rfdiff.explorer.session import Session
+from rfdiff.explorer.state import State
+
+PORT = 8717  # if it is free; with --port another
+LOCAL = "127.0.0.1"
+
+
+class Server(uvicorn.Server):
+    """A server whose first Ctrl-C ends it, whatever is being computed."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop at once."""
+        self.should_exit = self.force_exit = True
+
+
+def bound(host: str, port: int | None) -> socket.socket:
+    """A listening socket at a port; without one at `PORT`, or at a free one where that is taken.
+
+    Raises:
+        InputError: the port, or the address, cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for wanted in (PORT, 0) if port is None else (port,):
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((host, wanted))
+        except OSError as err:
+            listening.close()
+            if wanted != PORT or port is not None:
+                raise InputError(f"port: {wanted} at {host} ({err.strerror or err}); allowed: a free port of this machine") from err
+        else:
+            listening.listen(64)
+            return listening
+    raise AssertionError("a free port was asked for")
+
+
+def serve(state: State, *, host: str, port: int | None, browser: bool, say: Callable[[str], None], note: Callable[[str], None]) -> int:
+    """Serve the explorer until Ctrl-C.
+
+    Args:
+        state: what the page shows at first.
+        host: address to listen at.
+        port: port to listen at; None for `PORT` or, if that is taken, any.
+        browser: whether a browser is opened.
+        say: prints the address.
+        note: prints what goes on.
+
+    Returns:
+        Exit status 0, in a process that has ended by itself then: no computation that is left over is waited for.
+
+    Raises:
+        InputError: the port or the address cannot be had.
+    """
+    listening = bound(host, port)
+    number = int(listening.getsockname()[1])
+    token = secrets.token_urlsafe(24)
+    shown = f"[{host}]" if ":" in host else host
+    url = f"http://{shown}:{number}/?token={token}"
+    session = Session(state)
+    app = application(session, token, number, exposed=host != LOCAL)
+    config = uvicorn.Config(
+        app,
+        log_level="error",
+        access_log=False,
+        lifespan="off",
+        http="h11",
+        ws="none",
+        server_header=False,
+        timeout_keep_alive=75,
+        limit_concurrency=64,
+        h11_max_incomplete_event_size=16384,
+    )
+    say(url)
+    note("compiling the closed form for this problem; the page opens meanwhile. Ctrl-C ends the explorer.")
+    if browser:
+        threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
+    with contextlib.suppress(KeyboardInterrupt):
+        Server(config).run(sockets=[listening])
+    note("rfdiff explore has ended")
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(0)  # threads may be in the middle of a compilation, which nothing interrupts

@@ -1,0 +1,113 @@
+"""What computes for the page: one thread each for previews, exact curves and spectra, one that compiles, and two pieces of long work."""
+
+import functools
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from rfdiff.errors import InputError
+from rfdiff.explorer import answers
+from rfdiff.explorer.answers import PREVIEW_ERROR, Axis, Json
+from rfdiff.explorer.networks import Networks
+from rfdiff.explorer.phase import Phase
+from rfdiff.explorer.state import State
+from rfdiff.explorer.workers import Background, Worker
+from rfdiff.theory.live_curves import NODES
+
+T = TypeVar("T")
+FIRST_AXIS = Axis(-1.0, 5.0)
+
+
+class Session:
+    """Everything that one server computes; all tabs share it.
+
+    Args:
+        state: what the page shows at first.
+        warm: whether the programs of the first state, and of its neighbours with other centroids, are compiled at once.
+    """
+
+    def __init__(self, state: State, warm: bool = True) -> None:
+        self.state = state
+        self.live, self.exact, self.spectra, self.files = (Worker(name) for name in ("live", "exact", "spectra", "files"))
+        self._compiler = Worker("compiler")
+        self._lock = threading.Lock()
+        self._ready: set[tuple[object, ...]] = set()
+        self._asked: set[tuple[object, ...]] = set()
+        self.networks: Background[Networks] = Background()
+        self.phase: Background[Phase] = Background()
+        if warm:
+            self._warm(state)
+
+    def _warm(self, state: State) -> None:
+        self.compile_for(state, FIRST_AXIS, 0)
+        self.exact.start(functools.partial(_quietly, answers.exact, state))
+        self.spectra.start(functools.partial(_quietly, answers.spectrum, state))
+        self.spectra.start(functools.partial(_quietly, answers.speciation, state))
+        for neighbour in neighbours(state):
+            self.compile_for(neighbour, FIRST_AXIS, 0)
+        self.compile_for(state, FIRST_AXIS, 1)
+
+    def compile_for(self, state: State, axis: Axis, size: int) -> bool:
+        """Whether the programs of a state's preview are there; where not, they are compiled in the background."""
+        shape = answers.shape(state, size)
+        with self._lock:
+            if shape in self._ready:
+                return True
+            if shape in self._asked:
+                return False
+            self._asked.add(shape)
+
+        def job() -> None:
+            _quietly(answers.preview, state, axis, size)  # compiled even where the state itself is refused in the end
+            with self._lock:
+                self._ready.add(shape)
+
+        self._compiler.start(job)
+        return False
+
+    def compiled(self) -> int:
+        """Number of shapes whose programs are there."""
+        with self._lock:
+            return len(self._ready)
+
+    async def preview(self, state: State, axis: Axis) -> Json:
+        """Curves while a slider moves, or the news that their program is being compiled."""
+        state.problem(), state.training_rule()  # refused before anything is compiled
+        if not self.compile_for(state, axis, 0):
+            return {"kind": "compiling", "what": compiled_for(state)}
+        answer = await self.live.run(functools.partial(answers.preview, state, axis, 0))
+        error = answer["error"]
+        coarse = not isinstance(error, float) or error > PREVIEW_ERROR
+        if coarse and state.rule == "flow" and self.compile_for(state, axis, len(NODES) - 1):
+            answer = await self.live.run(functools.partial(answers.preview, state, axis, len(NODES) - 1))
+        return answer
+
+
+def neighbours(state: State) -> list[State]:
+    """States of the same classes whose centroids span another number of dimensions: what the next slider may lead to."""
+    k = state.num_classes
+    if k == 1:
+        return [_with(state, norm=(0.0,)), _with(state, norm=(1.0,))]
+    line = tuple(180.0 * (c % 2) for c in range(k))
+    plane = tuple(90.0 * c for c in range(k))
+    return [_with(state, norm=(0.0,) * k), _with(state, norm=(1.0,) * k, angle=line), _with(state, norm=(1.0,) * k, angle=plane)]
+
+
+def _with(state: State, **numbers: tuple[float, ...]) -> State:
+    fields = {name: getattr(state, name) for name in State.__dataclass_fields__}
+    return State(**{**fields, **numbers})
+
+
+def compiled_for(state: State) -> str:
+    """What a program is compiled for, in words."""
+    draws = "" if state.noise_draws == float("inf") else f", m = {state.noise_draws:g}"
+    rule = ", SGD" if state.rule == "sgd" else ""
+    return f"{state.num_classes} class{'es' if state.num_classes > 1 else ''}, {state.activation}{draws}{rule}"
+
+
+def _quietly(function: Callable[..., T], *arguments: object) -> None:
+    """Call a function for what it compiles; a refusal is told to whoever asks for the same again."""
+    try:
+        function(*arguments)
+    except InputError:
+        return

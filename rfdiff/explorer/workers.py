@@ -1,0 +1,139 @@
+"""Threads of the explorer: one job after the other for what is asked, one in the background for what takes long and may be cancelled."""
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from rfdiff.errors import InputError
+
+T = TypeVar("T")
+MOST_WAITING = 16  # jobs of a worker: more tabs than anybody looks at
+
+
+class BusyError(InputError):
+    """More is asked than gets done."""
+
+
+class Cancelled(Exception):  # noqa: N818 - the end that was asked for is no error
+    """Background work was cancelled."""
+
+
+class Worker:
+    """A thread that does one job after the other. It is a daemon: the end of the process waits for no computation."""
+
+    def __init__(self, name: str) -> None:
+        self._jobs: queue.Queue[Callable[[], None]] = queue.Queue(MOST_WAITING)
+        threading.Thread(target=self._work, name=f"explorer {name}", daemon=True).start()
+
+    def _work(self) -> None:
+        while True:
+            self._jobs.get()()
+
+    def start(self, job: Callable[[], None]) -> None:
+        """Do a job that nobody waits for and that does not raise.
+
+        Raises:
+            BusyError: too many jobs wait.
+        """
+        try:
+            self._jobs.put_nowait(job)
+        except queue.Full:
+            raise BusyError(f"requests: {MOST_WAITING} wait already; allowed: fewer pages at once") from None
+
+    async def run(self, function: Callable[[], T]) -> T:
+        """The result of a function, computed by this thread.
+
+        Raises:
+            BusyError: too many jobs wait.
+        """
+        loop, future = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
+
+        def settle(result: T | None, error: Exception | None) -> None:
+            if future.cancelled():
+                return
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+
+        def job() -> None:
+            if future.cancelled():  # whoever asked is gone
+                return
+            try:
+                outcome: tuple[T | None, Exception | None] = (function(), None)
+            except Exception as err:  # noqa: BLE001 handed to whoever asked
+                outcome = (None, err)
+            try:
+                loop.call_soon_threadsafe(settle, *outcome)
+            except RuntimeError:  # the server has ended meanwhile
+                return
+
+        self.start(job)
+        value: T = await future
+        return value
+
+
+class Background(Generic[T]):
+    """One piece of long work at a time; starting another cancels the one before it.
+
+    The work is a function of this object: it sets `latest` as it goes, and calls `check` where it may stop.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._number = 0
+        self._current = threading.local()
+        self.latest: T | None = None
+        self.running = False
+        self.error = ""
+
+    def start(self, work: Callable[[], None]) -> int:
+        """Begin a piece of work, and its number."""
+        with self._lock:
+            self._number += 1
+            number = self._number
+            self.latest, self.running, self.error = None, True, ""
+        threading.Thread(target=self._work, args=(work, number), name="explorer background", daemon=True).start()
+        return number
+
+    def _work(self, work: Callable[[], None], number: int) -> None:
+        self._current.number = number
+        error = ""
+        try:
+            work()
+        except Cancelled:
+            pass
+        except InputError as err:
+            error = str(err)
+        except MemoryError:
+            error = "out of memory"
+        with self._lock:
+            if number == self._number:
+                self.running, self.error = False, error
+
+    def cancel(self) -> None:
+        """End the work as soon as it looks; what it has set so far stays."""
+        with self._lock:
+            self._number += 1
+            self.running = False
+
+    def check(self) -> None:
+        """Called by the work where it may stop.
+
+        Raises:
+            Cancelled: it shall.
+        """
+        if self._current.number != self._number:
+            raise Cancelled
+
+    def tell(self, latest: T) -> None:
+        """Called by the work: how far it is.
+
+        Raises:
+            Cancelled: it shall stop.
+        """
+        with self._lock:
+            self.check()
+            self.latest = latest

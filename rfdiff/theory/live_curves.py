@@ -1,0 +1,159 @@
+"""Curves of a problem whose numbers keep changing: one compiled program for all problems of one shape, good to about 1e-3 of a loss.
+
+`theory.plan_curves` chooses neuron types, quadrature rules and a contour for one problem, and their sizes are part of the compiled program.
+Here the sizes are fixed beforehand and wide enough for a whole range of problems, while what they stand for follows the numbers: the step
+of the quadrature rules shrinks with the widest class, and the contour goes around norm bounds of U, which need no search. So moving a
+number never compiles anything, and the error estimate says where the fixed sizes are too small (docs/theory/curves.md).
+"""
+
+import math
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from rfdiff.activation import Activation
+from rfdiff.errors import InputError
+from rfdiff.mixture import MixtureLaw
+from rfdiff.problem import Problem
+from rfdiff.rules import GradientFlow, Rule, require_filter
+from rfdiff.theory.contour import ellipse
+from rfdiff.theory.contour_forms import CurveKernel, losses_and_error, solve_kernel
+from rfdiff.theory.equivalent import ColumnKinds, build, column_kinds
+from rfdiff.theory.host import double_on_host
+from rfdiff.theory.neuron_coefficients import GaussRule, GaussRules, panel_rule
+from rfdiff.theory.neuron_types import TypeGrid, gram_root, is_odd, lattice_grid
+from rfdiff.theory.plans import optimal_and_rate
+from rfdiff.theory.resolvent import RESIDUAL, free_start
+from rfdiff.theory.support import outer_bounds
+
+NODES = (48, 96)  # of the whole contour; more where the spectrum spans more decades
+RANK = 2  # of the Gram matrix of the centroids, at most
+STEP, REACH = 0.42, 4.2  # of the lattice of neuron types, in standard deviations of h
+SMOOTH_NODES, SMOOTH_REACH = 49, 6.0  # of the averages over a neuron's input; the step, 1/4, resolves widths up to 3.4
+KINKED_NODES = 12  # on each side of a kink
+LONGEST = 2.0  # centroid norm over √d that the lattice resolves to 1e-3
+WIDEST = 10.0  # variance that the averages resolve
+HARD = 1e-9  # as in `maps`
+
+
+class Shape(NamedTuple):
+    """What a compiled program belongs to; problems that differ in nothing else share it.
+
+    Args:
+        num_classes: K.
+        groups: eigenvalue groups L of the mixture.
+        activation: σ.
+        kinds: column kinds, 2 for several noise draws, else 1.
+        rank: of the Gram matrix of the centroids.
+    """
+
+    num_classes: int
+    groups: int
+    activation: Activation
+    kinds: int
+    rank: int
+
+
+class LiveCurves(NamedTuple):
+    """Losses (T, K) at T training times, losses L_c^* (K,) of the exact score, and the error."""
+
+    train: Float[np.ndarray, "T K"]
+    test: Float[np.ndarray, "T K"]
+    optimal: Float[np.ndarray, " K"]
+    error: float
+
+
+def shape_of(problem: Problem) -> Shape:
+    """The shape of a problem.
+
+    Raises:
+        InputError: covariances that do not commute, or centroids that do not lie in a plane.
+    """
+    law = problem.mixture
+    rank = gram_root(law.centroid_gram).shape[1]
+    if not law.commuting or rank > RANK:
+        what = f"centroids of rank {rank}" if law.commuting else "covariances that do not commute"
+        raise InputError(f"mixture: {what}; allowed: joint eigenvalues and centroids in a plane, or theory.learning_curves")
+    kinds = len(column_kinds(problem.noise_draws).weights)
+    return Shape(law.num_classes, law.eigenvalues.shape[0], problem.activation, kinds, rank)
+
+
+def live_curves(problem: Problem, taus: Float[np.ndarray, " T"], *, rule: Rule = GradientFlow(), size: int = 0) -> LiveCurves:
+    """Curves of a problem by the program of its shape, compiled at the first problem of that shape and for that number of training times.
+
+    Args:
+        problem: the problem.
+        taus: (T,) finite training times.
+        rule: training rule with a filter.
+        size: index in `NODES` of the contour's size, each with a program of its own.
+
+    Returns:
+        `LiveCurves`; an `error` above the tolerance asks for a larger size, or for `theory.learning_curves`. It counts the contour's part,
+        the larger one wherever the centroids are below `LONGEST` and the variances below `WIDEST`.
+
+    Raises:
+        InputError: another shape of problem than `shape_of` takes; SGD, which has no filter; malformed taus.
+
+    Reference: docs/theory/curves.md; tests/theory/test_live_curves.py.
+    """
+    require_filter(rule)
+    _, clock = rule.schedule(taus, float(problem.kappa))
+    shape, law = shape_of(problem), problem.mixture
+    with double_on_host():
+        numbers = MixtureLaw(law.weights, law.eigenvalues, law.eigenvalue_weights, law.centroid_gram)
+        scalars = np.array([problem.t, problem.psi_p, problem.psi_n], np.float64)
+        kernel = _kernel(
+            shape.activation, numbers, np.asarray(problem.training_weights, np.float64), scalars, column_kinds(problem.noise_draws),
+            gram_root(law.centroid_gram), _types(shape), _rules(problem), size=NODES[size],
+        )  # fmt: skip
+        losses, contour = losses_and_error(kernel, clock, rule)
+        error = float(contour) + float(kernel.missing) if float(kernel.residual) < RESIDUAL else math.inf
+        train, test = np.asarray(losses)
+    return LiveCurves(train, test, np.asarray(kernel.optimal_loss), error if np.isfinite(train + test).all() else math.inf)
+
+
+def _types(shape: Shape) -> TypeGrid:
+    """The lattice of neuron types of every problem of a shape."""
+    return lattice_grid(np.full(shape.rank, STEP), REACH, is_odd(shape.activation))
+
+
+def _rules(problem: Problem) -> GaussRules:
+    """Rules of fixed size for the averages over inputs; those of smooth activations are finer the wider the input is."""
+    kinks = problem.activation.kinks
+    if kinks:
+        nodes, weights = np.polynomial.legendre.leggauss(KINKED_NODES)
+        kinked = GaussRule((nodes + 1) / 2, weights / 2)
+        return GaussRules(kinked, kinked, panel_rule(kinks))
+    nodes = np.linspace(-SMOOTH_REACH, SMOOTH_REACH, SMOOTH_NODES)
+    weights = np.exp(-(nodes**2) / 2)
+    rule = GaussRule(nodes, weights / weights.sum())
+    return GaussRules(rule, rule, rule)
+
+
+@partial(jax.jit, static_argnames=("activation", "size"))
+def _kernel(
+    activation: Activation,
+    law: MixtureLaw,
+    loss_weights: jax.Array,
+    scalars: jax.Array,
+    kinds: ColumnKinds,
+    root: jax.Array,
+    types: TypeGrid,
+    rules: GaussRules,
+    size: int,
+) -> CurveKernel:
+    """The kernel on a contour of `size` nodes around the norm bounds of U."""
+    t, psi_p, psi_n = scalars
+    eq = build(activation, law, loss_weights, t, psi_p, psi_n, kinds, root, types, rules)
+    low, high = outer_bounds(eq)
+    hard = low < HARD * high  # p = n m: finite times only
+    shift = jnp.where(hard, HARD * high, 0)
+    contour = ellipse(jnp.where(hard, -shift / 2, low / 2), 1.5 * high, size, shift=shift)
+    problem = Problem(law, activation, t, psi_p, psi_n)
+    optimal, kappa = optimal_and_rate(problem)
+    latest = jnp.where(hard, 1 / (kappa * jnp.where(hard, shift, 1)), jnp.inf)
+    return solve_kernel(eq, contour, free_start(eq, contour.nodes), optimal, kappa, latest)

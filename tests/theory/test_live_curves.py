@@ -1,0 +1,62 @@
+"""One compiled program for all problems of a shape: how far its curves are from those of the closed form, and what it refuses."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rfdiff import GradientFlow, InputError, MinibatchSGD, MixtureLaw, Problem, theory
+from rfdiff.theory import live_curves
+from rfdiff.theory.live_curves import STEP
+
+pytestmark = pytest.mark.thorough
+TAUS = np.geomspace(0.1, 1e4, 41)
+WANTED = 1e-3
+
+
+def line(seed: int, activation: str = "tanh", draws: float = np.inf) -> Problem:
+    """Two classes on a line; the first seeds are the corners of what the sliders reach."""
+    rng = np.random.default_rng(seed)
+    norms = [np.array([2.0, 2.0]), np.array([0.05, 1.5]), rng.uniform(0.1, 1.5, 2)][min(seed, 2)]
+    variances = [np.array([10.0, 0.01]), np.array([0.3, 3.0]), rng.uniform(0.1, 3, 2)][min(seed, 2)]
+    gram = np.outer(norms, norms) * np.array([[1.0, -1.0], [-1.0, 1.0]])
+    t, psi_p, psi_n = float(rng.uniform(0.05, 1.0)), float(rng.uniform(1, 8)), float(rng.uniform(0.5, 6))
+    return Problem(MixtureLaw.isotropic([0.6, 0.4], variances, gram), activation, t, psi_p, psi_n, draws)
+
+
+def deviation(problem: Problem, found: live_curves.LiveCurves) -> float:
+    exact = theory.learning_curves(problem, TAUS, tolerance=1e-5)
+    return float(max(np.max(abs(found.test - exact.test_loss)), np.max(abs(found.train - exact.train_loss))))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_error_is_what_it_says_and_small_enough(seed: int) -> None:
+    problem = line(seed)
+    found = live_curves.live_curves(problem, TAUS)
+    if found.error > WANTED:
+        found = live_curves.live_curves(problem, TAUS, size=1)
+    assert found.error <= WANTED
+    assert deviation(problem, found) <= WANTED
+
+
+def test_moving_numbers_compiles_nothing() -> None:
+    live_curves.live_curves(line(2), TAUS)
+    compiled: Any = live_curves._kernel
+    before = compiled._cache_size()
+    live_curves.live_curves(line(3), TAUS, rule=GradientFlow(weight_decay=0.1))
+    assert compiled._cache_size() == before
+
+
+def test_coarser_types_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same criterion rejects a lattice with four times the step."""
+    problem = line(0)
+    monkeypatch.setattr(live_curves, "STEP", 4 * STEP)
+    assert deviation(problem, live_curves.live_curves(problem, TAUS, size=1)) > WANTED
+
+
+def test_other_shapes_are_refused() -> None:
+    cube = Problem(MixtureLaw.isotropic([0.4, 0.3, 0.3], [1.0, 1.0, 1.0], np.eye(3)), "tanh", 0.1, 4.0, 3.0)
+    with pytest.raises(InputError, match="centroids of rank 3; allowed: joint eigenvalues and centroids in a plane"):
+        live_curves.live_curves(cube, TAUS)
+    with pytest.raises(InputError, match="rule"):
+        live_curves.live_curves(line(2), TAUS, rule=MinibatchSGD(0.1, 1.0))
