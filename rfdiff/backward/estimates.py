@@ -5,7 +5,7 @@ quasi-Monte-Carlo, with a measured error. The log-odds are not taken for Gaussia
 `rfdiff.backward.speciation`.
 """
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -19,8 +19,12 @@ from rfdiff.backward.overlap import contrast, overlap
 from rfdiff.backward.posterior_sampling import IndependentSampler, Sampler
 from rfdiff.backward.realisation import Realisation, realised
 from rfdiff.errors import InputError
+from rfdiff.labels import as_dataset
 from rfdiff.mixture import MixtureLaw
 from rfdiff.value_types import as_number, as_real_array
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 TOLERANCE = 1e-3
 FINEST = 1e-5  # tolerance that quasi-Monte-Carlo can be asked for
@@ -42,6 +46,14 @@ class Estimate(NamedTuple):
 
     value: Float[np.ndarray, "..."]
     error: Float[np.ndarray, "..."]
+
+    def to_xarray(self) -> "xr.Dataset":
+        """Both as a labelled dataset with the axis class, and before it time, or time_0, time_1, … where times are an array of several."""
+        before = max(self.value.ndim - 1, 0)
+        axes = (*(("time",) if before == 1 else (f"time_{i}" for i in range(before))), "class")
+        return as_dataset(
+            {"value": (axes, self.value, {"long_name": "estimate"}), "error": (axes, self.error, {"long_name": "error of value"})}, {}, {}
+        )
 
 
 def return_estimate(law: MixtureLaw, times: ArrayLike, *, d: ArrayLike | None = None, tolerance: float = TOLERANCE) -> Estimate:

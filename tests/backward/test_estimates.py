@@ -141,6 +141,9 @@ def test_two_classes_have_one_time_exactly() -> None:
     assert times.value[0] == times.value[1] and times.error.max() < 1e-10
     returned = return_probability(GROUPS, times.value[0], d=64)
     np.testing.assert_allclose(returned, (1 + GROUPS.weights) / 2, atol=1e-9)
+    assert times.to_xarray().value.dims == ("class",)
+    labelled = return_estimate(GROUPS, [0.5, 1.0], d=64).to_xarray()
+    assert labelled.error.dims == ("time", "class") and labelled.value.shape == (2, 2)
     same = MixtureLaw([0.7, 0.3], [[1.0, 1.0], [2.0, 2.0]], [0.5, 0.5], np.zeros((2, 2)))
     assert np.isnan(speciation_times(same, d=64)).all()  # one law twice
 
