@@ -16,10 +16,10 @@ import rfdiff
 from rfdiff import plots
 from rfdiff.activation import ACTIVATIONS
 from rfdiff.errors import InputError
-from rfdiff.explorer import answers, downloads, networks, phase
+from rfdiff.explorer import downloads, networks, phase
 from rfdiff.explorer.answers import Axis, Json
 from rfdiff.explorer.guard import Guard, TooLong
-from rfdiff.explorer.session import FIRST_AXIS, Session
+from rfdiff.explorer.session import ANSWERS, FIRST_AXIS, Session
 from rfdiff.explorer.state import BOUNDS, MOST_CLASSES, State
 from rfdiff.explorer.workers import BusyError
 from rfdiff.parameters import parameter_names
@@ -117,14 +117,11 @@ def _questions(session: Session) -> list[Route]:
         axis = Axis.from_text(extra["axis"]) if "axis" in extra else FIRST_AXIS
         return _json(await session.preview(state, axis))
 
-    async def exact(request: Request) -> Response:
-        return _json(await session.exact.run(functools.partial(answers.exact, asked(request)[0])))
+    def answered(name: str) -> Handler:
+        async def handler(request: Request) -> Response:
+            return _json(await session.answer(name, asked(request)[0]))
 
-    async def spectrum(request: Request) -> Response:
-        return _json(await session.spectra.run(functools.partial(answers.spectrum, asked(request)[0])))
-
-    async def speciation(request: Request) -> Response:
-        return _json(await session.spectra.run(functools.partial(answers.speciation, asked(request)[0])))
+        return handler
 
     async def snippets(request: Request) -> Response:
         state, _ = asked(request)
@@ -144,8 +141,7 @@ def _questions(session: Session) -> list[Route]:
         return _json({"compiled": session.compiled()})
 
     handlers: dict[str, Handler] = {
-        "start": start, "preview": preview, "exact": exact, "spectrum": spectrum, "speciation": speciation, "snippets": snippets,
-        "alive": alive,
+        "start": start, "preview": preview, "snippets": snippets, "alive": alive, **{name: answered(name) for name in ANSWERS}
     }  # fmt: skip
     return [*(Route(f"/api/{name}", handler) for name, handler in handlers.items()), Route("/download/{name:str}", download)]
 
