@@ -1,9 +1,11 @@
 """The addresses of the explorer: the page and its files, what it asks for, and what leaves it."""
 
+import asyncio
 import functools
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from starlette.applications import Starlette
@@ -26,6 +28,7 @@ from rfdiff.parameters import parameter_names
 
 PAGE = Path(__file__).parent / "page"
 KINDS = {".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
+LOOK = 0.2  # seconds between two looks whether somebody still waits
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -98,6 +101,20 @@ def asked_nothing(request: Request) -> None:
         raise InputError(f"query: given to {request.scope['path']}; allowed: none")
 
 
+async def unless_gone(request: Request, answer: Coroutine[Any, Any, Json]) -> Json:
+    """An answer, which is given up once nobody waits for it: a page asks for the newest state alone.
+
+    Raises:
+        HTTPException: whoever asked is gone.
+    """
+    task = asyncio.ensure_future(answer)
+    while not (await asyncio.wait({task}, timeout=LOOK))[0]:
+        if await request.is_disconnected():
+            task.cancel()
+            raise HTTPException(499, "nobody waits")
+    return task.result()
+
+
 def _whole(extra: dict[str, str], name: str) -> int:
     word = extra.get(name, "")
     if not (word.isascii() and word.isdecimal() and len(word) < 10):
@@ -119,7 +136,7 @@ def _questions(session: Session) -> list[Route]:
 
     def answered(name: str) -> Handler:
         async def handler(request: Request) -> Response:
-            return _json(await session.answer(name, asked(request)[0]))
+            return _json(await unless_gone(request, session.answer(name, asked(request)[0])))
 
         return handler
 

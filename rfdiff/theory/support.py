@@ -185,7 +185,7 @@ def _edges(eq: Equivalent, lam: np.ndarray, axis: Solved, inside: np.ndarray, ma
 def atoms(eq: Equivalent) -> Masses:
     """Places and weights of the atoms.
 
-    At 0 for p > n m (no noise average), as a residue of g; for centred classes with averaged noise at Σ_c ω_c s_c², by the rank of the rest.
+    At 0 for p > n m (no noise average), a residue of g; of centred classes with averaged noise at Σ_c ω_c s_c², from the rank of the rest.
     """
     averaged = float(eq.deterministic)
     weights = np.zeros(0) if averaged and float(np.min(eq.carried)) > 0 else np.zeros(1)

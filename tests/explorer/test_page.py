@@ -143,7 +143,7 @@ def test_geometry_and_number_of_classes(page: Any) -> None:
     numbers = read(page)
     typed(page, "norm-0", "0.8")
     along = read(page)
-    assert along != numbers and typed(page, "angle-1", "180") == "yes" and read(page) != along
+    assert along != numbers and typed(page, "angle-1", "90") == "yes" and read(page) != along
     typed(page, "norm-0", "0")
     typed(page, "norm-1", "0")
     page.select_option("#classes", "1")
