@@ -74,6 +74,7 @@ UNIX_ONLY = ("fcntl", "grp", "pwd", "resource", "termios", "tty")
 ELSEWHERE = f"""
 import os, pkgutil, signal, sys
 import importlib, warnings
+import platformdirs  # which looks at the name of the system, so it would take this one for a Unix
 for name in {UNIX_ONLY}:
     sys.modules[name] = None  # makes the import fail, as where there is none
 for name in ("O_DIRECTORY", "sched_getaffinity", "getuid", "geteuid"):

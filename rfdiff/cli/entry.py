@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any
 
+from rfdiff.cli import program_cache
 from rfdiff.cli.command import BAD_INPUT, BUG, INTERRUPTED, NOT_COMPUTED
 from rfdiff.errors import InputError
 
@@ -76,7 +77,7 @@ def _run(words: list[str]) -> int:
 
 @contextlib.contextmanager
 def _process() -> Iterator[None]:
-    """What belongs to a process that runs one command and ends: how it takes Ctrl-C, and no backend of matplotlib.
+    """What belongs to a process that runs one command and ends: how it takes Ctrl-C, no backend of matplotlib, and kept programs.
 
     While modules load, Ctrl-C ends the process: an exception in the middle of an import may be swallowed, or leave half a module. Later a
     KeyboardInterrupt that Python drops, because it arose in a finaliser, is raised again.
@@ -91,7 +92,8 @@ def _process() -> Iterator[None]:
             sys.__unraisablehook__(dropped)
 
     sys.unraisablehook = again
-    yield
+    with program_cache.kept_programs():
+        yield
 
 
 def _loading() -> bool:

@@ -183,18 +183,18 @@ def _searched(search: Search | SGDSearch, goal: Goal, levers: Levers) -> Point:
 def _front(search: Search | SGDSearch, levers: Levers, unchanged: Point, worst: int, told: Callable[[Point], Point]) -> list[Point]:
     """Settings from the best for one class to the best for the mean of the others that leaves that class no worse than it is unchanged.
 
-    Between the ends the mean of the others is made small while the error of the class may not exceed a level, which falls from end to end.
-    An exact penalty does this: mean + PENALTY max(0, error - level) is a maximum of two linear forms.
+    Between the ends the mean of the others is made small while the error of the class may not exceed a level, which rises from end to end:
+    each setting is allowed at the next level, where the search goes on from it. An exact penalty does this:
+    mean + PENALTY max(0, error - level) is a maximum of two linear forms.
     """
     fractions = np.asarray(search.problem.mixture.weights) * (np.arange(search.problem.num_classes) != worst)
     own, others = np.eye(len(fractions))[worst], fractions / fractions.sum()
     room = levers.room(search.problem, search.rule)
     best = told(search.minimise(Forms(own[None], np.zeros(1)), room))
-    rows, points, begin = np.stack([others, others + PENALTY * own]), [], search.origin
-    for level in np.linspace(unchanged.errors[worst], best.errors[worst], FRONT)[:-1]:
-        points.append(told(search.minimise(Forms(rows, np.array([0.0, PENALTY * level])), room, begin, FRONT_ROUNDS)))
-        begin = points[-1].x
-    return [best, *points[::-1]]
+    rows, points = np.stack([others, others + PENALTY * own]), [best]
+    for level in np.linspace(best.errors[worst], unchanged.errors[worst], FRONT)[1:]:
+        points.append(told(search.minimise(Forms(rows, np.array([0.0, PENALTY * level])), room, points[-1].x, FRONT_ROUNDS)))
+    return points
 
 
 def _collected(

@@ -21,6 +21,7 @@ from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow
 from rfdiff.theory import CurveKernel, Plan, class_times, curve_kernel, plan_curves, time_grid
 from rfdiff.theory.contour_forms import losses_and_error
+from rfdiff.theory.host import double_on_host
 from rfdiff.theory.noncommuting.coupled_law import apart
 
 BOX = 1.4  # largest move in a coordinate between two plans
@@ -163,7 +164,7 @@ class Search:
         plan, kernel = self._plan(x)
 
         def errors(taus: Float[np.ndarray, " T"]) -> Float[np.ndarray, "T K"]:
-            with jax.enable_x64(True):
+            with double_on_host():
                 test = np.asarray(losses_and_error(kernel, self.rule.schedule(taus, 1.0)[1], self.rule)[0])[1]
             return (test - np.asarray(kernel.optimal_loss)) / float(kernel.noise_variance)
 
@@ -191,7 +192,7 @@ class Search:
             if (key := z[:-1].tobytes()) not in known:
                 x = here.x.copy()
                 x[free] = z[: free.size]
-                with jax.enable_x64(True):
+                with double_on_host():
                     log_tau = np.float64(z[free.size] if timed else here.log_tau)
                     errors, by_x, by_time = map(np.asarray, _errors_and_slopes(apart(self.problem), plan, x, log_tau, self.rule))
                 slopes = np.concatenate([by_x[:, free], by_time[:, None]], 1) if timed else by_x[:, free]
@@ -211,8 +212,8 @@ class Search:
 
     def _times_at(self, x: Float[np.ndarray, " X"], goal: LearnedBefore) -> tuple[Point, Plan]:
         plan, kernel = self._plan(x, complete=True)
-        with jax.enable_x64(True):
-            (ratio, learned), _ = _ratio_and_slopes(apart(self.problem), plan, x, goal.learned, goal.memorised, goal.q)
+        with double_on_host():
+            (ratio, learned), _ = _ratio_and_slopes(apart(self.problem), plan, x, goal.learned, goal.memorised, goal.descent)
             if not np.isfinite(ratio):
                 what = f"class {goal.learned} has no descent, or class {goal.memorised} is never memorised"
                 raise InputError(f"goal: {what}; allowed: classes that have these times (rfdiff times shows them)")
@@ -226,8 +227,8 @@ class Search:
         def ratio(z: Float[np.ndarray, " V"]) -> tuple[float, Float[np.ndarray, " V"]]:
             x = here.x.copy()
             x[free] = z
-            with jax.enable_x64(True):
-                (value, _), slope = _ratio_and_slopes(apart(self.problem), plan, x, goal.learned, goal.memorised, goal.q)
+            with double_on_host():
+                (value, _), slope = _ratio_and_slopes(apart(self.problem), plan, x, goal.learned, goal.memorised, goal.descent)
             return float(value), np.asarray(slope)[free]
 
         found = minimize(
@@ -261,12 +262,12 @@ def _errors_and_slopes(
 
 @jax.jit
 def _ratio_and_slopes(
-    problem: Problem, plan: Plan, x: Float[Array, " X"], learned: int, memorised: int, q: float
+    problem: Problem, plan: Plan, x: Float[Array, " X"], learned: int, memorised: int, descent: float
 ) -> tuple[tuple[Float[Array, ""], Float[Array, ""]], Float[Array, " X"]]:
     """Logarithms of the ratio of two times and of the first of them, and the derivatives of the first logarithm by the coordinates."""
 
     def log_ratio(x: Float[Array, " X"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        times = class_times(curve_kernel(moved(problem, x), plan), descent=q)
+        times = class_times(curve_kernel(moved(problem, x), plan), descent=descent)
         first = jnp.log(jnp.asarray(times.tau_gen)[learned])
         return first - jnp.log(jnp.asarray(times.tau_mem)[memorised]), first
 

@@ -26,6 +26,9 @@ COMPLETE = 160  # of the curves from which times are read
 BEYOND = 4.0  # factor by which they go on after the slowest mode
 FINE, AROUND = 41, 1.25  # numbers of steps around the best one, at the end, and the factor to either side that they cover
 RADII = 12  # steps at which the spectral radius is computed; between them it is interpolated
+NEARBY = 0.5  # distance in every coordinate within which the spectrum of a problem is followed
+KEPT = 64  # families whose traces stay in memory, beside the careful ones
+ROUNDING = 1e-9  # of a number of steps
 DIVERGED = 1e6  # stands for the score error where SGD diverges
 
 
@@ -48,7 +51,7 @@ class Curves(NamedTuple):
         """Steps after which a class is learned and another is memorised; NaN where there are none. The curves must end in the limit."""
         descent = 1 - self.test[:, goal.learned]
         gap = (self.test - self.train)[:, goal.memorised]
-        learned = _crossing(self.steps, descent, goal.q * float(np.max(descent)))
+        learned = _crossing(self.steps, descent, goal.descent * float(np.max(descent)))
         return learned, _crossing(self.steps, gap, float(gap[-1]) / 2)
 
 
@@ -63,11 +66,18 @@ def _crossing(steps: Float[np.ndarray, " T"], values: Float[np.ndarray, " T"], l
     return float(steps[i - 1] * (steps[i] / steps[i - 1]) ** share)
 
 
+def lagrange(nodes: Float[np.ndarray, " N"], at: float) -> Float[np.ndarray, " N"]:
+    """Weights of values at nodes in the polynomial through all of them, at a place."""
+    differences = nodes[:, None] - nodes + np.eye(len(nodes))
+    return np.prod(np.where(np.eye(len(nodes), dtype=bool), 1, (at - nodes) / differences), axis=1)
+
+
 class Family:
     """A problem under SGD, with the steps and batches that a setting may have."""
 
-    def __init__(self, problem: Problem, rule: MinibatchSGD, tolerance: float) -> None:
-        self.problem, self.settings, self.rule = problem, SGDSettings(problem, rule, tolerance), rule
+    def __init__(self, problem: Problem, rule: MinibatchSGD, tolerance: float, near: "Family | None" = None) -> None:
+        self.problem, self.rule = problem, rule
+        self.settings: SGDSettings = SGDSettings(problem, rule, tolerance, None if near is None else near.settings)
         steps = self.settings.edge * np.geomspace(1e-4, PART, RADII)
         self._smallest = np.log([self.smallest_batch(step) for step in steps])
         self._log_step = PchipInterpolator(self._smallest, np.log(steps))
@@ -101,13 +111,24 @@ class Families:
             )
         grid = time_grid(problem)
         self.horizon = float(grid[np.isfinite(grid)][-1])
-        self._known: dict[bytes, Family] = {}
+        self._careful: dict[bytes, Family] = {}
+        self._quick: dict[bytes, Family] = {}
 
-    def family(self, x: Float[np.ndarray, " X"]) -> Family:
-        """The problem at a point."""
-        if (key := x[:-3].tobytes()) not in self._known:
-            self._known[key] = Family(moved(self.problem, x), self.rule, self.tolerance)
-        return self._known[key]
+    def family(self, x: Float[np.ndarray, " X"], careful: bool = False) -> Family:
+        """The problem at a point; its spectrum is followed from a known point nearby, if it need not be `careful`."""
+        key = x[:-3].tobytes()
+        if key in self._careful:
+            return self._careful[key]
+        distances = {other: float(np.max(abs(np.frombuffer(other) - x[:-3]))) for other in self._careful}
+        nearest = min(distances, key=distances.__getitem__, default=None)
+        if careful or nearest is None or distances[nearest] > NEARBY:
+            self._careful[key] = Family(moved(self.problem, x), self.rule, self.tolerance)
+            return self._careful[key]
+        if key not in self._quick:
+            if len(self._quick) == KEPT:
+                self._quick.pop(next(iter(self._quick)))
+            self._quick[key] = Family(moved(self.problem, x), self.rule, self.tolerance, self._careful[nearest])
+        return self._quick[key]
 
     def within_reach(self, room: Float[np.ndarray, "X 2"]) -> Float[np.ndarray, "X 2"]:
         """The room of the rule without steps above the largest one, and averages that remember more than the budget pays for."""
@@ -142,8 +163,12 @@ class Families:
                 step = batch * self.tau / self.budget
         return dataclasses.replace(rule, step_size=step, batch_per_dimension=batch)
 
+    def affordable(self, rule: MinibatchSGD) -> float:
+        """Whole steps that the budget pays for, at least one."""
+        return max(1.0, float(np.floor(self.budget / float(rule.batch_per_dimension) + ROUNDING)))
+
     def _most_steps(self, rule: MinibatchSGD) -> float:
-        return max(1.0, np.floor(min(self.budget / float(rule.batch_per_dimension), self.horizon / float(rule.step_size)) + 1e-9))
+        return min(self.affordable(rule), max(1.0, float(np.floor(self.horizon / float(rule.step_size)))))
 
     def overview(self, x: Float[np.ndarray, " X"], room: Float[np.ndarray, "X 2"]) -> Curves:
         """Losses of a point over all of training, or at the stop time where it is given."""
@@ -159,12 +184,20 @@ class Families:
         return self._curves(x, rule, np.append(steps, np.inf))
 
     def errors(self, x: Float[np.ndarray, " X"], room: Float[np.ndarray, "X 2"], visited: float) -> Float[np.ndarray, " K"]:
-        """Score errors at a point after the number of steps that visits so many samples (logarithm, over d)."""
+        """Score errors at a point after the number of steps that visits so many samples (logarithm, over d).
+
+        Between whole steps they are interpolated by a cubic, so that a search sees a smooth function.
+        """
         rule = self.admitted(x, room)
-        return self._curves(x, rule, self._steps_at(rule, visited)).errors[0]
+        count = self._count(rule, visited)
+        if not np.isfinite(count):
+            return self._curves(x, rule, np.array([np.inf])).errors[0]
+        steps = max(1.0, float(np.floor(count)) - 1) + np.arange(4)
+        return lagrange(steps, count) @ self._curves(x, rule, steps).errors
 
     def point(self, x: Float[np.ndarray, " X"], room: Float[np.ndarray, "X 2"], forms: Forms, visited: float) -> Point:
         """The point at the best number of steps around that which visits so many samples."""
+        self.family(x, careful=True)
         rule = self.admitted(x, room)
         steps = self._steps_at(rule, visited)
         if self.tau is None:
@@ -174,16 +207,26 @@ class Families:
         return self._judged(x, rule, best, goal, forms)
 
     def point_of_times(self, x: Float[np.ndarray, " X"], room: Float[np.ndarray, "X 2"], goal: LearnedBefore) -> Point:
-        """The point at which a class is learned, with the ratio of that time to the one at which the other is memorised."""
+        """The point at which a class is learned, with the ratio of that time to the one at which the other is memorised.
+
+        The ratio is that of the crossings, which lie between steps. Training stops after the first whole step that has reached the goal:
+        one step earlier the class is not learned yet.
+        """
+        self.family(x, careful=True)
         curves = self.complete(x, room)
         learned, memorised = curves.times(goal)
-        return self._judged(x, curves.rule, max(1.0, float(np.rint(learned))), learned / memorised)
+        steps = min(max(1.0, float(np.ceil(learned * (1 - ROUNDING)))), self.affordable(curves.rule))
+        return self._judged(x, curves.rule, steps, learned / memorised)
+
+    def _count(self, rule: MinibatchSGD, visited: float) -> float:
+        """Number of steps, not whole, that visits so many samples, or to the stop time, within the budget."""
+        step, batch = float(rule.step_size), float(rule.batch_per_dimension)
+        count = min(np.exp(visited) / batch, self.horizon / step) if self.tau is None else self.tau / step
+        return float(max(1.0, min(count, self.budget / batch)))
 
     def _steps_at(self, rule: MinibatchSGD, visited: float) -> Float[np.ndarray, " 1"]:
-        step, batch = float(rule.step_size), float(rule.batch_per_dimension)
-        count = np.exp(visited) / batch if self.tau is None else self.tau / step
-        most = self._most_steps(rule) if self.tau is None else np.inf
-        return np.array([max(1.0, min(np.rint(count), most))])
+        """The nearest whole number of steps that the budget pays for."""
+        return np.array([min(np.rint(self._count(rule, visited)), self.affordable(rule))])
 
     def _curves(self, x: Float[np.ndarray, " X"], rule: MinibatchSGD, steps: Float[np.ndarray, " T"]) -> Curves:
         settings = self.family(x).settings
@@ -195,9 +238,10 @@ class Families:
 
     def _judged(self, x: Float[np.ndarray, " X"], rule: MinibatchSGD, steps: float, goal: float, forms: Forms | None = None) -> Point:
         """A point with its numerical error; its coordinates are those of the rule that was admitted."""
-        settings, there = self.family(x).settings, x.copy()
+        settings = self.family(x).settings
         (_, test), error = settings.judged(rule, np.array([steps]))
         errors = settings.score_errors(test)[0]
+        there = x.copy()
         there[-3:-1] = np.log(
             [float(rule.step_size) / float(self.rule.step_size), float(rule.batch_per_dimension) / float(self.rule.batch_per_dimension)]
         )

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from scipy.optimize import minimize
 
 from rfdiff.design.goals import LearnedBefore
-from rfdiff.design.levers import OF_RULE
+from rfdiff.design.levers import OF_RULE, moved_rule
 from rfdiff.design.search import ALONG, Forms, Point
 from rfdiff.design.sgd_family import Curves, Families
 from rfdiff.errors import InputError
@@ -24,9 +24,19 @@ from rfdiff.rules import MinibatchSGD
 
 TABLE = (5, 4, 5)  # entries of the table along step, batch and memory
 BEGINNINGS = 2  # entries from which a search goes on
-EVALUATIONS = 25  # of the model, for each free coordinate
+FEW_STEPS = 200  # up to which a whole number of them is a coarse choice of time
 NEVER = 20.0  # stands for the logarithm of a time that does not exist
-FIRST_RADIUS, LAST_RADIUS = 0.4, 2e-3  # of the region that the model is trusted in, in natural logarithms
+
+
+class Reach(NamedTuple):
+    """How far a search without derivatives looks: first and last radius of its region, and evaluations for each free coordinate."""
+
+    first: float
+    last: float
+    evaluations: int
+
+
+WIDE, NEXT, POLISH = Reach(0.4, 5e-3, 14), Reach(0.2, 5e-3, 9), Reach(0.05, 2e-3, 7)  # in all of the room, from a neighbour, at the end
 
 
 class Entry(NamedTuple):
@@ -76,8 +86,9 @@ class SGDSearch:
         begins = [self.origin] if start is None else [self.origin, start]
         entries = [*self._table(room), *(Entry(x, families.overview(x, room)) for x in begins)]
         entries.sort(key=lambda entry: entry.curves.best(forms)[1])
-        found = [self._refined(entry, forms, room) for entry in entries[: BEGINNINGS if start is None else 1]]
-        return min(found, key=lambda point: point.goal)
+        few, reach = (BEGINNINGS, WIDE) if start is None else (1, NEXT)
+        found = [self._refined(entry, forms, room, reach) for entry in entries[:few]]
+        return self._polished(min(found, key=lambda point: point.goal), forms, room)
 
     def along(self, forms: Forms, end: Float[np.ndarray, " X"]) -> Point:
         """The best of a few places between the unchanged problem and an end: for a lever that helps all the way.
@@ -88,7 +99,7 @@ class SGDSearch:
         still = np.zeros((self.origin.size, 2))
         places = [Entry(share * end, self.families.overview(share * end, still)) for share in np.linspace(0, 1, ALONG)]
         best = min(places, key=lambda entry: entry.curves.best(forms)[1])
-        return self._refined(best, forms, still)
+        return self._refined(best, forms, still, WIDE)
 
     def learned_before(self, goal: LearnedBefore, room: Float[np.ndarray, "X 2"]) -> Point:
         """The point of the least ratio of the two times of the goal; its stop time is that at which the first class is learned.
@@ -99,12 +110,12 @@ class SGDSearch:
         families, free = self.families, np.flatnonzero(room[:, 1] > room[:, 0])
 
         def times(x: Float[np.ndarray, " X"]) -> tuple[float, float]:
-            """Logarithms of the ratio, and of the visited samples over the budget; both large where the times do not exist."""
+            """Logarithms of the ratio, and of the steps over those that the budget pays for; both large where the times do not exist."""
             curves = families.complete(x, room)
             learned, memorised = curves.times(goal)
             if not np.isfinite(learned / memorised):
                 return NEVER, NEVER
-            spent = learned * float(curves.rule.batch_per_dimension) / families.budget
+            spent = learned / families.affordable(curves.rule)  # the last step is a whole one
             return float(np.log(learned / memorised)), float(np.log(max(spent, np.exp(-NEVER))))
 
         best = self.origin
@@ -115,7 +126,7 @@ class SGDSearch:
             places = [self.origin, *self._places(room)]
             seen = {x.tobytes(): times(x) for x in places}
             begin = min(places, key=lambda x: seen[x.tobytes()][0] if seen[x.tobytes()][1] <= 1e-9 else np.inf)
-            best = self._model(begin, free, room[free], lambda x: (np.array([times(x)[0]]), np.array([times(x)[1]])), None)[0]
+            best = self._model(begin, free, room[free], lambda x: tuple(np.array(times(x))[:, None]), 1.0, WIDE)[0]
         return families.point_of_times(best, room, goal)
 
     def _places(self, room: Float[np.ndarray, "X 2"]) -> list[Float[np.ndarray, " X"]]:
@@ -133,25 +144,40 @@ class SGDSearch:
             self._tables[key] = [Entry(x, self.families.overview(x, room)) for x in places]
         return self._tables[key]
 
-    def _refined(self, entry: Entry, forms: Forms, room: Float[np.ndarray, "X 2"]) -> Point:
-        """The best point that a search from an entry of the table comes to."""
+    def _refined(self, entry: Entry, forms: Forms, room: Float[np.ndarray, "X 2"], reach: Reach) -> Point:
+        """The best point that a search from an entry of the table comes to; the number of steps moves like the other coordinates."""
         families, free = self.families, np.flatnonzero(room[:, 1] > room[:, 0])
         steps, goal, _ = entry.curves.best(forms)
-        visited = float(np.log(steps * float(entry.curves.rule.batch_per_dimension)))
+        visited = _visits(entry.curves.rule, steps)
         if free.size == 0 or not np.isfinite(goal):
             return families.point(entry.x, room, forms, visited)
 
         def rows(x: Float[np.ndarray, " X"], visited: float) -> tuple[np.ndarray, np.ndarray]:
-            errors = families.errors(x, room, visited)
-            return forms.A @ errors - forms.b, np.zeros(0)
+            return forms.A @ families.errors(x, room, visited) - forms.b, np.zeros(0)
 
         if families.tau is not None:
-            x, _ = self._model(entry.x, free, room[free], lambda x: rows(x, visited), goal)
+            x, _ = self._model(entry.x, free, room[free], lambda x: rows(x, visited), goal, reach)
             return families.point(x, room, forms, visited)
         bounds = np.concatenate([room[free], [families.visits(room)]])
         whole = np.append(entry.x, visited)
-        x, _ = self._model(whole, np.append(free, self.origin.size), bounds, lambda x: rows(x[:-1], float(x[-1])), goal)
+        x, _ = self._model(whole, np.append(free, self.origin.size), bounds, lambda x: rows(x[:-1], float(x[-1])), goal, reach)
         return families.point(x[:-1], room, forms, float(x[-1]))
+
+    def _polished(self, point: Point, forms: Forms, room: Float[np.ndarray, "X 2"]) -> Point:
+        """A point after a search with its number of steps held: few steps are far apart, and the other coordinates follow the whole one."""
+        families, free = self.families, np.flatnonzero(room[:, 1] > room[:, 0])
+        steps = float(np.rint(np.exp(point.log_tau) / float(moved_rule(self.rule, point.x).step_size)))
+        if families.tau is not None or free.size == 0 or steps > FEW_STEPS:
+            return point
+
+        def visited(x: Float[np.ndarray, " X"]) -> float:
+            return _visits(families.admitted(x, room), steps)
+
+        def rows(x: Float[np.ndarray, " X"]) -> tuple[np.ndarray, np.ndarray]:
+            return forms.A @ families.errors(x, room, visited(x)) - forms.b, np.zeros(0)
+
+        x, _ = self._model(point.x, free, room[free], rows, point.goal, POLISH)
+        return min(point, families.point(x, room, forms, visited(x)), key=lambda each: each.goal)
 
     def _model(
         self,
@@ -159,7 +185,8 @@ class SGDSearch:
         free: np.ndarray,
         bounds: Float[np.ndarray, "F 2"],
         evaluate: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
-        scale: float | None,
+        scale: float,
+        reach: Reach,
     ) -> tuple[Float[np.ndarray, " V"], float]:
         """The coordinates of the least maximum of rows, of all that a search without derivatives looks at, and that maximum.
 
@@ -168,10 +195,11 @@ class SGDSearch:
             free: indices of those that move.
             bounds: theirs.
             evaluate: rows of which the largest is to be small, and further ones that must not be above 0.
-            scale: what the rows are measured in; 1 if None.
+            scale: what the rows are measured in, if it is positive.
+            reach: how far it looks, and how often.
         """
         seen: dict[bytes, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
-        scale = 1.0 if scale is None or not scale > 0 else scale
+        scale = scale if scale > 0 else 1.0
 
         def constraint(z: Float[np.ndarray, " F"]) -> Float[np.ndarray, " R"]:
             if (key := z[:-1].tobytes()) not in seen:
@@ -186,7 +214,12 @@ class SGDSearch:
         limited: Any = {"type": "ineq", "fun": lambda z: -constraint(z)}
         minimize(
             lambda z: z[-1], begin, method="COBYQA", bounds=[*map(tuple, bounds), (None, None)], constraints=limited,
-            options={"maxfev": EVALUATIONS * free.size, "initial_tr_radius": FIRST_RADIUS, "final_tr_radius": LAST_RADIUS},
+            options={"maxfev": reach.evaluations * free.size, "initial_tr_radius": reach.first, "final_tr_radius": reach.last},
         )  # fmt: skip
         allowed = [(x, float(np.max(rows))) for x, rows, limits in seen.values() if np.all(limits <= 1e-9)]
         return min(allowed, key=lambda item: item[1])
+
+
+def _visits(rule: MinibatchSGD, steps: float) -> float:
+    """Logarithm of the samples over d that so many steps visit."""
+    return float(np.log(steps * float(rule.batch_per_dimension)))

@@ -5,7 +5,6 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Float
 
@@ -18,6 +17,7 @@ from rfdiff.explorer.words import order_in_words
 from rfdiff.problem import noise_variance_of
 from rfdiff.rules import MinibatchSGD
 from rfdiff.theory import live_curves
+from rfdiff.theory.host import double_on_host
 from rfdiff.theory.live_curves import NODES, LiveCurves
 
 NUM_TIMES = 121  # of the curves on the page
@@ -147,7 +147,7 @@ def speciation(state: State) -> Json:
         return {"times": None, "reason": "a single class has nothing to decide"}
     if state.overlap < 1:
         return {"times": None, "reason": "closed form for isotropic classes only (overlap 1)"}
-    with jax.enable_x64(True):
+    with double_on_host():
         values = backward.speciation_times(state.problem().mixture, d=DIMENSION)
     return {"times": numbers(np.asarray(values)), "reason": "", "dimension": DIMENSION}
 

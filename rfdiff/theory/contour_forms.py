@@ -26,6 +26,7 @@ from rfdiff.symmetric import multiplicity, upper_indices
 from rfdiff.theory import coupled, implicit, resolvent
 from rfdiff.theory.contour import Contour, integrate
 from rfdiff.theory.equivalent import Equivalent
+from rfdiff.theory.host import double_on_host
 from rfdiff.theory.resolvent import Point
 from rfdiff.theory.traces import one_trace, overlaps, two_trace_of_pairs
 from rfdiff.theory_results import Losses
@@ -98,7 +99,7 @@ class CurveKernel:
     def _in_double(self, taus: Taus) -> AbstractContextManager[object]:
         """Double precision: switched on for known numbers, required of traced ones, whose precision is settled where tracing begins."""
         if is_concrete(self, taus):
-            return jax.enable_x64(True)
+            return double_on_host()
         if jnp.result_type(float) != jnp.float64:
             raise InputError("curve_kernel: traced in single precision; allowed: inside jax.enable_x64(True)")
         return nullcontext()

@@ -56,18 +56,20 @@ class OnContour:
         error: error of the nodes.
         missing: error from what lies outside the contour.
         residual: largest relative residual of the fixed point at a node.
+        allowed: residual up to which the fixed point counts as solved.
     """
 
     losses: Float[np.ndarray, "2 T K"]
     error: float
     missing: float
     residual: float
+    allowed: float = RESIDUAL
 
     @property
     def total_error(self) -> float:
         """Both errors; inf where the fixed point failed."""
         total = self.error + self.missing
-        return total if self.residual <= RESIDUAL and np.isfinite(total) else np.inf
+        return total if self.residual <= self.allowed and np.isfinite(total) else np.inf
 
 
 C = TypeVar("C", bound=OnContour)

@@ -13,6 +13,7 @@ from rfdiff.curves import LearningCurves
 from rfdiff.errors import InputError
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow, Rule
+from rfdiff.theory.host import double_on_host
 from rfdiff.theory.input_checks import require_concrete
 from rfdiff.theory.noncommuting.coupled_law import apart
 from rfdiff.theory.plans import Plan, curve_kernel, plan_curves
@@ -57,13 +58,13 @@ def gradient(
         InputError: malformed taus, rule or tolerance; a functional that does not return one real number; τ = ∞ where the losses diverge
             (p = n m); a traced problem.
 
-    Reference: docs/theory/spectrum.md and docs/theory/curves.md; tests/theory/test_curve_gradient.py.
+    Reference: docs/theory/spectrum.md, eq-fixed-point and docs/theory/curves.md, eq-contour; tests/theory/test_curve_gradient.py.
     """
     require_concrete(problem, "theory.gradient", INSTEAD)
     plan = plan_curves(problem, taus, rule=rule, tolerance=tolerance, gram_derivatives=gram_derivatives)
     problem = apart(problem)
     taus, clock = rule.schedule(taus, float(problem.kappa))
-    with jax.enable_x64(True):
+    with double_on_host():
         curves, pull_back = jax.vjp(lambda problem: _curves(problem, plan, taus, clock, rule), problem)
         value, back = jax.vjp(functional, curves)
         if not (isinstance(value, jax.Array) and value.shape == () and jnp.issubdtype(value.dtype, jnp.floating)):

@@ -1,15 +1,15 @@
 """Density of the spectrum of U on a grid that resolves every bulk, with edges that do not depend on how neuron types are drawn.
 
-The support comes from `support`, the solutions on it from `real_axis` (docs/theory/spectrum.md).
+The support comes from `support`, the solutions on it from `real_axis` (docs/theory/spectrum.md, eq-density).
 """
 
-import jax
 import numpy as np
 
 from rfdiff.curves import Spectrum
 from rfdiff.errors import InputError
 from rfdiff.problem import Problem
 from rfdiff.theory.equivalent import Equivalent, equivalent
+from rfdiff.theory.host import double_on_host
 from rfdiff.theory.input_checks import require_concrete
 from rfdiff.theory.neuron_types import levels
 from rfdiff.theory.noncommuting.coupled_law import CoupledLaw, apart, coupled_law
@@ -142,12 +142,12 @@ def spectrum(problem: Problem, *, num_points: int = 1000) -> Spectrum:
         InputError: num_points below 32, an activation that is constant on the data, or covariances that do not commute in too many
             directions.
 
-    Reference: docs/theory/spectrum.md; tests/theory/test_density.py.
+    Reference: docs/theory/spectrum.md, eq-density and eq-class-density; tests/theory/test_density.py.
     """
     require_concrete(problem, "theory.spectrum")
     num_points = as_integer("num_points", num_points, 32)
     coupled, problem = coupled_directions(problem), apart(problem)
-    with jax.enable_x64(True):
+    with double_on_host():
         finer_scan = (REFINEMENT if coupled is None else COUPLED_REFINEMENT) * POINTS
         best, ragged = _assemble(equivalent(problem, 2, SPECTRUM_RADIUS, LEAST, coupled=coupled), num_points, POINTS)
         for level in levels(problem, 2, SPECTRUM_RADIUS)[: REFINED_LEVELS if coupled is None else 1]:

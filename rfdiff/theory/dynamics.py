@@ -1,4 +1,4 @@
-"""Per-class learning curves at all training times, by contour integrals of the two-point function (docs/theory/curves.md)."""
+"""Per-class learning curves at all training times, by contour integrals of the two-point function (docs/theory/curves.md, eq-contour)."""
 
 import math
 from collections.abc import Callable
@@ -21,6 +21,7 @@ from rfdiff.theory.contour import Laid, Span
 from rfdiff.theory.contour_forms import CurveKernel, first_traces, kernel_from, losses_and_error
 from rfdiff.theory.contour_ladder import OnContour, Question, probe_penalties, refine_contour
 from rfdiff.theory.equivalent import Equivalent, equivalent
+from rfdiff.theory.host import double_on_host
 from rfdiff.theory.input_checks import checked_tolerance, require_concrete
 from rfdiff.theory.neuron_types import (
     SCRAMBLES,
@@ -32,7 +33,8 @@ from rfdiff.theory.neuron_types import (
     by_lattice,
     levels,
 )
-from rfdiff.theory.noncommuting import dense
+from rfdiff.theory.noncommuting import closed_system, dense
+from rfdiff.theory.resolvent import RESIDUAL
 from rfdiff.theory.training_times import LEAST, TAIL_EFFECT, Times, limit_diverges, spectrum_span, time_grid, types_radius
 
 ROUNDING = 1e-9  # of a loss: no estimate is below, since solutions of the fixed point are not
@@ -73,13 +75,20 @@ def _evaluate(eq: Equivalent, question: Question, laid: Laid) -> OnContour:
 
 def _evaluate_dense(ready: dense.Dense, work: dense.Work, question: Question, laid: Laid) -> OnContour:
     """`_evaluate` where the covariances do not commute: what is left out is read from the known traces of V."""
-    solved = dense.solve(ready, np.asarray(laid.contour.nodes), None, work)
+    allowed = max(dense.RESIDUAL_SHARE * question.tolerance, closed_system.NEWTON_TOLERANCE)
+    solved = dense.solve(ready, np.asarray(laid.contour.nodes), None, work, allowed)
     traces = dense.second_traces(ready, solved, work)
     second = traces[..., : len(solved.nodes)], traces[..., len(solved.nodes) :]
     linear = first_traces(ready.system.eq, solved.point)
     kernel = kernel_from(ready.system.eq, laid.contour, linear, jnp.asarray(solved.residual), second, 0.0, question.kappa, np.inf)
     losses, error = losses_and_error(kernel, question.clock, question.rule)
-    return OnContour(losses=np.asarray(losses), error=float(error), missing=float(kernel.missing), residual=float(kernel.residual))
+    return OnContour(
+        losses=np.asarray(losses),
+        error=float(error),
+        missing=float(kernel.missing),
+        residual=float(kernel.residual),
+        allowed=max(allowed, RESIDUAL),
+    )
 
 
 def learning_curves(
@@ -92,9 +101,9 @@ def learning_curves(
 ) -> LearningCurves:
     """Per-class train and test losses and score errors at all training times, in the limit d → ∞ with ψ_p, ψ_n fixed.
 
-    `L_c(τ) = 1 - 2 T1 + T2` with `T1 = -(1/2πi) ∮ f t1 dz` and `T2 = (1/2πi)² ∮∮ f f t2 dz1 dz2` (docs/theory/curves.md). Numbers of
-    contour nodes and neuron types are raised until the estimates of their errors add up to less than `tolerance`. The error of the contour
-    is that of its nodes, and how far losses of ridge regression by the same contour are from their values at a single point z = -ρ.
+    `L_c(τ) = 1 - 2 T1 + T2` with `T1 = -(1/2πi) ∮ f t1 dz` and `T2 = (1/2πi)² ∮∮ f f t2 dz1 dz2` (docs/theory/curves.md, eq-contour).
+    Numbers of contour nodes and neuron types are raised until the estimates of their errors add up to less than `tolerance`. The error of
+    the contour is that of its nodes, and how far losses of ridge regression by the same contour are from their values at one point z = -ρ.
 
     Outlier eigenvalues of U of size O(p), which class means and even activations make, move no curve of the flow and are not in the
     theory. A discrete rule must be stable for them too, with a step of order 1/d: the simulation checks it, the theory only the bulk.
@@ -132,7 +141,7 @@ def learning_curves(
     taus, clock = rule.schedule(taus, kappa)
     if isinstance(rule, MinibatchSGD):
         return _with_batches(problem, taus, rule, tolerance)
-    with jax.enable_x64(True):
+    with double_on_host():
         near = dense.surrogate(problem)
         radius, tail = types_radius(problem, tolerance)
         span = spectrum_span(near, rule, kappa, radius)
@@ -209,7 +218,7 @@ def _with_matrices(problem: Problem, question: Question, near: _Answer, toleranc
 def _with_batches(problem: Problem, taus: np.ndarray, rule: MinibatchSGD, tolerance: float) -> LearningCurves:
     """Losses under minibatch SGD: those of the steps along the whole gradient, and what the noise of the batches adds."""
     minibatch.check_covered(problem, rule)
-    with jax.enable_x64(True):
+    with double_on_host():
         steps = np.where(np.isinf(taus), np.inf, np.rint(taus / float(rule.step_size)))
         return with_noise(problem, taus, rule.descent, partial(minibatch.excess, problem, rule=rule, steps=steps), tolerance)
 

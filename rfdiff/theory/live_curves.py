@@ -23,6 +23,7 @@ from rfdiff.rules import GradientFlow, Rule, require_filter
 from rfdiff.theory.contour import ellipse
 from rfdiff.theory.contour_forms import CurveKernel, losses_and_error, solve_kernel
 from rfdiff.theory.equivalent import Equivalent, build, column_kinds
+from rfdiff.theory.host import double_on_host
 from rfdiff.theory.neuron_coefficients import GaussRule, GaussRules, panel_rule
 from rfdiff.theory.neuron_types import TypeGrid, gram_root, is_odd, lattice_grid
 from rfdiff.theory.resolvent import RESIDUAL, free_start
@@ -101,7 +102,7 @@ def live_curves(problem: Problem, taus: Float[np.ndarray, " T"], *, rule: Rule =
     require_filter(rule)
     _, clock = rule.schedule(taus, float(problem.kappa))
     shape, law = shape_of(problem), problem.mixture
-    with jax.enable_x64(True):
+    with double_on_host():
         eq = build(
             shape.activation, MixtureLaw(law.weights, law.eigenvalues, law.eigenvalue_weights, law.centroid_gram),
             np.asarray(problem.training_weights, np.float64), float(problem.t), float(problem.psi_p), float(problem.psi_n),

@@ -27,6 +27,7 @@ from rfdiff.theory.approaches import approach_along_rays
 from rfdiff.theory.contour import HALF_HEIGHT, ellipse
 from rfdiff.theory.contour_forms import solve_kernel
 from rfdiff.theory.equivalent import ColumnKinds, Equivalent, build, column_kinds
+from rfdiff.theory.host import double_on_host
 from rfdiff.theory.input_checks import checked_fraction, checked_tolerance, require_concrete
 from rfdiff.theory.learning_times import class_times
 from rfdiff.theory.map_cells import one_by_one
@@ -90,7 +91,7 @@ def phase_map(
     require_progress(progress)
     q, tolerance = checked_fraction(q), checked_tolerance(tolerance)
     cells = [problem_at(problem, {names[0]: a, names[1]: b}) for a in values[0] for b in values[1]]  # all validated before any is computed
-    with jax.enable_x64(True):
+    with double_on_host():
         if rule.equals(GradientFlow()) and problem.mixture.commuting:
             results = _run(cells, q, tolerance, progress, {} if store is None else store)
         else:

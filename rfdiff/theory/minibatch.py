@@ -4,7 +4,6 @@ import dataclasses
 import math
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Float
 from numpy.polynomial import Chebyshev
@@ -16,6 +15,7 @@ from rfdiff.rules import MinibatchSGD
 from rfdiff.theory import solutions
 from rfdiff.theory.contour import Contour, lay
 from rfdiff.theory.equivalent import Equivalent, equivalent
+from rfdiff.theory.host import double_on_host
 from rfdiff.theory.input_checks import require_concrete
 from rfdiff.theory.minibatch_noise import Volterra
 from rfdiff.theory.minibatch_traces import NoiseTraces, noise_traces
@@ -120,14 +120,14 @@ def sgd_stability(problem: Problem, *, rule: MinibatchSGD) -> SGDStability:
     Raises:
         InputError: another rule; a problem that the theory does not cover; a step at which the whole gradient diverges.
 
-    Reference: docs/theory/practice.md; tests/theory/test_minibatch.py, tests/agreement/test_minibatch_agreement.py.
+    Reference: docs/theory/practice.md, eq-stability; tests/theory/test_minibatch.py, tests/agreement/test_minibatch_agreement.py.
     """
     require_concrete(problem, "theory.sgd_stability")
     if not isinstance(rule, MinibatchSGD):
         raise InputError(f"rule: {rule!r}; allowed: a MinibatchSGD")
     check_covered(problem, rule)
     kappa, step = float(problem.kappa), float(rule.step_size)
-    with jax.enable_x64(True):
+    with double_on_host():
         eq = equivalent(problem, 1, 0.0, LEAST)
         support = spectrum_span(problem, rule, kappa, 0.0)
         edge = step * (rule.largest_stable_eigenvalue(kappa) + rule.decay) / (support.high + rule.decay)

@@ -1,4 +1,4 @@
-"""Modes of minibatch SGD as exponentials in the number of steps, and generating functions of their sums (docs/theory/practice.md)."""
+"""Modes of minibatch SGD as exponentials in the number of steps, generating functions of sums (docs/theory/practice.md, eq-impulse)."""
 
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
@@ -11,6 +11,8 @@ from rfdiff.symmetric import upper_indices
 
 Array = np.ndarray
 BLOCK = 2**22  # pairs and points at once
+SINGLE = 2**15  # multiplications of a matrix product up to which BLAS does not split it between threads
+THICK = 16  # of them for each entry of the product, at least
 Pairs: TypeAlias = list[tuple[Array, Array]]  # weights (F, M) of F sums, and the roots (M,) of their exponentials
 
 
@@ -78,8 +80,30 @@ def generating_function(pairs: Pairs, s: Array, single: Callable[[Array, Array],
     result = np.zeros((len(pairs[0][0]), len(s)), complex)
     for weights, roots in pairs:
         for part in np.array_split(np.arange(len(s)), max(1, len(s) * len(roots) // BLOCK)):
-            result[:, part] += weights @ single(s[part, None], roots).T
+            result[:, part] += product_in_one_thread(weights, single(s[part, None], roots).T)
     return result
+
+
+def product_in_one_thread(one: Complex[Array, "L N"], other: Complex[Array, "*F N M"]) -> Complex[Array, "*F L M"]:
+    """one @ other, in pieces so small that BLAS does each in one thread.
+
+    These products take a millisecond. Threads that wait for one another take a hundred times as long where the machine is busy.
+    """
+    (length, size), width = one.shape, other.shape[-1]
+    if width == 1:  # BLAS has another limit for vectors
+        return np.einsum("ln,...nm->...lm", one, other)
+    rows = max(1, SINGLE // (THICK * width))
+    thick = max(1, SINGLE // (min(rows, length) * width))
+    result = np.zeros((*other.shape[:-2], length, width), complex)
+    for row in range(0, length, rows):
+        for i in range(0, size, thick):
+            result[..., row : row + rows, :] += one[row : row + rows, i : i + thick] @ other[..., i : i + thick, :]
+    return result
+
+
+def quadratic_forms(matrices: Complex[Array, "*F N N"], vectors: Complex[Array, "T N"]) -> Complex[Array, "*F T"]:
+    """vᵀ A v of each matrix A and vector v."""
+    return (product_in_one_thread(vectors, matrices) * vectors).sum(-1)
 
 
 def inverted(values: Complex[Array, "..."]) -> Complex[Array, "..."]:

@@ -1,4 +1,4 @@
-"""Losses under minibatch SGD: a Volterra equation in the number of steps, solved for any number of them (docs/theory/practice.md).
+"""Losses under minibatch SGD: a Volterra equation in the number of steps, for any number of them (docs/theory/practice.md, eq-volterra).
 
     L_c(k) = L_c^det(k) + (ηκ)² (ψ_p/β) Σ_a ν_a Σ_{j<k} G_ca(k-1-j) ℓ_a(j),      G_ca(j) = (1/p) tr[U_c h_j(U) U_a h_j(U)],
 
@@ -21,7 +21,16 @@ import numpy as np
 from jaxtyping import Complex, Float
 
 from rfdiff.rules import MinibatchSGD
-from rfdiff.theory.minibatch_modes import Modes, Pairs, generating_function, inverted, mode_pairs, modes_of, wedge_angle
+from rfdiff.theory.minibatch_modes import (
+    Modes,
+    Pairs,
+    generating_function,
+    inverted,
+    mode_pairs,
+    modes_of,
+    quadratic_forms,
+    wedge_angle,
+)
 from rfdiff.theory.minibatch_traces import NoiseTraces
 
 Array = np.ndarray
@@ -141,11 +150,11 @@ class Volterra:
         powers = modes.roots[:, None] ** np.arange(last + 1)[:, None]
         h = np.einsum("rn,rjn->jn", modes.impulse, powers)
         f = (1 - np.einsum("rn,rjn->jn", modes.error, powers)) / (traces.nodes + self.rule.decay)
-        det = 1 + 2 * f @ traces.linear[0].T + np.stack([((f @ matrix) * f).sum(-1) for matrix in traces.second[0]], -1)
+        det = 1 + 2 * f @ traces.linear[0].T + np.moveaxis(quadratic_forms(traces.second[0], f), 0, -1)
         weighted = self.strength * self.draw_weights
 
         def kernel(h: Array, side: int) -> Array:
-            return np.stack([[((h @ matrix) * h).sum(-1) for matrix in row] for row in traces.moments[side]]) * weighted[:, None]
+            return quadratic_forms(traces.moments[side], h) * weighted[:, None]
 
         G, loss, excess = kernel(h, 0), np.zeros((k, last + 1), complex), np.zeros((2, last + 1, k), complex)
         for j in range(last + 1):

@@ -11,13 +11,15 @@ from jaxtyping import Array, Float
 
 from rfdiff.mixture import optimal_loss
 from rfdiff.problem import Problem, noise_variance_of
-from rfdiff.rules import HeavyBall, MinibatchSGD
+from rfdiff.rules import HeavyBall, MinibatchSGD, check_stability
 from rfdiff.theory import minibatch, solutions
-from rfdiff.theory.contour import SIZES, lay
+from rfdiff.theory.contour import SIZES, Span, lay
 from rfdiff.theory.equivalent import equivalent
 from rfdiff.theory.input_checks import require_concrete
+from rfdiff.theory.minibatch_modes import quadratic_forms
 from rfdiff.theory.minibatch_noise import Volterra
 from rfdiff.theory.minibatch_traces import NoiseTraces, noise_traces
+from rfdiff.theory.support import followed
 from rfdiff.theory.training_times import LEAST, spectrum_span
 
 PART = 0.5  # of the step at which the whole gradient diverges, and of a spectral radius of 1: what a setting may reach
@@ -31,32 +33,40 @@ class SGDSettings:
         problem: the problem, which the theory of SGD covers.
         rule: SGD, of which momentum, decay and sampling count; the contour holds its step in any case.
         tolerance: numerical error wanted of a loss at the setting of the rule.
+        near: settings of a problem nearby, whose spectrum and number of contour nodes serve as a start: faster, but the error is whatever
+            that number of nodes leaves (`judged` tells).
 
     Raises:
         InputError: a problem that the theory does not cover; a step at which the whole gradient diverges.
 
-    Reference: docs/theory/practice.md; tests/theory/test_minibatch_settings.py.
+    Reference: docs/theory/practice.md, eq-stability; tests/theory/test_minibatch_settings.py.
     """
 
-    def __init__(self, problem: Problem, rule: MinibatchSGD, tolerance: float = 1e-4) -> None:
+    def __init__(self, problem: Problem, rule: MinibatchSGD, tolerance: float = 1e-4, near: "SGDSettings | None" = None) -> None:
         require_concrete(problem, "theory.SGDSettings")
         minibatch.check_covered(problem, rule)
         self.problem, self.kappa = problem, float(problem.kappa)
+        self.span: Span
+        self.size: int
         law, step = problem.mixture, float(rule.step_size)
         self.optimal_loss = np.asarray(optimal_loss(law.eigenvalue_weights, law.eigenvalues, problem.t))
         with jax.enable_x64(True):
             eq = equivalent(problem, 1, 0.0, LEAST)
-            span = spectrum_span(problem, rule, self.kappa, 0.0)
-            self.edge = step * (rule.largest_stable_eigenvalue(self.kappa) + rule.decay) / (span.high + rule.decay)
+            ends = None if near is None else followed(eq, *near.span)
+            if ends is None:
+                near, self.span = None, spectrum_span(problem, rule, self.kappa, 0.0)
+            else:
+                self.span = Span(*ends)
+                check_stability(rule, self.kappa, self.span.high)
+            self.edge = step * (rule.largest_stable_eigenvalue(self.kappa) + rule.decay) / (self.span.high + rule.decay)
             self.largest_step = max(step, PART * self.edge)
-            widest, size = dataclasses.replace(rule, step_size=self.largest_step), None
+            widest, size = dataclasses.replace(rule, step_size=self.largest_step), None if near is None else near.size
             while True:
-                laid = lay(span, widest.descent, self.kappa, minibatch.ALL_TIMES, tolerance, size, minibatch.THINNER)
+                laid = lay(self.span, widest.descent, self.kappa, minibatch.ALL_TIMES, tolerance, size, minibatch.THINNER)
                 self.traces: NoiseTraces = noise_traces(eq, laid.contour, solutions.anywhere(eq, np.asarray(laid.contour.nodes)).u)
-                size = laid.size + 1
-                if size == len(SIZES) or self._error(rule) <= tolerance:
+                size, self.size = laid.size + 1, laid.size
+                if near is not None or size == len(SIZES) or self._error(rule) <= tolerance:
                     break
-        self.slowest = span.low
 
     def _equation(self, rule: MinibatchSGD) -> Volterra:
         return Volterra(self.traces, rule, self.kappa, float(self.problem.psi_p), minibatch.draw_weights(self.problem, rule))
@@ -100,8 +110,7 @@ class SGDSettings:
 def _quadratic(traces: NoiseTraces, f: np.ndarray) -> np.ndarray:
     """1 + 2 Σ f t1 + Σ f t2 f (2, T, K) for filter values f (T, N)."""
     linear = np.einsum("tn,scn->stc", f, traces.linear)
-    second = np.stack([[((f @ matrix) * f).sum(-1) for matrix in side] for side in traces.second])
-    return 1 + 2 * linear + np.swapaxes(second, 1, 2)
+    return 1 + 2 * linear + np.swapaxes(quadratic_forms(traces.second, f), 1, 2)
 
 
 @jax.jit

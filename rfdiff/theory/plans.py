@@ -31,6 +31,7 @@ from rfdiff.theory.contour_forms import CurveKernel, solve_kernel
 from rfdiff.theory.contour_ladder import OnContour, Question, probe_penalties, refine_contour
 from rfdiff.theory.dynamics import largest_change, size_of
 from rfdiff.theory.equivalent import Equivalent
+from rfdiff.theory.host import double_on_host
 from rfdiff.theory.implicit import expand, unknowns
 from rfdiff.theory.input_checks import POINTS_INSTEAD, checked_tolerance, require_concrete
 from rfdiff.theory.neuron_types import FAR, LevelErrors, gram_root, levels
@@ -92,7 +93,7 @@ def plan_curves(
     Raises:
         InputError: malformed taus or tolerance; τ = ∞ where the losses diverge (p = n m); a traced problem.
 
-    Reference: docs/theory/curves.md; tests/theory/test_plans.py.
+    Reference: docs/theory/curves.md, eq-contour; tests/theory/test_plans.py.
     """
     require_concrete(problem, "theory.plan_curves")
     require_filter(rule)
@@ -102,7 +103,7 @@ def plan_curves(
     rank = gram_root(problem.mixture.centroid_gram).shape[1]
     near, coupled = dense.surrogate(problem), coupled_law(problem, tolerance / 4)
     problem = apart(problem)
-    with jax.enable_x64(True):
+    with double_on_host():
         radius, tail = training_times.types_radius(problem, tolerance)
         span = training_times.spectrum_span(near, rule, kappa, radius)
         if coupled is not None:
@@ -177,7 +178,7 @@ def plan_points(problem: Problem, z: ArrayLike, *, gram_derivatives: bool = True
     if points.ndim != 1 or not np.all(np.isfinite(points)) or np.any(points.imag < 0) or np.any((points.imag == 0) & (points.real <= 0)):
         raise InputError(f"z: {z!r}; allowed: finite points with Im z > 0, or λ > 0")
     coupled, problem = coupled_law(problem, POINTS_COUPLING), apart(problem)
-    with jax.enable_x64(True):
+    with double_on_host():
         rank = gram_root(problem.mixture.centroid_gram).shape[1]
         averages = averages_for(problem, level, FAR, training_times.LEAST if rank else 1, gram_derivatives, coupled)
         on_axis = points.imag == 0
@@ -213,12 +214,12 @@ def curve_kernel(problem: Problem, plan: Plan) -> CurveKernel:
         InputError: the problem is traced in single precision; it has another activation, number of noise draws or classes, or rank of the
             Gram matrix than the plan; or, where its numbers are known, its spectrum leaves the plan's contour.
 
-    Reference: docs/theory/spectrum.md and docs/theory/curves.md; tests/theory/test_plans.py.
+    Reference: docs/theory/spectrum.md, eq-fixed-point and docs/theory/curves.md, eq-contour; tests/theory/test_plans.py.
     """
     if not is_concrete(problem, plan):
         return _kernel(problem, plan)
     require_made_for(problem, plan.averages)
-    with jax.enable_x64(True):
+    with double_on_host():
         kernel = _compiled_kernel(apart(problem), plan)
     if not (float(kernel.missing) <= OUTSIDE and float(kernel.residual) <= resolvent.RESIDUAL):
         raise InputError(
@@ -257,7 +258,8 @@ _compiled_kernel = jax.jit(_kernel)
 def transform_at(problem: Problem, plan: Plan) -> tuple[Complex[Array, " Z"], Complex[Array, "Z K"]]:
     """Stieltjes transform g(z) (Z,) and class-resolved κ_c(z) (Z, K) at a plan's points, as differentiable functions of the problem.
 
-    At λ + i0 the density is Im g/π and the class-resolved density Im κ_c/(π λ).
+    At λ + i0 the density is Im g/π and the class-resolved density Im κ_c/(π λ). Float64: under a transformation inside
+    `jax.enable_x64(True)`.
 
     Args:
         problem: the problem; the plan's own or a neighbour.
@@ -266,8 +268,16 @@ def transform_at(problem: Problem, plan: Plan) -> tuple[Complex[Array, " Z"], Co
     Raises:
         InputError: as `equivalent_on`.
 
-    Reference: docs/theory/spectrum.md; tests/theory/test_plans.py.
+    Reference: docs/theory/spectrum.md, eq-density; tests/theory/test_plans.py.
     """
+    if is_concrete(problem, plan):
+        with jax.enable_x64(True):
+            return _transform(problem, plan)
+    return _transform(problem, plan)
+
+
+def _transform(problem: Problem, plan: Plan) -> tuple[Complex[Array, " Z"], Complex[Array, "Z K"]]:
+    """What `transform_at` returns, in the precision that is set."""
     eq = equivalent_on(problem, plan.averages)
     nodes = jnp.asarray(plan.nodes)
     return resolvent.stieltjes_of(eq, expand(eq, nodes, unknowns(eq, nodes, plan.start)[0]))

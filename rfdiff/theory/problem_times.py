@@ -5,7 +5,6 @@ The curves are evaluated on a grid that covers every mode, from before the first
 
 import dataclasses
 
-import jax
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
@@ -19,6 +18,7 @@ from rfdiff.progress import Progress
 from rfdiff.rules import GradientFlow, HeavyBall, MinibatchSGD, Ridge, Rule, require_rule
 from rfdiff.theory.dynamics import learning_curves
 from rfdiff.theory.equivalent import equivalent
+from rfdiff.theory.host import double_on_host
 from rfdiff.theory.input_checks import checked_fraction, require_concrete
 from rfdiff.theory.neuron_types import FAR
 from rfdiff.theory.noncommuting import dense
@@ -97,7 +97,7 @@ def covering_curves(
 
 def _covering_times(problem: Problem, rule: Rule) -> Float[np.ndarray, " T"]:
     """Training times that cover every mode, and τ = ∞."""
-    with jax.enable_x64(True):
+    with double_on_host():
         low, high = extent(equivalent(dense.surrogate(problem), 1, FAR, LEAST))
     kappa = float(problem.kappa)
     end = LAST / (kappa * (HARD * high if low == 0 or limit_diverges(problem) else low)) + LAST * rule.memory

@@ -1,4 +1,4 @@
-"""Homogenised SGD: minibatch SGD in the limit of small steps at a fixed ratio of step to batch (docs/theory/practice.md).
+"""Homogenised SGD: minibatch SGD in the limit of small steps at a fixed ratio of step to batch (docs/theory/practice.md, eq-homogenised).
 
     L_c(τ) = L_c^flow(τ) + (η/β) κ² ψ_p Σ_a ν_a ∫_0^τ (1/p) tr[U_c e^{-κ(τ-s)(U+ρ)} U_a e^{-κ(τ-s)(U+ρ)}] ℓ_a(s) ds,
 
@@ -8,7 +8,6 @@ the equation of SGD with integrals for sums and Laplace transforms for generatin
 import dataclasses
 from functools import cached_property, partial
 
-import jax
 import numpy as np
 from jaxtyping import Complex, Float
 from numpy.typing import ArrayLike
@@ -20,6 +19,7 @@ from rfdiff.rules import GradientFlow, MinibatchSGD
 from rfdiff.theory import dynamics, minibatch
 from rfdiff.theory.contour import Contour
 from rfdiff.theory.equivalent import Equivalent
+from rfdiff.theory.host import double_on_host
 from rfdiff.theory.input_checks import checked_tolerance, require_concrete
 from rfdiff.theory.minibatch_modes import Modes, inverted
 from rfdiff.theory.minibatch_noise import Volterra
@@ -47,7 +47,7 @@ def homogenised_sgd(problem: Problem, taus: ArrayLike | None = None, *, rule: Mi
     Raises:
         InputError: malformed taus or tolerance; a problem that the theory of SGD does not cover; a ratio η/β at which the noise diverges.
 
-    Reference: docs/theory/practice.md; Paquette et al. 2022 (2205.07069) for one class; tests/theory/test_small_steps.py.
+    Reference: docs/theory/practice.md, eq-homogenised; Paquette et al. 2022 (2205.07069) for one class; tests/theory/test_small_steps.py.
     """
     require_concrete(problem, "theory.homogenised_sgd")
     tolerance = checked_tolerance(tolerance)
@@ -57,7 +57,7 @@ def homogenised_sgd(problem: Problem, taus: ArrayLike | None = None, *, rule: Mi
     faster = 1 / (1 - float(rule.momentum))
     flow = GradientFlow(rule.weight_decay, rule.memory * faster if rule.averaging else None)
     asked = flow.schedule(time_grid(problem) if taus is None else taus, problem.kappa)[0]
-    with jax.enable_x64(True):
+    with double_on_host():
         noise = partial(_excess, problem, rule=rule, flow=flow, taus=asked * faster)
         curves = dynamics.with_noise(problem, asked * faster, flow, noise, tolerance)
     return dataclasses.replace(curves, taus=asked)

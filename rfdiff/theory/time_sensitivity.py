@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from rfdiff.class_times import TIME_NAMES, ClassTimes
 from rfdiff.parameters import get_parameter, parameter_names, set_parameter
 from rfdiff.problem import Problem
+from rfdiff.theory.host import double_on_host
 from rfdiff.theory.input_checks import checked_fraction, require_concrete
 from rfdiff.theory.learning_times import class_times
 from rfdiff.theory.noncommuting.coupled_law import apart
@@ -43,7 +44,7 @@ def sensitivity(problem: Problem, *, q: float = 0.5, tolerance: float = 1e-7) ->
     q = checked_fraction(q)
     names = tuple(parameter_names(problem))
     plan, problem = plan_curves(problem, tolerance=tolerance), apart(problem)
-    with jax.enable_x64(True):
+    with double_on_host():
         logs = np.log([float(get_parameter(problem, name)) for name in names])
         gram = np.asarray(problem.mixture.centroid_gram)
         times, (by_log, by_gram) = jax.tree.map(np.asarray, _derivatives(problem, plan, logs, gram, names, q))

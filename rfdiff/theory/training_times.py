@@ -3,7 +3,6 @@
 import math
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Float, PyTree
 from scipy.stats import chi2
@@ -13,6 +12,7 @@ from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow, HeavyBall, Ridge, Rule, check_stability, require_rule
 from rfdiff.theory.contour import Span
 from rfdiff.theory.equivalent import equivalent
+from rfdiff.theory.host import double_on_host
 from rfdiff.theory.input_checks import require_concrete
 from rfdiff.theory.neuron_types import FAR, gram_root
 from rfdiff.theory.noncommuting import dense
@@ -129,7 +129,7 @@ def time_grid(problem: Problem, *, num_times: int = 80) -> Float[np.ndarray, " T
     """
     require_concrete(problem, "theory.time_grid")
     num_times = as_integer("num_times", num_times, 3)
-    with jax.enable_x64(True):
+    with double_on_host():
         low, high = extent(equivalent(dense.surrogate(problem), 1, FAR, LEAST), bands=False)
     kappa = float(problem.kappa)
     grid = np.geomspace(0.05 / (kappa * high), 30 / (kappa * max(low, 6e-7 * high)), num_times)

@@ -1,8 +1,7 @@
-"""Stieltjes transform of the spectrum of U at given points (docs/theory/spectrum.md)."""
+"""Stieltjes transform of the spectrum of U at given points (docs/theory/spectrum.md, eq-density)."""
 
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Complex, Float
 from numpy.typing import ArrayLike
@@ -11,6 +10,7 @@ from rfdiff.errors import InputError
 from rfdiff.problem import Problem
 from rfdiff.theory import real_axis, resolvent, solutions
 from rfdiff.theory.equivalent import Equivalent, equivalent
+from rfdiff.theory.host import double_on_host
 from rfdiff.theory.input_checks import POINTS_INSTEAD, checked_tolerance, require_concrete
 from rfdiff.theory.neuron_types import FAR, LevelErrors, levels
 from rfdiff.theory.noncommuting import dense
@@ -36,7 +36,7 @@ def stieltjes(problem: Problem, z: ArrayLike, *, tolerance: float = 1e-8) -> Sti
     Raises:
         InputError: points that are 0 or not finite, or not a list of numbers; a tolerance out of range.
 
-    Reference: docs/theory/spectrum.md; tests/theory/test_transform.py.
+    Reference: docs/theory/spectrum.md, eq-density and eq-class-density; tests/theory/test_transform.py.
     """
     require_concrete(problem, "theory.stieltjes", POINTS_INSTEAD)
     tolerance = checked_tolerance(tolerance)
@@ -46,7 +46,7 @@ def stieltjes(problem: Problem, z: ArrayLike, *, tolerance: float = 1e-8) -> Sti
         raise InputError(f"z: {z!r}; allowed: a list of complex numbers") from err
     if points.ndim != 1 or not points.size or not np.all(np.isfinite(points)) or np.any(points == 0):
         raise InputError(f"z: {z!r}; allowed: a non-empty list of finite complex numbers other than 0")
-    with jax.enable_x64(True):
+    with double_on_host():
         near = dense.surrogate(problem)
         errors, relative, unknowns = LevelErrors(near, FAR, _relative_change), np.full(points.size, np.inf), None
         for level in levels(near, 3, FAR):

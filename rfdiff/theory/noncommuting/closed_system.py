@@ -1,4 +1,4 @@
-"""The closed system of few unknowns where the directions are given by matrices (docs/theory/curves.md; host, complex128).
+"""The closed system of few unknowns where the directions are given by matrices (docs/theory/curves.md, eq-two-point; host, complex128).
 
 The unknowns are those of `resolvent`: δ of each column type and the entries of H. All that the neuron types contribute to a response is
 C = E_h[r_1 r_2 f fᵀ] with their features f, all that the directions contribute is D, the response of their traces to (a', b', H').
@@ -25,6 +25,7 @@ Array = np.ndarray
 Done = Callable[[int], None]
 NEWTON_STEPS = 60
 NEWTON_TOLERANCE = 1e-12
+NEIGHBOURS, REACH = 8, 20  # solutions that foretell one between them, and how many points away the last may be
 ROUNDING = 1e-12  # of an imaginary part, relative to the largest: the δ of a class without variance is 0 up to this
 
 
@@ -174,6 +175,24 @@ def _solve_one(system: System, z: complex, start: Array, tolerance: float) -> _T
     return best if best.physical else best._replace(residual=np.inf)
 
 
+def _coarse_to_fine(count: int) -> list[int]:
+    """0, …, count - 1 in an order in which most lie between earlier ones: every fourth, then every second, then the others."""
+    return list(dict.fromkeys(index for step in (4, 2, 1) for index in range(0, count, step)))
+
+
+def _foretold(index: int, found: dict[int, _Trial], start: Array) -> Array:
+    """The start, moved by a polynomial in the point's number: what the solutions found nearest to it say of their own starts.
+
+    Not moved where there are too few of them: a polynomial that is carried on beyond its points is worse than none.
+    """
+    near = sorted((other for other in found if np.isfinite(found[other].residual)), key=lambda other: abs(other - index))[:NEIGHBOURS]
+    if len(near) < NEIGHBOURS or not min(near) < index < max(near) or abs(near[-1] - index) > REACH:
+        return np.asarray(start[index])
+    weights = [np.prod([(index - other) / (one - other) for other in near if other != one]) for one in near]
+    moves = [weight * (found[one].u - start[one]) for weight, one in zip(weights, near, strict=True)]
+    return np.asarray(start[index] + np.sum(moves, 0))
+
+
 def solve(system: System, z: Array, start: Array, done: Done | None = None, tolerance: float = NEWTON_TOLERANCE) -> PointSolutions:
     """One-point solutions at Z points of the upper half-plane.
 
@@ -184,11 +203,15 @@ def solve(system: System, z: Array, start: Array, done: Done | None = None, tole
         done: called after each finished point.
         tolerance: relative residual asked for.
     """
-    trials = []
-    for point, u in zip(z, start, strict=True):
-        trials.append(_solve_one(system, complex(point), u, tolerance))
+    found: dict[int, _Trial] = {}
+    for index in _coarse_to_fine(len(z)):
+        trial = _solve_one(system, complex(z[index]), _foretold(index, found, start), tolerance)
+        if not np.isfinite(trial.residual):
+            trial = _solve_one(system, complex(z[index]), start[index], tolerance)
+        found[index] = trial
         if done is not None:
             done(1)
+    trials = [found[index] for index in range(len(z))]
     (kinds, k), count = system.shape, len(trials)
     u = np.stack([trial.u for trial in trials])
     Y = np.concatenate([trial.averages[1] for trial in trials])

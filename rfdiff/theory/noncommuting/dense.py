@@ -1,4 +1,4 @@
-"""Covariances that do not commute: the closed system with matrices in the place of joint eigenvalues (docs/theory/spectrum.md).
+"""Covariances that do not commute: the closed system with matrices in the place of joint eigenvalues (docs/theory/spectrum.md, eq-blocks).
 
 A commuting law close by, the surrogate, has the same neuron types. It starts Newton's method, brackets the support (its span is widened,
 and widened again until f = 1 on the contour gives the known (1/d) tr[Vᵀ V_c]), and measures how fine the neuron types must be.
@@ -29,6 +29,7 @@ from rfdiff.theory.resolvent import unpack
 from rfdiff.theory.traces import sandwich
 
 PAIR_BYTES = 2**27
+RESIDUAL_SHARE = 1e-4  # of the tolerance of curves, that the residual of a fixed point may be: it moves them by 1e-2 of itself
 WIDENING = 1.3  # of the surrogate's support, on either side
 CORE_SHARE = 0.1  # of the tolerance, left to the coupling of the tail
 
@@ -101,8 +102,21 @@ def spectra(dense: Dense, problem: Problem) -> Equivalent:
     return Equivalent(**fields)
 
 
-def solve(dense: Dense, z: np.ndarray, start: tuple[ArrayLike, ArrayLike] | None, work: Work) -> closed_system.PointSolutions:
+def solve(
+    dense: Dense,
+    z: np.ndarray,
+    start: tuple[ArrayLike, ArrayLike] | None,
+    work: Work,
+    residual: float = closed_system.NEWTON_TOLERANCE,
+) -> closed_system.PointSolutions:
     """One-point solutions at Z points of the upper half-plane, from those of the surrogate, or from (δ, H) given.
+
+    Args:
+        dense: a problem made ready.
+        z: (Z,) points; neighbours stand beside each other.
+        start: (Z, …) δ and H to start from; None for those of the surrogate.
+        work: told of each finished point.
+        residual: of the fixed point, relative, at which a point is solved.
 
     Raises:
         InputError: more memory is needed than the machine has.
@@ -112,14 +126,14 @@ def solve(dense: Dense, z: np.ndarray, start: tuple[ArrayLike, ArrayLike] | None
     if start is None:
         near = dense.near
         start = unpack(jnp.asarray(solutions.free(near, z).u), near.kind_weights.shape[0], near.linear.shape[1])
-    return closed_system.solve(dense.system, z, closed_system.start_from(dense.system, *start), work.advance)
+    return closed_system.solve(dense.system, z, closed_system.start_from(dense.system, *start), work.advance, residual)
 
 
 _sandwich = jax.jit(sandwich)
 
 
 def second_traces(dense: Dense, solved: closed_system.PointSolutions, work: Work) -> jax.Array:
-    """t2 (2, K, Z, 2Z): train and test, for all pairs of points with points and their conjugates (docs/theory/curves.md)."""
+    """t2 (2, K, Z, 2Z): train and test, for all pairs of points with points and their conjugates (docs/theory/curves.md, eq-traces)."""
     system, count = dense.system, len(solved.nodes)
     k, eq = system.shape[1], system.eq
     gamma = products(system.directions, solved.nodes, work.advance)
