@@ -1,4 +1,4 @@
-"""Ornstein-Uhlenbeck forward process x_t = e^{-t} x_0 + sqrt(Δ) ξ with Δ = 1 - e^{-2t}, and its log-SNR (docs/theory/model.md)."""
+"""Forward process x_t = e^{-t} x_0 + sqrt(Δ) ξ with Δ = 1 - e^{-2t}, and its log-SNR (docs/theory/model.md, eq-forward)."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""A Gaussian mixture in a dimension d, and how the law of one is realised there (docs/theory/model.md)."""
+"""A Gaussian mixture in a dimension d, and how the law of one is realised there (docs/theory/model.md, eq-gram)."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The law of a Gaussian mixture, free of its dimension (docs/theory/model.md)."""
+"""The law of a Gaussian mixture, free of its dimension (docs/theory/model.md, eq-gram)."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias

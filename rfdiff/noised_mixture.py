@@ -134,7 +134,8 @@ def optimal_loss(weights: ArrayLike, eigenvalues: ArrayLike, t: ArrayLike) -> An
     """Loss L_c^* of the exact score of the whole mixture on class c, at leading order in d.
 
     `L_c^* = Σ_l w_l e^{-2t} λ_lc / (e^{-2t} λ_lc + Δ)`: two classes of a law are either told apart with probability → 1
-    (centroids at distance O(√d), or different spectra) or identical, and the posterior drops out either way (docs/theory/model.md).
+    (centroids at distance O(√d), or different spectra) or identical, and the posterior drops out either way
+    (docs/theory/model.md, eq-optimal).
 
     Args:
         weights: (L,) fractions of the directions (1/d each for a realised mixture).

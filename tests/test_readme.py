@@ -16,7 +16,7 @@ from rfdiff.cli import entry
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-OF_THE_SITE = ("index.md", "command-reference.md")  # its front page, and one that is made when it is built
+OF_THE_SITE = ("index.md", "command-reference.md", "contributing.md", "changelog.md")  # its front page, and what is made with it
 PAGES = sorted(path for path in (ROOT / "docs").glob("*.md") if path.name not in OF_THE_SITE)
 DOCUMENTS = [README, *PAGES, ROOT / "CONTRIBUTING.md"]
 

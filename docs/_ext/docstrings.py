@@ -1,7 +1,8 @@
 """Docstrings as the site shows them: their formulas are plain text, and what they cite are links.
 
 A docstring is written to be read in a terminal. Outside of `literals` its asterisks, bars and underscores mean themselves, an indented line
-is a formula, and docs/theory/NAME.md is a page of the theory.
+is a formula, docs/theory/NAME.md is a page of the theory, and eq-NAME the label of an equation there: in the source of the page it stands
+behind the equation, on the site it becomes the equation's number. Sphinx warns of a page or a label that does not exist.
 """
 
 import re
@@ -10,6 +11,7 @@ from typing import Any
 from sphinx.application import Sphinx
 
 CITED = re.compile(r"docs/((?:theory/)?\w+)\.md")
+EQUATION = re.compile(r"(?<![\w`-])(eq-[a-z]+(?:-[a-z]+)*)\b")
 HEADINGS = ("Args:", "Returns:", "Raises:", "Reference:", "Yields:", "Attributes:")
 
 
@@ -19,6 +21,10 @@ def _escaped(line: str) -> str:
         parts[i] = re.sub(r"([*|\\])", r"\\\1", parts[i])
         parts[i] = re.sub(r"(\w)_(?!\w)", r"\1\\_", parts[i])
     return "".join(parts)
+
+
+def _linked(line: str) -> str:
+    return EQUATION.sub(r"equation :eq:`\1`", CITED.sub(r":doc:`/\1`", line))
 
 
 def process(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
@@ -38,7 +44,7 @@ def process(app: Sphinx, what: str, name: str, obj: object, options: object, lin
             result.append("")
         if line.strip() or not formula:
             formula = indented
-        result.append(line if indented else _escaped(CITED.sub(r":doc:`/\1`", line)))
+        result.append(line if indented else _escaped(_linked(line)))
     lines[:] = result
 
 

@@ -1,4 +1,4 @@
-"""Pages that are made from the package itself: the gallery of experiments, the interface, and the command line."""
+"""Pages that are made from the package itself: the gallery, the interface, the command line, how to contribute, what changed."""
 
 import contextlib
 import importlib
@@ -8,11 +8,11 @@ import re
 import shutil
 from pathlib import Path
 
+import examples
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
 ROOT = Path(__file__).resolve().parents[2]
-SUBPACKAGES = ("theory", "simulation", "backward", "design", "diagnosis", "calibration", "generation", "plots", "datasets")
 WIDTH = 100  # characters of a line of help
 
 
@@ -43,6 +43,7 @@ def gallery(docs: Path) -> None:
             shutil.copyfile(picture, docs / "gallery" / name / picture.name)
         text = re.sub(r"\]\(([\w.-]+\.png)\)", rf"]({name}/\1)", text)
         text = re.sub(r"\]\(\.\./(\w+)/README\.md\)", r"](\1.md)", text)
+        text = re.sub(r"\]\((CHANGELOG|CONTRIBUTING)\.md\)", lambda found: f"]({found[1].lower()}.md)", text)
         text = re.sub(r"\[([^\]]*)\]\((?!http|#|\w+\.md|[\w/]+\.png)[^)]*\)", r"\1", text)
         run = f"python -m experiments.{name}.run"
         command = f"\n## Command\n\n```bash\n{run}          # everything\n{run} --smoke  # a small version with the same criteria\n```\n"
@@ -58,40 +59,50 @@ def gallery(docs: Path) -> None:
     write(docs / "gallery" / "index.md", f"# Gallery\n\n{lead}\n\n{grid}\n\n```{{toctree}}\n:hidden:\n\n{names}\n```\n")
 
 
-def described(module: str, names: list[str]) -> str:
-    """Directives for the public names of a module.
+def described(page: str, names: list[str]) -> str:
+    """What the examples of a page share, and for each of its names the directive and the example.
 
     Raises:
-        ExtensionError: one has no docstring.
+        ExtensionError: one has no docstring, or no example.
     """
-    lines = []
+    module = "rfdiff" if page == "rfdiff" else f"rfdiff.{page}"
     home = importlib.import_module(module)
+    try:
+        shared, shown = examples.of_page(page, names)
+    except examples.ExampleError as err:
+        raise ExtensionError(str(err)) from err
+    parts = [f"# {module}", lead(home), examples.markdown(shared)]
     for name in names:
-        thing = getattr(home, name)
-        if not (isinstance(thing, type) or callable(thing)):
-            lines.append(f"## {name}\n\n```python\n{module}.{name} = {thing!r}\n```\n")
-            continue
-        if not (thing.__doc__ or "").strip():
-            raise ExtensionError(f"{module}.{name} is public and has no docstring")
-        kind = "autoclass" if isinstance(thing, type) else "autofunction"
-        members = "   :members:\n" if kind == "autoclass" else ""
-        lines.append(f"## {name}\n\n```{{eval-rst}}\n.. {kind}:: {module}.{name}\n{members}```\n")
-    return "\n".join(lines)
+        parts += [f"## {name}", directive(module, name, getattr(home, name))]
+        parts += ["```{rubric} Example\n```", examples.markdown(shown[name])]
+    return "\n\n".join(parts) + "\n"
+
+
+def directive(module: str, name: str, thing: object) -> str:
+    """What describes a public name: its docstring, or the value of a constant.
+
+    Raises:
+        ExtensionError: it has no docstring.
+    """
+    if not callable(thing):
+        return f"```python\n{module}.{name} = {thing!r}\n```"
+    if not (thing.__doc__ or "").strip():
+        raise ExtensionError(f"{module}.{name} is public and has no docstring")
+    kind, members = ("autoclass", "   :members:\n") if isinstance(thing, type) else ("autofunction", "")
+    return f"```{{eval-rst}}\n.. {kind}:: {module}.{name}\n{members}```"
 
 
 def interface(docs: Path) -> None:
     """A page for the front door and one for each subpackage, with every public name."""
-    front = importlib.import_module("rfdiff")
-    plain = sorted(name for name in front.HOMES)
-    write(docs / "api" / "rfdiff.md", f"# rfdiff\n\n{lead(front)}\n\n" + described("rfdiff", plain))
-    for name in SUBPACKAGES:
-        module = importlib.import_module(f"rfdiff.{name}")
-        write(docs / "api" / f"{name}.md", f"# rfdiff.{name}\n\n{lead(module)}\n\n" + described(f"rfdiff.{name}", sorted(module.__all__)))
-    pages = "\n".join(("rfdiff", *SUBPACKAGES))
+    pages = examples.public_names()
+    for page, names in pages.items():
+        write(docs / "api" / f"{page}.md", described(page, names))
+    listed = "\n".join(pages)
     write(
         docs / "api" / "index.md",
-        "# Python interface\n\nEvery public name, with its formula, shapes, units and errors. [](../python.md) is the guided tour.\n\n"
-        f"```{{toctree}}\n:maxdepth: 1\n\n{pages}\n```\n",
+        "# Python interface\n\nEvery public name, with its formula, shapes, units and errors, and an example. The examples of a page\n"
+        "share the lines at its top; the test suite runs them. [](../python.md) is the guided tour.\n\n"
+        f"```{{toctree}}\n:maxdepth: 1\n\n{listed}\n```\n",
     )
 
 
@@ -136,6 +147,16 @@ def command_line(docs: Path) -> None:
     write(docs / "command-reference.md", "\n".join(parts))
 
 
+def of_the_repository(docs: Path) -> None:
+    """Pages for files at the root of the repository: how to contribute, and what changed."""
+    for name in ("CONTRIBUTING", "CHANGELOG"):
+        text = re.sub(r"\]\(docs/([\w/-]+\.md)\)", r"](\1)", (ROOT / f"{name}.md").read_text())
+        text = re.sub(r"\]\(experiments/(\w+)/README\.md\)", r"](gallery/\1.md)", text)
+        text = re.sub(r"\]\((CHANGELOG|CONTRIBUTING)\.md\)", lambda found: f"]({found[1].lower()}.md)", text)
+        text = re.sub(r"\[([^\]]*)\]\((?!http|#|\w[\w/-]*\.md)[^)]*\)", r"\1", text)
+        write(docs / f"{name.lower()}.md", text)
+
+
 def linked(app: Sphinx, name: str, source: list[str]) -> None:
     """Links that lead out of this folder on disk lead to the gallery here, or are plain words."""
     text = re.sub(r"\]\(\.\./experiments/(\w+)/README\.md\)", r"](gallery/\1.md)", source[0])
@@ -150,5 +171,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     gallery(docs)
     interface(docs)
     command_line(docs)
+    of_the_repository(docs)
     app.connect("source-read", linked)
     return {"parallel_read_safe": True}

@@ -64,7 +64,7 @@ def posterior_average(mean: jax.Array, covariance: jax.Array, log2_nodes: int = 
         covariance: (r, r) covariance, which may be singular.
         log2_nodes: logarithm of the number of points.
 
-    Reference: equations, section 8; tests/backward/test_speciation.py.
+    Reference: docs/theory/speciation.md, eq-log-odds; tests/backward/test_speciation.py.
     """
     if mean.shape[0] == 1:
         return logistic_average(mean[0], covariance[0, 0])

@@ -67,7 +67,7 @@ def clones(
     Raises:
         InputError: naming t_start, num_trajectories or num_times; or as `integrate`.
 
-    Reference: equations, section 8; tests/backward/test_trajectories.py.
+    Reference: docs/theory/speciation.md; tests/backward/test_trajectories.py.
     """
     require_progress(progress)
     num_trajectories, num_times = check_count("num_trajectories", num_trajectories), check_count("num_times", num_times, 1)

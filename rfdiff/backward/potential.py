@@ -1,4 +1,4 @@
-"""When the well of a class appears in the potential of the backward drift (docs/theory/speciation.md).
+"""When the well of a class appears in the potential of the backward drift (docs/theory/speciation.md, eq-potential).
 
 On the axis through the centroids of classes c and a, with unit vector e along μ_c - μ_a and q = e·x, the drift x + 2 ∇log p_t derives from
 
@@ -76,7 +76,7 @@ def well_times(law: MixtureLaw, *, d: ArrayLike = 256) -> Float[np.ndarray, "K K
     Raises:
         InputError: one class, classes that are not isotropic, or a dimension out of range.
 
-    Reference: equations, section 8; tests/backward/test_potential.py.
+    Reference: docs/theory/speciation.md, eq-potential; tests/backward/test_potential.py.
     """
     return evaluated(_well_times, law, d)
 
@@ -93,7 +93,7 @@ def potential_times(law: MixtureLaw, *, d: ArrayLike = 256) -> Float[np.ndarray,
     Raises:
         InputError: as `well_times`.
 
-    Reference: equations, section 8; tests/backward/test_potential.py.
+    Reference: docs/theory/speciation.md, eq-potential; tests/backward/test_potential.py.
     """
     return evaluated(_potential_times, law, d)
 

@@ -145,7 +145,7 @@ def integrate(
         InputError: a bad grid or method, a score of the wrong shape, a trajectory that is not finite (with t and step), or states that
             do not fit in memory.
 
-    Reference: equations, section 8; tests/backward/test_samplers.py.
+    Reference: docs/theory/speciation.md; tests/backward/test_samplers.py.
     """
     require_progress(progress)
     grid = check_grid(times)

@@ -1,4 +1,4 @@
-"""When a class is decided in the backward process, by Bayes (docs/theory/speciation.md): return probabilities and speciation times.
+"""When a class is decided in the backward process, by Bayes (docs/theory/speciation.md, eq-return, eq-log-odds): R_c(t) and times.
 
 A sample of class c, noised to t and denoised afresh with the exact score, returns to class c with probability
 
@@ -50,7 +50,7 @@ def return_probability(law: MixtureLaw, times: ArrayLike, *, d: ArrayLike = 256)
     Raises:
         InputError: one class, classes that are not isotropic, a dimension out of range, or a time that is not a number > 0.
 
-    Reference: equations, section 8; tests/backward/test_speciation.py (sampling at d = 400, published cloning threshold).
+    Reference: docs/theory/speciation.md, eq-return; tests/backward/test_speciation.py (sampling at d = 400, published cloning threshold).
     """
     return evaluated(_return_probabilities, law, d, _checked_times(times))
 
@@ -83,7 +83,7 @@ def speciation_times(law: MixtureLaw, *, d: ArrayLike = 256) -> Float[np.ndarray
     Raises:
         InputError: one class, classes that are not isotropic, or a dimension out of range.
 
-    Reference: equations, section 8; tests/backward/test_speciation.py.
+    Reference: docs/theory/speciation.md, eq-return; tests/backward/test_speciation.py.
     """
     return evaluated(_speciation_times, law, d)
 
@@ -101,7 +101,7 @@ def classical_time(law: MixtureLaw, *, d: ArrayLike = 256) -> Float[np.ndarray, 
     Raises:
         InputError: as `speciation_times`.
 
-    Reference: equations, section 8; tests/backward/test_speciation.py.
+    Reference: docs/theory/speciation.md, eq-return; tests/backward/test_speciation.py.
     """
     return evaluated(_classical_time, law, d)
 

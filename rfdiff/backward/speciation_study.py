@@ -181,7 +181,7 @@ def speciation_table(law: MixtureLaw, *, d: int = 256, times: ArrayLike | None =
     Raises:
         InputError: as `return_probability`.
 
-    Reference: equations, section 8; tests/backward/test_speciation_study.py.
+    Reference: docs/theory/speciation.md; tests/backward/test_speciation_study.py.
     """
     speciated, classical = speciation_times(law, d=d), float(classical_time(law, d=d))
     known = speciated[np.isfinite(speciated)]
@@ -214,7 +214,7 @@ def measure_speciation(
     Raises:
         InputError: as `uturn` and `clones`.
 
-    Reference: equations, section 8; tests/backward/test_speciation_study.py.
+    Reference: docs/theory/speciation.md; tests/backward/test_speciation_study.py.
     """
     require_progress(progress)
     finished: MutableMapping[str, Part] = {} if parts is None else parts

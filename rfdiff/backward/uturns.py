@@ -1,6 +1,6 @@
 """U-turns: noise samples of a class to time t, denoise them afresh, see whether they come back to their class.
 
-Theory: docs/theory/speciation.md.
+Theory: docs/theory/speciation.md, eq-return.
 """
 
 from typing import ClassVar, NamedTuple
@@ -104,7 +104,7 @@ def uturn(
     Raises:
         InputError: naming times or num_trajectories; or as `integrate`.
 
-    Reference: equations, section 8 (R_c); tests/backward/test_trajectories.py.
+    Reference: docs/theory/speciation.md, eq-return; tests/backward/test_trajectories.py.
     """
     require_progress(progress)
     turns, num_trajectories = check_times(times, process.t_end), check_count("num_trajectories", num_trajectories)

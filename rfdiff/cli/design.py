@@ -84,7 +84,7 @@ class Design(RuleOptions, Output):
     """For --goal weighted-sum: weights of the classes in the sum."""
     pair: ClassPair = None
     """For --goal learned-before: class to learn first, and class whose memorisation should come later."""
-    q: float = 0.9
+    descent: float = 0.9
     """For --goal learned-before: a class is learned when its test loss has fallen by this fraction of its whole descent."""
     levers: Levers = None
     factor: float = 4.0
@@ -116,7 +116,7 @@ def run(options: Design) -> int:
         OSError: the folder cannot be written to.
     """
     start = time.monotonic()
-    check(options, q=fraction(options.q), tolerance=tolerance_allowed(options.tolerance))
+    check(options, descent=fraction(options.descent, "descent"), tolerance=tolerance_allowed(options.tolerance))
     problem = read_problem(options.problem)
     goal, levers, rule = chosen(problem, options)
     if options.verify:
@@ -160,7 +160,7 @@ def chosen(problem: Problem, options: Design) -> tuple[design.Goal, design.Lever
         raise InputError("problem: 1 class; allowed: at least 2, between which a design weighs")
     pair = (0, 1) if options.pair is None else options.pair
     try:
-        goal_found = design.goal_of(options.goal, problem.num_classes, weights=options.goal_weights, pair=pair, q=options.q)
+        goal_found = design.goal_of(options.goal, problem.num_classes, weights=options.goal_weights, pair=pair, descent=options.descent)
     except InputError as err:
         name, colon, fault = str(err).partition(":")
         raise InputError(f"{GOAL_OPTIONS.get(name, name)}{colon}{fault}") from err

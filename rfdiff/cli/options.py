@@ -185,9 +185,9 @@ def in_options(message: str, words: Mapping[str, str]) -> str:
     return message
 
 
-def fraction(q: float) -> tuple[bool, str]:
-    """The limit of a fraction of the way to the exact score."""
-    return 0 < q < 1, "0 < q < 1"
+def fraction(value: float, name: str = "q") -> tuple[bool, str]:
+    """The limit of a fraction of a way."""
+    return 0 < value < 1, f"0 < {name} < 1"
 
 
 def between(value: float, least: float, most: float) -> tuple[bool, str]:

@@ -55,38 +55,40 @@ class WeightedSum:
 
 @dataclasses.dataclass(frozen=True)
 class LearnedBefore:
-    """One class learned before another is memorised: the ratio of the time at which the test loss of the first has made the fraction q of
+    """One class learned before another is memorised: the ratio of the time at which the test loss of the first has made a part of
     its own descent, to τ_mem of the second. The goal is reached below 1.
 
     Args:
         learned: class that is to be learned.
         memorised: class that is not to be memorised before.
-        q: fraction of the descent, in (0, 1).
+        descent: the part of its own descent that counts as learned, in (0, 1).
 
     Raises:
-        InputError: one class twice, or q out of range.
+        InputError: one class twice, or a part out of range.
     """
 
     learned: int
     memorised: int
-    q: float = 0.9
+    descent: float = 0.9
 
     def __post_init__(self) -> None:
         if self.learned == self.memorised:
             raise InputError(f"classes: {self.learned} twice; allowed: two different classes")
-        if not 0 < as_number(self.q) < 1:
-            raise InputError(f"q: {self.q!r}; allowed: 0 < q < 1")
+        if not 0 < as_number(self.descent) < 1:
+            raise InputError(f"descent: {self.descent!r}; allowed: 0 < descent < 1")
 
     def text(self) -> str:
         """The goal in words."""
-        order = f"class {self.learned} at {self.q:g} of its descent before class {self.memorised} is memorised"
+        order = f"class {self.learned} at {self.descent:g} of its descent before class {self.memorised} is memorised"
         return f"{order} (ratio of the times; reached below 1)"
 
 
 Goal = WorstClass | WeightedSum | LearnedBefore
 
 
-def goal_of(name: str, num_classes: int, *, weights: Sequence[float] | None = None, pair: tuple[int, int] = (0, 1), q: float = 0.9) -> Goal:
+def goal_of(
+    name: str, num_classes: int, *, weights: Sequence[float] | None = None, pair: tuple[int, int] = (0, 1), descent: float = 0.9
+) -> Goal:
     """A goal by its name, checked against the number of classes.
 
     Args:
@@ -94,7 +96,7 @@ def goal_of(name: str, num_classes: int, *, weights: Sequence[float] | None = No
         num_classes: K.
         weights: K weights of a weighted sum; None for equal ones.
         pair: class to be learned and class not to be memorised before, for "learned-before".
-        q: fraction of the descent, for "learned-before".
+        descent: part of the descent, for "learned-before".
 
     Raises:
         InputError: another name, or numbers that do not fit.
@@ -105,7 +107,7 @@ def goal_of(name: str, num_classes: int, *, weights: Sequence[float] | None = No
         return WorstClass()
     if name == "weighted-sum":
         return checked_goal(WeightedSum(tuple(np.full(num_classes, 1 / num_classes) if weights is None else weights)), num_classes)
-    return checked_goal(LearnedBefore(*pair, q=q), num_classes)
+    return checked_goal(LearnedBefore(*pair, descent=descent), num_classes)
 
 
 def checked_goal(goal: Goal, num_classes: int) -> Goal:

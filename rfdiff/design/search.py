@@ -214,7 +214,7 @@ class Search:
     def _times_at(self, x: Float[np.ndarray, " X"], goal: LearnedBefore) -> tuple[Point, Plan]:
         plan, kernel = self._plan(x, complete=True)
         with double_on_host():
-            (ratio, learned), _ = _ratio_and_slopes(apart(self.problem), plan, x, goal.learned, goal.memorised, goal.q)
+            (ratio, learned), _ = _ratio_and_slopes(apart(self.problem), plan, x, goal.learned, goal.memorised, goal.descent)
             if not np.isfinite(ratio):
                 what = f"class {goal.learned} has no descent, or class {goal.memorised} is never memorised"
                 raise InputError(f"goal: {what}; allowed: classes that have these times (rfdiff times shows them)")
@@ -229,7 +229,7 @@ class Search:
             x = here.x.copy()
             x[free] = z
             with double_on_host():
-                (value, _), slope = _ratio_and_slopes(apart(self.problem), plan, x, goal.learned, goal.memorised, goal.q)
+                (value, _), slope = _ratio_and_slopes(apart(self.problem), plan, x, goal.learned, goal.memorised, goal.descent)
             return float(value), np.asarray(slope)[free]
 
         found = minimize(
@@ -263,12 +263,12 @@ def _errors_and_slopes(
 
 @jax.jit
 def _ratio_and_slopes(
-    problem: Problem, plan: Plan, x: Float[Array, " X"], learned: int, memorised: int, q: float
+    problem: Problem, plan: Plan, x: Float[Array, " X"], learned: int, memorised: int, descent: float
 ) -> tuple[tuple[Float[Array, ""], Float[Array, ""]], Float[Array, " X"]]:
     """Logarithms of the ratio of two times and of the first of them, and the derivatives of the first logarithm by the coordinates."""
 
     def log_ratio(x: Float[Array, " X"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        times = class_times(curve_kernel(moved(problem, x), plan), descent=q)
+        times = class_times(curve_kernel(moved(problem, x), plan), descent=descent)
         first = jnp.log(jnp.asarray(times.tau_gen)[learned])
         return first - jnp.log(jnp.asarray(times.tau_mem)[memorised]), first
 

@@ -51,7 +51,7 @@ class Curves(NamedTuple):
         """Steps after which a class is learned and another is memorised; NaN where there are none. The curves must end in the limit."""
         descent = 1 - self.test[:, goal.learned]
         gap = (self.test - self.train)[:, goal.memorised]
-        learned = _crossing(self.steps, descent, goal.q * float(np.max(descent)))
+        learned = _crossing(self.steps, descent, goal.descent * float(np.max(descent)))
         return learned, _crossing(self.steps, gap, float(gap[-1]) / 2)
 
 

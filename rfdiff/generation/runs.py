@@ -92,7 +92,7 @@ def generate(
     Raises:
         InputError: as `train`, `backward.integrate` and `near_training`, before anything is trained.
 
-    Reference: equations, sections 1 and 8; tests/generation/test_runs.py.
+    Reference: docs/theory/model.md and docs/theory/speciation.md; tests/generation/test_runs.py.
     """
     require_progress(progress)
     times = check_grid(times)

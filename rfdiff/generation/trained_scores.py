@@ -1,6 +1,6 @@
 """Scores of networks trained at every time of a backward grid: one first layer, one training set, the exact flow at each t.
 
-At diffusion time t the readout after training time τ is (docs/theory/model.md)
+At diffusion time t the readout after training time τ is (docs/theory/model.md, eq-filter)
 
     A(τ; t)/√p = -(1/√Δ) Vᵀ f_τ(U),      U = E_train[φ φᵀ],  V = E_train[φ ξᵀ]  at this t,
 
@@ -140,7 +140,7 @@ def train(
     Raises:
         InputError: naming what is wrong; d too large for memory, with an estimate; exact averages that d leaves too uncertain.
 
-    Reference: equations, sections 1 and 6; tests/generation/test_trained_scores.py.
+    Reference: docs/theory/model.md, eq-filter; tests/generation/test_trained_scores.py.
     """
     require_progress(progress)
     taus, grid, name = check_taus(taus), as_real_array("times", times), floating_type(dtype)

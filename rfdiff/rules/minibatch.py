@@ -1,4 +1,4 @@
-"""Stochastic gradient descent on batches, with fresh noise or stored draws (docs/theory/practice.md)."""
+"""Stochastic gradient descent on batches, with fresh noise or stored draws (docs/theory/practice.md, eq-volterra)."""
 
 from typing import ClassVar
 

@@ -23,19 +23,35 @@ SEED_AXIS = {
 }  # fmt: skip
 
 
-def initialize(*, coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
+def initialize(
+    *,
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    startup_timeout: int = 300,
+    silence_timeout: int = 100,
+) -> None:
     """Join the processes of one run (`jax.distributed`), before anything is computed in this one.
+
+    From then on a process that dies, or is silent for longer than `silence_timeout` because it is stopped or its machine is gone, ends all
+    others: JAX says on standard error which one it was, and aborts them.
 
     Args:
         coordinator: "HOST:PORT" at which process 0 listens. None with the other two under SLURM, Open MPI, Kubernetes, or on a TPU pod,
             where JAX finds all three out.
         num_processes: how many there are.
         process_id: which of them this is, from 0.
+        startup_timeout: seconds to wait until all have joined; large clusters may take longer than the default.
+        silence_timeout: seconds without a sign of life, after which a process counts as dead.
 
     Raises:
-        InputError: only some of the three, or numbers out of range; none where there is no scheduler; JAX has computed already in this
-            process, or has joined others.
+        InputError: only some of the first three, or numbers out of range; none where there is no scheduler; JAX has computed already in
+            this process, or has joined others.
     """
+    waits = {
+        "initialization_timeout": as_integer("startup_timeout", startup_timeout, 1),
+        "heartbeat_timeout_seconds": as_integer("silence_timeout", silence_timeout, 1),
+    }
     given = (coordinator, num_processes, process_id)
     if any(value is None for value in given):
         if any(value is not None for value in given):
@@ -43,7 +59,7 @@ def initialize(*, coordinator: str | None = None, num_processes: int | None = No
                 f"coordinator, num_processes, process_id: {', '.join(map(repr, given))}; allowed: all three, or none under a scheduler"
             )
         try:
-            _join()
+            _join(waits)
         except ValueError as err:
             raise InputError(
                 "coordinator, num_processes, process_id: none, without a scheduler that JAX knows; allowed: all three"
@@ -53,15 +69,15 @@ def initialize(*, coordinator: str | None = None, num_processes: int | None = No
     if not isinstance(coordinator, str) or not host or not port.isdigit() or not 0 < int(port) < 2**16:
         raise InputError(f"coordinator: {coordinator!r}; allowed: 'HOST:PORT'")
     count = as_integer("num_processes", num_processes, 1)
-    _join(coordinator, count, as_integer("process_id", process_id, 0, count - 1))
+    _join(waits, coordinator, count, as_integer("process_id", process_id, 0, count - 1))
 
 
-def _join(*arguments: str | int) -> None:
+def _join(waits: dict[str, int], *arguments: str | int) -> None:
     """`jax.distributed.initialize`, with one clear refusal where it comes too late."""
     if jax.distributed.is_initialized():
         raise InputError("initialize: this process has joined the others already; allowed: one call")
     try:
-        jax.distributed.initialize(*arguments)  # type: ignore[arg-type]  # coordinator, number, which
+        jax.distributed.initialize(*arguments, **waits)  # type: ignore[arg-type]  # coordinator, number, which
     except RuntimeError as err:
         if "must be called before" not in str(err):
             raise

@@ -1,4 +1,4 @@
-"""Many replicas by the exact flow: seeds in chunks of one compiled shape, one eigendecomposition each (docs/theory/simulation.md)."""
+"""Replicas by the exact flow: chunks of one compiled shape, one eigendecomposition each (docs/theory/simulation.md, eq-exact-flow)."""
 
 import functools
 import math

@@ -1,4 +1,4 @@
-"""Per-class losses at every training time from one eigendecomposition (docs/theory/simulation.md).
+"""Per-class losses at every training time from one eigendecomposition (docs/theory/simulation.md, eq-exact-flow).
 
 With U = O Λ Oᵀ, Ṽ = OᵀV and the filter f of the rule, for each class c and each of train and test
 

@@ -1,4 +1,4 @@
-"""Second moments of the features as Mehler's series (docs/theory/simulation.md).
+"""Second moments of the features as Mehler's series (docs/theory/simulation.md, eq-mehler).
 
 Two features of one sample are functions of two Gaussians of correlation r_ij, so by Mehler's formula
 

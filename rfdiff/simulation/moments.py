@@ -1,4 +1,4 @@
-"""Moments U_c = E_c[φ φᵀ] and V_c = E_c[φ ξᵀ] of each class at finite size (docs/theory/simulation.md)."""
+"""Moments U_c = E_c[φ φᵀ] and V_c = E_c[φ ξᵀ] of each class at finite size (docs/theory/simulation.md, eq-mehler)."""
 
 import jax
 import jax.numpy as jnp

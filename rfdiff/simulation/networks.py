@@ -21,7 +21,7 @@ from rfdiff.simulation.exact_ensemble import exact_seeds
 from rfdiff.simulation.features import floating_type, sizes_at
 from rfdiff.simulation.krylov_ensemble import krylov_seeds
 from rfdiff.simulation.mesh import check_mesh
-from rfdiff.simulation.replica_memory import chunk_size
+from rfdiff.simulation.replica_memory import chunk_size, require_decomposition
 from rfdiff.simulation.seed_batches import MOST_SEEDS, SeedBatch, check_seeds, summarize
 from rfdiff.simulation.solver_costs import CALIBRATION, PROBES, SOLVERS, SolverPlan, holds_matrix, plan
 from rfdiff.value_types import as_integer
@@ -126,6 +126,8 @@ def fitting_solver(
         chosen = SOLVERS[agreed(SOLVERS.index(chosen or "exact"))]
     if chosen in costs.fitting:
         return chosen
+    if chosen == "exact":
+        require_decomposition(sizes, costs.dtype)
     raise InputError(_too_large(costs, solver or "krylov-probes"))
 
 

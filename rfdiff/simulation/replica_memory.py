@@ -16,8 +16,10 @@ from rfdiff.simulation.quadrature import Quadrature, mehler_order, quadrature_fo
 # batched products are slower than single ones.
 LOOP_FEATURES = {"cpu": 128}
 LOOP_FEATURES_ACCELERATOR = 1024
+GPUS = ("gpu", "cuda", "rocm")
 CHUNK_BYTES = 2**29
 ORDER_TOLERANCE = 1e-6
+DECOMPOSED_BYTES = 2**31  # of a matrix, above which cuSOLVER's eigendecomposition fails or asks for more memory than there is
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,24 @@ def replica_bytes(sizes: Sizes, dtype: str, num_times: int, train_order: int = 8
     h = sum(held_out)
     samples = (train_order + 6 if sizes.draws is None else 3) * n + (train_order + 6) * h
     return np.dtype(dtype).itemsize * (matrices * p * p + p * samples + (2 * k + 3) * p * d + (num_times + 3) * p + 3 * (n + h) * d)
+
+
+def decomposes(p: int, dtype: str) -> bool:
+    """Whether the library of this device decomposes a (p, p) matrix: on a GPU up to p = 23,170 in float32 and 16,384 in float64."""
+    return jax.default_backend() not in GPUS or np.dtype(dtype).itemsize * p * p <= DECOMPOSED_BYTES
+
+
+def require_decomposition(sizes: Sizes, dtype: str) -> None:
+    """Refuse a matrix that the library of this device does not decompose.
+
+    Raises:
+        InputError: naming p, and what to use.
+    """
+    if not decomposes(sizes.p, dtype):
+        most = math.isqrt(DECOMPOSED_BYTES // np.dtype(dtype).itemsize)
+        raise InputError(
+            f"d: {sizes.d} makes p = {sizes.p} features, more than a GPU decomposes in {dtype}; allowed: p up to {most}, or a Krylov solver"
+        )
 
 
 def chunk_size(sizes: Sizes, dtype: str, num_times: int, num_seeds: int, held_out: tuple[int, ...] = ()) -> int:

@@ -26,7 +26,7 @@ from rfdiff.simulation.features import Sizes, floating_type, sizes_at
 from rfdiff.simulation.moment_assembly import PANEL_VALUES
 from rfdiff.simulation.moment_operators import block_values
 from rfdiff.simulation.pieces import piece
-from rfdiff.simulation.replica_memory import Layout, layout_for, replica_bytes
+from rfdiff.simulation.replica_memory import Layout, decomposes, layout_for, replica_bytes
 from rfdiff.simulation.seed_batches import MOST_SEEDS
 from rfdiff.value_types import as_integer
 
@@ -52,7 +52,7 @@ class Estimate:
         bytes: peak memory.
         flops: floating-point operations of matrix products and eigendecompositions.
         seconds: expected time on this device, without compilation.
-        fits: whether the memory is there.
+        fits: whether the memory is there; for `exact` also whether the library of the device decomposes matrices of this size.
     """
 
     solver: str
@@ -95,7 +95,7 @@ class SolverPlan:
             "bytes": ("solver", [e.bytes for e in self.estimates], {"long_name": "peak memory", "units": "byte"}),
             "flops": ("solver", [e.flops for e in self.estimates], {"long_name": "operations of products and eigendecompositions"}),
             "seconds": ("solver", [e.seconds for e in self.estimates], {"long_name": "expected time of one network", "units": "s"}),
-            "fits": ("solver", [e.fits for e in self.estimates], {"long_name": "whether the memory is there"}),
+            "fits": ("solver", [e.fits for e in self.estimates], {"long_name": "whether memory and libraries suffice"}),
         }
         sizes = {name: getattr(self.sizes, name) for name in ("d", "p", "n")}
         attributes: dict[str, Any] = {**sizes, "dtype": self.dtype, "num_seeds": self.num_seeds, "rate": self.rate}
@@ -157,7 +157,7 @@ def plan(
         cost = _exact_cost(layout, num_times) if solver == "exact" else _krylov_cost(solver, layout)
         if mesh is not None:
             cost = _shared(solver, cost, mesh)
-        fits = available is None or cost.bytes <= available
+        fits = (available is None or cost.bytes <= available) and (solver != "exact" or decomposes(sizes.p, name))
         estimates.append(Estimate(solver, cost.bytes, cost.flops, cost.work / rate, fits))
     fitting = [estimate for estimate in estimates if estimate.fits]
     without_probes = [estimate for estimate in fitting if estimate.solver != "krylov-probes"]

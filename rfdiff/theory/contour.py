@@ -1,4 +1,4 @@
-"""Contours around a support on the positive axis, for integrals of f(z) times a resolvent trace (docs/theory/curves.md).
+"""Contours around a support on the positive axis, for integrals of f(z) times a resolvent trace (docs/theory/curves.md, eq-contour).
 
 `z = e^w - shift` with w on an ellipse around [log a, log b]: bulks that lie decades apart cost only the logarithm of their distance.
 The trapezoid rule in the angle converges geometrically, e^{-N η}: inwards the integrand is analytic until the ellipse shrinks to the

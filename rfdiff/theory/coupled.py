@@ -1,4 +1,4 @@
-"""Directions that class covariances couple: traces of r×r blocks beside the averages over joint eigenvalues (docs/theory/spectrum.md).
+"""Directions that class covariances couple: traces of r×r blocks beside averages over eigenvalues (docs/theory/spectrum.md, eq-blocks).
 
 Where covariances do not commute, `Equivalent.coupled` holds them in r directions; the other directions have joint eigenvalues. All that
 the r directions contribute derives from the blocks G_ab of G = (I + MH)^{-1} M, M = diag(a_c S_c + b_c Δ), S_c = e^{-2t} Σ_c. With

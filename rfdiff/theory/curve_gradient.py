@@ -58,7 +58,7 @@ def gradient(
         InputError: malformed taus, rule or tolerance; a functional that does not return one real number; τ = ∞ where the losses diverge
             (p = n m); a traced problem.
 
-    Reference: docs/theory/spectrum.md and docs/theory/curves.md; tests/theory/test_curve_gradient.py.
+    Reference: docs/theory/spectrum.md, eq-fixed-point and docs/theory/curves.md, eq-contour; tests/theory/test_curve_gradient.py.
     """
     require_concrete(problem, "theory.gradient", INSTEAD)
     plan = plan_curves(problem, taus, rule=rule, tolerance=tolerance, gram_derivatives=gram_derivatives)

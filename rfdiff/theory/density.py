@@ -1,6 +1,6 @@
 """Density of the spectrum of U on a grid that resolves every bulk, with edges that do not depend on how neuron types are drawn.
 
-The support comes from `support`, the solutions on it from `real_axis` (docs/theory/spectrum.md).
+The support comes from `support`, the solutions on it from `real_axis` (docs/theory/spectrum.md, eq-density).
 """
 
 import numpy as np
@@ -142,7 +142,7 @@ def spectrum(problem: Problem, *, num_points: int = 1000) -> Spectrum:
         InputError: num_points below 32, an activation that is constant on the data, or covariances that do not commute in too many
             directions.
 
-    Reference: docs/theory/spectrum.md; tests/theory/test_density.py.
+    Reference: docs/theory/spectrum.md, eq-density and eq-class-density; tests/theory/test_density.py.
     """
     require_concrete(problem, "theory.spectrum")
     num_points = as_integer("num_points", num_points, 32)

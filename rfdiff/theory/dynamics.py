@@ -1,4 +1,4 @@
-"""Per-class learning curves at all training times, by contour integrals of the two-point function (docs/theory/curves.md)."""
+"""Per-class learning curves at all training times, by contour integrals of the two-point function (docs/theory/curves.md, eq-contour)."""
 
 import math
 from collections.abc import Callable
@@ -104,9 +104,9 @@ def learning_curves(
 ) -> LearningCurves:
     """Per-class train and test losses and score errors at all training times, in the limit d → ∞ with ψ_p, ψ_n fixed.
 
-    `L_c(τ) = 1 - 2 T1 + T2` with `T1 = -(1/2πi) ∮ f t1 dz` and `T2 = (1/2πi)² ∮∮ f f t2 dz1 dz2` (docs/theory/curves.md). Numbers of
-    contour nodes and neuron types are raised until the estimates of their errors add up to less than `tolerance`. The error of the contour
-    is that of its nodes, and how far losses of ridge regression by the same contour are from their values at a single point z = -ρ.
+    `L_c(τ) = 1 - 2 T1 + T2` with `T1 = -(1/2πi) ∮ f t1 dz` and `T2 = (1/2πi)² ∮∮ f f t2 dz1 dz2` (docs/theory/curves.md, eq-contour).
+    Numbers of contour nodes and neuron types are raised until the estimates of their errors add up to less than `tolerance`. The error of
+    the contour is that of its nodes, and how far losses of ridge regression by the same contour are from their values at one point z = -ρ.
 
     Outlier eigenvalues of U of size O(p), which class means and even activations make, move no curve of the flow and are not in the
     theory. A discrete rule must be stable for them too, with a step of order 1/d: the simulation checks it, the theory only the bulk.

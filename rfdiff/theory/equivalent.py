@@ -1,4 +1,4 @@
-"""Gaussian equivalent of a problem: neuron types, their coefficients, and column kinds (docs/theory/equivalent.md).
+"""Gaussian equivalent of a problem: neuron types, coefficients, column kinds (docs/theory/equivalent.md, eq-equivalent, eq-column).
 
 Derivation in short. Given the frozen W, neuron i sees class c only through two Gaussian numbers: the clean projection
 e^{-t} w_i·x/√d, with mean e^{-t} h_c where h = (w_i·μ_1, …, w_i·μ_K)/√d ~ N(0, Q), and the noise projection √Δ w_i·ξ/√d. The
@@ -14,8 +14,8 @@ distribution of h — Gaussian, of the rank of Q — which is replaced here by J
 Rotating the m noise draws of a sample so that the first axis is their mean turns the n·m columns of features into independent ones
 of two kinds: one in m carries m times the clean signal, the others none. Every formula downstream is written for a list of kinds
 with a signal gain and a noise gain; m = ∞ is one kind without noise, plus a deterministic noise term of weight ω_c, that of the
-class in the training loss (docs/theory/practice.md). A class whose weight is not its fraction π_c of the samples has columns scaled by
-√(ω_c/π_c): the same formulas with ω_c for π_c, and with π_c n/ω_c effective samples behind each trace δ_c.
+class in the training loss (docs/theory/practice.md, eq-effective-samples). A class whose weight is not its fraction π_c of the
+samples has columns scaled by √(ω_c/π_c): the same formulas with ω_c for π_c, and with π_c n/ω_c effective samples behind each trace δ_c.
 """
 
 import math

@@ -120,7 +120,7 @@ def sgd_stability(problem: Problem, *, rule: MinibatchSGD) -> SGDStability:
     Raises:
         InputError: another rule; a problem that the theory does not cover; a step at which the whole gradient diverges.
 
-    Reference: docs/theory/practice.md; tests/theory/test_minibatch.py, tests/agreement/test_minibatch_agreement.py.
+    Reference: docs/theory/practice.md, eq-stability; tests/theory/test_minibatch.py, tests/agreement/test_minibatch_agreement.py.
     """
     require_concrete(problem, "theory.sgd_stability")
     if not isinstance(rule, MinibatchSGD):

@@ -1,4 +1,4 @@
-"""Modes of minibatch SGD as exponentials in the number of steps, and generating functions of their sums (docs/theory/practice.md)."""
+"""Modes of minibatch SGD as exponentials in the number of steps, generating functions of sums (docs/theory/practice.md, eq-impulse)."""
 
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias

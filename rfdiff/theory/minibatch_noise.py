@@ -1,4 +1,4 @@
-"""Losses under minibatch SGD: a Volterra equation in the number of steps, solved for any number of them (docs/theory/practice.md).
+"""Losses under minibatch SGD: a Volterra equation in the number of steps, for any number of them (docs/theory/practice.md, eq-volterra).
 
     L_c(k) = L_c^det(k) + (ηκ)² (ψ_p/β) Σ_a ν_a Σ_{j<k} G_ca(k-1-j) ℓ_a(j),      G_ca(j) = (1/p) tr[U_c h_j(U) U_a h_j(U)],
 

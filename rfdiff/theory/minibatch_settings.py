@@ -39,7 +39,7 @@ class SGDSettings:
     Raises:
         InputError: a problem that the theory does not cover; a step at which the whole gradient diverges.
 
-    Reference: docs/theory/practice.md; tests/theory/test_minibatch_settings.py.
+    Reference: docs/theory/practice.md, eq-stability; tests/theory/test_minibatch_settings.py.
     """
 
     def __init__(self, problem: Problem, rule: MinibatchSGD, tolerance: float = 1e-4, near: "SGDSettings | None" = None) -> None:

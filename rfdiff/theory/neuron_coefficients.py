@@ -1,4 +1,4 @@
-"""What neurons of each type make of a class: coefficients α, v² and s² of their features, as Gaussian averages (docs/theory/equivalent.md).
+"""What neurons of each type make of a class: Gaussian averages α, v² and s² (docs/theory/equivalent.md, eq-coefficients).
 
 Smooth activations are averaged by the trapezoid rule, kinked ones by Gauss-Legendre panels between or around the kinks. How fine a rule
 must be follows from the problem (`gauss_rules`); for a user's own activation it is found by refinement.
@@ -113,7 +113,7 @@ def coefficients(
     noise_std: jax.Array,
     rules: GaussRules,
 ) -> Coefficients:
-    """α_c, v_c², s_c² at every mean (docs/theory/equivalent.md), by nested one-dimensional averages.
+    """α_c, v_c², s_c² at every mean (docs/theory/equivalent.md, eq-coefficients), by nested one-dimensional averages.
 
     `α = E[g σ(mean + Γ g)]/Γ` (Stein), `v² = P - α0² - α² signal²` and `s² = E σ² - P - α² Δ` with `P = E_z (E_ξ σ)²`.
 

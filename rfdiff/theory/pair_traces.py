@@ -1,4 +1,4 @@
-"""Traces on a contour of any number of nodes, by one compiled program for tiles of pairs of nodes (docs/theory/curves.md).
+"""Traces on a contour of any number of nodes, by one compiled program for tiles of pairs of nodes (docs/theory/curves.md, eq-traces).
 
 `contour_forms.second_traces` does the same in one traceable piece, which is compiled again for every number of nodes.
 """

@@ -95,7 +95,7 @@ def plan_curves(
     Raises:
         InputError: malformed taus or tolerance; τ = ∞ where the losses diverge (p = n m); a traced problem.
 
-    Reference: docs/theory/curves.md; tests/theory/test_plans.py.
+    Reference: docs/theory/curves.md, eq-contour; tests/theory/test_plans.py.
     """
     require_concrete(problem, "theory.plan_curves")
     require_filter(rule)
@@ -218,7 +218,7 @@ def curve_kernel(problem: Problem, plan: Plan) -> CurveKernel:
         InputError: the problem is traced in single precision; it has another activation, number of noise draws or classes, or rank of the
             Gram matrix than the plan; or, where its numbers are known, its spectrum leaves the plan's contour.
 
-    Reference: docs/theory/spectrum.md and docs/theory/curves.md; tests/theory/test_plans.py.
+    Reference: docs/theory/spectrum.md, eq-fixed-point and docs/theory/curves.md, eq-contour; tests/theory/test_plans.py.
     """
     if not is_concrete(problem, plan):
         return _kernel(problem, plan)
@@ -262,7 +262,8 @@ _compiled_kernel = jax.jit(_kernel)
 def transform_at(problem: Problem, plan: Plan) -> tuple[Complex[Array, " Z"], Complex[Array, "Z K"]]:
     """Stieltjes transform g(z) (Z,) and class-resolved κ_c(z) (Z, K) at a plan's points, as differentiable functions of the problem.
 
-    At λ + i0 the density is Im g/π and the class-resolved density Im κ_c/(π λ).
+    At λ + i0 the density is Im g/π and the class-resolved density Im κ_c/(π λ). Float64: under a transformation inside
+    `jax.enable_x64(True)`.
 
     Args:
         problem: the problem; the plan's own or a neighbour.
@@ -271,8 +272,16 @@ def transform_at(problem: Problem, plan: Plan) -> tuple[Complex[Array, " Z"], Co
     Raises:
         InputError: as `equivalent_on`.
 
-    Reference: docs/theory/spectrum.md; tests/theory/test_plans.py.
+    Reference: docs/theory/spectrum.md, eq-density; tests/theory/test_plans.py.
     """
+    if is_concrete(problem, plan):
+        with jax.enable_x64(True):
+            return _transform(problem, plan)
+    return _transform(problem, plan)
+
+
+def _transform(problem: Problem, plan: Plan) -> tuple[Complex[Array, " Z"], Complex[Array, "Z K"]]:
+    """What `transform_at` returns, in the precision that is set."""
     eq = equivalent_on(problem, plan.averages)
     nodes = jnp.asarray(plan.nodes)
     return resolvent.stieltjes_of(eq, expand(eq, nodes, unknowns(eq, nodes, plan.start)[0]))

@@ -1,4 +1,4 @@
-"""Solutions of the fixed point just above the real axis, λ + i0 (docs/theory/spectrum.md).
+"""Solutions of the fixed point just above the real axis, λ + i0 (docs/theory/spectrum.md, eq-density).
 
 The axis is approached from above, λ(1 + iε) with ε falling to 1e-11, each solution starting the next. Every stage is solved to a small
 part of its own distance from the axis: in a gap the imaginary parts are of that order, and their sign is what tells the physical solution.

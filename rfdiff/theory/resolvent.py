@@ -1,8 +1,8 @@
-"""The fixed point for R(z) = (U - z)^{-1} and its linear response: one- and two-point functions (docs/theory/spectrum.md).
+"""The fixed point for R(z) = (U - z)^{-1} and its linear response: one- and two-point functions (docs/theory/spectrum.md, eq-fixed-point).
 
 Derivation in short. U is a sum of independent columns of a few kinds plus, for averaged noise, a deterministic matrix. Removing one
 column at a time (cavity) gives every column the weight Ξ = w/(1 + δ), δ the trace of R against the column's covariance (times ω_c/π_c,
-where the weight ω_c of its class in the loss is not its fraction π_c: docs/theory/practice.md); integrating
+where the weight ω_c of its class in the loss is not its fraction π_c: docs/theory/practice.md, eq-effective-samples); integrating
 out the d directions of W, which the neurons share, gives the K×K matrix H = ψ_p E_h[r α αᵀ] of the neurons' response and, per
 eigenvalue group, Y = H (I + M H)^{-1} with M = diag(a e^{-2t}λ + b Δ). Here a_c and b_c are the summed weights of the class's columns
 seen by signal and noise. The unknowns (δ, H) solve a closed system; all else follows.

@@ -1,4 +1,4 @@
-"""Homogenised SGD: minibatch SGD in the limit of small steps at a fixed ratio of step to batch (docs/theory/practice.md).
+"""Homogenised SGD: minibatch SGD in the limit of small steps at a fixed ratio of step to batch (docs/theory/practice.md, eq-homogenised).
 
     L_c(τ) = L_c^flow(τ) + (η/β) κ² ψ_p Σ_a ν_a ∫_0^τ (1/p) tr[U_c e^{-κ(τ-s)(U+ρ)} U_a e^{-κ(τ-s)(U+ρ)}] ℓ_a(s) ds,
 
@@ -47,7 +47,7 @@ def homogenised_sgd(problem: Problem, taus: ArrayLike | None = None, *, rule: Mi
     Raises:
         InputError: malformed taus or tolerance; a problem that the theory of SGD does not cover; a ratio η/β at which the noise diverges.
 
-    Reference: docs/theory/practice.md; Paquette et al. 2022 (2205.07069) for one class; tests/theory/test_small_steps.py.
+    Reference: docs/theory/practice.md, eq-homogenised; Paquette et al. 2022 (2205.07069) for one class; tests/theory/test_small_steps.py.
     """
     require_concrete(problem, "theory.homogenised_sgd")
     tolerance = checked_tolerance(tolerance)

@@ -1,4 +1,4 @@
-"""Solutions of the fixed point at any number of points, by any way to them, with one compiled program (docs/theory/spectrum.md).
+"""Solutions of the fixed point at any number of points, by any way, in one compiled program (docs/theory/spectrum.md, eq-fixed-point).
 
 Compiling the fixed point takes seconds, and solving it milliseconds. So every way to a point, of one stage or many, from the free
 resolvent or from a start, has one shape: pieces of `PIECE` points, and the last of `STAGES` stages.

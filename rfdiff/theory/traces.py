@@ -1,4 +1,4 @@
-"""Traces that the learning curves integrate: (1/d) tr[Vᵀ R V_c] and (1/d) tr[Vᵀ R U_c R V] (docs/theory/curves.md).
+"""Traces that the learning curves integrate: (1/d) tr[Vᵀ R V_c] and (1/d) tr[Vᵀ R U_c R V] (docs/theory/curves.md, eq-traces).
 
 Where the equations divide by the weight ω_c of a class in the loss, w_τ/ω_c and b_c/ω_c, the quotients are formed without it: a class of
 weight 0 has a train loss too, that of samples which the network has not seen.
@@ -97,7 +97,7 @@ def vector_traces(eq: Equivalent, p1: Point, p2: Point, responses: PairResponses
 
 
 def moment_traces(eq: Equivalent, p1: Point, p2: Point, responses: PairResponses) -> jax.Array:
-    """(1/p) tr[U_a R(z1) X R(z2)] (X, …, K), U_a of each class of the training set, for every source X (docs/theory/practice.md).
+    """(1/p) tr[U_a R(z1) X R(z2)] (X, …, K), U_a of each training class, for every source X (docs/theory/practice.md, eq-noise-trace).
 
     Entries of a class a of weight ω_a = 0 in the loss, of which no sample is drawn, are finite and mean nothing.
     """
@@ -113,7 +113,7 @@ def moment_traces(eq: Equivalent, p1: Point, p2: Point, responses: PairResponses
 
 
 def sandwich(eq: Equivalent, p1: Point, p2: Point, delta: jax.Array, theta: jax.Array, Y: jax.Array) -> jax.Array:
-    """D' + O' of docs/theory/curves.md: the same column twice, and two different columns joined through W; `theta` is ω_c θ'."""
+    """D' + O' of docs/theory/curves.md, eq-traces: the same column twice, and two different columns joined through W; `theta` is ω_c θ'."""
     kinds = eq.kind_weights[:, None] * eq.noise_gains[:, None] * p1.q * p2.q
     delta = eq.loss_weights * delta
     same = jnp.einsum("...sk->...", kinds * (delta - p1.delta * theta * p2.delta))

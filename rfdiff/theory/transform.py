@@ -1,4 +1,4 @@
-"""Stieltjes transform of the spectrum of U at given points (docs/theory/spectrum.md)."""
+"""Stieltjes transform of the spectrum of U at given points (docs/theory/spectrum.md, eq-density)."""
 
 from typing import NamedTuple
 
@@ -36,7 +36,7 @@ def stieltjes(problem: Problem, z: ArrayLike, *, tolerance: float = 1e-8) -> Sti
     Raises:
         InputError: points that are 0 or not finite, or not a list of numbers; a tolerance out of range.
 
-    Reference: docs/theory/spectrum.md; tests/theory/test_transform.py.
+    Reference: docs/theory/spectrum.md, eq-density and eq-class-density; tests/theory/test_transform.py.
     """
     require_concrete(problem, "theory.stieltjes", POINTS_INSTEAD)
     tolerance = checked_tolerance(tolerance)

@@ -65,7 +65,7 @@ def test_design_writes_settings_front_and_networks(problem: Path, monkeypatch: p
 def test_options_of_other_goals(problem: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = answered(monkeypatch)
     common = ["design", str(problem), "--out", str(problem.parent / "out"), "--overwrite"]
-    assert run(*common, "--goal", "learned-before", "--pair", "1", "0", "--q", "0.8")[0] == 0
+    assert run(*common, "--goal", "learned-before", "--pair", "1", "0", "--descent", "0.8")[0] == 0
     assert run(*common, "--goal", "weighted-sum", "--goal-weights", "1", "3", "--levers", "psi_p", "--tau", "inf", "--factor", "2")[0] == 0
     assert asked[0][1] == design.LearnedBefore(1, 0, 0.8)
     assert asked[1][1:3] == (design.WeightedSum((1.0, 3.0)), design.Levers(False, False, True, (), 2.0))
@@ -82,7 +82,7 @@ def test_options_of_other_goals(problem: Path, monkeypatch: pytest.MonkeyPatch) 
         (["--levers", "loss_weights"], "--tau: missing, and stop_time is no lever"),
         (["--tau", "3"], "--tau: given, and stop_time is a lever"),
         (["--verify", "--num-seeds", "1"], "--num-seeds: 1; allowed: 2 to"),
-        (["--q", "1"], "--q: 1.0; allowed: 0 < q < 1"),
+        (["--descent", "1"], "--descent: 1.0; allowed: 0 < descent < 1"),
         (["--factor", "0.5"], "factor: 0.5; allowed: 1 < factor <= 1000"),
         (["--class-names", "a"], "--class-names: 1 names; allowed: 2"),
         (["--rule", "heavy-ball", "--step-size", "1", "--momentum", "0.5"], "invalid choice 'heavy-ball' for argument '--rule'"),

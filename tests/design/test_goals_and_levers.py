@@ -26,7 +26,7 @@ def test_goals_are_numbers_of_the_errors() -> None:
     np.testing.assert_allclose(WeightedSum((2.0, 1.0)).value(errors), [5.0, 6.5])
     assert isinstance(goal_of("worst-class", 2), WorstClass)
     assert goal_of("weighted-sum", 4) == WeightedSum((0.25,) * 4)
-    assert goal_of("learned-before", 3, pair=(2, 0), q=0.8) == LearnedBefore(2, 0, 0.8)
+    assert goal_of("learned-before", 3, pair=(2, 0), descent=0.8) == LearnedBefore(2, 0, 0.8)
     assert "class 2 at 0.8 of its descent before class 0" in LearnedBefore(2, 0, 0.8).text()
     assert "2, 1" in WeightedSum((2.0, 1.0)).text()
 
@@ -39,7 +39,7 @@ def test_goals_are_numbers_of_the_errors() -> None:
         (lambda: WeightedSum((0.0, 0.0)), "not all 0"),
         (lambda: WeightedSum((-1.0, 2.0)), "allowed: finite numbers >= 0"),
         (lambda: LearnedBefore(1, 1), "classes: 1 twice"),
-        (lambda: LearnedBefore(0, 1, 1.0), "q: 1.0; allowed: 0 < q < 1"),
+        (lambda: LearnedBefore(0, 1, 1.0), "descent: 1.0; allowed: 0 < descent < 1"),
         (lambda: checked_goal(LearnedBefore(0, 2), 2), "classes: 0 and 2; allowed: two different ones of 0 to 1"),
         (lambda: levers_of((), 2), "levers: none given"),
         (

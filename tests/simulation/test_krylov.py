@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from rfdiff import MixtureLaw, Problem, Samples, simulation
+from rfdiff.errors import InputError
 from rfdiff.rules import GradientDescent, GradientFlow, Ridge, Rule
 from rfdiff.simulation import SeedBatch, krylov, krylov_ensemble, moment_assembly, moment_operators, quadrature, solver_costs
 from rfdiff.simulation.features import first_layer, sizes_at
@@ -258,3 +259,18 @@ def test_the_plan_prefers_what_gives_most_and_fits(monkeypatch: pytest.MonkeyPat
     with pytest.raises(ValueError, match=r"d: 100 makes p = 6400 features and needs about"):
         monkeypatch.setattr("rfdiff.simulation.replica_memory.available_bytes", lambda: 2**20)
         simulation.run_seeds(wide, TAUS, d=100, key=KEY, seeds=[0])
+
+
+def test_a_gpu_decomposes_no_matrix_above_two_gib(monkeypatch: pytest.MonkeyPatch) -> None:
+    """cuSOLVER fails there: the plan goes on by a Krylov space, and the exact flow asked for by name is refused with the largest p."""
+    monkeypatch.setattr(solver_costs, "product_rate", lambda dtype: 5e13)
+    monkeypatch.setattr(solver_costs, "available_bytes", lambda: 2**40)
+    wide, d = problem(psi_p=64.0, psi_n=4.0), 400  # p = 25,600
+    assert simulation.plan(wide, d=d, dtype="float32").solver == "exact"
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert simulation.plan(wide, d=d, dtype="float32").solver == "krylov"
+    assert simulation.plan(wide, d=360, dtype="float32").solver == "exact"  # p = 23,040
+    assert simulation.plan(wide, d=360, dtype="float64").solver == "krylov"
+    assert simulation.plan(wide, d=256, dtype="float64").solver == "exact"  # p = 16,384
+    with pytest.raises(InputError, match=r"p = 25600 features, more than a GPU decomposes in float32; allowed: p up to 23170, or a Krylov"):
+        simulation.fitting_solver(wide, d=d, dtype="float32", solver="exact")

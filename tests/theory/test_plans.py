@@ -170,6 +170,14 @@ def test_a_kernel_gives_its_losses_outside_double_precision_too() -> None:
         jax.jit(lambda taus: kernel.losses(taus).test)(TAUS)
 
 
+def test_a_transform_is_given_outside_double_precision_too() -> None:
+    problem, z = centred(), np.array([1.0 + 0.5j])
+    g, parts = theory.transform_at(problem, theory.plan_points(problem, z))
+    expected = theory.stieltjes(problem, z)
+    np.testing.assert_allclose(np.asarray(g), expected.value, rtol=1e-10)
+    np.testing.assert_allclose(np.asarray(parts), expected.class_resolved, rtol=1e-10)
+
+
 def test_refusals() -> None:
     with pytest.raises(ValueError, match="tolerance: 1; allowed"):
         theory.plan_curves(centred(), TAUS, tolerance=1)

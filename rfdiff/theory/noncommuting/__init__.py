@@ -1,1 +1,1 @@
-"""Closed forms for class covariances that do not commute: blocks in place of averages over eigenvalues (docs/theory/spectrum.md)."""
+"""Closed forms for class covariances that do not commute: blocks for averages over eigenvalues (docs/theory/spectrum.md, eq-blocks)."""

@@ -1,4 +1,4 @@
-"""The closed system of few unknowns where the directions are given by matrices (docs/theory/curves.md; host, complex128).
+"""The closed system of few unknowns where the directions are given by matrices (docs/theory/curves.md, eq-two-point; host, complex128).
 
 The unknowns are those of `resolvent`: δ of each column type and the entries of H. All that the neuron types contribute to a response is
 C = E_h[r_1 r_2 f fᵀ] with their features f, all that the directions contribute is D, the response of their traces to (a', b', H').

@@ -1,4 +1,4 @@
-"""A law whose covariances do not commute as r coupled directions and groups of others (docs/theory/spectrum.md).
+"""A law whose covariances do not commute as r coupled directions and groups of others (docs/theory/spectrum.md, eq-blocks).
 
 The r directions of largest variance in the mean of the class covariances keep their matrices; the others keep the diagonals, in groups.
 What this leaves out is estimated (`CoupledLaw.neglected`). Everything else about the law, fractions, variances and centroids, is read from

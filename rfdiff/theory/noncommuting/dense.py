@@ -1,4 +1,4 @@
-"""Covariances that do not commute: the closed system with matrices in the place of joint eigenvalues (docs/theory/spectrum.md).
+"""Covariances that do not commute: the closed system with matrices in the place of joint eigenvalues (docs/theory/spectrum.md, eq-blocks).
 
 A commuting law close by, the surrogate, has the same neuron types. It starts Newton's method, brackets the support (its span is widened,
 and widened again until f = 1 on the contour gives the known (1/d) tr[Vᵀ V_c]), and measures how fine the neuron types must be.
@@ -133,7 +133,7 @@ _sandwich = jax.jit(sandwich)
 
 
 def second_traces(dense: Dense, solved: closed_system.PointSolutions, work: Work) -> jax.Array:
-    """t2 (2, K, Z, 2Z): train and test, for all pairs of points with points and their conjugates (docs/theory/curves.md)."""
+    """t2 (2, K, Z, 2Z): train and test, for all pairs of points with points and their conjugates (docs/theory/curves.md, eq-traces)."""
     system, count = dense.system, len(solved.nodes)
     k, eq = system.shape[1], system.eq
     gamma = products(system.directions, solved.nodes, work.advance)

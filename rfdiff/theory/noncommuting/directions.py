@@ -1,4 +1,4 @@
-"""The d directions of W where class covariances do not commute: traces of d×d blocks (docs/theory/spectrum.md and docs/theory/curves.md).
+"""Directions of W where covariances do not commute: traces of d×d blocks (docs/theory/spectrum.md, eq-blocks).
 
 Everything the directions contribute derives from the K×K blocks of G = (I + MH)^{-1} M, M = diag(M_c), M_c = a_c S_c + b_c Δ,
 S_c = e^{-2t} Σ_c: with scalars alone as coefficients,

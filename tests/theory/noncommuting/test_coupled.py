@@ -21,6 +21,7 @@ from rfdiff.theory.equivalent import equivalent
 from rfdiff.theory.noncommuting import dense
 from rfdiff.theory.noncommuting.coupled_law import MOST_EQUATIONS, apart, coupled_law
 from rfdiff.theory.traces import one_trace
+from tests.synthetic import given
 from tests.theory.noncommuting.test_dense import PAIRS, WEIGHTS, centroids, close, forced, matrices, problem, subspaces
 from tests.tolerances import assert_within, rejects
 
@@ -107,27 +108,27 @@ def test_spectrum_of_matrices_that_commute_is_the_joint_one() -> None:
 
 @slow
 def test_spectrum_of_drawn_networks() -> None:
-    """The distribution function of eigenvalues of networks, to O(1/d); that of sorted eigenvalues in pairs is another.
+    """The distribution function of eigenvalues of networks; those of laws with the same variances in common directions are others.
 
-    The largest eigenvalue of each network is the one that the class means make: it lies beyond the bulk, and no theory holds it.
+    Classes are centred: the eigenvalue that class means make lies beyond the bulk, moves others by up to a place, and is in no theory.
     """
     law = subspaces(48)
+    law = MixtureLaw.from_covariances(law.weights, given(law.covariances))
     question = Problem(law, "tanh", t=0.2, psi_p=2.0, psi_n=3.0, noise_draws=1)
-    drawn = simulation.learning_curves(question, [1.0], d=48, key=jax.random.key(1), num_seeds=24).spectrum
+    drawn = simulation.learning_curves(question, [1.0], d=48, key=jax.random.key(1), num_seeds=48).spectrum
     assert drawn is not None
-    values = np.sort(drawn.eigenvalues, axis=1)
     levels = np.geomspace(0.05, 3.0, 12)
-    below = np.mean(values[:, :-1, None] < levels, axis=1)
+    below = np.mean(drawn.eigenvalues[..., None] < levels, axis=1)
 
     def agrees(spectrum: Spectrum) -> None:
         shares = _distribution(spectrum, levels)
-        assert_within(below.mean(0), below.std(0, ddof=1) / np.sqrt(len(below)) + 1e-6, shares, allowance=0.25 / 48, max_stderr=0.01)
+        assert_within(below.mean(0), below.std(0, ddof=1) / np.sqrt(len(below)), shares, allowance=0.1 / 48, max_stderr=0.002)
 
-    found = theory.spectrum(question)
-    assert np.all(values[:, -1] > 1.2 * found.support[-1, 1])
-    agrees(found)
-    paired = MixtureLaw(law.weights, law.eigenvalues[::2], np.full(24, 1 / 24), law.centroid_gram)
-    rejects(functools.partial(agrees, theory.spectrum(question.with_mixture(paired))))
+    agrees(theory.spectrum(question))
+    values = law.eigenvalues[::2]
+    for other in (values, np.stack([values[:, 0], values[::-1, 1]], 1)):  # wide where the other class is wide, or where it is not
+        common = MixtureLaw(law.weights, other, np.full(24, 1 / 24), law.centroid_gram)
+        rejects(functools.partial(agrees, theory.spectrum(question.with_mixture(common))))
 
 
 def _distribution(spectrum: Spectrum, levels: np.ndarray) -> np.ndarray:
