@@ -13,6 +13,7 @@ import pytest
 import rfdiff
 from rfdiff import theory
 from rfdiff.explorer.answers import Axis
+from rfdiff.files import result_file
 from tests.explorer.conftest import PATIENCE, Served
 from tests.explorer.page_driver import moved, opened, read, settled, starts, state_of, typed, until
 
@@ -232,7 +233,7 @@ def test_what_leaves_the_page(page: Any, tmp_path: Path) -> None:
         download.value.save_as(tmp_path / name)
         assert (tmp_path / name).read_bytes().startswith(beginning)
     assert rfdiff.Problem.from_toml(tmp_path / "problem.toml").equals(state.problem())
-    result = rfdiff.load(tmp_path / "result.nc")
+    result = result_file.load(tmp_path / "result.nc")
     assert result.problem.equals(state.problem()) and result.covering is not None
     assert rfdiff.times(result.covering).text("tau_mem", 0) == read(page)["tau_mem", 0]
     assert "theory.learning_curves(problem, rule=rule)" in str(page.text_content("#python"))
