@@ -43,12 +43,15 @@ class Session:
             self._warm(state)
 
     def _warm(self, state: State) -> None:
-        self.compile_for(state, FIRST_AXIS, 0)
-        for name in ANSWERS:
-            self._slow[name].start(functools.partial(_quietly, self._computed, name, state))
+        self.compile_for(state, FIRST_AXIS, 0)  # alone: what is traced beside it would delay the first curves
+        self._compiler.start(functools.partial(self._warm_answers, state))
         for neighbour in neighbours(state):
             self.compile_for(neighbour, FIRST_AXIS, 0)
         self.compile_for(state, FIRST_AXIS, 1)
+
+    def _warm_answers(self, state: State) -> None:
+        for name in ANSWERS:
+            self._slow[name].start(functools.partial(_quietly, self._computed, name, state))
 
     def compile_for(self, state: State, axis: Axis, size: int) -> bool:
         """Whether the programs of a state's preview are there; where not, they are compiled in the background."""

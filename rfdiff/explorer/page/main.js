@@ -83,6 +83,10 @@ class Page {
 
   rested() {
     const { model } = this;
+    if (document.body.dataset.ready !== "true" && this.refusedSerial !== model.serial) {
+      this.rest = setTimeout(() => this.rested(), REST); // the first curves come before everything else
+      return;
+    }
     const query = model.query();
     this.exact.ask(query, model.serial);
     this.spectrum.ask(query, model.serial);
