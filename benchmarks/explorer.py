@@ -70,7 +70,7 @@ def case(page: Page, url: str, seconds: float, started: float, pid: int) -> dict
     """One drag after everything that the page asks for is compiled, and what it measured."""
     page.goto(url)
     until(page, "document.body.dataset.ready === 'true'")
-    start = time.perf_counter() - started
+    start, start_used = time.perf_counter() - started, processor_seconds(pid)
     until(page, "document.body.dataset.settled === 'yes' && document.getElementById('bulks').textContent !== ''")
     until(page, "fetch('/api/alive').then((answer) => answer.json()).then((answer) => answer.compiled >= 4)")
     drag(page, "#psi_n", 0.2 * seconds)
@@ -82,6 +82,7 @@ def case(page: Page, url: str, seconds: float, started: float, pid: int) -> dict
     latencies = np.concatenate(page.evaluate("window.latencies"))
     return {
         "start_s": start,
+        "start_processor_s": start_used,
         "updates_per_s": pictures / seconds,
         "moves_per_s": moves / seconds,
         "server_processor_ms_per_update": 1e3 * used / pictures,

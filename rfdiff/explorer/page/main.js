@@ -10,7 +10,8 @@ import { PhaseMap } from "./phase.js";
 import { connection, fetchJson, Newest } from "./server.js";
 import { showBulks, showLegend, showReadout, showSpeciation, showTimes } from "./tables.js";
 
-const REST = 90; // milliseconds without a change after which a slider counts as resting
+const REST = 90; // milliseconds without a change after which a slider that was let go counts as resting
+const HELD = 400; // and one that is still held
 const $ = (id) => document.getElementById(id);
 
 class Page {
@@ -37,7 +38,7 @@ class Page {
   listen() {
     const { model } = this;
     model.addEventListener("changed", () => this.changed());
-    model.addEventListener("committed", () => this.buttons());
+    model.addEventListener("committed", () => this.committed());
     $("undo").addEventListener("click", () => model.undo());
     $("redo").addEventListener("click", () => model.redo());
     $("pin").addEventListener("click", () => this.pin());
@@ -77,14 +78,18 @@ class Page {
     if (this.inputs.length > 500) this.inputs.shift();
     document.body.dataset.settled = "no";
     this.preview.ask(`${model.query()}&axis=${this.axis.join(",")}`, model.serial);
+    this.restIn(HELD);
+  }
+
+  restIn(milliseconds) {
     clearTimeout(this.rest);
-    this.rest = setTimeout(() => this.rested(), REST);
+    this.rest = setTimeout(() => this.rested(), milliseconds);
   }
 
   rested() {
     const { model } = this;
     if (document.body.dataset.ready !== "true" && this.refusedSerial !== model.serial) {
-      this.rest = setTimeout(() => this.rested(), REST); // the first curves come before everything else
+      this.restIn(REST); // the first curves come before everything else
       return;
     }
     const query = model.query();
@@ -181,7 +186,8 @@ class Page {
     $("theme").textContent = getComputedStyle(document.documentElement).colorScheme === "dark" ? "Light" : "Dark";
   }
 
-  buttons() {
+  committed() {
+    this.restIn(REST);
     $("undo").disabled = this.model.past.length === 0;
     $("redo").disabled = this.model.future.length === 0;
   }
