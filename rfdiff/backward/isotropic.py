@@ -14,6 +14,8 @@ from rfdiff.errors import InputError
 from rfdiff.mixture import MixtureLaw
 from rfdiff.value_types import as_number, is_concrete
 
+DIMENSION = 256  # of a law that has none, where none is given
+
 
 class IsotropicClasses(NamedTuple):
     """Classes N(μ_c, σ_c² I) in dimension d; all fields of one floating type.
@@ -31,13 +33,13 @@ class IsotropicClasses(NamedTuple):
     d: Float[Array, ""]
 
 
-def evaluated(function: Callable[..., jax.Array], law: MixtureLaw, d: ArrayLike, *arguments: ArrayLike) -> Float[np.ndarray, "..."]:
+def evaluated(function: Callable[..., jax.Array], law: MixtureLaw, d: ArrayLike | None, *arguments: ArrayLike) -> Float[np.ndarray, "..."]:
     """Value of a closed form: float64 on the host; inside a JAX transformation a JAX array in the precision of the caller.
 
     Args:
         function: compiled function of `IsotropicClasses` and the arguments.
         law: isotropic classes.
-        d: dimension.
+        d: dimension, or None.
         arguments: further arrays.
 
     Raises:
@@ -49,29 +51,55 @@ def evaluated(function: Callable[..., jax.Array], law: MixtureLaw, d: ArrayLike,
         return np.asarray(function(isotropic_classes(law, d), *(jnp.asarray(value, jnp.float64) for value in arguments)))
 
 
-def isotropic_classes(law: MixtureLaw, d: ArrayLike) -> IsotropicClasses:
+def isotropic_classes(law: MixtureLaw, d: ArrayLike | None) -> IsotropicClasses:
     """The numbers of a law of isotropic classes in dimension d.
 
     Args:
         law: K ≥ 2 classes, each with covariance σ_c² I.
-        d: dimension.
+        d: dimension, or None.
 
     Raises:
-        InputError: one class, classes that are not isotropic, a dimension out of range, or another than that of the law's covariances.
+        InputError: classes that are traced and not isotropic; or as `checked_dimension`.
     """
     check_classes(law.weights)
     if not is_isotropic(law):
         raise InputError(
-            "law: the classes are not isotropic; allowed: covariances σ_c² I (MixtureLaw.isotropic) for the closed form; "
-            "backward.uturn measures any mixture"
+            "law: the classes are not isotropic, and traced by JAX; allowed: covariances σ_c² I (MixtureLaw.isotropic) for derivatives, "
+            "any covariances outside of jax.jit, grad and vmap"
         )
+    return marginal_classes(law, d)
+
+
+def marginal_classes(law: MixtureLaw, d: ArrayLike | None) -> IsotropicClasses:
+    """The same numbers of any law, whose classes have the variance σ_c² = tr Σ_c/d along a random direction.
+
+    Raises:
+        InputError: as `checked_dimension`.
+    """
+    fields = law.weights, law.centroid_gram, law.variances, checked_dimension(law, d)
+    dtype = jnp.result_type(float, *fields)
+    return IsotropicClasses(*(jnp.asarray(value, dtype) for value in fields))
+
+
+def checked_dimension(law: MixtureLaw, d: ArrayLike | None) -> ArrayLike:
+    """Dimension in which a law is realised; None stands for that of its matrices, or 256.
+
+    Raises:
+        InputError: one class, a dimension out of range, or another than that of the law's covariances.
+    """
+    check_classes(law.weights)
+    if d is None:
+        return DIMENSION if law.dimension is None else law.dimension
     if is_concrete(d) and not 1 <= as_number(d) < math.inf:
         raise InputError(f"d: {d!r}; allowed: a finite number >= 1")
     if law.dimension is not None and is_concrete(d) and as_number(d) != law.dimension:
         raise InputError(f"d: {d!r}; allowed: {law.dimension}, the dimension of the covariances that the law was built from")
-    fields = law.weights, law.centroid_gram, law.variances, d
-    dtype = jnp.result_type(float, *fields)
-    return IsotropicClasses(*(jnp.asarray(value, dtype) for value in fields))
+    return d
+
+
+def has_closed_form(law: MixtureLaw, *arguments: object) -> bool:
+    """Whether speciation follows from Gaussian log-odds: isotropic classes, and whatever JAX traces, which is refused for other classes."""
+    return is_isotropic(law) or not is_concrete(law, *arguments)
 
 
 def is_isotropic(law: MixtureLaw) -> bool:

@@ -9,12 +9,17 @@ narrower appears beside it in a saddle-node, 𝒰' = 𝒰'' = 0. The other well 
 are balanced and of one variance the well splits: both appear, at e^{-2t} ‖μ_1 - μ_2‖²/4 = ½ for unit variance, the classical ½ log Λ up to
 a constant.
 
+The drift on an axis, averaged over the directions across it, is that of the marginal for any classes: Γ_b² then is the variance of class
+b along the axis. For matrices this is e·(e^{-2t} Σ_b + Δ I) e; axes of random direction, as those of a law of joint eigenvalues, see the
+class variance tr Σ_b/d, up to O(1/√d).
+
 Alone on the axis, class b would have its well at w_b = 2 e^{-t} e·μ_b/(2 - Γ_b²). Every place with 𝒰' = 0 is a convex combination of these,
 so that two classes are apart where a barrier lies between their w; a barrier beyond them parts a third class off.
 """
 
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -22,9 +27,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 from numpy.typing import ArrayLike
 
-from rfdiff.backward.isotropic import IsotropicClasses, evaluated
+from rfdiff.backward.isotropic import IsotropicClasses, marginal_classes
 from rfdiff.mixture import MixtureLaw
 from rfdiff.symmetric import upper_indices
+from rfdiff.value_types import is_concrete
 
 PLACES, TIMES, BISECTIONS, POLISHING = 1024, 256, 45, 40
 MARGIN = 3.0
@@ -62,7 +68,7 @@ class FirstWells(NamedTuple):
     exists: Bool[Array, ""]
 
 
-def well_times(law: MixtureLaw, *, d: ArrayLike = 256) -> Float[np.ndarray, "K K"]:
+def well_times(law: MixtureLaw, *, d: ArrayLike | None = None) -> Float[np.ndarray, "K K"]:
     """Times (K, K) at which the well of class c appears beside that of class a on the axis through their centroids.
 
     inf: class c lies in the well that exists at t = ∞, or in one that appeared with an earlier class. NaN: no barrier ever separates the
@@ -70,32 +76,32 @@ def well_times(law: MixtureLaw, *, d: ArrayLike = 256) -> Float[np.ndarray, "K K
     saddle-node. Data should be centred, since the drift pulls to the origin.
 
     Args:
-        law: K ≥ 2 isotropic classes.
-        d: dimension.
+        law: K ≥ 2 classes.
+        d: dimension; None for 256, or that of the law's matrices.
 
     Raises:
-        InputError: one class, classes that are not isotropic, or a dimension out of range.
+        InputError: one class, or a dimension out of range.
 
     Reference: docs/theory/speciation.md, eq-potential; tests/backward/test_potential.py.
     """
-    return evaluated(_well_times, law, d)
+    return _evaluated(_well_times, law, d)
 
 
-def potential_times(law: MixtureLaw, *, d: ArrayLike = 256) -> Float[np.ndarray, " K"]:
+def potential_times(law: MixtureLaw, *, d: ArrayLike | None = None) -> Float[np.ndarray, " K"]:
     """Time (K,) from which the well of a class is separate from those of all others: the least of its `well_times`.
 
     inf for the class whose well is that of t = ∞ on every axis; NaN where it stays together with another.
 
     Args:
-        law: K ≥ 2 isotropic classes.
-        d: dimension.
+        law: K ≥ 2 classes.
+        d: dimension; None for 256, or that of the law's matrices.
 
     Raises:
         InputError: as `well_times`.
 
     Reference: docs/theory/speciation.md, eq-potential; tests/backward/test_potential.py.
     """
-    return evaluated(_potential_times, law, d)
+    return _evaluated(_potential_times, law, d)
 
 
 def slope(q: Float[Array, ""], t: Float[Array, ""], axis: Axis) -> Float[Array, ""]:
@@ -107,29 +113,47 @@ def slope(q: Float[Array, ""], t: Float[Array, ""], axis: Axis) -> Float[Array, 
     return -q + 2 * jnp.sum(posterior * away / gamma)
 
 
+def _evaluated(function: Callable[..., jax.Array], law: MixtureLaw, d: ArrayLike | None) -> Float[np.ndarray, "..."]:
+    """Value of a function of classes and of their variances (P, K) along the axes of the P pairs, as `isotropic.evaluated`."""
+    first, second = upper_indices(np.shape(law.weights)[-1], diagonal=False)
+    if not is_concrete(law, d):
+        classes = marginal_classes(law, d)
+        return cast(np.ndarray, function(classes, jnp.broadcast_to(classes.variances, (len(first), classes.variances.size))))
+    with jax.enable_x64(True):
+        classes = marginal_classes(law, d)
+        along = np.broadcast_to(np.asarray(classes.variances), (len(first), classes.variances.size))
+        if law.covariances is not None and law.centroids is not None:
+            axes = law.centroids[first] - law.centroids[second]
+            square = np.maximum(np.sum(axes**2, axis=1), 1e-300)[:, None]
+            along = np.einsum("pa,kab,pb->pk", axes, law.covariances, axes, optimize=True) / square
+        return np.asarray(function(classes, jnp.asarray(along)))
+
+
 @jax.jit
-def _well_times(classes: IsotropicClasses) -> Float[Array, "K K"]:
+def _well_times(classes: IsotropicClasses, along: Float[Array, "P K"]) -> Float[Array, "K K"]:
     k = classes.weights.shape[0]
     first, second = upper_indices(k, diagonal=False)
-    right, left = jax.vmap(partial(_pair, classes))(jnp.asarray(first), jnp.asarray(second))
+    right, left = jax.vmap(partial(_pair, classes))(jnp.asarray(first), jnp.asarray(second), along)
     times = jnp.full((k, k), jnp.nan, right.dtype)
     return times.at[first, second].set(right).at[second, first].set(left)
 
 
 @jax.jit
-def _potential_times(classes: IsotropicClasses) -> Float[Array, " K"]:
-    times = _well_times(classes)
+def _potential_times(classes: IsotropicClasses, along: Float[Array, "P K"]) -> Float[Array, " K"]:
+    times = _well_times(classes, along)
     others = ~jnp.eye(times.shape[0], dtype=bool)
     return jnp.min(jnp.where(others, times, jnp.inf), axis=1)  # NaN wins
 
 
-def _pair(classes: IsotropicClasses, c: jax.Array, a: jax.Array) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Times at which the wells of class c and of class a appear on their axis."""
+def _pair(
+    classes: IsotropicClasses, c: jax.Array, a: jax.Array, variances: Float[Array, " K"]
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Times at which the wells of class c and of class a appear on their axis, along which classes have the given variances."""
     gram = classes.gram
     square = classes.d * (gram[c, c] + gram[a, a] - 2 * gram[c, a])
     apart = square > 1e-12
     distance = jnp.sqrt(jnp.where(apart, square, 1.0))
-    axis = Axis(classes.weights, classes.d * (gram[c] - gram[a]) / distance, classes.variances)
+    axis = Axis(classes.weights, classes.d * (gram[c] - gram[a]) / distance, variances)
     fixed = jax.lax.stop_gradient(axis)
     wells = _first_wells(fixed, jax.lax.stop_gradient(distance), c, a)
     t, q, inverse = jax.lax.stop_gradient(_polish(wells.t, wells.q, fixed))

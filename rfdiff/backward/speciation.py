@@ -11,6 +11,9 @@ R_c never rises with t: R_c = E[P(c|x_t)²]/π_c, and noise takes information aw
     E ℓ_a         = log(π_c/π_a) + (d/2)(r_a - 1 - log r_a) + ‖δ_a‖²/(2Γ_a²)
     cov(ℓ_a, ℓ_b) = (d/2)(r_a - 1)(r_b - 1) + Γ_c² δ_a·δ_b/(Γ_a² Γ_b²)
 
+Other laws (joint eigenvalue groups, matrices that do not commute) have log-odds that are no sums of many small terms: `estimates` computes
+R_c at the dimension d without the Gaussian approximation. They are not differentiable.
+
 Laws are dimension-free; `d` realises them. Values are float64 on the host. Inside `jax.jit`, `grad` or `vmap` over a law or d they are
 JAX arrays in the caller's precision (float64 inside `jax.enable_x64(True)`), differentiable by the implicit function theorem.
 
@@ -26,7 +29,9 @@ from jaxtyping import Array, Float
 from numpy.typing import ArrayLike
 
 from rfdiff.backward.averages import posterior_average
-from rfdiff.backward.isotropic import IsotropicClasses, evaluated
+from rfdiff.backward.estimates import return_estimate, speciation_estimate
+from rfdiff.backward.isotropic import IsotropicClasses, checked_dimension, evaluated, has_closed_form
+from rfdiff.backward.realisation import largest_variance, realised
 from rfdiff.errors import InputError
 from rfdiff.mixture import MixtureLaw
 from rfdiff.value_types import as_real_array, is_concrete
@@ -34,32 +39,35 @@ from rfdiff.value_types import as_real_array, is_concrete
 EARLIEST, BISECTIONS = 1e-6, 60
 
 
-def return_probability(law: MixtureLaw, times: ArrayLike, *, d: ArrayLike = 256) -> Float[np.ndarray, "... K"]:
+def return_probability(law: MixtureLaw, times: ArrayLike, *, d: ArrayLike | None = None) -> Float[np.ndarray, "... K"]:
     """Probability R_c(t) that a sample of class c, noised to t and denoised with the exact score, is of class c again.
 
-    `R_c(t) = E_{x_t | c}[P(c | x_t)]`, from 1 at t = 0 to π_c at t = ∞.
+    `R_c(t) = E_{x_t | c}[P(c | x_t)]`, from 1 at t = 0 to π_c at t = ∞. Of three or more classes that are not isotropic it is an estimate
+    to 1e-3, whose error `return_estimate` returns.
 
     Args:
-        law: K ≥ 2 isotropic classes.
+        law: K ≥ 2 classes.
         times: diffusion times t > 0, of any shape.
-        d: dimension.
+        d: dimension; None for 256, or that of the law's matrices. Without isotropic classes a whole number.
 
     Returns:
         R_c at each time, the shape of `times` followed by K.
 
     Raises:
-        InputError: one class, classes that are not isotropic, a dimension out of range, or a time that is not a number > 0.
+        InputError: one class, a dimension out of range, a time that is not a number > 0, or a traced law whose classes are not isotropic.
 
     Reference: docs/theory/speciation.md, eq-return; tests/backward/test_speciation.py (sampling at d = 400, published cloning threshold).
     """
+    if not has_closed_form(law, times, d):
+        return return_estimate(law, times, d=d).value
     return evaluated(_return_probabilities, law, d, _checked_times(times))
 
 
-def clone_agreement(law: MixtureLaw, times: ArrayLike, *, d: ArrayLike = 256) -> Float[np.ndarray, "..."]:
+def clone_agreement(law: MixtureLaw, times: ArrayLike, *, d: ArrayLike | None = None) -> Float[np.ndarray, "..."]:
     """Probability Σ_c π_c R_c(t) that two copies of a trajectory which part at t end in one class.
 
     Args:
-        law: K ≥ 2 isotropic classes.
+        law: K ≥ 2 classes.
         times: diffusion times t > 0, of any shape.
         d: dimension.
 
@@ -68,34 +76,39 @@ def clone_agreement(law: MixtureLaw, times: ArrayLike, *, d: ArrayLike = 256) ->
 
     Reference: Biroli, Bonnaire, de Bortoli and Mézard 2024 (arXiv:2402.18491); tests/backward/test_speciation.py.
     """
+    if not has_closed_form(law, times, d):
+        return return_estimate(law, times, d=d).value @ law.weights
     return evaluated(_clone_agreements, law, d, _checked_times(times))
 
 
-def speciation_times(law: MixtureLaw, *, d: ArrayLike = 256) -> Float[np.ndarray, " K"]:
+def speciation_times(law: MixtureLaw, *, d: ArrayLike | None = None) -> Float[np.ndarray, " K"]:
     """Speciation time t_s^c of every class: where R_c = (1 + π_c)/2; NaN where classes overlap so much that it is not reached.
 
-    Two classes of one variance have one time, exactly; for other variances the two numbers differ by O(1/d) (module docstring).
+    Two classes of one variance have one time, exactly; for other variances the two numbers differ by O(1/d) (module docstring). Of classes
+    that are not isotropic they are one number again; `speciation_estimate` returns the errors.
 
     Args:
-        law: K ≥ 2 isotropic classes.
+        law: K ≥ 2 classes.
         d: dimension.
 
     Raises:
-        InputError: one class, classes that are not isotropic, or a dimension out of range.
+        InputError: one class, a dimension out of range, or a traced law whose classes are not isotropic.
 
     Reference: docs/theory/speciation.md, eq-return; tests/backward/test_speciation.py.
     """
+    if not has_closed_form(law, d):
+        return speciation_estimate(law, d=d).value
     return evaluated(_speciation_times, law, d)
 
 
-def classical_time(law: MixtureLaw, *, d: ArrayLike = 256) -> Float[np.ndarray, ""]:
+def classical_time(law: MixtureLaw, *, d: ArrayLike | None = None) -> Float[np.ndarray, ""]:
     """The classical estimate ½ log Λ of one speciation time, Λ the largest eigenvalue of the covariance of the data.
 
     Up to a constant the other estimates reduce to it for equal weights: two classes of weight ½ at ±μ have Λ = ‖μ‖² + σ², and the potential
     of unit variance splits at ½ log(2‖μ‖²).
 
     Args:
-        law: K ≥ 2 isotropic classes.
+        law: K ≥ 2 classes.
         d: dimension.
 
     Raises:
@@ -103,6 +116,8 @@ def classical_time(law: MixtureLaw, *, d: ArrayLike = 256) -> Float[np.ndarray, 
 
     Reference: docs/theory/speciation.md, eq-return; tests/backward/test_speciation.py.
     """
+    if not has_closed_form(law, d):
+        return np.asarray(np.log(largest_variance(realised(law, checked_dimension(law, d)))) / 2)
     return evaluated(_classical_time, law, d)
 
 

@@ -13,6 +13,8 @@ from jaxtyping import Array, Float, Int
 from numpy.typing import ArrayLike
 
 from rfdiff.backward.cloning import CloneFractions, clones
+from rfdiff.backward.estimates import Estimate, return_estimate, speciation_estimate
+from rfdiff.backward.isotropic import checked_dimension, has_closed_form
 from rfdiff.backward.potential import potential_times
 from rfdiff.backward.process import BackwardProcess
 from rfdiff.backward.reduction import ReducedMixture
@@ -32,6 +34,7 @@ CONTENT = "speciation"
 SHOWN, AXES = 20, 2  # trajectories of each class that are kept, and most of the axes on which they are
 MOST_PATHS = 2000  # trajectories of all coordinates among which those are chosen
 BEYOND = 5.0  # from noise: a signal e^{-5} of that at the earliest speciation time is left
+TIMES, FEW_TIMES = 161, 41  # of a table; where each takes an estimate, the latter
 BEFORE, AFTER, EARLIEST = 1.8, 2.2, 0.04  # reach of the default times around the speciation times
 TURN = ("fraction", "stderr", "posterior", "bias_stderr")  # of a U-turn that is kept
 Part = Mapping[str, np.ndarray]
@@ -40,7 +43,7 @@ Variable = tuple[tuple[str, ...], np.ndarray, dict[str, str]]  # axes, values an
 
 @dataclass(frozen=True)
 class SpeciationTable:
-    """Speciation of a law of isotropic classes in closed form.
+    """Speciation of a law without any trajectory: in closed form, or for classes that are not isotropic as an estimate with its error.
 
     Args:
         law: the law.
@@ -50,6 +53,8 @@ class SpeciationTable:
         speciation_times: (K,) times at which R_c = (1 + π_c)/2; NaN where it is not reached.
         potential_times: (K,) times at which the well of the class appears; inf if it was always there, NaN if it is never separate.
         classical_time: ½ log of the largest eigenvalue of the covariance of the data.
+        return_error: (T, K) errors of R_c; None for isotropic classes, whose log-odds are taken for Gaussian.
+        speciation_error: (K,) errors of the speciation times; None for isotropic classes.
     """
 
     law: MixtureLaw
@@ -59,10 +64,12 @@ class SpeciationTable:
     speciation_times: Float[np.ndarray, " K"]
     potential_times: Float[np.ndarray, " K"]
     classical_time: float
+    return_error: Float[np.ndarray, "T K"] | None = None
+    speciation_error: Float[np.ndarray, " K"] | None = None
 
     def to_xarray(self) -> "xr.Dataset":
         """The table as a labelled dataset with the axes time and class."""
-        variables = {
+        variables: dict[str, Variable] = {
             "return_probability": (
                 ("time", "class"),
                 self.return_probability,
@@ -81,6 +88,9 @@ class SpeciationTable:
             "weight": (("class",), np.asarray(self.law.weights), {"long_name": "class fraction"}),
             "variance": (("class",), np.asarray(self.law.variances), {"long_name": "class variance"}),
         }
+        if self.return_error is not None and self.speciation_error is not None:
+            variables["return_error"] = (("time", "class"), self.return_error, {"long_name": "error of return_probability"})
+            variables["speciation_error"] = (("class",), self.speciation_error, {"long_name": "error of speciation_time"})
         coordinates = {"time": self.times, "class": np.arange(self.law.num_classes)}
         return as_dataset(variables, coordinates, {"content": CONTENT, "d": self.d, "classical_time": self.classical_time})
 
@@ -170,24 +180,32 @@ class Speciation:
         return dataset.assign_attrs(trajectories=self.num_trajectories, steps=self.num_steps, full=int(self.full))
 
 
-def speciation_table(law: MixtureLaw, *, d: int = 256, times: ArrayLike | None = None) -> SpeciationTable:
+def speciation_table(law: MixtureLaw, *, d: int | None = None, times: ArrayLike | None = None) -> SpeciationTable:
     """Speciation times of a law in all readings, and its return probabilities.
 
     Args:
-        law: K ≥ 2 isotropic classes.
-        d: dimension.
-        times: (T,) diffusion times > 0 of the return probabilities; None for 161 around the speciation times.
+        law: K ≥ 2 classes.
+        d: dimension; None for 256, or that of the law's matrices.
+        times: (T,) diffusion times > 0 of the return probabilities; None for 161 around the speciation times, or 41 where the classes are
+            not isotropic.
 
     Raises:
         InputError: as `return_probability`.
 
     Reference: docs/theory/speciation.md; tests/backward/test_speciation_study.py.
     """
-    speciated, classical = speciation_times(law, d=d), float(classical_time(law, d=d))
-    known = speciated[np.isfinite(speciated)]
+    size, closed = int(np.asarray(checked_dimension(law, d))), has_closed_form(law)
+    speciated = Estimate(speciation_times(law, d=size), np.zeros(0)) if closed else speciation_estimate(law, d=size)
+    classical = float(classical_time(law, d=size))
+    known = speciated.value[np.isfinite(speciated.value)]
     low, high = (known.min(), known.max()) if known.size else [max(classical, 0.5)] * 2
-    grid = np.linspace(max(low - BEFORE, EARLIEST), high + AFTER, 161) if times is None else np.asarray(times, np.float64)
-    return SpeciationTable(law, d, grid, return_probability(law, grid, d=d), speciated, potential_times(law, d=d), classical)
+    count = TIMES if closed else FEW_TIMES
+    grid = np.linspace(max(low - BEFORE, EARLIEST), high + AFTER, count) if times is None else np.asarray(times, np.float64)
+    wells = potential_times(law, d=size)
+    if closed:
+        return SpeciationTable(law, size, grid, return_probability(law, grid, d=size), speciated.value, wells, classical)
+    returned = return_estimate(law, grid, d=size)
+    return SpeciationTable(law, size, grid, returned.value, speciated.value, wells, classical, returned.error, speciated.error)
 
 
 def measure_speciation(

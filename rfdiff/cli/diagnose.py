@@ -37,6 +37,7 @@ CAPTIONS = {
     "times": "When each class is learned (τ_gen) and memorised (τ_mem), against the diffusion time. Lines: theory; points: networks.",
 }
 NARROW, NARROW_CLASSES = (4.0, 4.6), 4  # inches of a figure for a phone; classes up to which its panels stand in one column
+LEAST_ERROR = 1e-6  # of a speciation time that is worth telling
 HELD_OUT = 0.2  # share of a class on which networks are tested
 
 
@@ -228,8 +229,10 @@ def sentences(dataset: xr.Dataset) -> list[str]:
     if dataset.attrs["no_speciation"]:
         told.append(f"speciation times are not available: {dataset.attrs['no_speciation']}")
     else:
-        pairs = zip(dataset["class"].values, dataset["speciation_time"].values, strict=True)
-        told.append("speciation times: " + ", ".join(f"{name} {measured(float(t)).text}" for name, t in pairs))
+        times = dataset["speciation_time"].values
+        errors = dataset["speciation_error"].values if "speciation_error" in dataset else np.full(times.shape, np.nan)
+        cells = [measured(float(t), float(e) if e > LEAST_ERROR else np.nan).text for t, e in zip(times, errors, strict=True)]
+        told.append("speciation times: " + ", ".join(f"{name} {text}" for name, text in zip(dataset["class"].values, cells, strict=True)))
     if not int(dataset.attrs["num_seeds"]):
         return [*told, "no networks were trained: nothing here is checked on the data"]
     return [*told, *overstatement(dataset)]

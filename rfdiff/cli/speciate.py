@@ -38,6 +38,8 @@ from rfdiff.progress import reporting
 
 FILES = Files("speciation.nc", {"return_probability": (), "trajectories": ()})
 LARGEST_DIMENSION, MOST, MOST_STEPS = 2**24, 10_000_000, 100_000
+LEAST_ERROR = 1e-6  # of a speciation time
+DIMENSION = 1000  # of a law that has none, where none is given
 TRAJECTORIES = (
     "Number of U-turns per class and time t (a sample is noised to t and denoised again), and of pairs of clones per time t (two copies of "
     "a backward trajectory that part at t)."
@@ -48,12 +50,16 @@ __all__ = ["COMMAND", "CONTENT", "redraw", "run", "show", "speciation_table"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Speciate(Output):
-    """Compute in closed form, and measure, when backward sampling commits to a class (exact score, isotropic classes)."""
+    """Compute, and measure, when backward sampling with the exact score commits to a class.
+
+    Isotropic classes are computed in closed form, with Gaussian log-odds; two other classes exactly; more than two by quasi-Monte-Carlo,
+    with its error. Covariances may be joint eigenvalues or matrices, whose trajectories are simulated in all d coordinates.
+    """
 
     problem: ProblemFile
     """Problem file in TOML; only its mixture is used."""
-    d: int = 1000
-    """Dimension of the data."""
+    d: int | None = None
+    """Dimension of the data; 1000, or that of the problem's matrices, if not given."""
     num_trajectories: Annotated[int, tyro.conf.arg(help=TRAJECTORIES)] = 2000
     num_times: int = 12
     """Number of times t of the U-turns, and of the clones."""
@@ -80,21 +86,22 @@ def run(options: Speciate) -> int:
     steps = options.num_times <= options.num_steps <= MOST_STEPS and options.num_steps % max(options.num_times, 1) == 0
     check(
         options,
-        d=between(options.d, 2, LARGEST_DIMENSION),
+        d=between(DIMENSION if options.d is None else options.d, 2, LARGEST_DIMENSION),
         num_trajectories=between(options.num_trajectories, 10, MOST),
         num_times=between(options.num_times, 2, 1000),
         num_steps=(steps, f"a multiple of --num-times up to {MOST_STEPS}"),
         seed=between(options.seed, 0, LARGEST_KEY),
     )
     problem = read_problem(options.problem)
-    closed_form = backward.speciation_table(problem.mixture, d=options.d)
-    mixture = GaussianMixture.from_law(problem.mixture, options.d, jax.random.key(options.seed))
+    d = options.d if options.d is not None else problem.mixture.dimension or DIMENSION
+    closed_form = backward.speciation_table(problem.mixture, d=d)
+    mixture = GaussianMixture.from_law(problem.mixture, d, jax.random.key(options.seed))
     process = backward.BackwardProcess(mixture, full=options.full, num_steps=options.num_steps)
-    if options.full:
-        chunk_of(options.d, options.num_trajectories * problem.num_classes, jnp.zeros(0).dtype)
+    if not process.is_reduced:
+        chunk_of(d, options.num_trajectories * problem.num_classes, jnp.zeros(0).dtype)
     check_drawing(options, problem.num_classes)
     with results_folder(options.out, FILES, options.overwrite):
-        depends_on = (options.d, options.num_trajectories, options.num_times, options.num_steps, options.full, options.seed)
+        depends_on = (d, options.num_trajectories, options.num_times, options.num_steps, options.full, options.seed)
         folder = kept_parts.measurement_folder(options.out, problem, "speciation 2", *depends_on)
         measured = _measured(process, closed_form, options, kept_parts.KeptArrays(folder))
         dataset = measured.to_xarray().assign_attrs(problem=problem.record(), random_seed=options.seed)
@@ -155,7 +162,7 @@ def speciation_table(dataset: xr.Dataset, class_names: Sequence[str] | None = No
                 words(c if class_names is None else class_names[c]),
                 shown(float(weight), ".3g"),
                 shown(float(dataset.variance.values[c]), ".3g"),
-                measured(float(dataset.speciation_time.values[c])),
+                measured(float(dataset.speciation_time.values[c]), _speciation_error(dataset, c)),
                 measured(*crossing),
                 measured(well, text="from the start" if np.isinf(well) else None),
                 shown(float(turned[:, c].max()), ".1f", " s.e."),
@@ -163,6 +170,12 @@ def speciation_table(dataset: xr.Dataset, class_names: Sequence[str] | None = No
             ]
         )
     return Table("speciation times", headings, rows)
+
+
+def _speciation_error(dataset: xr.Dataset, c: int) -> float:
+    """Error of the computed speciation time of a class; NaN where there is none worth showing, as for isotropic and for two classes."""
+    error = float(dataset.speciation_error.values[c]) if "speciation_error" in dataset else 0.0
+    return error if error > LEAST_ERROR else np.nan
 
 
 def _steps_note(dataset: xr.Dataset, systematic: np.ndarray) -> list[str]:

@@ -169,19 +169,25 @@ def _beyond(
     samples: Samples, setting: Setting, law: MixtureLaw, parts: Parts, variables: dict[str, Any], told: Callable[[str], Progress]
 ) -> dict[str, Any]:
     """What would help and when generation decides, as attributes; adds the variables that go with them."""
-    times, reason = speciation(law, samples.dimension)
-    variables["speciation_time"] = ("class", times, {"long_name": "diffusion time at which generation decides for the class"})
+    reason, found = "", dict.fromkeys(("time", "error"), np.full(law.num_classes, np.nan))
+    try:
+        _fill(parts, {"speciation": partial(speciation, law, samples.dimension)}, partial(told, "when generation decides"))
+        found = dict(parts["speciation"])
+    except InputError as err:
+        reason = str(err)
+    variables["speciation_time"] = ("class", found["time"], {"long_name": "diffusion time at which generation decides for the class"})
+    variables["speciation_error"] = ("class", found["error"], {"long_name": "error of speciation_time"})
     attributes: dict[str, Any] = {"no_speciation": reason, "no_remedy": SKIPPED, "remedy": "[]"}
     if setting.remedies != "none":
         main = problem_at(law, setting, setting.times[setting.main])
         if setting.remedies == "search":
-            found = searched(main, samples.class_names, told("what would help: searches"))
+            remedy = searched(main, samples.class_names, told("what would help: searches"))
         else:
-            found = _tried(main, samples.class_names, setting, parts, partial(told, "what would help"))
-        attributes |= {"no_remedy": found.reason, "remedy": json.dumps(found.sentences, ensure_ascii=False)}
+            remedy = _tried(main, samples.class_names, setting, parts, partial(told, "what would help"))
+        attributes |= {"no_remedy": remedy.reason, "remedy": json.dumps(remedy.sentences, ensure_ascii=False)}
         variables["proposed_loss_weights"] = (
             "class",
-            found.loss_weights,
+            remedy.loss_weights,
             {"long_name": "weights of the classes in the loss that help most"},
         )
     return attributes

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from rfdiff.backward import speciation_times
+from rfdiff.backward import speciation_estimate
 from rfdiff.design import WorstClass, propose
 from rfdiff.design.proposals import SETTINGS
 from rfdiff.diagnosis.predictions import best_common_stop
@@ -139,9 +139,11 @@ def searched(problem: Problem, names: Sequence[str], progress: Progress | None =
     return Remedy(tuple(told), "", np.asarray(weights))
 
 
-def speciation(law: MixtureLaw, d: int) -> tuple[np.ndarray, str]:
-    """(K,) diffusion time at which the backward process of the exact score decides for each class, and why there is none, or ""."""
-    try:
-        return np.asarray(speciation_times(law, d=d), np.float64), ""
-    except InputError as err:
-        return np.full(law.num_classes, np.nan), str(err)
+def speciation(law: MixtureLaw, d: int) -> dict[str, np.ndarray]:
+    """(K,) diffusion times at which the backward process of the exact score decides for each class, `time`, and their `error`.
+
+    Raises:
+        InputError: as `speciation_estimate`.
+    """
+    found = speciation_estimate(law, d=d)
+    return {"time": found.value, "error": found.error}

@@ -221,19 +221,24 @@ CLOSED_FORMS: list[Callable[[MixtureLaw, Any], Any]] = [
 
 @pytest.mark.parametrize("function", CLOSED_FORMS)
 def test_refusals(function: Callable[[MixtureLaw, Any], Any]) -> None:
-    anisotropic = MixtureLaw([0.7, 0.3], [[1.5, 0.6], [0.5, 0.6]], [0.5, 0.5], GRAM)
     with pytest.raises(InputError, match="^weights: .*K >= 2, since a single class has no speciation"):
         function(MixtureLaw.isotropic([1.0], [1.0]), 10)
-    with pytest.raises(InputError, match="^law: the classes are not isotropic; allowed: covariances σ_c² I"):
-        function(anisotropic, 10)
-    with pytest.raises(InputError, match="^law: the classes are not isotropic"):
-        jax.jit(lambda law: function(law, 10))(anisotropic)
     for d in (0, math.nan, math.inf, "x", True):
         with pytest.raises(InputError, match="^d: .*; allowed: a finite number >= 1"):
             function(TWO, d)
     built = MixtureLaw.from_covariances([0.7, 0.3], np.stack([1.5 * np.eye(8), 0.5 * np.eye(8)]))
     with pytest.raises(InputError, match="^d: 10; allowed: 8, the dimension of the covariances"):
         function(built, 10)
+
+
+def test_laws_that_are_not_isotropic_are_not_traced() -> None:
+    """All but the wells, which take the variance along a random direction."""
+    anisotropic = MixtureLaw([0.7, 0.3], [[1.5, 0.6], [0.5, 0.6]], [0.5, 0.5], GRAM)
+    for function in (*CLOSED_FORMS[:2], *CLOSED_FORMS[4:]):
+        with pytest.raises(InputError, match="^law: the classes are not isotropic, and traced by JAX; allowed: covariances σ_c² I"):
+            jax.jit(lambda law, f=function: f(law, 10))(anisotropic)
+        with pytest.raises(InputError, match="^law: the classes are not isotropic, and traced by JAX"):
+            jax.jit(lambda d, f=function: f(anisotropic, d))(10)
 
 
 def test_bad_times() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from rfdiff import backward
+from rfdiff import MixtureLaw, Problem, backward, save
 from rfdiff.backward import speciation_study
 from rfdiff.cli import entry, speciate
 from rfdiff.cli.command import DISAGREE
@@ -26,6 +26,7 @@ psi_n = 4.0
 weights = [0.7, 0.3]
 variances = [1.5, 0.6]
 """
+GROUPS = TOML.replace("variances = [1.5, 0.6]", "eigenvalues = [[2.5, 0.6], [0.5, 0.6]]\neigenvalue_weights = [0.5, 0.5]")
 GRAM = "centroid_gram = [[0.3, -0.3], [-0.3, 0.3]]\n"
 SMALL = ["--d", "64", "--num-trajectories", "400", "--num-times", "4", "--num-steps", "32"]
 FILES = [".lock", "return_probability.png", "speciation.nc", "trajectories.png"]
@@ -84,6 +85,34 @@ def test_plot_draws_it_again(folder: Path, tmp_path: Path) -> None:
     assert run("plot", str(folder / "result" / "speciation.nc"), "--out", str(tmp_path))[0] == entry.BAD_INPUT
 
 
+@pytest.mark.thorough
+@pytest.mark.parametrize("kind", ["groups", "matrices"])
+def test_classes_that_are_not_isotropic(kind: str, tmp_path: Path) -> None:
+    """Joint eigenvalue groups at a given dimension; matrices, three classes, at their own. Measurement and theory agree."""
+    path = tmp_path / "problem.toml"
+    if kind == "groups":
+        path.write_text(GROUPS + GRAM)
+        words, d, classes = SMALL, 64, 2
+    else:
+        rng = np.random.default_rng(0)
+        roots = rng.normal(size=(3, 12, 24)) / 24**0.5
+        covariances = (roots @ np.swapaxes(roots, 1, 2)) * np.array([2.0, 1.0, 0.4])[:, None, None]
+        law = MixtureLaw.from_covariances([0.5, 0.3, 0.2], covariances, rng.normal(size=(3, 12)))
+        save(Problem(law, "tanh", 0.1, 4.0, 4.0), path)
+        words, d, classes = ["--num-trajectories", "1500", "--num-times", "4", "--num-steps", "128"], 12, 3
+    status, told = run("speciate", str(path), *words, "--out", str(tmp_path / "result"))
+    assert (
+        status == 0 and f"backward process of the exact score at d = {d}, " in told and "verdict: measurement and closed form agree" in told
+    )
+    data = load_dataset(tmp_path / "result" / "speciation.nc")
+    assert data.return_probability.shape == (41, classes) and data.attrs["full"] == 1
+    assert np.all(data.return_error <= 1e-3) and np.all(data.speciation_error < 1e-2)
+    law = Problem.from_toml(path).mixture
+    np.testing.assert_allclose(data.speciation_time, backward.speciation_times(law, d=d), rtol=1e-9)
+    if kind == "matrices":
+        assert run("speciate", str(path), "--d", "8", *SMALL[2:], "--out", str(tmp_path / "other"))[0] == entry.BAD_INPUT
+
+
 @pytest.mark.parametrize(
     ("words", "text", "message"),
     [
@@ -95,9 +124,9 @@ def test_plot_draws_it_again(folder: Path, tmp_path: Path) -> None:
         (["--seed", "-1"], TOML, "--seed: -1; allowed: 0 to"),
         (["--d", "1000000", "--num-trajectories", "1000000", "--full"], TOML, "GiB"),
         (
-            [],
-            TOML.replace("variances = [1.5, 0.6]", "eigenvalues = [[1.5, 0.6], [0.5, 0.6]]\neigenvalue_weights = [0.5, 0.5]"),
-            "law: the classes are not isotropic; allowed: covariances",
+            ["--d", "2"],
+            GROUPS.replace("[0.5, 0.5]", "[0.5, 0.25, 0.25]").replace("[0.5, 0.6]", "[0.5, 0.6], [0.1, 0.1]"),
+            "d: 2; allowed: ",
         ),
     ],
 )

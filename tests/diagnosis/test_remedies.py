@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from rfdiff import MixtureLaw, Problem, design
+from rfdiff.backward import speciation_times
 from rfdiff.diagnosis import remedies
 from rfdiff.diagnosis.remedies import candidates, hardest, searched, speciation, tried
 from rfdiff.errors import InputError
@@ -32,12 +33,13 @@ def test_what_cannot_be_searched_has_its_reason(monkeypatch: pytest.MonkeyPatch)
     assert found.reason == "mixture: not today" and found.sentences == () and np.isnan(found.loss_weights).all()
 
 
-def test_speciation_times_or_why_there_are_none() -> None:
+def test_speciation_times_have_errors() -> None:
     law = MixtureLaw.isotropic([0.5, 0.5], [1.0, 1.0], [[1.0, -1.0], [-1.0, 1.0]])
-    times, reason = speciation(law, 100)
-    assert reason == "" and np.isfinite(times).all()
-    _, reason = speciation(Problem(MixtureLaw.isotropic([1.0], [1.0]), "tanh", 0.1, 1.0, 1.0).mixture, 100)
-    assert reason != ""
+    found = speciation(law, 100)
+    np.testing.assert_allclose(found["time"], speciation_times(law, d=100), rtol=1e-9)
+    assert np.all(found["error"] < 1e-9)
+    with pytest.raises(InputError, match="a single class has no speciation"):
+        speciation(MixtureLaw.isotropic([1.0], [1.0]), 100)
 
 
 def test_candidates_change_one_class_alone() -> None:
