@@ -88,7 +88,7 @@ export class Charts {
   spectrumOptions() {
     const line = { points: { show: false }, spanGaps: false };
     const series = [{}, { ...line, stroke: css("--ink"), width: 1.5 }];
-    for (let c = 0; c < this.classes; c += 1) series.push({ ...line, stroke: this.colors[c], width: 2 });
+    this.spectrumData.class_density.forEach((_, c) => series.push({ ...line, stroke: this.colors[c], width: 2 }));
     const hooks = { drawClear: [(u) => drawBulks(u, this.spectrumData?.support, css("--line"))] };
     return { series, hooks, scales: { x: { time: false, distr: 3 }, y: { range: (u, low, high) => [0, (high ?? 1) * 1.1 || 1] } }, axes: axes("eigenvalue λ", "weight per decade") };
   }

@@ -25,8 +25,8 @@ class Page {
     this.leave = new Leave({ downloads: $("downloads"), link: $("link"), copy: $("copy-link"), python: $("python"), command: $("command") }, this.model, start.files);
     const refused = (message, serial) => serial === this.model.serial && this.refused(message);
     this.preview = new Newest("/api/preview", (answer, serial) => this.previewed(answer, serial), refused);
-    this.exact = new Newest("/api/exact", (answer, serial) => this.settled(answer, serial), refused);
-    this.spectrum = new Newest("/api/spectrum", (answer, serial) => serial === this.model.serial && this.spectrumOf(answer), () => {});
+    this.exact = new Newest("/api/exact", (answer, serial) => this.settled(answer, serial), refused, true);
+    this.spectrum = new Newest("/api/spectrum", (answer, serial) => serial === this.model.serial && this.spectrumOf(answer), () => {}, true);
     this.speciation = new Newest("/api/speciation", (answer, serial) => serial === this.model.serial && showSpeciation($("speciation"), answer), () => {});
     this.snippets = new Newest("/api/snippets", (answer) => this.snippetsOf(answer), () => {});
     this.listen();
@@ -93,7 +93,7 @@ class Page {
 
   previewed(answer, serial) {
     if (answer.kind === "compiling") {
-      if (serial === this.model.serial && this.exactSerial !== serial) this.say(`Compiling for ${answer.what}; the curves below are of the state before.`, true);
+      if (![this.exactSerial, this.refusedSerial].includes(serial) && serial === this.model.serial) this.say(`Compiling for ${answer.what}; the curves below are of the state before.`, true);
       return;
     }
     if (this.exactSerial === this.model.serial || serial < this.drawn) return;
@@ -134,6 +134,7 @@ class Page {
   }
 
   refused(message) {
+    this.refusedSerial = this.model.serial;
     this.say(message, true);
     document.body.dataset.settled = "refused";
   }
