@@ -155,7 +155,8 @@ class Search:
         if (key := (x.tobytes(), complete)) not in self._plans:
             there = moved(self.problem, x)
             asked = None if complete or np.isinf(self.taus[-1]) else self.taus
-            plan = plan_curves(there, asked, rule=self.rule, tolerance=self.tolerance, gram_derivatives=False)
+            before = next((plan for (_, whole), (plan, _) in self._plans.items() if whole == complete), None)
+            plan = plan_curves(there, asked, rule=self.rule, tolerance=self.tolerance, gram_derivatives=False, like=before)
             self._plans[key] = plan, curve_kernel(there, plan)
         return self._plans[key]
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 import jax
@@ -17,7 +17,7 @@ from rfdiff.problem import Problem, noise_variance_of
 from rfdiff.progress import Progress, require_progress
 from rfdiff.rules import GradientFlow, MinibatchSGD, Ridge, Rule, require_rule
 from rfdiff.theory import minibatch, pair_traces, solutions
-from rfdiff.theory.contour import Laid, Span
+from rfdiff.theory.contour import PROBES, Laid, Span
 from rfdiff.theory.contour_forms import CurveKernel, first_traces, kernel_from, losses_and_error
 from rfdiff.theory.contour_ladder import OnContour, Question, probe_penalties, refine_contour
 from rfdiff.theory.equivalent import Equivalent, equivalent
@@ -32,11 +32,14 @@ from rfdiff.theory.neuron_types import (
     LevelErrors,
     by_lattice,
     levels,
+    refined_error,
 )
 from rfdiff.theory.noncommuting import closed_system, dense
 from rfdiff.theory.resolvent import RESIDUAL
 from rfdiff.theory.training_times import LEAST, TAIL_EFFECT, Times, limit_diverges, spectrum_span, time_grid, types_radius
 
+FASTER = 1.4  # power of the change by one level that the next one makes
+SURELY = 2.0  # times the tolerance: an expected error above which a level is left out
 ROUNDING = 1e-9  # of a loss: no estimate is below, since solutions of the fixed point are not
 
 Noise = Callable[..., minibatch.Excess]  # of an equivalent, a contour and the solutions on it
@@ -129,7 +132,7 @@ def learning_curves(
     Raises:
         InputError: malformed taus, tolerance or progress; a step size at which the rule diverges; matrices that do not fit in memory.
 
-    Reference: docs/theory/curves.md; tests/theory/test_dynamics.py.
+    Reference: docs/theory/curves.md, eq-contour; tests/theory/test_dynamics.py.
     """
     require_concrete(problem, "theory.learning_curves")
     require_rule(rule)
@@ -172,15 +175,37 @@ def _over_levels(problem: Problem, question: Question, span: Span, radius: float
     the radius.
     """
     size: int | None = None
-    errors = LevelErrors(problem, radius, largest_change)
-    for level in levels(problem, 1, radius):
-        eq = equivalent(problem, level, radius, LEAST)
+    errors, everything = LevelErrors(problem, radius, largest_change), levels(problem, 1, radius)
+    made = cache(lambda level: equivalent(problem, level, radius, LEAST))
+    first = _first_level(made, everything, question, span, tolerance) if by_lattice(problem, radius) else everything[0]
+    for level in range(first, everything[-1] + 1):
+        eq = made(level)
         refined = refine_contour(eq, question, span, partial(_evaluate, eq), size)
         values, span, size = refined.values, refined.span, refined.size
         tail, types = beyond * size_of(values.losses), float(errors.of(values.losses))
         if values.total_error + types <= max(tolerance - tail, tail):  # finer types would not change what the tail adds
             break
     return _Answer(values.losses, values.total_error, types + tail, span, eq)
+
+
+def _first_level(made: Callable[[int], Equivalent], everything: range, question: Question, span: Span, tolerance: float) -> int:
+    """Level of neuron types to begin with: the first, or a later one if losses of ridge regression say that the second will not do.
+
+    They need no contour, so two levels of them cost little, and a level whose error is too large need not be computed on a contour.
+    Weights of the classes other than their fractions can make the averages over neurons so much harder.
+    """
+    latest = float(np.max(question.taus, initial=0.0, where=np.isfinite(question.taus)))
+    least = span.low / 3 if isinstance(question.rule, Ridge) or not latest > 0 else max(span.low / 3, 1 / (question.kappa * latest))
+    first = everything[0]
+    if len(everything) < 3 or not least > 0:
+        return first
+    penalties, losses = np.geomspace(least, 3 * max(span.high, least), PROBES), []
+    for eq in map(made, everything[:2]):
+        losses.append(np.asarray(pair_traces.ridge_losses(eq, penalties, solutions.anywhere(eq, -penalties).u)))
+    change = largest_change(*losses)
+    while refined_error(True, change) > SURELY * tolerance and first + 2 in everything:
+        first, change = first + 1, change**FASTER
+    return first
 
 
 def _over_scrambles(problem: Problem, question: Question, span: Span, radius: float, tolerance: float, beyond: float) -> _Answer:

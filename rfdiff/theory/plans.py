@@ -26,8 +26,8 @@ from rfdiff.mixture import optimal_loss
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow, Ridge, Rule, require_filter
 from rfdiff.theory import real_axis, resolvent, solutions, training_times
-from rfdiff.theory.contour import Contour, Laid
-from rfdiff.theory.contour_forms import CurveKernel, solve_kernel
+from rfdiff.theory.contour import SIZES, Contour, Laid
+from rfdiff.theory.contour_forms import CurveKernel, losses_and_error, solve_kernel
 from rfdiff.theory.contour_ladder import OnContour, Question, probe_penalties, refine_contour
 from rfdiff.theory.dynamics import largest_change, size_of
 from rfdiff.theory.equivalent import Equivalent
@@ -74,6 +74,7 @@ def plan_curves(
     rule: Rule = GradientFlow(),
     tolerance: float = 1e-6,
     gram_derivatives: bool = True,
+    like: Plan | None = None,
 ) -> Plan:
     """Contour and neuron types on which the losses of a problem, and of its near neighbours, are accurate to a tolerance.
 
@@ -84,6 +85,7 @@ def plan_curves(
         tolerance: largest absolute error wanted in any loss.
         gram_derivatives: whether derivatives in directions outside the range of the Gram matrix are wanted: 6 more neuron types for each
             pair of such directions and each type.
+        like: a plan of a problem nearby, with whose number of contour nodes to begin: plans of one shape share their compiled programs.
 
     Returns:
         `Plan`, for `curve_kernel`; valid for problems with the same activation, number of noise draws and rank of the Gram matrix, whose
@@ -113,9 +115,10 @@ def plan_curves(
         shown = training_times.time_grid(near, num_times=40) if taus is None and isinstance(rule, GradientFlow) else wanted
         question = Question(rule, kappa, shown, None if isinstance(rule, Ridge) else shown, tolerance / 4, 2.0 if coupled else np.inf)
         errors = LevelErrors(problem, radius, largest_change)
+        size = None if like is None else SIZES.index(2 * len(like.nodes))
         for level in levels(problem, 1, radius):
             averages = averages_for(problem, level, radius, training_times.LEAST if rank else 1, gram_derivatives, coupled)
-            refined = refine_contour(equivalent_on(problem, averages), question, span, partial(_planned, problem, averages))
+            refined = refine_contour(equivalent_on(problem, averages), question, span, partial(_planned, problem, averages), size)
             values, span = refined.values, refined.span
             types = float(errors.of(values.losses)) + training_times.TAIL_EFFECT * tail * size_of(values.losses)
             averages, error = dataclasses.replace(averages, error=types), values.total_error + types
@@ -147,9 +150,10 @@ def _planned(problem: Problem, averages: PlanAverages, question: Question, laid:
     # arrays as in the plan that is handed out: numbers of another type would be another program
     plan = jax.tree.map(np.asarray, Plan(averages, nodes, weights, penalties, start, latest, np.inf))
     kernel = _compiled_kernel(problem, plan)
+    losses, error = losses_and_error(kernel, rule.schedule(question.clock, 1.0)[1], rule)
     return _Planned(
-        losses=np.stack(kernel.losses(question.clock, rule=rule)),
-        error=float(kernel.contour_error(question.clock, rule=rule) - kernel.missing),
+        losses=np.asarray(losses),
+        error=float(error),
         missing=float(kernel.missing),
         residual=float(kernel.residual),
         plan=plan,
