@@ -50,7 +50,7 @@ experiments: $(STAMP) ## regenerate results, figures and README numbers of all e
 	  case $$name in images_*) form=--small;; *) form=;; esac; $(BIN)/python -m experiments.$$name.run $$form || exit 1; done
 	$(BIN)/python -m experiments.harness
 
-bench: $(STAMP) ## time the package on this machine (results in benchmarks/results)
+bench: $(BROWSER) ## time the package on this machine (results in benchmarks/results)
 	@for file in $(filter-out benchmarks/harness.py benchmarks/accelerator_%.py,$(wildcard benchmarks/*.py)); do echo "$$file"; $(BIN)/python "$$file" || exit 1; done
 
 clean: ## remove the environment, caches and outputs

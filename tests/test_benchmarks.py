@@ -49,6 +49,16 @@ def test_committed_weights_cost_nothing() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.browser
+def test_explorer() -> None:
+    """Every input is painted, and none before it is made."""
+    found = smoke("explorer.py")
+    for case in found["cases"].values():
+        assert case["inputs"] > 10 and 0 < case["latency_median_ms"] <= case["latency_p95_ms"] <= case["latency_worst_ms"]
+        assert 0 < case["updates_per_s"] <= case["moves_per_s"] and case["server_processor_ms_per_update"] > 0
+
+
+@pytest.mark.slow
 def test_minibatch() -> None:
     found = smoke("minibatch.py")
     assert found["curves_error_estimate"] <= 1e-6

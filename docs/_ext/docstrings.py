@@ -48,19 +48,24 @@ def process(app: Sphinx, what: str, name: str, obj: object, options: object, lin
     lines[:] = result
 
 
+# types of arrays as signatures spell them out, with or without the modules in which they lie
+_AT = r"~?(?:\w+\.)*"
+_SUPPORTS = rf"{_AT}_SupportsArray\[{_AT}dtype\[{_AT}Any\]\]"
 ARRAY_LIKE = re.compile(
-    r"_?Buffer \| _SupportsArray\[dtype\[Any\]\] \| _NestedSequence\[_SupportsArray\[dtype\[Any\]\]\] \| complex \| bytes \| str"
-    r" \| _NestedSequence\[complex \| bytes \| str\]"
+    rf"{_AT}_?Buffer \| {_SUPPORTS} \| {_AT}_NestedSequence\[{_SUPPORTS}\] \| complex \| bytes \| str"
+    rf" \| {_AT}_NestedSequence\[complex \| bytes \| str\]"
 )
+SHAPED = re.compile(rf"({_AT}\w+)\[_?Buffer, ('[^']*')\](?: \| {_AT}\w+\[\w+, \2\])+")
+
+
+def named(text: str) -> str:
+    """A signature with the types of arrays under the names that users know them by."""
+    return SHAPED.sub(r"\1[ArrayLike, \2]", ARRAY_LIKE.sub("ArrayLike", text)).replace("jaxlib._jax.Array", "jax.Array")
 
 
 def shorten(app: Sphinx, what: str, name: str, obj: object, options: object, signature: str | None, returned: str | None) -> Any:
     """Types under the names that users know them by."""
-
-    def named(text: str | None) -> str | None:
-        return None if text is None else ARRAY_LIKE.sub("ArrayLike", text).replace("jaxlib._jax.Array", "jax.Array")
-
-    return named(signature), named(returned)
+    return (None if signature is None else named(signature)), (None if returned is None else named(returned))
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

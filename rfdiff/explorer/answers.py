@@ -145,8 +145,6 @@ def speciation(state: State) -> Json:
     """When the backward process of the exact score decides for each class, and why that is not known where it is not."""
     if state.num_classes == 1:
         return {"times": None, "reason": "a single class has nothing to decide"}
-    if state.overlap < 1:
-        return {"times": None, "reason": "closed form for isotropic classes only (overlap 1)"}
     with double_on_host():
         values = backward.speciation_times(state.problem().mixture, d=DIMENSION)
     return {"times": numbers(np.asarray(values)), "reason": "", "dimension": DIMENSION}

@@ -1,9 +1,11 @@
 """The addresses of the explorer: the page and its files, what it asks for, and what leaves it."""
 
+import asyncio
 import functools
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from starlette.applications import Starlette
@@ -16,16 +18,17 @@ import rfdiff
 from rfdiff import plots
 from rfdiff.activation import ACTIVATIONS
 from rfdiff.errors import InputError
-from rfdiff.explorer import answers, downloads, networks, phase
+from rfdiff.explorer import downloads, networks, phase
 from rfdiff.explorer.answers import Axis, Json
 from rfdiff.explorer.guard import Guard, TooLong
-from rfdiff.explorer.session import FIRST_AXIS, Session
+from rfdiff.explorer.session import ANSWERS, FIRST_AXIS, Session
 from rfdiff.explorer.state import BOUNDS, MOST_CLASSES, State
 from rfdiff.explorer.workers import BusyError
 from rfdiff.parameters import parameter_names
 
 PAGE = Path(__file__).parent / "page"
 KINDS = {".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
+LOOK = 0.2  # seconds between two looks whether somebody still waits
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -98,6 +101,20 @@ def asked_nothing(request: Request) -> None:
         raise InputError(f"query: given to {request.scope['path']}; allowed: none")
 
 
+async def unless_gone(request: Request, answer: Coroutine[Any, Any, Json]) -> Json:
+    """An answer, which is given up once nobody waits for it: a page asks for the newest state alone.
+
+    Raises:
+        HTTPException: whoever asked is gone.
+    """
+    task = asyncio.ensure_future(answer)
+    while not (await asyncio.wait({task}, timeout=LOOK))[0]:
+        if await request.is_disconnected():
+            task.cancel()
+            raise HTTPException(499, "nobody waits")
+    return task.result()
+
+
 def _whole(extra: dict[str, str], name: str) -> int:
     word = extra.get(name, "")
     if not (word.isascii() and word.isdecimal() and len(word) < 10):
@@ -117,14 +134,11 @@ def _questions(session: Session) -> list[Route]:
         axis = Axis.from_text(extra["axis"]) if "axis" in extra else FIRST_AXIS
         return _json(await session.preview(state, axis))
 
-    async def exact(request: Request) -> Response:
-        return _json(await session.exact.run(functools.partial(answers.exact, asked(request)[0])))
+    def answered(name: str) -> Handler:
+        async def handler(request: Request) -> Response:
+            return _json(await unless_gone(request, session.answer(name, asked(request)[0])))
 
-    async def spectrum(request: Request) -> Response:
-        return _json(await session.spectra.run(functools.partial(answers.spectrum, asked(request)[0])))
-
-    async def speciation(request: Request) -> Response:
-        return _json(await session.spectra.run(functools.partial(answers.speciation, asked(request)[0])))
+        return handler
 
     async def snippets(request: Request) -> Response:
         state, _ = asked(request)
@@ -144,8 +158,7 @@ def _questions(session: Session) -> list[Route]:
         return _json({"compiled": session.compiled()})
 
     handlers: dict[str, Handler] = {
-        "start": start, "preview": preview, "exact": exact, "spectrum": spectrum, "speciation": speciation, "snippets": snippets,
-        "alive": alive,
+        "start": start, "preview": preview, "snippets": snippets, "alive": alive, **{name: answered(name) for name in ANSWERS}
     }  # fmt: skip
     return [*(Route(f"/api/{name}", handler) for name, handler in handlers.items()), Route("/download/{name:str}", download)]
 

@@ -12,10 +12,13 @@ from rfdiff.explorer.networks import Networks
 from rfdiff.explorer.phase import Phase
 from rfdiff.explorer.state import State
 from rfdiff.explorer.workers import Background, Worker
+from rfdiff.rules import MinibatchSGD
 from rfdiff.theory.live_curves import NODES
+from rfdiff.theory.minibatch import check_covered
 
 T = TypeVar("T")
 FIRST_AXIS = Axis(-1.0, 5.0)
+ANSWERS = ("exact", "spectrum", "speciation")
 
 
 class Session:
@@ -28,8 +31,9 @@ class Session:
 
     def __init__(self, state: State, warm: bool = True) -> None:
         self.state = state
-        self.live, self.exact, self.spectra, self.files = (Worker(name) for name in ("live", "exact", "spectra", "files"))
-        self._compiler = Worker("compiler")
+        self.live, self.files, self._compiler = (Worker(name) for name in ("live", "files", "compiler"))
+        self._fast = {name: Worker(name) for name in ANSWERS}
+        self._slow = {name: Worker(f"first {name}") for name in ANSWERS}
         self._lock = threading.Lock()
         self._ready: set[tuple[object, ...]] = set()
         self._asked: set[tuple[object, ...]] = set()
@@ -39,13 +43,15 @@ class Session:
             self._warm(state)
 
     def _warm(self, state: State) -> None:
-        self.compile_for(state, FIRST_AXIS, 0)
-        self.exact.start(functools.partial(_quietly, answers.exact, state))
-        self.spectra.start(functools.partial(_quietly, answers.spectrum, state))
-        self.spectra.start(functools.partial(_quietly, answers.speciation, state))
+        self.compile_for(state, FIRST_AXIS, 0)  # alone: what is traced beside it would delay the first curves
+        self._compiler.start(functools.partial(self._warm_answers, state))
         for neighbour in neighbours(state):
             self.compile_for(neighbour, FIRST_AXIS, 0)
         self.compile_for(state, FIRST_AXIS, 1)
+
+    def _warm_answers(self, state: State) -> None:
+        for name in ANSWERS:
+            self._slow[name].start(functools.partial(_quietly, self._computed, name, state))
 
     def compile_for(self, state: State, axis: Axis, size: int) -> bool:
         """Whether the programs of a state's preview are there; where not, they are compiled in the background."""
@@ -66,13 +72,15 @@ class Session:
         return False
 
     def compiled(self) -> int:
-        """Number of shapes whose programs are there."""
+        """Number of shapes whose previews are compiled."""
         with self._lock:
-            return len(self._ready)
+            return len(self._ready & self._asked)
 
     async def preview(self, state: State, axis: Axis) -> Json:
         """Curves while a slider moves, or the news that their program is being compiled."""
-        state.problem(), state.training_rule()  # refused before anything is compiled
+        problem, rule = state.problem(), state.training_rule()  # refused before anything is compiled
+        if isinstance(rule, MinibatchSGD):
+            check_covered(problem, rule)
         if not self.compile_for(state, axis, 0):
             return {"kind": "compiling", "what": compiled_for(state)}
         answer = await self.live.run(functools.partial(answers.preview, state, axis, 0))
@@ -80,6 +88,19 @@ class Session:
         coarse = not isinstance(error, float) or error > PREVIEW_ERROR
         if coarse and state.rule == "flow" and self.compile_for(state, axis, len(NODES) - 1):
             answer = await self.live.run(functools.partial(answers.preview, state, axis, len(NODES) - 1))
+        return answer
+
+    async def answer(self, name: str, state: State) -> Json:
+        """One of `ANSWERS` for a state, which compiles at the first state of a shape: others do not wait for that."""
+        with self._lock:
+            ready = (name, answers.shape(state, 0)) in self._ready
+        worker = self._fast[name] if ready else self._slow[name]
+        return await worker.run(functools.partial(self._computed, name, state))
+
+    def _computed(self, name: str, state: State) -> Json:
+        answer: Json = getattr(answers, name)(state)
+        with self._lock:
+            self._ready.add((name, answers.shape(state, 0)))
         return answer
 
 

@@ -1,7 +1,7 @@
 """Threads of the explorer: one job after the other for what is asked, one in the background for what takes long and may be cancelled."""
 
 import asyncio
-import queue
+import collections
 import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -24,23 +24,30 @@ class Worker:
     """A thread that does one job after the other. It is a daemon: the end of the process waits for no computation."""
 
     def __init__(self, name: str) -> None:
-        self._jobs: queue.Queue[Callable[[], None]] = queue.Queue(MOST_WAITING)
+        self._jobs: collections.deque[tuple[Callable[[], None], asyncio.Future[object] | None]] = collections.deque()
+        self._changed = threading.Condition()
         threading.Thread(target=self._work, name=f"explorer {name}", daemon=True).start()
 
     def _work(self) -> None:
         while True:
-            self._jobs.get()()
+            with self._changed:
+                self._changed.wait_for(lambda: self._jobs)
+                job, future = self._jobs.popleft()
+            if future is None or not future.cancelled():
+                job()
 
-    def start(self, job: Callable[[], None]) -> None:
-        """Do a job that nobody waits for and that does not raise.
+    def start(self, job: Callable[[], None], future: "asyncio.Future[object] | None" = None) -> None:
+        """Do a job that does not raise; one whose future is cancelled meanwhile is left out.
 
         Raises:
             BusyError: too many jobs wait.
         """
-        try:
-            self._jobs.put_nowait(job)
-        except queue.Full:
-            raise BusyError(f"requests: {MOST_WAITING} wait already; allowed: fewer pages at once") from None
+        with self._changed:
+            wanted = [waiting for waiting in self._jobs if waiting[1] is None or not waiting[1].cancelled()]
+            if len(wanted) >= MOST_WAITING:
+                raise BusyError(f"requests: {MOST_WAITING} wait already; allowed: fewer pages at once")
+            self._jobs = collections.deque([*wanted, (job, future)])
+            self._changed.notify()
 
     async def run(self, function: Callable[[], T]) -> T:
         """The result of a function, computed by this thread.
@@ -59,8 +66,6 @@ class Worker:
                 future.set_exception(error)
 
         def job() -> None:
-            if future.cancelled():  # whoever asked is gone
-                return
             try:
                 outcome: tuple[T | None, Exception | None] = (function(), None)
             except Exception as err:  # noqa: BLE001 handed to whoever asked
@@ -70,7 +75,7 @@ class Worker:
             except RuntimeError:  # the server has ended meanwhile
                 return
 
-        self.start(job)
+        self.start(job, future)
         value: T = await future
         return value
 

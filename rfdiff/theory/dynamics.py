@@ -132,7 +132,7 @@ def learning_curves(
     Raises:
         InputError: malformed taus, tolerance or progress; a step size at which the rule diverges; matrices that do not fit in memory.
 
-    Reference: docs/theory/curves.md; tests/theory/test_dynamics.py.
+    Reference: docs/theory/curves.md, eq-contour; tests/theory/test_dynamics.py.
     """
     require_concrete(problem, "theory.learning_curves")
     require_rule(rule)

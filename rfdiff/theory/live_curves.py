@@ -17,16 +17,15 @@ from jaxtyping import Float
 
 from rfdiff.activation import Activation
 from rfdiff.errors import InputError
-from rfdiff.mixture import MixtureLaw
+from rfdiff.mixture import MixtureLaw, optimal_loss
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow, Rule, require_filter
 from rfdiff.theory.contour import ellipse
 from rfdiff.theory.contour_forms import CurveKernel, losses_and_error, solve_kernel
-from rfdiff.theory.equivalent import ColumnKinds, build, column_kinds
+from rfdiff.theory.equivalent import Equivalent, build, column_kinds
 from rfdiff.theory.host import double_on_host
 from rfdiff.theory.neuron_coefficients import GaussRule, GaussRules, panel_rule
 from rfdiff.theory.neuron_types import TypeGrid, gram_root, is_odd, lattice_grid
-from rfdiff.theory.plans import optimal_and_rate
 from rfdiff.theory.resolvent import RESIDUAL, free_start
 from rfdiff.theory.support import outer_bounds
 
@@ -104,12 +103,13 @@ def live_curves(problem: Problem, taus: Float[np.ndarray, " T"], *, rule: Rule =
     _, clock = rule.schedule(taus, float(problem.kappa))
     shape, law = shape_of(problem), problem.mixture
     with double_on_host():
-        numbers = MixtureLaw(law.weights, law.eigenvalues, law.eigenvalue_weights, law.centroid_gram)
-        scalars = np.array([problem.t, problem.psi_p, problem.psi_n], np.float64)
-        kernel = _kernel(
-            shape.activation, numbers, np.asarray(problem.training_weights, np.float64), scalars, column_kinds(problem.noise_draws),
-            gram_root(law.centroid_gram), _types(shape), _rules(problem), size=NODES[size],
+        eq = build(
+            shape.activation, MixtureLaw(law.weights, law.eigenvalues, law.eigenvalue_weights, law.centroid_gram),
+            np.asarray(problem.training_weights, np.float64), float(problem.t), float(problem.psi_p), float(problem.psi_n),
+            column_kinds(problem.noise_draws), gram_root(law.centroid_gram), _types(shape), _rules(problem),
         )  # fmt: skip
+        optimal = np.asarray(optimal_loss(law.eigenvalue_weights, law.eigenvalues, problem.t))
+        kernel = _kernel(eq, optimal, float(problem.kappa), size=NODES[size])
         losses, contour = losses_and_error(kernel, clock, rule)
         error = float(contour) + float(kernel.missing) if float(kernel.residual) < RESIDUAL else math.inf
         train, test = np.asarray(losses)
@@ -134,26 +134,12 @@ def _rules(problem: Problem) -> GaussRules:
     return GaussRules(rule, rule, rule)
 
 
-@partial(jax.jit, static_argnames=("activation", "size"))
-def _kernel(
-    activation: Activation,
-    law: MixtureLaw,
-    loss_weights: jax.Array,
-    scalars: jax.Array,
-    kinds: ColumnKinds,
-    root: jax.Array,
-    types: TypeGrid,
-    rules: GaussRules,
-    size: int,
-) -> CurveKernel:
-    """The kernel on a contour of `size` nodes around the norm bounds of U."""
-    t, psi_p, psi_n = scalars
-    eq = build(activation, law, loss_weights, t, psi_p, psi_n, kinds, root, types, rules)
+@partial(jax.jit, static_argnames="size")
+def _kernel(eq: Equivalent, optimal: jax.Array, kappa: jax.Array, size: int) -> CurveKernel:
+    """The kernel on a contour of `size` nodes around the norm bounds of U; it does not know the activation, so that all share it."""
     low, high = outer_bounds(eq)
     hard = low < HARD * high  # p = n m: finite times only
     shift = jnp.where(hard, HARD * high, 0)
     contour = ellipse(jnp.where(hard, -shift / 2, low / 2), 1.5 * high, size, shift=shift)
-    problem = Problem(law, activation, t, psi_p, psi_n)
-    optimal, kappa = optimal_and_rate(problem)
     latest = jnp.where(hard, 1 / (kappa * jnp.where(hard, shift, 1)), jnp.inf)
     return solve_kernel(eq, contour, free_start(eq, contour.nodes), optimal, kappa, latest)

@@ -20,6 +20,7 @@ INSIDE = 1e-6  # λρ above which a point belongs to the support; the approach l
 BESIDE_ATOM = np.exp(np.outer([-1, 1], 10.0 ** np.arange(-4, -0.9, 0.5)).ravel())  # places of scan points, relative to the atom's
 POINTS = 96  # of a scan
 FEW_CLASSES, FEW_POINTS = 4, 32  # with more classes a point is dear, and the extent is scanned with fewer
+ATOM = 1e-9  # weight above which there is an atom
 BELOW, NEAR = 8, 0.5  # points below a known support that must be outside the new one, and natural logarithms that its ends may move
 FLOOR = 1e-12  # of the largest eigenvalue: below lies what no float64 resolves
 
@@ -200,22 +201,33 @@ def _edges(eq: Equivalent, lam: np.ndarray, axis: Solved, inside: np.ndarray, ma
 
 
 def atoms(eq: Equivalent) -> Masses:
-    """Places and weights of the atoms, as residues of g.
+    """Places and weights of the atoms.
 
-    At 0 for p > n m (no noise average), and, for centred classes with averaged noise, at Σ_c ω_c s_c² for p > n + d.
+    At 0 for p > n m (no noise average), a residue of g; of centred classes with averaged noise at Σ_c ω_c s_c², from the rank of the rest.
     """
     averaged = float(eq.deterministic)
-    places = [] if averaged and float(np.min(eq.carried)) > 0 else [0.0]
+    weights = np.zeros(0) if averaged and float(np.min(eq.carried)) > 0 else np.zeros(1)
+    places = np.zeros(weights.size)
+    for nearest in (1e-9, 1e-7) if places.size else ():  # nearer, an edge beside the atom does not show; farther, rounding does not
+        found, settled = _residues(eq, places, nearest)
+        weights = np.where((weights == 0) & settled, found, weights)
     if len(eq.type_weights) == 1 and averaged:
         fixed = float(np.asarray(eq.carried)[0] @ np.asarray(eq.loss_weights))
-        places += [fixed] if fixed > 0 else []
-    if not places:
-        return NO_ATOMS
-    weights = np.zeros(len(places))
-    for nearest in (1e-9, 1e-7):  # nearer, an edge beside the atom does not show; farther, rounding does not
-        found, settled = _residues(eq, np.array(places), nearest)
-        weights = np.where((weights == 0) & settled, found, weights)
-    return np.array(places)[weights > 0], weights[weights > 0]
+        share = 1 - _rank_beside_the_identity(eq)
+        if fixed > 0 and share > ATOM:
+            places, weights = np.append(places, fixed), np.append(weights, share)
+    return places[weights > 0], weights[weights > 0]
+
+
+def _rank_beside_the_identity(eq: Equivalent) -> float:
+    """Rank over p of U - Σ_c ω_c s_c² for centred classes with averaged noise: the n columns of samples, and the d directions of W.
+
+    Columns of a class without a non-linear part that survives the noise average lie in the span of W, and those of weight 0 are none.
+    Near the atom the fixed point is close to singular and not always solved; its weight needs no solution.
+    """
+    trained, linear, kept = np.asarray(eq.loss_weights) > 0, np.asarray(eq.linear)[0], np.asarray(eq.kept)[0]
+    columns = float(eq.psi_n) * float(np.sum(np.asarray(eq.fractions)[trained & (kept > 0)]))
+    return (columns + float(np.any(trained & (linear != 0)))) / float(eq.psi_p)
 
 
 def _residues(eq: Equivalent, places: np.ndarray, nearest: float) -> tuple[np.ndarray, np.ndarray]:

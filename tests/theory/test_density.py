@@ -1,5 +1,6 @@
 """Spectra: closed forms for linear features, bulks decades apart, and eigenvalues of simulated networks."""
 
+import dataclasses
 import functools
 import math
 from typing import Any
@@ -127,6 +128,16 @@ def test_bulks_decades_apart_and_the_atom_of_carried_noise() -> None:
     weights = [mass(result, within=tuple(bulk)) for bulk in result.support]
     np.testing.assert_allclose(sum(weights), (1 + psi_n) / psi_p, rtol=1e-3)
     np.testing.assert_allclose(weights[-1], 1 / psi_p, rtol=1e-3, err_msg="d modes of the data")
+
+
+def test_an_atom_beside_its_bulk_is_found() -> None:
+    """At p little above n + d the bulk begins right beside the atom, where the fixed point is nearly singular."""
+    law = MixtureLaw.isotropic([0.7, 0.3], [1.5, 0.4])
+    result = spectrum(Problem(law, "tanh", 0.1, 4.0, 2.5), num_points=400)
+    np.testing.assert_allclose(result.atom_weights, [1 - 3.5 / 4], rtol=1e-12)
+    assert result.missing_mass < 2e-3
+    one = dataclasses.replace(Problem(law, "tanh", 0.1, 4.0, 2.5), loss_weights=np.array([1.0, 0.0]))  # samples of class 0 alone
+    np.testing.assert_allclose(spectrum(one, num_points=400).atom_weights, [1 - (1 + 0.7 * 2.5) / 4], rtol=1e-12)
 
 
 @pytest.mark.parametrize("draws", [math.inf, 1])

@@ -62,9 +62,10 @@ export class Charts {
 
   lossOptions() {
     const series = [{}];
+    const paths = uPlot.paths.spline();
     for (let c = 0; c < this.classes; c += 1) {
       const stroke = this.colors[c];
-      series.push({ stroke, width: 2, points: { show: false } }, { stroke, width: 1.5, dash: DASH.train, points: { show: false } });
+      series.push({ stroke, paths, width: 2, points: { show: false } }, { stroke, paths, width: 1.5, dash: DASH.train, points: { show: false } });
       series.push({ stroke, width: 1.5, dash: DASH.optimum, points: { show: false } });
       series.push({ stroke: faint(stroke), width: 1.5, points: { show: false } }, { stroke: faint(stroke), width: 1, dash: DASH.train, points: { show: false } });
     }
@@ -79,7 +80,7 @@ export class Charts {
   scoreOptions() {
     const series = [{}];
     for (let c = 0; c < this.classes; c += 1) {
-      series.push({ stroke: this.colors[c], width: 2, points: { show: false } }, { stroke: faint(this.colors[c]), width: 1.5, points: { show: false } });
+      series.push({ stroke: this.colors[c], paths: uPlot.paths.spline(), width: 2, points: { show: false } }, { stroke: faint(this.colors[c]), width: 1.5, points: { show: false } });
     }
     const hooks = { draw: [(u) => drawPoints(u, this.points, ["score_error"], this.colors, css("--card"))] };
     return { series, hooks, scales: { x: LOG_TIME, y: { distr: 3 } }, axes: axes("training time τ", "score error") };
@@ -88,7 +89,7 @@ export class Charts {
   spectrumOptions() {
     const line = { points: { show: false }, spanGaps: false };
     const series = [{}, { ...line, stroke: css("--ink"), width: 1.5 }];
-    for (let c = 0; c < this.classes; c += 1) series.push({ ...line, stroke: this.colors[c], width: 2 });
+    this.spectrumData.class_density.forEach((_, c) => series.push({ ...line, stroke: this.colors[c], width: 2 }));
     const hooks = { drawClear: [(u) => drawBulks(u, this.spectrumData?.support, css("--line"))] };
     return { series, hooks, scales: { x: { time: false, distr: 3 }, y: { range: (u, low, high) => [0, (high ?? 1) * 1.1 || 1] } }, axes: axes("eigenvalue λ", "weight per decade") };
   }

@@ -94,7 +94,7 @@ export class Controls {
     range.setAttribute("aria-label", index === null ? MEANINGS[name] : `${MEANINGS[name]}, class ${index}`);
     const field = Object.assign(document.createElement("input"), { type: "text", id: `${id}-value`, inputMode: "decimal" });
     range.addEventListener("input", () => this.model.move(name, index, map.value(Number(range.value))));
-    range.addEventListener("change", () => this.model.commit());
+    range.addEventListener("change", () => this.model.commit(id));
     field.addEventListener("change", () => this.typed(field, name, index, bounds));
     row.append(text, range, field);
     this.rows.push({ name, index, range, field, map });

@@ -10,7 +10,8 @@ import { PhaseMap } from "./phase.js";
 import { connection, fetchJson, Newest } from "./server.js";
 import { showBulks, showLegend, showReadout, showSpeciation, showTimes } from "./tables.js";
 
-const REST = 90; // milliseconds without a change after which a slider counts as resting
+const REST = 90; // milliseconds without a change after which a slider that was let go counts as resting
+const HELD = 400; // and one that is still held
 const $ = (id) => document.getElementById(id);
 
 class Page {
@@ -25,8 +26,8 @@ class Page {
     this.leave = new Leave({ downloads: $("downloads"), link: $("link"), copy: $("copy-link"), python: $("python"), command: $("command") }, this.model, start.files);
     const refused = (message, serial) => serial === this.model.serial && this.refused(message);
     this.preview = new Newest("/api/preview", (answer, serial) => this.previewed(answer, serial), refused);
-    this.exact = new Newest("/api/exact", (answer, serial) => this.settled(answer, serial), refused);
-    this.spectrum = new Newest("/api/spectrum", (answer, serial) => serial === this.model.serial && this.spectrumOf(answer), () => {});
+    this.exact = new Newest("/api/exact", (answer, serial) => this.settled(answer, serial), refused, true);
+    this.spectrum = new Newest("/api/spectrum", (answer, serial) => serial === this.model.serial && this.spectrumOf(answer), () => {}, true);
     this.speciation = new Newest("/api/speciation", (answer, serial) => serial === this.model.serial && showSpeciation($("speciation"), answer), () => {});
     this.snippets = new Newest("/api/snippets", (answer) => this.snippetsOf(answer), () => {});
     this.listen();
@@ -37,7 +38,7 @@ class Page {
   listen() {
     const { model } = this;
     model.addEventListener("changed", () => this.changed());
-    model.addEventListener("committed", () => this.buttons());
+    model.addEventListener("committed", () => this.committed());
     $("undo").addEventListener("click", () => model.undo());
     $("redo").addEventListener("click", () => model.redo());
     $("pin").addEventListener("click", () => this.pin());
@@ -77,12 +78,20 @@ class Page {
     if (this.inputs.length > 500) this.inputs.shift();
     document.body.dataset.settled = "no";
     this.preview.ask(`${model.query()}&axis=${this.axis.join(",")}`, model.serial);
+    this.restIn(HELD);
+  }
+
+  restIn(milliseconds) {
     clearTimeout(this.rest);
-    this.rest = setTimeout(() => this.rested(), REST);
+    this.rest = setTimeout(() => this.rested(), milliseconds);
   }
 
   rested() {
     const { model } = this;
+    if (document.body.dataset.ready !== "true" && this.refusedSerial !== model.serial) {
+      this.restIn(REST); // the first curves come before everything else
+      return;
+    }
     const query = model.query();
     this.exact.ask(query, model.serial);
     this.spectrum.ask(query, model.serial);
@@ -93,7 +102,7 @@ class Page {
 
   previewed(answer, serial) {
     if (answer.kind === "compiling") {
-      if (serial === this.model.serial && this.exactSerial !== serial) this.say(`Compiling for ${answer.what}; the curves below are of the state before.`, true);
+      if (![this.exactSerial, this.refusedSerial].includes(serial) && serial === this.model.serial) this.say(`Compiling for ${answer.what}; the curves below are of the state before.`, true);
       return;
     }
     if (this.exactSerial === this.model.serial || serial < this.drawn) return;
@@ -134,6 +143,7 @@ class Page {
   }
 
   refused(message) {
+    this.refusedSerial = this.model.serial;
     this.say(message, true);
     document.body.dataset.settled = "refused";
   }
@@ -176,7 +186,8 @@ class Page {
     $("theme").textContent = getComputedStyle(document.documentElement).colorScheme === "dark" ? "Light" : "Dark";
   }
 
-  buttons() {
+  committed() {
+    this.restIn(REST);
     $("undo").disabled = this.model.past.length === 0;
     $("redo").disabled = this.model.future.length === 0;
   }

@@ -65,6 +65,7 @@ export function drawPoints(u, points, names, colors, ground) {
   const ratio = devicePixelRatio;
   clipped(u, (context) => {
     context.globalAlpha = points.stale ? 0.3 : 1;
+    context.setLineDash([]);
     names.forEach((name, which) => points[name].forEach((values, c) => values.forEach((value, i) => {
       if (value === null || (u.scales.y.distr === 3 && value <= 0)) return;
       const x = u.valToPos(points.taus[i], "x", true);

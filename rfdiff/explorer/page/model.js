@@ -2,6 +2,7 @@
 
 export const LISTS = ["fraction", "variance", "norm", "angle", "loss_weight"];
 const MOST_UNDO = 200;
+const TOGETHER = 800; // milliseconds
 const LEAST_SHARE = 0.01;
 const NEW_CLASS = { variance: 1, norm: 0.7, angle: 0 };
 
@@ -40,6 +41,7 @@ export class Model extends EventTarget {
     this.serial = 0; // of the shown state: answers of earlier ones are told by it
     this.past = [];
     this.future = [];
+    this.last = { source: null, at: 0 };
     this.committed = copy(state);
   }
 
@@ -89,9 +91,13 @@ export class Model extends EventTarget {
     this.commit();
   }
 
-  commit() {
+  // `source` names a slider: its moves in quick succession, as of a held arrow key, are undone together.
+  commit(source = null) {
     if (queryOf(this.committed) === this.query()) return;
-    this.past.push(this.committed);
+    const now = performance.now();
+    const same = source !== null && source === this.last.source && now - this.last.at < TOGETHER && this.past.length > 0;
+    this.last = { source, at: now };
+    if (!same) this.past.push(this.committed);
     if (this.past.length > MOST_UNDO) this.past.shift();
     this.future = [];
     this.committed = copy(this.state);
@@ -108,6 +114,7 @@ export class Model extends EventTarget {
 
   travel(from, to) {
     if (!from.length) return;
+    this.last = { source: null, at: 0 };
     to.push(this.committed);
     this.committed = from.pop();
     this.state = copy(this.committed);

@@ -26,11 +26,15 @@ export async function fetchJson(address, options = {}) {
   let response;
   try {
     response = await fetch(address, { cache: "no-store", ...options });
-  } catch {
+  } catch (error) {
+    if (error.name === "AbortError") throw Object.assign(error, { lost: true });
     tell("The server does not answer. Start rfdiff explore again on the same port; this page then goes on by itself.");
     throw Object.assign(new Error("no connection"), { lost: true });
   }
-  const answer = await response.json().catch(() => ({ error: `status ${response.status}` }));
+  const answer = await response.json().catch((error) => {
+    if (error.name === "AbortError") throw Object.assign(error, { lost: true });
+    return { error: `status ${response.status}` };
+  });
   if (response.status === 403) {
     tell(answer.error);
     throw Object.assign(new Error(answer.error), { lost: true });
@@ -41,19 +45,16 @@ export async function fetchJson(address, options = {}) {
 }
 
 // A question that is asked again and again. `answered(answer, asked)` and `refused(message, asked)` hear of the newest one only.
+// With `impatient` a newer question does not wait for the answer to the one before, which may be compiling.
 export class Newest {
-  constructor(address, answered, refused) {
-    Object.assign(this, { address, answered, refused, waiting: null, busy: false });
+  constructor(address, answered, refused, impatient = false) {
+    Object.assign(this, { address, answered, refused, impatient, waiting: null, busy: false, stop: null });
   }
 
   ask(query, asked) {
     this.waiting = { query, asked };
     if (!this.busy) this.work();
-  }
-
-  // Whatever waits is not asked any more.
-  forget() {
-    this.waiting = null;
+    else if (this.impatient) this.stop?.abort();
   }
 
   async work() {
@@ -61,8 +62,9 @@ export class Newest {
     while (this.waiting) {
       const { query, asked } = this.waiting;
       this.waiting = null;
+      this.stop = new AbortController();
       try {
-        const answer = await fetchJson(`${this.address}?${query}`);
+        const answer = await fetchJson(`${this.address}?${query}`, { signal: this.stop.signal });
         this.answered(answer, asked);
         if (answer.kind === "compiling" && !this.waiting) {
           await new Promise((done) => setTimeout(done, COMPILED));

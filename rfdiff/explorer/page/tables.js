@@ -31,7 +31,7 @@ export function showReadout(table, curves, index, colors) {
     named(c, colors),
     ...Object.keys(CURVES).map((name) => {
       const value = name === "optimal_loss" ? curves[name][c] : curves[name][c][index];
-      return { content: format(value, 4), data: { name, class: c } };
+      return { content: value !== null && value > 1e-3 ? value.toPrecision(4) : format(value, 4), data: { name, class: c } };
     }),
   ]);
   filled(table, ["", ...Object.values(CURVES)], rows);

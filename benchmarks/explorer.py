@@ -1,0 +1,132 @@
+"""Do the curves of the explorer follow the hand? (targets: 20 updates/s, 100 ms from input to paint at the 95th percentile)
+
+A server as `rfdiff explore` starts it, and headless Chromium on the same machine. The mouse drags the slider of ψ_n to and fro, a step each
+16 ms. Every input event counts: its latency is the time until a picture of its state, or of a later one, is painted (the first task after
+the frame). An update is such a picture. Case A has centroids; the centred one is case A without. Rest: from the last input until exact
+curves are shown, 90 ms of which the page waits for more. Start: from the command to the first curves, with the compilation cache that
+JAX_COMPILATION_CACHE_DIR names; without one it is cold.
+Run: python benchmarks/explorer.py [--smoke]. With --smoke the drag is short and nothing is written.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import harness
+import numpy as np
+from playwright.sync_api import Page, sync_playwright
+
+ROOT = Path(__file__).resolve().parents[1]
+TARGETS = {"updates_per_s": 20.0, "latency_p95_ms": 100.0, "start_warm_s": 3.0, "start_cold_s": 15.0, "rest_ms": 300.0}
+CENTRED = 'activation = "tanh"\nt = 0.1\npsi_p = 4.0\npsi_n = 3.0\n[mixture]\nweights = [0.7, 0.3]\nvariances = [1.5, 0.4]\n'
+LISTEN = "window.latencies = []; document.addEventListener('painted', (event) => window.latencies.push(event.detail));"
+PERIOD = 0.016  # seconds between two moves of the mouse
+PATIENCE = 120  # seconds for compilation
+
+
+def until(page: Page, expression: str) -> float:
+    """Seconds until an expression is true."""
+    start = time.perf_counter()
+    while not page.evaluate(expression):
+        if time.perf_counter() - start > PATIENCE:
+            raise TimeoutError(expression)
+        time.sleep(0.005)
+    return time.perf_counter() - start
+
+
+def drag(page: Page, slider: str, seconds: float) -> tuple[int, int]:
+    """Drag a slider to and fro by the mouse; the number of moves and of pictures."""
+    box = page.locator(slider).bounding_box()
+    assert box is not None
+    middle, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.evaluate("window.latencies = []")
+    page.mouse.move(middle, y)
+    page.mouse.down()
+    start, moves = time.perf_counter(), 0
+    while (now := time.perf_counter()) - start < seconds:
+        page.mouse.move(middle + 0.3 * box["width"] * np.sin(2 * (now - start)), y)
+        moves += 1
+        time.sleep(max(0.0, PERIOD - (time.perf_counter() - now)))
+    pictures = int(page.evaluate("window.latencies.length"))
+    page.mouse.up()
+    return moves, pictures
+
+
+def processor_seconds(pid: int) -> float:
+    """Seconds of processor that a process has used: unlike the wall, it hardly knows what else runs."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def case(page: Page, url: str, seconds: float, started: float, pid: int) -> dict[str, Any]:
+    """One drag after everything that the page asks for is compiled, and what it measured."""
+    page.goto(url)
+    until(page, "document.body.dataset.ready === 'true'")
+    start, start_used = time.perf_counter() - started, processor_seconds(pid)
+    until(page, "document.body.dataset.settled === 'yes' && document.getElementById('bulks').textContent !== ''")
+    until(page, "fetch('/api/alive').then((answer) => answer.json()).then((answer) => answer.compiled >= 4)")
+    drag(page, "#psi_n", 0.2 * seconds)
+    until(page, "document.body.dataset.settled === 'yes'")
+    used = processor_seconds(pid)
+    moves, pictures = drag(page, "#psi_n", seconds)
+    used = processor_seconds(pid) - used
+    rest = until(page, "document.body.dataset.settled === 'yes'")
+    latencies = np.concatenate(page.evaluate("window.latencies"))
+    return {
+        "start_s": start,
+        "start_processor_s": start_used,
+        "updates_per_s": pictures / seconds,
+        "moves_per_s": moves / seconds,
+        "server_processor_ms_per_update": 1e3 * used / pictures,
+        "latency_median_ms": float(np.median(latencies)),
+        "latency_p95_ms": float(np.percentile(latencies, 95)),
+        "latency_worst_ms": float(latencies.max()),
+        "rest_ms": 1e3 * rest,
+        "inputs": int(latencies.size),
+    }
+
+
+def measured(problem: Path, seconds: float) -> dict[str, Any]:
+    """One server and one page."""
+    program = next(found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name)))
+    command = [sys.executable, "-m", "rfdiff", "explore", str(problem), "--no-browser", "--port", "0"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu", "--no-first-run"])
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.add_init_script(LISTEN)
+        started = time.perf_counter()
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
+        try:
+            assert server.stdout is not None
+            return case(page, server.stdout.readline().strip(), seconds, started, server.pid)
+        finally:
+            server.send_signal(signal.SIGINT)
+            server.wait(20)
+            browser.close()
+
+
+def run(seconds: float) -> dict[str, Any]:
+    """Both problems, each with a server of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        centred = Path(folder) / "centred.toml"
+        centred.write_text(CENTRED, encoding="utf-8")
+        cases = {"case_a": measured(ROOT / "experiments" / "problem.toml", seconds), "centred": measured(centred, seconds)}
+    return {"cases": cases, "targets": TARGETS, "compilation_cache": bool(os.environ.get("JAX_COMPILATION_CACHE_DIR"))}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--smoke", action="store_true", help="a short drag, nothing written")
+    if parser.parse_args().smoke:
+        print(json.dumps(run(1.0), indent=2))
+    else:
+        harness.write("explorer", run(10.0))
