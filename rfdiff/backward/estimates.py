@@ -30,7 +30,7 @@ TOLERANCE = 1e-3
 FINEST = 1e-5  # tolerance that quasi-Monte-Carlo can be asked for
 EARLIEST = 1e-6  # time at which a class that is not told apart yet never is
 STEP = 0.5  # of the times among which roots are bracketed
-NEAR, DENSE = 0.002, 0.15  # a root is interpolated where R is as near to its level at some time, or where times are as dense
+NEAR, DENSE = 2.0, 0.15  # a root is interpolated where R is as near to its level at some time, in tolerances, or where times are as dense
 SLOPE_ERROR = 0.2  # of an interpolated R on its way to the root, for the error of the root
 MOST_TIMES = 60
 
@@ -172,7 +172,7 @@ class _Curve:
             root = float(brentq(PchipInterpolator(times[around], returned[around] - level), times[after - 1], times[after]))
             nearest = after - 1 if root - times[after - 1] < times[after] - root else after
             off, dense = abs(returned[nearest] - level), np.diff(times[max(after - 2, 0) : after + 2]).max() <= DENSE
-            if off < NEAR or dense or len(times) > MOST_TIMES:
+            if off < NEAR * self.tolerance or dense or len(times) > MOST_TIMES:
                 slope = (returned[after - 1] - returned[after]) / (times[after] - times[after - 1])
                 between = 0.0 if dense else SLOPE_ERROR * off
                 return root, float((self.at(times[nearest]).error[c] + between) / max(slope, 1e-12))

@@ -171,7 +171,9 @@ def _beyond(
     """What would help and when generation decides, as attributes; adds the variables that go with them."""
     reason, found = "", dict.fromkeys(("time", "error"), np.full(law.num_classes, np.nan))
     try:
-        _fill(parts, {"speciation": partial(speciation, law, samples.dimension)}, partial(told, "when generation decides"))
+        _fill(
+            parts, {"speciation": partial(speciation, law, samples.dimension, setting.tolerance)}, partial(told, "when generation decides")
+        )
         found = dict(parts["speciation"])
     except InputError as err:
         reason = str(err)

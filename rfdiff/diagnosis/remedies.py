@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from rfdiff.backward import speciation_estimate
+from rfdiff.backward.estimates import FINEST
 from rfdiff.design import WorstClass, propose
 from rfdiff.design.proposals import SETTINGS
 from rfdiff.diagnosis.predictions import best_common_stop
@@ -139,11 +140,13 @@ def searched(problem: Problem, names: Sequence[str], progress: Progress | None =
     return Remedy(tuple(told), "", np.asarray(weights))
 
 
-def speciation(law: MixtureLaw, d: int) -> dict[str, np.ndarray]:
+def speciation(law: MixtureLaw, d: int, tolerance: float) -> dict[str, np.ndarray]:
     """(K,) diffusion times at which the backward process of the exact score decides for each class, `time`, and their `error`.
+
+    The tolerance is that of the probability to return to the class.
 
     Raises:
         InputError: as `speciation_estimate`.
     """
-    found = speciation_estimate(law, d=d)
+    found = speciation_estimate(law, d=d, tolerance=max(tolerance, FINEST))
     return {"time": found.value, "error": found.error}

@@ -35,11 +35,11 @@ def test_what_cannot_be_searched_has_its_reason(monkeypatch: pytest.MonkeyPatch)
 
 def test_speciation_times_have_errors() -> None:
     law = MixtureLaw.isotropic([0.5, 0.5], [1.0, 1.0], [[1.0, -1.0], [-1.0, 1.0]])
-    found = speciation(law, 100)
+    found = speciation(law, 100, 5e-3)
     np.testing.assert_allclose(found["time"], speciation_times(law, d=100), rtol=1e-9)
     assert np.all(found["error"] < 1e-9)
     with pytest.raises(InputError, match="a single class has no speciation"):
-        speciation(MixtureLaw.isotropic([1.0], [1.0]), 100)
+        speciation(MixtureLaw.isotropic([1.0], [1.0]), 100, 5e-3)
 
 
 def test_candidates_change_one_class_alone() -> None:
