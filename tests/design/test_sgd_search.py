@@ -96,6 +96,24 @@ def test_a_class_is_learned_before_another_is_memorised_as_on_a_grid() -> None:
     assert found.goal <= np.nanmin(ratios) * 1.005 and found.goal <= unchanged.goal
 
 
+@pytest.mark.slow
+def test_loss_weights_of_balanced_batches_are_as_good_as_on_a_grid() -> None:
+    """Every weight is another problem, whose spectrum the search follows; the grid makes each from nothing."""
+    problem = dataclasses.replace(PROBLEM, loss_weights=np.array([0.5, 0.5]))
+    made = SGDSearch(problem, dataclasses.replace(RULE, sampling="balanced"), 1e-4, None)
+    room = Levers().room(problem, made.rule)
+    found, unchanged = made.minimise(WORST, room), made.minimise(WORST, 0 * room)
+    logarithms = np.linspace(-4, 4, 33)
+    places = np.outer(logarithms, np.flatnonzero(room[:, 1])[0] == np.arange(8))
+    goals = []
+    for x in places:
+        settings, rule = made.families.family(x, careful=True).settings, made.families.admitted(x, room)
+        goals.append(np.min(WORST.value(settings.score_errors(settings.losses(rule, np.arange(1.0, 400))[1]))))
+    assert min(goals) * 0.99 < found.goal < min(goals) * (1 + 1e-3)
+    assert found.goal < 0.99 * unchanged.goal
+    assert found.x[places[0] != 0][0] == pytest.approx(logarithms[int(np.argmin(goals))], abs=0.5)
+
+
 @functools.cache
 def proposed() -> Proposal:
     return propose(PROBLEM, WorstClass(), dataclasses.replace(OF_RULE, batch=False), rule=RULE)
