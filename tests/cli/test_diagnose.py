@@ -65,6 +65,7 @@ def test_diagnose_resumes_writes_prints_and_draws_again(
     stored = load_dataset(out / "diagnosis.nc")
     assert stored["class"].values.tolist() == list(NAMES) and stored.sizes["seed"] == 2 and stored.attrs["command"] == "diagnose"
     np.testing.assert_allclose(stored.attrs["psi_n"], 0.8 * sum(COUNTS) / D)
+    assert stored.attrs["no_speciation"] == "" and stored.speciation_error.shape == (2,) and "speciation times: ant " in told
     again = run("plot", str(out / "diagnosis.nc"), "--out", str(tmp_path / "again"), "--class-names", "one", "other")
     assert again[0] == 0 and "learned, first to last: one" in again[1] and (tmp_path / "again" / "report.html").exists()
     capsys.readouterr()
