@@ -56,10 +56,11 @@ def run(repeats: int, cold_repeats: int) -> dict[str, Any]:
     warm = harness.measure(lambda: design.propose(problem), repeats)
     runs = [cold() for _ in range(cold_repeats)]
     seconds: dict[str, Any] = {"propose_warm": warm}
-    if runs:
-        walls = sorted(each["wall_s"] for each in runs)
-        seconds["command_cold"] = {"best_s": walls[0], "median_s": walls[len(walls) // 2], "worst_s": walls[-1], "repeats": cold_repeats}
-        seconds["command_cold_processor"] = {"best_s": min(each["processor_s"] for each in runs)}
+    for name, which in (("command_cold", "wall_s"), ("command_cold_processor", "processor_s")):
+        times = sorted(each[which] for each in runs)
+        if times:
+            middle = times[len(times) // 2]
+            seconds[name] = {"best_s": times[0], "median_s": middle, "worst_s": times[-1], "repeats": cold_repeats}
     return {
         "seconds": seconds,
         "first": beginning,
