@@ -28,7 +28,7 @@ from rfdiff.cli.folder import (
     results_folder,
     write_figures,
 )
-from rfdiff.cli.options import LARGEST_KEY, Drawing, Flag, Output, ProblemFile, Redrawing, between, check
+from rfdiff.cli.options import LARGEST_KEY, Drawing, Flag, Integer, Output, ProblemFile, Redrawing, between, check, hint
 from rfdiff.cli.tables import Cell, Table, measured, shown, words
 from rfdiff.cli.terminal import report, say_cost
 from rfdiff.files import kept_parts
@@ -58,8 +58,8 @@ class Speciate(Output):
 
     problem: ProblemFile
     """Problem file in TOML; only its mixture is used."""
-    d: int | None = None
-    """Dimension of the data; 1000, or that of the problem's matrices, if not given."""
+    d: Annotated[Integer, hint("(default: 1000, or that of the problem's matrices)")] = None
+    """Dimension of the data."""
     num_trajectories: Annotated[int, tyro.conf.arg(help=TRAJECTORIES)] = 2000
     num_times: int = 12
     """Number of times t of the U-turns, and of the clones."""
