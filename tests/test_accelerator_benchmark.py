@@ -63,6 +63,7 @@ def test_parts_of_an_item_run_side_by_side(script: Any, tmp_path: Path, monkeypa
     assert set(report.document["failed"]) == {"assembly: bad", "assembly: crashing"}
 
 
+@pytest.mark.thorough
 def test_time_runs_out(script: Any, tmp_path: Path) -> None:
     report = script.Report(tmp_path, "small", DEVICE)
     start = time.monotonic()

@@ -86,6 +86,7 @@ def test_groups_written_as_matrices(law: MixtureLaw, d: int) -> None:
     rejects(lambda: np.testing.assert_allclose(dense.value, return_probability(law, times, d=2 * d), atol=4e-3))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("classes", [2, pytest.param(3, marks=pytest.mark.thorough)])
 def test_trajectories_of_the_exact_score(classes: int) -> None:
     """U-turns in all coordinates, at d = 4, of classes whose covariances do not commute; exchanged covariances are rejected."""

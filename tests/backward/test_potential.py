@@ -83,6 +83,7 @@ def test_three_classes() -> None:
     np.testing.assert_allclose(least[1:], [times[1, 0], min(times[2, 0], times[2, 1])])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("weights", "line", "appear"),
     [

@@ -79,6 +79,7 @@ def test_sampling_at_d_400(weights: list[float], variances: list[float], t: floa
         rejects(lambda: assert_within(estimate, stderr, swapped, allowance=5e-4))
 
 
+@pytest.mark.thorough
 def test_the_norm_tells_classes_apart_that_share_their_centroid() -> None:
     mixture, same = law([0.8, 0.2], [1.4, 0.7], np.zeros((2, 2))), law([0.8, 0.2], [1.0, 1.0], np.zeros((2, 2)))
     estimate, stderr = sampled(mixture, 4000, 1.5)

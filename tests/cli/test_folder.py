@@ -25,6 +25,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.name != ".lock")
 
 
+@pytest.mark.thorough
 def test_figures_have_the_format_the_size_and_the_panels_that_are_asked_for(file: Path, tmp_path: Path) -> None:
     assert run("plot", str(file), "--out", str(tmp_path), "--format", "svg", "--size", "6", "3")[0] == 0
     assert names(tmp_path) == ["curves.svg", "spectrum.svg"]

@@ -58,6 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.thorough
 def test_files_and_table(folder: Path) -> None:
     assert sorted(path.name for path in (folder / "result").iterdir()) == FILES
     told = (folder / "told").read_text()
@@ -78,6 +79,7 @@ def test_files_and_table(folder: Path) -> None:
     assert well[0] == np.inf and 0 < well[1] < 5
 
 
+@pytest.mark.thorough
 def test_plot_draws_it_again(folder: Path, tmp_path: Path) -> None:
     status, told = run("plot", str(folder / "result" / "speciation.nc"), "--out", str(tmp_path))
     assert status == 0 and "classical estimate" in told
@@ -137,6 +139,7 @@ def test_refusals(words: list[str], text: str, message: str, tmp_path: Path, cap
     assert message in line and not (tmp_path / "out").exists()
 
 
+@pytest.mark.thorough
 def test_results_are_not_overwritten(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert entry.main(["speciate", str(folder / "problem.toml"), *SMALL, "--out", str(folder / "result")]) == entry.BAD_INPUT
     assert "already holds speciation.nc" in capsys.readouterr().err
@@ -165,6 +168,7 @@ def test_table_of_what_is_never_reached() -> None:
     assert lines[-2].split()[:4] == ["0", "0.5", "1", "-"] and lines[-2].endswith("-")
 
 
+@pytest.mark.thorough
 def test_steps_that_are_too_few_are_said(folder: Path) -> None:
     """Where steps move the U-turns, a line says so, and the deviations are counted in errors that include it."""
     data = load_dataset(folder / "result" / "speciation.nc")

@@ -225,6 +225,7 @@ def test_a_tolerance_out_of_range(tolerance: Any) -> None:
         simulation.run_seeds(problem(), TAUS, d=D, key=KEY, seeds=[0], solver="krylov", krylov_tolerance=tolerance)
 
 
+@pytest.mark.thorough
 def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=r"solver: 'magic'; allowed: exact, krylov, krylov-matrix-free, krylov-probes"):
         simulation.run_seeds(problem(), TAUS, d=D, key=KEY, seeds=[0], solver="magic")

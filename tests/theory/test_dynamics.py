@@ -85,6 +85,7 @@ def test_reference_table_of_case_a(curves_a: LearningCurves) -> None:
         rejects(functools.partial(on_table, wrong(curves_a), TABLE_A))
 
 
+@pytest.mark.thorough
 def test_reference_table_of_case_b(curves_b: LearningCurves) -> None:
     on_table(curves_b, TABLE_B)
     assert curves_b.error_estimate <= 1e-6

@@ -162,6 +162,7 @@ def test_single_precision_is_refused() -> None:
         jax.grad(lambda p: jnp.real(theory.transform_at(p, plan)[0][0]))(problem)
 
 
+@pytest.mark.thorough
 def test_a_kernel_gives_its_losses_outside_double_precision_too() -> None:
     kernel = theory.curve_kernel(centred(), theory.plan_curves(centred(), TAUS, tolerance=1e-8))
     np.testing.assert_allclose(np.stack(kernel.losses(TAUS)), curves(centred()), atol=2e-8)

@@ -134,6 +134,7 @@ def test_adam_learns_every_class_without_another_compilation() -> None:
     assert len(traces) > compiled
 
 
+@pytest.mark.thorough
 def test_logged_steps_and_readout() -> None:
     result = run(log_steps=[0, 3, 40])
     assert result.steps.tolist() == [0, 3, 40, STEPS]
