@@ -101,11 +101,11 @@ def _as_curves(state: State, taus: Float[np.ndarray, " T"], live: LiveCurves) ->
 
 
 @functools.lru_cache(maxsize=16)
-def exact_curves(state: State, axis: Axis | None) -> tuple[Axis, LearningCurves, LearningCurves]:
-    """The axis that suits a state (or the given one), its curves there, and at times that cover every mode, to `EXACT_ERROR`."""
+def exact_curves(state: State) -> tuple[Axis, LearningCurves, LearningCurves]:
+    """The axis that suits a state, its curves there, and at times that cover every mode, to `EXACT_ERROR`."""
     problem, rule = state.problem(), state.training_rule()
-    chosen = Axis.of(theory.time_grid(problem)) if axis is None else axis
-    return chosen, *theory.covering_curves(problem, chosen.taus(state), rule=rule, tolerance=EXACT_ERROR)
+    axis = Axis.of(theory.time_grid(problem))
+    return axis, *theory.covering_curves(problem, axis.taus(state), rule=rule, tolerance=EXACT_ERROR)
 
 
 @functools.lru_cache(maxsize=16)
@@ -121,7 +121,7 @@ def exact_times(state: State, covering: LearningCurves) -> ClassTimes:
 
 def exact(state: State) -> Json:
     """Curves and times of a state by the closed form, on the axis that suits it."""
-    axis, curves, covering = exact_curves(state, None)
+    axis, curves, covering = exact_curves(state)
     read = exact_times(state, covering)
     return _curves_json(curves, curves.error_estimate) | {"times": _times_json(read, words=True), "kind": "exact", "axis": list(axis)}
 
@@ -137,7 +137,6 @@ def spectrum(state: State) -> Json:
         "bulk": result.bulk.tolist(),
         "support": [numbers(edges) for edges in result.support],
         "atoms": [numbers(atom) for atom in zip(result.atom_locations, result.atom_weights, strict=True)],
-        "missing_mass": number(result.missing_mass),
     }
 
 
@@ -159,7 +158,6 @@ def _curves_json(curves: LearningCurves, error: float) -> Json:
         **by_class,
         "optimal_loss": numbers(curves.optimal_loss),
         "error": number(error),
-        "kappa": number(curves.kappa),
     }
 
 

@@ -64,7 +64,7 @@ def _written(name: str, write: Callable[[Path], object]) -> bytes:
 
 def result_of(state: State, networks: Networks | None) -> result_file.Result:
     """A state's problem with its curves and spectrum, as `rfdiff predict` would write it."""
-    _, curves, covering = answers.exact_curves(state, None)
+    _, curves, covering = answers.exact_curves(state)
     same = networks is not None and networks.state == state
     rule = state.training_rule()
     numbers: dict[str, Entry] = {name: value for name, value in rule_numbers(rule).items() if isinstance(value, str | int | float)}

@@ -3,9 +3,9 @@
 import hmac
 import ipaddress
 import json
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MOST_BYTES = 8192  # of a query, and of the body of a request
@@ -34,13 +34,16 @@ class Guard:
         app: what answers requests that pass.
         token: the secret of this run.
         port: of the server, part of the cookie's name: servers at different ports do not overwrite each other's.
-        exposed: whether the server listens to other machines, which reach it by any literal address.
+        exposed: whether the server listens to other machines, which reach it by any literal address and by `host`.
+        host: the address or name at which it was told to listen; its user vouches for that name.
     """
 
-    def __init__(self, app: ASGIApp, token: str, port: int, exposed: bool = False) -> None:
+    def __init__(self, app: ASGIApp, token: str, port: int, exposed: bool = False, host: str = "") -> None:
         self.app, self.token, self.exposed = app, token, exposed
         self.cookie = f"rfdiff_{port}"
         self.names = {f"127.0.0.1:{port}", f"localhost:{port}"}
+        if exposed and host:
+            self.names.add(f"{host.lower()}:{port}")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request or hand it on."""
@@ -94,11 +97,8 @@ class Guard:
 
     def _knows_token(self, headers: list[tuple[str, str]]) -> bool:
         for _, value in ((name, value) for name, value in headers if name == "cookie"):
-            try:
-                morsel = SimpleCookie(value).get(self.cookie)
-            except CookieError:
-                continue
-            if morsel is not None and hmac.compare_digest(morsel.value.encode(), self.token.encode()):
+            known = cookie_parser(value).get(self.cookie, "")  # the standard library stops at the first foreign cookie it does not like
+            if hmac.compare_digest(known.encode(), self.token.encode()):
                 return True
         return False
 

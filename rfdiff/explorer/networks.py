@@ -41,7 +41,7 @@ class Networks:
 
     def json(self) -> Json:
         """For the page."""
-        answer: Json = {"state": self.state.query(), "d": self.d, "num_seeds": self.num_seeds, "done": self.done}
+        answer: Json = {"d": self.d, "num_seeds": self.num_seeds, "done": self.done}
         if self.curves is not None:
             answer["taus"] = numbers(self.curves.taus)
             for name in ("train_loss", "test_loss", "score_error"):
@@ -51,8 +51,8 @@ class Networks:
         return answer
 
 
-def start(background: Background[Networks], state: State, axis: Axis, d: int, num_seeds: int) -> None:
-    """Train the networks of a state in the background.
+def start(background: Background[Networks], state: State, axis: Axis, d: int, num_seeds: int) -> int:
+    """Train the networks of a state in the background, and the number of this work.
 
     Raises:
         InputError: d or num_seeds out of range; networks that do not fit in memory, or that SGD cannot train; the message of the command
@@ -77,4 +77,4 @@ def start(background: Background[Networks], state: State, axis: Axis, d: int, nu
             batches.append(run(seeds=[seed]))
             background.tell(Networks(state, d, num_seeds, len(batches), simulation.summarize(batches)))
 
-    background.start(work)
+    return background.start(work)

@@ -40,7 +40,6 @@ class Phase:
     def json(self) -> Json:
         """For the page: axes, and for each cell the first class and the logarithm of how much later the second one is."""
         answer: Json = {
-            "state": self.state.query(),
             "names": list(self.names),
             "quantity": self.quantity,
             "done": self.done,
@@ -80,23 +79,22 @@ def axis_values(state: State, name: str) -> np.ndarray:
         least, most = 1e-3, most**2
     if key in ("fraction", "loss_weight"):
         return np.linspace(0.05, 0.95, CELLS)
-    return np.geomspace(max(least, value / SPAN), min(most, value * SPAN), CELLS)
+    low, high = max(least, value / SPAN), min(most, value * SPAN)
+    return np.geomspace(min(low, value), max(high, value), CELLS)  # the state's own number may lie below: n_c of a small class
 
 
-def start(background: Background[Phase], state: State, names: tuple[str, str], quantity: str) -> None:
-    """Compute the map over two numbers in the background.
+def start(background: Background[Phase], state: State, names: tuple[str, str], quantity: str) -> int:
+    """Compute the map over two numbers in the background, and the number of this work.
 
     Raises:
         InputError: numbers that the problem does not have or that are the same, another time, a single class, or SGD.
     """
     require_time_name(quantity)
     if state.rule != "flow" or state.weight_decay or state.averaging:
-        raise InputError(
-            "map: with another rule than gradient flow alone every cell takes seconds; allowed: gradient flow, rfdiff phase-map"
-        )
+        raise InputError("map: gradient flow without weight decay and averaging only; for other rules use rfdiff phase-map")
     if state.num_classes < 2 or names[0] == names[1]:
         raise InputError(
-            f"map: {names[0][:40]!r}, {names[1][:40]!r} of {state.num_classes} classes; allowed: two numbers, 2 classes or more"
+            f"map: {names[0][:40]!r}, {names[1][:40]!r} of {state.num_classes} classes; allowed: two different numbers, 2 classes or more"
         )
     axes = {name: axis_values(state, name) for name in names}
     blank = Phase(state, names, quantity)
@@ -111,4 +109,4 @@ def start(background: Background[Phase], state: State, names: tuple[str, str], q
         )
         background.tell(dataclasses.replace(blank, done=blank.total, result=result))
 
-    background.start(work)
+    return background.start(work)

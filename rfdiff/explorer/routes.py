@@ -14,7 +14,6 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-import rfdiff
 from rfdiff import plots
 from rfdiff.activation import ACTIVATIONS
 from rfdiff.errors import InputError
@@ -32,7 +31,7 @@ LOOK = 0.2  # seconds between two looks whether somebody still waits
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def application(session: Session, token: str, port: int, exposed: bool = False) -> Guard:
+def application(session: Session, token: str, port: int, exposed: bool = False, host: str = "") -> Guard:
     """The explorer as an ASGI application.
 
     Args:
@@ -40,12 +39,13 @@ def application(session: Session, token: str, port: int, exposed: bool = False) 
         token: the secret that a request must carry.
         port: of the server.
         exposed: whether it listens to other machines.
+        host: the address at which it was told to listen then.
     """
     app = Starlette(
         routes=[*_files(), *_questions(session), *_long_work(session)],
         exception_handlers={InputError: _refused, BusyError: _refused, TooLong: _refused, HTTPException: _refused},
     )
-    return Guard(app, token, port, exposed)
+    return Guard(app, token, port, exposed, host)
 
 
 def _refused(request: Request, error: Exception) -> Response:
@@ -174,10 +174,7 @@ def start_json(session: Session, state: State) -> Json:
         "activations": list(ACTIVATIONS),
         "colors": [str(color) for color in plots.class_colors(MOST_CLASSES)],
         "axis": list(FIRST_AXIS),
-        "dimensions": list(networks.DIMENSIONS),
-        "seeds": list(networks.SEEDS),
         "files": list(downloads.file_names()),
-        "version": rfdiff.__version__,
     }
 
 
@@ -189,22 +186,22 @@ def _long_work(session: Session) -> list[Route]:
         state, extra = asked(request, "axis", "d", "num_seeds")
         axis = Axis.from_text(extra.get("axis", ""))
         d, seeds = _whole(extra, "d"), _whole(extra, "num_seeds")
-        await session.files.run(functools.partial(networks.start, session.networks, state, axis, d, seeds))
-        return _json({"running": True})
+        number = await session.files.run(functools.partial(networks.start, session.networks, state, axis, d, seeds))
+        return _json({"running": True, "number": number})
 
     async def map_(request: Request) -> Response:
         await request.body()
         state, extra = asked(request, "first", "second", "quantity")
         names = (extra.get("first", ""), extra.get("second", ""))
-        await session.files.run(functools.partial(phase.start, session.phase, state, names, extra.get("quantity", "tau_gen")))
-        return _json({"running": True})
+        number = await session.files.run(functools.partial(phase.start, session.phase, state, names, extra.get("quantity", "tau_gen")))
+        return _json({"running": True, "number": number})
 
     def looked_at(name: str) -> Handler:
         async def handler(request: Request) -> Response:
             asked_nothing(request)
             work = session.networks if name == "train" else session.phase
-            latest = work.latest
-            return _json({"running": work.running, "error": work.error, **({} if latest is None else latest.json())})
+            number, running, error, latest = work.seen()
+            return _json({"running": running, "number": number, "error": error, **({} if latest is None else latest.json())})
 
         return handler
 

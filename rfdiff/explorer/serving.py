@@ -1,6 +1,7 @@
 """The server of the explorer: its socket, its address with the token, the browser, and its end."""
 
 import contextlib
+import errno
 import os
 import secrets
 import socket
@@ -9,6 +10,7 @@ import threading
 import webbrowser
 from collections.abc import Callable
 from types import FrameType
+from typing import NoReturn
 
 import uvicorn
 
@@ -43,7 +45,10 @@ def bound(host: str, port: int | None) -> socket.socket:
             listening.bind((host, wanted))
         except OSError as err:
             listening.close()
-            if wanted != PORT or port is not None:
+            wrong_host = isinstance(err, socket.gaierror) or err.errno == errno.EADDRNOTAVAIL
+            if wrong_host or wanted == 0:
+                raise InputError(f"address: {host} ({err.strerror or err}); allowed: an address of this machine") from err
+            if port is not None:
                 raise InputError(f"port: {wanted} at {host} ({err.strerror or err}); allowed: a free port of this machine") from err
         else:
             listening.listen(64)
@@ -51,8 +56,8 @@ def bound(host: str, port: int | None) -> socket.socket:
     raise AssertionError("a free port was asked for")
 
 
-def serve(state: State, *, host: str, port: int | None, browser: bool, say: Callable[[str], None], note: Callable[[str], None]) -> int:
-    """Serve the explorer until Ctrl-C.
+def serve(state: State, *, host: str, port: int | None, browser: bool, say: Callable[[str], None], note: Callable[[str], None]) -> NoReturn:
+    """Serve the explorer until Ctrl-C, which ends the process with status 0: no computation that is left over is waited for.
 
     Args:
         state: what the page shows at first.
@@ -61,9 +66,6 @@ def serve(state: State, *, host: str, port: int | None, browser: bool, say: Call
         browser: whether a browser is opened.
         say: prints the address.
         note: prints what goes on.
-
-    Returns:
-        Exit status 0, in a process that has ended by itself then: no computation that is left over is waited for.
 
     Raises:
         InputError: the port or the address cannot be had.
@@ -74,7 +76,7 @@ def serve(state: State, *, host: str, port: int | None, browser: bool, say: Call
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{number}/?token={token}"
     session = Session(state)
-    app = application(session, token, number, exposed=host != LOCAL)
+    app = application(session, token, number, exposed=host != LOCAL, host=host)
     config = uvicorn.Config(
         app,
         log_level="error",
@@ -88,7 +90,7 @@ def serve(state: State, *, host: str, port: int | None, browser: bool, say: Call
         h11_max_incomplete_event_size=16384,
     )
     say(url)
-    note("compiling the closed form for this problem; the page opens meanwhile. Ctrl-C ends the explorer.")
+    note(f"compiling the closed form for this problem{'; the page opens meanwhile' if browser else ''}. Ctrl-C ends the explorer.")
     if browser:
         threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
     with contextlib.suppress(KeyboardInterrupt):

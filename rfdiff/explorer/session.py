@@ -5,13 +5,12 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from rfdiff.errors import InputError
 from rfdiff.explorer import answers
 from rfdiff.explorer.answers import PREVIEW_ERROR, Axis, Json
 from rfdiff.explorer.networks import Networks
 from rfdiff.explorer.phase import Phase
 from rfdiff.explorer.state import State
-from rfdiff.explorer.workers import Background, Worker
+from rfdiff.explorer.workers import Background, BusyError, Worker
 from rfdiff.rules import MinibatchSGD
 from rfdiff.theory.live_curves import NODES
 from rfdiff.theory.minibatch import check_covered
@@ -53,8 +52,12 @@ class Session:
         for name in ANSWERS:
             self._slow[name].start(functools.partial(_quietly, self._computed, name, state))
 
-    def compile_for(self, state: State, axis: Axis, size: int) -> bool:
-        """Whether the programs of a state's preview are there; where not, they are compiled in the background."""
+    def compile_for(self, state: State, axis: Axis, size: int, first: bool = False) -> bool:
+        """Whether the programs of a state's preview are there; where not, they are compiled in the background, before others or after.
+
+        Raises:
+            BusyError: too many wait to be compiled.
+        """
         shape = answers.shape(state, size)
         with self._lock:
             if shape in self._ready:
@@ -68,7 +71,12 @@ class Session:
             with self._lock:
                 self._ready.add(shape)
 
-        self._compiler.start(job)
+        try:
+            self._compiler.start(job, first=first)
+        except BusyError:
+            with self._lock:
+                self._asked.discard(shape)
+            raise
         return False
 
     def compiled(self) -> int:
@@ -81,12 +89,12 @@ class Session:
         problem, rule = state.problem(), state.training_rule()  # refused before anything is compiled
         if isinstance(rule, MinibatchSGD):
             check_covered(problem, rule)
-        if not self.compile_for(state, axis, 0):
+        if not self.compile_for(state, axis, 0, True):  # what is asked now comes before what may be asked
             return {"kind": "compiling", "what": compiled_for(state)}
         answer = await self.live.run(functools.partial(answers.preview, state, axis, 0))
         error = answer["error"]
         coarse = not isinstance(error, float) or error > PREVIEW_ERROR
-        if coarse and state.rule == "flow" and self.compile_for(state, axis, len(NODES) - 1):
+        if coarse and state.rule == "flow" and self.compile_for(state, axis, len(NODES) - 1, True):
             answer = await self.live.run(functools.partial(answers.preview, state, axis, len(NODES) - 1))
         return answer
 
@@ -127,8 +135,8 @@ def compiled_for(state: State) -> str:
 
 
 def _quietly(function: Callable[..., T], *arguments: object) -> None:
-    """Call a function for what it compiles; a refusal is told to whoever asks for the same again."""
+    """Call a function for what it compiles; an error is told to whoever asks for the same again, and the thread goes on."""
     try:
         function(*arguments)
-    except InputError:
+    except Exception:  # noqa: BLE001 of any kind, for the same reason
         return

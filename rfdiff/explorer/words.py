@@ -38,7 +38,7 @@ def _order(name: str, values: np.ndarray) -> str:
     parts = [f"class {finite[0]}"]
     for before, c in pairwise(finite):
         ratio = values[c] / values[before] if values[before] > 0 else np.inf
-        parts.append(f"class {c} at the same time" if ratio < CLOSE else f"then class {c}, {ratio:.3g} times as late")
+        parts.append(f"class {c} at the same time" if ratio < CLOSE else f"then class {c}, at {ratio:.3g} times that τ")
     many = len(missing) > 1
     names = f"{'classes' if many else 'class'} {' and '.join(map(str, missing))}"
     tail = f"; {names} {'have' if many else 'has'} no such time" if missing else ""

@@ -36,8 +36,8 @@ class Worker:
             if future is None or not future.cancelled():
                 job()
 
-    def start(self, job: Callable[[], None], future: "asyncio.Future[object] | None" = None) -> None:
-        """Do a job that does not raise; one whose future is cancelled meanwhile is left out.
+    def start(self, job: Callable[[], None], future: "asyncio.Future[object] | None" = None, first: bool = False) -> None:
+        """Do a job that does not raise, after or before those that wait; one whose future is cancelled meanwhile is left out.
 
         Raises:
             BusyError: too many jobs wait.
@@ -46,7 +46,7 @@ class Worker:
             wanted = [waiting for waiting in self._jobs if waiting[1] is None or not waiting[1].cancelled()]
             if len(wanted) >= MOST_WAITING:
                 raise BusyError(f"requests: {MOST_WAITING} wait already; allowed: fewer pages at once")
-            self._jobs = collections.deque([*wanted, (job, future)])
+            self._jobs = collections.deque([(job, future), *wanted] if first else [*wanted, (job, future)])
             self._changed.notify()
 
     async def run(self, function: Callable[[], T]) -> T:
@@ -81,7 +81,7 @@ class Worker:
 
 
 class Background(Generic[T]):
-    """One piece of long work at a time; starting another cancels the one before it.
+    """One piece of long work at a time; starting another cancels the one before it, and begins once that has stopped.
 
     The work is a function of this object: it sets `latest` as it goes, and calls `check` where it may stop.
     """
@@ -90,9 +90,15 @@ class Background(Generic[T]):
         self._lock = threading.Lock()
         self._number = 0
         self._current = threading.local()
+        self._thread: threading.Thread | None = None
         self.latest: T | None = None
         self.running = False
         self.error = ""
+
+    @property
+    def number(self) -> int:
+        """Number of the work that runs or ran last; it changes when the work is cancelled."""
+        return self._number
 
     def start(self, work: Callable[[], None]) -> int:
         """Begin a piece of work, and its number."""
@@ -100,13 +106,23 @@ class Background(Generic[T]):
             self._number += 1
             number = self._number
             self.latest, self.running, self.error = None, True, ""
-        threading.Thread(target=self._work, args=(work, number), name="explorer background", daemon=True).start()
+            before = self._thread
+            self._thread = threading.Thread(target=self._work, args=(work, number, before), name="explorer background", daemon=True)
+            self._thread.start()
         return number
 
-    def _work(self, work: Callable[[], None], number: int) -> None:
+    def seen(self) -> tuple[int, bool, str, T | None]:
+        """Number, whether it runs, error, and how far it is, of one and the same work."""
+        with self._lock:
+            return self._number, self.running, self.error, self.latest
+
+    def _work(self, work: Callable[[], None], number: int, before: threading.Thread | None) -> None:
         self._current.number = number
         error = ""
         try:
+            if before is not None:
+                before.join()
+            self.check()
             work()
         except Cancelled:
             pass
@@ -114,6 +130,8 @@ class Background(Generic[T]):
             error = str(err)
         except MemoryError:
             error = "out of memory"
+        except Exception as err:  # noqa: BLE001 told to whoever looks, who would wait for ever otherwise
+            error = f"{type(err).__name__}: {err}"
         with self._lock:
             if number == self._number:
                 self.running, self.error = False, error

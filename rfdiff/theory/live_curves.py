@@ -91,8 +91,8 @@ def live_curves(problem: Problem, taus: Float[np.ndarray, " T"], *, rule: Rule =
         size: index in `NODES` of the contour's size, each with a program of its own.
 
     Returns:
-        `LiveCurves`; an `error` above the tolerance asks for a larger size, or for `theory.learning_curves`. It counts the contour's part,
-        the larger one wherever the centroids are below `LONGEST` and the variances below `WIDEST`.
+        `LiveCurves`; an `error` above the tolerance asks for a larger size, or for `theory.learning_curves`. It covers the
+        contour only. That is the larger error while centroids stay below `LONGEST` and variances below `WIDEST`.
 
     Raises:
         InputError: another shape of problem than `shape_of` takes; SGD, which has no filter; malformed taus.

@@ -22,6 +22,9 @@ def test_ports_out_of_range_and_taken(capsys: pytest.CaptureFixture[str]) -> Non
         other.listen(1)
         taken = other.getsockname()[1]
         assert f"--port: {taken} at 127.0.0.1" in refused(capsys, "explore", "--no-browser", "--port", str(taken))
+    for words in ([], ["--port", "0"]):
+        line = refused(capsys, "explore", "--no-browser", "--host", "192.0.2.1", "--expose", *words)
+        assert "address: 192.0.2.1 (" in line and "allowed: an address of this machine" in line
 
 
 def test_without_a_port_one_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import pytest
 import rfdiff
 from rfdiff import theory
 from rfdiff.explorer.answers import Axis
+from rfdiff.explorer.state import BOUNDS
 from rfdiff.files import result_file
 from tests.explorer.conftest import PATIENCE, Served
 from tests.explorer.page_driver import moved, opened, read, settled, starts, state_of, typed, until
@@ -96,9 +97,26 @@ def test_typed_values_undo_and_redo(page: Any) -> None:
     page.press("#psi_n-value", "Enter")
     assert page.get_attribute("#psi_n-value", "aria-invalid") == "true"
     assert state_of(page) == before
+    assert page.inner_text("#refusal") == "training samples per dimension, ψ_n = n/d: 1e9; allowed: 0.1 to 100"
+    moved(page, "psi_n")
+    assert page.get_attribute("#psi_n-value", "aria-invalid") == "false" and page.text_content("#refusal") == ""
+    page.click("#undo")
+    settled(page)
     page.fill("#psi_n-value", "1.5")
     page.press("#psi_n-value", "Enter")
-    assert page.get_attribute("#psi_n-value", "aria-invalid") == "false"
+    assert page.get_attribute("#psi_n-value", "aria-invalid") in (None, "false")
+
+
+def test_no_fraction_falls_below_what_the_server_takes(page: Any) -> None:
+    """Another class beside one that is as rare as can be."""
+    made = page.evaluate("""import("/model.js").then(({ Model }) => [[0.99, 0.01], [0.01, 0.99]].map((fraction) => {
+        const model = new Model({ fraction, variance: [1, 1], norm: [0, 0], angle: [0, 0], loss_weight: [] });
+        for (const count of [3, 4]) model.setClasses(count);
+        return model.state.fraction;
+    }))""")
+    for fractions in made:
+        assert len(fractions) == 4 and min(fractions) >= BOUNDS["fraction"][0] and sum(fractions) == pytest.approx(1, abs=1e-12)
+        assert fractions[3] == pytest.approx(0.25)
 
 
 def test_activation_weights_and_noise_draws(page: Any) -> None:
@@ -199,7 +217,7 @@ def test_networks_arrive_and_are_cancelled(page: Any) -> None:
     page.click("#train")
     page.wait_for_selector("#train-cancel:enabled")
     page.click("#train-cancel")
-    starts(page, "train-note", "Cancelled")
+    starts(page, "train-note", "Cancelled; the network in hand is finished first.")
     page.fill("#train-d", "1")
     page.click("#train")
     starts(page, "train-note", "d: 1; allowed: 10 to 2000")
@@ -217,6 +235,20 @@ def test_map_is_cancelled_and_computed(page: Any) -> None:
     typed(page, "psi_n", "3")
     assert float(page.get_attribute("#map", "data-x")) > float(before)
     typed(page, "psi_n", "1.5")
+    typed(page, "t", "0.4")
+    starts(page, "map-note", "Map of an earlier state. First by tau_gen")
+    typed(page, "t", "0.3")
+    starts(page, "map-note", "First by tau_gen: class")
+
+
+def test_a_map_that_another_tab_replaces_is_not_taken_for_the_own(page: Any, served: Served) -> None:
+    page.select_option("#map-first", "psi_p")
+    page.click("#map-start")
+    page.wait_for_selector("#map-cancel:enabled")
+    page.context.request.post(f"http://127.0.0.1:{served.port}/api/map?first=t&second=psi_n&{state_of(page).query()}")
+    starts(page, "map-note", "Ended by another tab or a restart of the server.")
+    assert page.is_disabled("#map-cancel")
+    page.context.request.post(f"http://127.0.0.1:{served.port}/api/map/cancel")
 
 
 def test_what_leaves_the_page(page: Any, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from rfdiff import Problem
+from rfdiff import Problem, theory
 from rfdiff.explorer import answers, downloads
 from rfdiff.explorer.guard import HEADERS, MOST_BYTES, Guard
 from rfdiff.explorer.routes import PAGE, application
@@ -73,11 +73,21 @@ def test_foreign_pages_are_refused(client: TestClient, origin: str) -> None:
     assert client.post("/api/map/cancel", headers={"origin": HERE}).status_code == 200
 
 
-def test_exposed_servers_take_literal_addresses_alone(session: Session) -> None:
-    with TestClient(application(session, TOKEN, PORT, exposed=True), base_url=f"http://192.0.2.7:{PORT}") as client:
-        client.cookies.set(f"rfdiff_{PORT}", TOKEN)
+def test_exposed_servers_take_literal_addresses_and_their_own_name(session: Session) -> None:
+    app = application(session, TOKEN, PORT, exposed=True, host="Lab-7.example")
+    with TestClient(app, base_url=f"http://192.0.2.7:{PORT}", headers={"cookie": f"rfdiff_{PORT}={TOKEN}"}) as client:
         assert client.get("/api/alive").status_code == 200
-        assert client.get("/api/alive", headers={"host": "evil.example"}).status_code == 421
+        assert client.get("/api/alive", headers={"host": f"lab-7.example:{PORT}"}).status_code == 200
+        for host in ("evil.example", f"evil.example:{PORT}", "lab-7.example:1"):
+            assert client.get("/api/alive", headers={"host": host}).status_code == 421
+
+
+@pytest.mark.parametrize("foreign", ['x={"a":1}', "path=/; expires=never", "=;;=", "a,b c"])
+def test_cookies_of_other_servers_do_not_hide_the_token(stranger: TestClient, foreign: str) -> None:
+    """A browser sends the cookies of every server of this machine to each of them."""
+    for cookies in (f"{foreign}; rfdiff_{PORT}={TOKEN}", f"rfdiff_{PORT}={TOKEN}; {foreign}"):
+        assert stranger.get("/api/alive", headers={"cookie": cookies}).status_code == 200
+    assert stranger.get("/api/alive", headers={"cookie": f"{foreign}; rfdiff_{PORT}=another"}).status_code == 403
 
 
 def test_every_answer_has_the_policy(client: TestClient) -> None:
@@ -130,10 +140,24 @@ def test_refusals_name_the_number(client: TestClient) -> None:
     assert answer.json() == {"error": "t: 9.0; allowed: 0.01 to 5", "field": "t"}
     assert client.get("/api/preview?axis=5,1").json()["error"].startswith("axis: '5,1'; allowed: two powers of ten")
     one = State(fraction=(1.0,), variance=(1.0,), norm=(0.0,), angle=(0.0,)).query()
-    assert "2 classes or more" in client.post(f"/api/map?{one}&first=t&second=psi_n").json()["error"]
+    assert "allowed: two different numbers, 2 classes or more" in client.post(f"/api/map?{one}&first=t&second=psi_n").json()["error"]
     assert "quantity: 'tau_x'" in client.post("/api/map?first=t&second=psi_n&quantity=tau_x").json()["error"]
     assert "allowed: two of t, psi_p" in client.post("/api/map?first=t&second=nothing").json()["error"]
+    assert "map: gradient flow without weight decay" in client.post("/api/map?first=t&second=psi_n&weight_decay=0.1").json()["error"]
     assert "d: 9999; allowed: 10 to 2000" in client.post("/api/train?axis=0,4&d=9999&num_seeds=2").json()["error"]
+
+
+def test_long_work_is_known_by_its_number(client: TestClient, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a page notices when another one has begun something else."""
+    monkeypatch.setattr(theory, "phase_map", lambda *_, **__: 1 / 0)
+    first = client.post("/api/map?first=t&second=psi_n").json()["number"]
+    assert client.get("/api/map").json()["number"] == first
+    second = client.post("/api/map?first=t&second=psi_p").json()["number"]
+    assert second != first and client.get("/api/map").json()["number"] == second
+    assert session.phase._thread is not None
+    session.phase._thread.join()
+    look = client.get("/api/map").json()
+    assert not look["running"] and look["error"] == "ZeroDivisionError: division by zero"
 
 
 @pytest.mark.thorough

@@ -82,7 +82,7 @@ export class Charts {
     for (let c = 0; c < this.classes; c += 1) {
       series.push({ stroke: this.colors[c], paths: uPlot.paths.spline(), width: 2, points: { show: false } }, { stroke: faint(this.colors[c]), width: 1.5, points: { show: false } });
     }
-    const hooks = { draw: [(u) => drawPoints(u, this.points, ["score_error"], this.colors, css("--card"))] };
+    const hooks = { draw: [(u) => drawPoints(u, this.points, ["score_error"], this.colors, css("--card")), (u) => drawMarks(u, this.curves, this.times, this.colors, css("--ink"), "score_error")] };
     return { series, hooks, scales: { x: LOG_TIME, y: { distr: 3 } }, axes: axes("training time τ", "score error") };
   }
 

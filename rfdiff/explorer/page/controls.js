@@ -45,8 +45,9 @@ function scale(kind, bounds, least) {
 }
 
 export class Controls {
-  constructor(form, model, settings) {
-    Object.assign(this, { form, model, settings, rows: [] });
+  // `refuse` is told why a typed value is not taken, and "" once there is nothing of that kind any more.
+  constructor(form, model, settings, refuse) {
+    Object.assign(this, { form, model, settings, refuse, rows: [] });
     form.addEventListener("submit", (event) => event.preventDefault());
     model.addEventListener("changed", (event) => (event.detail === "shape" ? this.build() : this.show()));
     this.build();
@@ -108,18 +109,29 @@ export class Controls {
     const whole = name !== "noise_draws" || value === Infinity || Number.isInteger(value);
     const good = words !== "" && whole && ((value >= low && value <= high) || (name === "noise_draws" && value === Infinity));
     field.setAttribute("aria-invalid", String(!good));
-    field.title = good ? "" : `allowed: ${low} to ${high}`;
+    const allowed = name === "noise_draws" ? `whole numbers from ${low} to ${high}, or inf` : `${low} to ${high}`;
+    field.title = good ? "" : `allowed: ${allowed}`;
+    this.refuse(good ? "" : `${MEANINGS[name]}: ${words || "nothing"}; allowed: ${allowed}`);
     if (good) this.model.set(name, index, value);
   }
 
   show() {
+    let wrong = false;
     for (const { name, index, range, field, map } of this.rows) {
       const value = index === null ? this.model.state[name] : this.model.state[name][index];
       range.value = map.at(value);
       const text = value === Infinity ? "∞" : format(value, 5);
       range.setAttribute("aria-valuetext", text);
-      if (document.activeElement !== field || field.getAttribute("aria-invalid") !== "true") field.value = text;
+      if (document.activeElement === field && field.getAttribute("aria-invalid") === "true") {
+        wrong = true; // still being typed
+        continue;
+      }
+      field.value = text;
+      if (field.getAttribute("aria-invalid") !== "true") continue;
+      field.setAttribute("aria-invalid", "false");
+      field.title = "";
     }
+    if (!wrong) this.refuse("");
   }
 
   choices() {

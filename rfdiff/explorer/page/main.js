@@ -12,6 +12,7 @@ import { showBulks, showLegend, showReadout, showSpeciation, showTimes } from ".
 
 const REST = 90; // milliseconds without a change after which a slider that was let go counts as resting
 const HELD = 400; // and one that is still held
+const BACK = 4000; // for which the page says that the server is back
 const $ = (id) => document.getElementById(id);
 
 class Page {
@@ -19,7 +20,7 @@ class Page {
     const state = { ...start.state, noise_draws: start.state.noise_draws ?? Infinity };
     Object.assign(this, { start, axis: start.axis, index: 60, inputs: [], rest: 0, refusedSerial: -1, exactSerial: -1, drawn: -1 });
     this.model = new Model(state);
-    this.controls = new Controls($("controls"), this.model, start);
+    this.controls = new Controls($("controls"), this.model, start, (text) => ($("refusal").textContent = text));
     this.charts = new Charts({ losses: $("losses"), score: $("score"), spectrum: $("spectrum") }, start.colors, (index) => this.pointed(index));
     this.map = new PhaseMap({ start: $("map-start"), cancel: $("map-cancel"), first: $("map-first"), second: $("map-second"), quantity: $("map-quantity"), progress: $("map-progress"), canvas: $("map"), note: $("map-note") }, this.model, start.colors);
     this.networks = new Networks({ start: $("train"), cancel: $("train-cancel"), d: $("train-d"), seeds: $("train-seeds"), progress: $("train-progress"), note: $("train-note") }, this.model, this.charts, () => this.axis);
@@ -27,11 +28,11 @@ class Page {
     const refused = (message, serial) => serial === this.model.serial && this.refused(message);
     this.preview = new Newest("/api/preview", (answer, serial) => this.previewed(answer, serial), refused);
     this.exact = new Newest("/api/exact", (answer, serial) => this.settled(answer, serial), refused, true);
-    this.spectrum = new Newest("/api/spectrum", (answer, serial) => serial === this.model.serial && this.spectrumOf(answer), () => {}, true);
-    this.speciation = new Newest("/api/speciation", (answer, serial) => serial === this.model.serial && showSpeciation($("speciation"), answer), () => {});
+    this.spectrum = new Newest("/api/spectrum", (answer, serial) => serial === this.model.serial && this.spectrumOf(answer), this.unanswered("spectrum", "bulks"), true);
+    this.speciation = new Newest("/api/speciation", (answer, serial) => serial === this.model.serial && this.speciationOf(answer), this.unanswered("speciation"));
     this.snippets = new Newest("/api/snippets", (answer) => this.snippetsOf(answer), () => {});
     this.listen();
-    showLegend($("legend"), this.model.classes, start.colors);
+    this.legend(this.model.classes);
     this.changed();
   }
 
@@ -44,7 +45,7 @@ class Page {
     $("pin").addEventListener("click", () => this.pin());
     $("theme").addEventListener("click", () => this.theme());
     $("read-at").addEventListener("input", (event) => this.pointed(Number(event.target.value)));
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.charts.themed());
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.themed());
     document.addEventListener("keydown", (event) => {
       const typing = document.activeElement?.type === "text" || document.activeElement?.type === "number";
       if (!(event.ctrlKey || event.metaKey) || event.key.toLowerCase() !== "z" || typing) return;
@@ -54,16 +55,16 @@ class Page {
     });
     connection.addEventListener("lost", (event) => this.banner(event.detail));
     connection.addEventListener("back", () => {
-      this.banner("");
-      this.say("The server is back.");
+      this.banner("The server is back.", true);
+      setTimeout(() => $("banner").textContent === "The server is back." && this.banner(""), BACK);
       this.changed();
     });
   }
 
-  banner(text) {
+  banner(text, there = !text) {
     $("banner").textContent = text;
     $("banner").hidden = !text;
-    document.body.dataset.connection = text ? "lost" : "there";
+    document.body.dataset.connection = there ? "there" : "lost";
   }
 
   say(text, warn = false) {
@@ -124,7 +125,7 @@ class Page {
   show(answer, serial) {
     this.drawn = serial;
     this.curves = answer;
-    showLegendOnce(answer.test_loss.length, this.start.colors);
+    this.legend(answer.test_loss.length);
     this.charts.showCurves(answer, answer.times ?? { tau_gen: { values: [] }, tau_stop: { values: [] }, tau_mem: { values: [] }, tau_opt: { values: [] } });
     if (answer.times) showTimes($("times"), answer.times, this.start.colors, answer.kind !== "exact");
     else $("times").classList.add("stale");
@@ -148,7 +149,25 @@ class Page {
     document.body.dataset.settled = "refused";
   }
 
+  legend(count) {
+    const key = `${count} ${this.charts.ghost !== null}`;
+    if (key === this.legendKey) return;
+    this.legendKey = key;
+    showLegend($("legend"), count, this.start.colors, this.charts.ghost !== null);
+  }
+
+  // What marks parts of the page as those of an earlier state, when the question for them was refused.
+  unanswered(...names) {
+    return (message, serial) => serial === this.model.serial && stale(names, true);
+  }
+
+  speciationOf(answer) {
+    stale(["speciation"], false);
+    showSpeciation($("speciation"), answer);
+  }
+
   spectrumOf(answer) {
+    stale(["spectrum", "bulks"], false);
     this.charts.showSpectrum(answer);
     showBulks($("bulks"), answer);
   }
@@ -163,20 +182,25 @@ class Page {
     this.index = index;
     $("read-at").value = index;
     $("read-tau").textContent = `τ = ${format(this.curves.taus[index], 4)}`;
+    $("read-at").setAttribute("aria-valuetext", $("read-tau").textContent);
     showReadout($("readout"), this.curves, index, this.start.colors);
   }
 
   pin() {
     const on = this.charts.ghost === null;
     this.charts.ghost = on ? this.curves : null;
-    $("pin").textContent = on ? "Stop comparing" : "Compare with this";
     $("pin").setAttribute("aria-pressed", String(on));
+    if (this.curves) this.legend(this.curves.test_loss.length);
     this.charts.redraw();
   }
 
   theme() {
     const dark = getComputedStyle(document.documentElement).colorScheme === "dark";
     document.documentElement.dataset.theme = dark ? "light" : "dark";
+    this.themed();
+  }
+
+  themed() {
     this.themeName();
     this.charts.themed();
     this.map.draw();
@@ -193,11 +217,8 @@ class Page {
   }
 }
 
-let legendOf = 0;
-function showLegendOnce(count, colors) {
-  if (count === legendOf) return;
-  legendOf = count;
-  showLegend($("legend"), count, colors);
+function stale(names, old) {
+  for (const name of names) $(name).classList.toggle("stale", old);
 }
 
 const painter = new MessageChannel();

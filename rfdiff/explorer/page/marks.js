@@ -26,18 +26,18 @@ function clipped(u, draw) {
   ctx.restore();
 }
 
-// The times of each class on its test curve, with a thin line down to the axis for τ_gen and τ_mem.
-export function drawMarks(u, curves, times, colors, ink) {
+// The times of each class on one of its curves, with a thin line down to the axis for τ_gen and τ_mem.
+export function drawMarks(u, curves, times, colors, ink, curve = "test_loss") {
   if (!curves || !times) return;
   const ratio = devicePixelRatio;
   clipped(u, (context) => {
     for (const name of Object.keys(MARKS)) {
       times[name].values.forEach((tau, c) => {
-        if (tau === null || !(tau > 0) || !curves.test_loss[c]) return;
-        const loss = valueAt(curves.taus, curves.test_loss[c], tau);
-        if (loss === null) return;
+        if (tau === null || !(tau > 0) || !curves[curve][c]) return;
+        const value = valueAt(curves.taus, curves[curve][c], tau);
+        if (value === null || (u.scales.y.distr === 3 && value <= 0)) return;
         const x = u.valToPos(tau, "x", true);
-        const y = u.valToPos(loss, "y", true);
+        const y = u.valToPos(value, "y", true);
         if (name === "tau_gen" || name === "tau_mem") {
           context.strokeStyle = `${colors[c]}77`;
           context.lineWidth = ratio;

@@ -26,11 +26,11 @@ export function withShare(shares, index, value, least = LEAST_SHARE) {
   const above = rest - others * least;
   const result = shares.map((share, i) => {
     if (i === index) return wanted;
-    return least + free * (above > 1e-12 ? (share - least) / above : 1 / others);
+    return Math.max(least, least + free * (above > 1e-12 ? (share - least) / above : 1 / others));
   });
   const last = index === shares.length - 1 ? 0 : shares.length - 1; // takes what rounding leaves
   const sum = result.reduce((total, share, i) => (i === last ? total : total + share), 0);
-  result[last] = 1 - sum;
+  result[last] = Math.max(least, 1 - sum);
   return result;
 }
 
@@ -77,7 +77,7 @@ export class Model extends EventTarget {
       state.fraction = state.fraction.map((share) => share / sum);
     }
     for (let c = before; c < count; c += 1) {
-      state.fraction = [...state.fraction.map((share) => (share * c) / (c + 1)), 1 / (c + 1)];
+      state.fraction = withShare([...state.fraction, 0], c, 1 / (c + 1));
       for (const [name, value] of Object.entries(NEW_CLASS)) state[name].push(name === "angle" ? (90 * c) % 360 : value);
     }
     state.loss_weight = [];

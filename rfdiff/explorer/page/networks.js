@@ -1,13 +1,13 @@
 // Networks beside the curves: started, watched, cancelled; their points arrive seed by seed.
 
 import { queryOf } from "./model.js";
-import { fetchJson } from "./server.js";
+import { ENDED, fetchJson } from "./server.js";
 
 const LOOK = 400;
 
 export class Networks {
   constructor(parts, model, charts, axis) {
-    Object.assign(this, { ...parts, model, charts, axis, watching: false, trained: "" });
+    Object.assign(this, { ...parts, model, charts, axis, number: null, trained: "" });
     this.start.addEventListener("click", () => this.begin());
     this.cancel.addEventListener("click", () => this.end());
     model.addEventListener("changed", () => this.age());
@@ -15,33 +15,51 @@ export class Networks {
 
   async begin() {
     const query = new URLSearchParams({ d: this.d.value, num_seeds: this.seeds.value, axis: this.axis().join(",") });
+    const before = this.number;
+    this.number = null; // the watcher of earlier networks ends
     this.note.textContent = "Starting.";
+    const state = queryOf(this.model.state);
     try {
-      this.trained = queryOf(this.model.state);
-      await fetchJson(`/api/train?${this.trained}&${query}`, { method: "POST" });
+      this.number = (await fetchJson(`/api/train?${state}&${query}`, { method: "POST" })).number;
     } catch (error) {
       this.note.textContent = error.message;
+      if (before !== null) this.watch((this.number = before));
       return;
     }
+    this.trained = state;
     this.cancel.disabled = false;
     this.charts.points = null;
-    this.watch();
+    this.watch(this.number);
   }
 
   async end() {
-    await fetchJson("/api/train/cancel", { method: "POST" }).catch(() => {});
-    this.cancel.disabled = true;
+    const before = this.number;
+    this.number = null;
+    try {
+      await fetchJson("/api/train/cancel", { method: "POST" });
+    } catch (error) {
+      this.note.textContent = error.message;
+      if (before !== null) this.watch((this.number = before));
+      return;
+    }
+    this.ended("Cancelled; the network in hand is finished first.");
     this.progress.value = 0;
-    this.note.textContent = `Cancelled. ${this.note.textContent.replace(/^Cancelled\. /, "")}`;
   }
 
-  async watch() {
-    if (this.watching) return;
-    this.watching = true;
-    while (!this.cancel.disabled) {
+  ended(text) {
+    this.number = null;
+    this.cancel.disabled = true;
+    if (text) this.note.textContent = text;
+  }
+
+  async watch(number) {
+    for (;;) {
       await new Promise((done) => setTimeout(done, LOOK));
+      if (this.number !== number) return;
       const answer = await fetchJson("/api/train").catch(() => null);
-      if (answer === null || this.cancel.disabled) continue;
+      if (this.number !== number) return;
+      if (answer === null) continue;
+      if (answer.number !== number) return this.ended(ENDED);
       this.progress.value = answer.num_seeds ? answer.done / answer.num_seeds : 0;
       const bars = answer.done > 1 ? ", bars are one standard error" : "";
       this.note.textContent = answer.error || `${answer.done ?? 0} of ${answer.num_seeds ?? this.seeds.value} networks at d = ${answer.d ?? this.d.value}: filled points test, open squares train${bars}.`;
@@ -49,9 +67,8 @@ export class Networks {
         this.charts.points = answer;
         this.age(true);
       }
-      if (!answer.running) this.cancel.disabled = true;
+      if (!answer.running) return this.ended("");
     }
-    this.watching = false;
   }
 
   // Points of an earlier state stay, faint.

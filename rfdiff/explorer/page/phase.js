@@ -1,7 +1,7 @@
 // The map of two numbers: started and watched on the server, drawn on a canvas with the shown state in it.
 
 import { format } from "./format.js";
-import { fetchJson } from "./server.js";
+import { ENDED, fetchJson } from "./server.js";
 
 const LOOK = 400;
 const SYMBOLS = { t: "t", psi_p: "ψ_p", psi_n: "ψ_n", weight: "fraction", samples: "samples n/d", loss_weight: "loss weight", variance: "variance", centroid_norm: "‖μ‖²/d" };
@@ -19,11 +19,32 @@ export function valueIn(state, name) {
   return { weight: state.fraction[c], samples: state.psi_n * state.fraction[c], loss_weight: weights[c], variance: state.variance[c], centroid_norm: state.norm[c] ** 2 }[kind];
 }
 
+// What a map over two numbers depends on besides these two, as text: a state in which it differs has another map.
+function besides(state, names) {
+  const rest = structuredClone(state);
+  const without = (values, c) => {
+    const others = values.map((value, i) => (i === Number(c) ? 0 : value));
+    const sum = others.reduce((a, b) => a + b, 0) || 1;
+    return others.map((value) => Number((value / sum).toPrecision(6)));
+  };
+  for (const name of names) {
+    const [, kind, c] = /^(\w+)_(\d)$/.exec(name) ?? [null, name, null];
+    if (kind === "weight") rest.fraction = without(rest.fraction, c);
+    else if (kind === "loss_weight") rest.loss_weight = without(rest.loss_weight, c);
+    else if (kind === "samples") {
+      rest.fraction = rest.fraction.map((share, i) => (i === Number(c) ? 0 : Number((share * rest.psi_n).toPrecision(6))));
+      rest.psi_n = 1;
+    } else if (c === null) rest[kind] = 0;
+    else rest[kind === "centroid_norm" ? "norm" : kind][c] = 0;
+  }
+  return JSON.stringify(rest);
+}
+
 export class PhaseMap {
   constructor(parts, model, colors) {
-    Object.assign(this, { ...parts, model, colors, answer: null, names: "" });
+    Object.assign(this, { ...parts, model, colors, answer: null, names: "", number: null, text: "" });
     this.start.addEventListener("click", () => this.begin());
-    this.cancel.addEventListener("click", () => fetchJson("/api/map/cancel", { method: "POST" }).then(() => this.ended("Cancelled."), () => {}));
+    this.cancel.addEventListener("click", () => this.end());
     model.addEventListener("changed", () => this.draw());
   }
 
@@ -38,26 +59,45 @@ export class PhaseMap {
 
   async begin() {
     const query = new URLSearchParams({ first: this.first.value, second: this.second.value, quantity: this.quantity.value });
+    const before = this.number;
+    this.number = null; // the watcher of an earlier map ends
+    const state = structuredClone(this.model.state);
     try {
-      await fetchJson(`/api/map?${this.model.query()}&${query}`, { method: "POST" });
+      this.number = (await fetchJson(`/api/map?${this.model.query()}&${query}`, { method: "POST" })).number;
     } catch (error) {
       this.note.textContent = error.message;
+      if (before !== null) this.watch((this.number = before), this.asked);
       return;
     }
+    this.asked = state;
     this.cancel.disabled = false;
     this.note.textContent = "Computing the map; the first one takes longer. The sliders stay usable.";
-    this.watch();
+    this.watch(this.number, state);
   }
 
-  async watch() {
+  async end() {
+    const before = this.number;
+    this.number = null;
+    try {
+      await fetchJson("/api/map/cancel", { method: "POST" });
+      this.ended("Cancelled.");
+    } catch (error) {
+      this.note.textContent = error.message;
+      if (before !== null) this.watch((this.number = before), this.asked);
+    }
+  }
+
+  async watch(number, state) {
     for (;;) {
       await new Promise((done) => setTimeout(done, LOOK));
+      if (this.number !== number) return;
       const answer = await fetchJson("/api/map").catch(() => null);
-      if (this.cancel.disabled) return;
+      if (this.number !== number) return;
       if (answer === null) continue;
+      if (answer.number !== number) return this.ended(ENDED);
       this.progress.value = answer.total ? answer.done / answer.total : 0;
       if (answer.first_class) {
-        this.answer = answer;
+        this.answer = Object.assign(answer, { state });
         this.draw();
       }
       if (!answer.running) return this.ended(answer.error || this.summary());
@@ -65,9 +105,19 @@ export class PhaseMap {
   }
 
   ended(text) {
+    Object.assign(this, { number: null, text });
     this.cancel.disabled = true;
     this.progress.value = 0;
-    this.note.textContent = text;
+    this.tell();
+  }
+
+  // Whether something else than the two numbers of the map has moved since it was asked for.
+  get old() {
+    return this.answer !== null && besides(this.model.state, this.answer.names) !== besides(this.answer.state, this.answer.names);
+  }
+
+  tell() {
+    if (this.number === null && this.text) this.note.textContent = `${this.old ? "Map of an earlier state. " : ""}${this.text}`;
   }
 
   summary() {
@@ -80,6 +130,8 @@ export class PhaseMap {
 
   draw() {
     if (!this.answer) return;
+    this.tell();
+    const faint = this.old ? 0.3 : 1;
     const { canvas, answer } = this;
     const context = canvas.getContext("2d");
     const ratio = devicePixelRatio;
@@ -91,7 +143,7 @@ export class PhaseMap {
     const [xs, ys] = [answer.first_axis, answer.second_axis];
     const [w, h] = [box.width / xs.length, box.height / ys.length];
     answer.first_class.forEach((column, i) => column.forEach((c, j) => {
-      context.globalAlpha = c < 0 ? 0.15 : 0.2 + 0.8 * Math.min(1, answer.lead[i][j] ?? 1);
+      context.globalAlpha = faint * (c < 0 ? 0.15 : 0.2 + 0.8 * Math.min(1, answer.lead[i][j] ?? 1));
       context.fillStyle = c < 0 ? "#888888" : this.colors[c];
       context.fillRect(box.left + i * w, box.top + box.height - (j + 1) * h, w + 0.5, h + 0.5);
     }));
@@ -111,7 +163,7 @@ export class PhaseMap {
   }
 
   cross(context, box, xs, ys, ink) {
-    if (answerNames(this.answer).some((name) => Number(/_(\d)$/.exec(name)?.[1] ?? 0) >= this.model.classes)) return;
+    if (this.answer.names.some((name) => Number(/_(\d)$/.exec(name)?.[1] ?? 0) >= this.model.classes)) return;
     const place = (values, value) => {
       const linear = Math.abs(values[1] - values[0] - (values.at(-1) - values.at(-2))) < 1e-6 * values.at(-1);
       const f = linear ? (x) => x : Math.log;
@@ -132,5 +184,3 @@ export class PhaseMap {
     Object.assign(this.canvas.dataset, { x: a.toFixed(4), y: b.toFixed(4) });
   }
 }
-
-const answerNames = (answer) => answer.names;

@@ -3,6 +3,7 @@
 const AGAIN = 1000; // milliseconds between two looks at a server that does not answer
 const COMPILED = 250; // and at a program that is being compiled
 
+export const ENDED = "Ended by another tab or a restart of the server.";
 export const connection = new EventTarget();
 let lost = "";
 

@@ -52,7 +52,7 @@ export function showSpeciation(line, answer) {
     line.textContent = `Speciation times of the exact score: ${answer.reason}.`;
     return;
   }
-  const parts = answer.times.map((time, c) => `class ${c} at t = ${time === null ? "never" : format(time, 4)}`);
+  const parts = answer.times.map((time, c) => `class ${c}${time === null ? ": never, the classes overlap too much" : ` at t = ${format(time, 4)}`}`);
   line.textContent = `Speciation: with the exact score at d = ${answer.dimension} the backward process decides for ${parts.join(", ")}.`;
 }
 
@@ -62,13 +62,13 @@ export function showBulks(line, spectrum) {
   line.textContent = `Bulks: ${bulks || "none"}. ${atoms ? `Atoms: ${atoms}. ` : ""}Lines in the colours of the classes are their parts, the dark line is the whole.`;
 }
 
-export function showLegend(box, count, colors) {
+export function showLegend(box, count, colors, pinned) {
   const parts = Array.from({ length: count }, (_, c) => {
     const entry = document.createElement("span");
     entry.append(chip(colors[c]), `class ${c}`);
     return entry;
   });
-  const notes = ["— test", "- - train", "··· optimum", "▲ learned", "▼ best test loss", "◆ memorised", "○ half way to the optimum", "faint: pinned"];
+  const notes = ["— test", "- - train", "··· optimum", "▲ learned", "▼ best test loss", "◆ memorised", "○ half way to the optimum", ...(pinned ? ["faint: pinned"] : [])];
   parts.push(...notes.map((text) => Object.assign(document.createElement("span"), { textContent: text })));
   box.replaceChildren(...parts);
 }
