@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import logging
 import os
 import secrets
 import socket
@@ -27,7 +28,8 @@ class Server(uvicorn.Server):
     """A server whose first Ctrl-C ends it, whatever is being computed."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop at once."""
+        """Stop at once; that requests are cut off by it is no error to be logged."""
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         self.should_exit = self.force_exit = True
 
 

@@ -1,13 +1,16 @@
 """What rfdiff explore refuses before it serves anything."""
 
+import http.client
 import socket
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from rfdiff.explorer import serving
 from tests.cli.command_line import refused
+from tests.explorer.conftest import Served
 
 
 def test_other_addresses_ask_for_a_flag_that_says_what_it_means(capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,3 +53,18 @@ def test_a_problem_without_sliders_is_named(tmp_path: Path, capsys: pytest.Captu
     path.write_text('activation = "tanh"\nt = 0.1\npsi_p = 500.0\npsi_n = 3.0\n[mixture]\nweights = [1.0]\nvariances = [1.0]\n')
     assert f"{path}: psi_p: 500.0; allowed: 0.1 to 100" in refused(capsys, "explore", str(path), "--no-browser")
     assert f"{path.parent / 'none.toml'}: cannot be read" in refused(capsys, "explore", str(path.parent / "none.toml"))
+
+
+@pytest.mark.thorough
+def test_requests_cut_off_by_ctrl_c_leave_no_traceback() -> None:
+    server = Served("--port", "0")
+    token = server.url.split("token=")[1]
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    headers = {"Cookie": f"rfdiff_{server.port}={token}"}
+    connection.request("GET", "/api/alive", headers=headers)
+    connection.getresponse().read()
+    connection.request("GET", "/api/exact?activation=relu&t=0.37", headers=headers)  # compiles for seconds
+    time.sleep(0.5)  # by which it has arrived; were it later, the test would pass without having tried anything
+    status, told = server.interrupt()
+    connection.close()
+    assert status == 0 and "Traceback" not in told and told.endswith("rfdiff explore has ended\n")
