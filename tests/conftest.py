@@ -1,5 +1,6 @@
 """Fixtures that every part of the suite shares, and a guard: no test may leave a global JAX setting changed."""
 
+import gc
 import os
 import tempfile
 from collections.abc import Iterator
@@ -37,6 +38,19 @@ def _unchanged_jax_settings() -> Iterator[None]:
     changed = {name: (before.get(name), value) for name, value in after.items() if before.get(name) != value}
     if changed:
         pytest.fail(f"global JAX settings were left changed: {changed}")
+
+
+MOST_MAPPINGS = 20_000  # of the 65,530 that Linux lets a process have by default: compilation ends in a segmentation fault beyond them
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs_are_let_go() -> Iterator[None]:
+    """Compiled programs of earlier files are dropped where there are many: each holds several mappings of memory."""
+    yield
+    mappings = Path("/proc/self/maps")
+    if mappings.exists() and mappings.read_bytes().count(b"\n") > MOST_MAPPINGS:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="module")
