@@ -40,7 +40,7 @@ def _unchanged_jax_settings() -> Iterator[None]:
         pytest.fail(f"global JAX settings were left changed: {changed}")
 
 
-MOST_MAPPINGS = 20_000  # of the 65,530 that Linux lets a process have by default: compilation ends in a segmentation fault beyond them
+MOST_MAPPINGS = 40_000  # of the 65,530 that Linux lets a process have by default: compilation ends in a segmentation fault beyond them
 
 
 @pytest.fixture(scope="module", autouse=True)
