@@ -1,6 +1,7 @@
 // Requests to the server: one in flight for each question, the newest state wins; and whether the server is there at all.
 
 const AGAIN = 1000; // milliseconds between two looks at a server that does not answer
+const IDLE = 3000; // and at one that answered the last question: a page at rest notices too that its server has ended
 const COMPILED = 250; // and at a program that is being compiled
 
 export const ENDED = "Ended by another tab or a restart of the server.";
@@ -21,6 +22,8 @@ async function look() {
     await fetchJson("/api/alive").catch(() => {});
   }
 }
+
+setInterval(() => lost || fetchJson("/api/alive").catch(() => {}), IDLE);
 
 // The answer of the server; throws an Error with its refusal. `lost` is set on errors of the connection alone.
 export async function fetchJson(address, options = {}) {
