@@ -14,10 +14,14 @@ if version("jaxlib").startswith("0.10."):
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_cpu_max_isa=AVX")
     os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
-# programs are compiled once for all workers and for the commands that tests start; the first process makes the folder, and removes it
+# part of the time to lower a program is for the record of where each operation was written, which no test reads
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
+
+# programs, however small, are compiled once for all workers and for the commands that tests start; the first process makes the folder,
+# and removes it
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     _cache = tempfile.TemporaryDirectory(prefix="rfdiff-tests-")
-    os.environ.update(JAX_COMPILATION_CACHE_DIR=_cache.name, JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0.3")
+    os.environ.update(JAX_COMPILATION_CACHE_DIR=_cache.name, JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0")
 
 import jax
 import pytest

@@ -181,6 +181,7 @@ def test_steps_that_are_too_few_are_said(folder: Path) -> None:
     assert worst[0] < 4 < worst[1]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("systematic", "line"),
     [

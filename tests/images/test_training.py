@@ -233,6 +233,7 @@ def test_another_run_is_refused(tmp_path: Path, finished: tuple[Path, xr.Dataset
         checkpoints.described(tmp_path / "nowhere")
 
 
+@pytest.mark.thorough
 def test_divergence_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state = initial_state(SETTINGS)
     broken = state._replace(parameters=jax.tree.map(lambda leaf: leaf * np.nan, state.parameters))

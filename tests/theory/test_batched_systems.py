@@ -33,7 +33,9 @@ def test_the_same_as_lapack(size: int) -> None:
         np.testing.assert_allclose(batched_systems.determinant(jnp.asarray(matrix)), np.linalg.det(matrix), rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("size", [3, 21, pytest.param(batched_systems.ALONE + 5, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize(
+    "size", [3, pytest.param(21, marks=pytest.mark.thorough), pytest.param(batched_systems.ALONE + 5, marks=pytest.mark.thorough)]
+)
 def test_inverses_of_many_unknowns(size: int) -> None:
     matrix = problem(size, 3)[0] / np.sqrt(size) + np.eye(size) * 1j
     with jax.enable_x64(True):

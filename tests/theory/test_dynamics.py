@@ -189,6 +189,7 @@ def test_relabelling_three_anisotropic_classes_with_centroids() -> None:
         rejects(lambda name=name: chex.assert_trees_all_close(getattr(first, name), getattr(second, name), atol=1e-3))  # type: ignore[misc]
 
 
+@pytest.mark.thorough
 def test_much_data_removes_the_gap_at_rate_one_over_psi_n() -> None:
     sizes = np.array([400.0, 800.0, 1600.0])
     curves = [learning_curves(two_classes(psi_n=size), TAUS, tolerance=1e-8) for size in sizes]

@@ -52,6 +52,7 @@ def test_it_knows_what_is_stable(settings: SGDSettings) -> None:
     assert settings.radius(double) == pytest.approx(settings.radius(RULE) / 2, rel=1e-9)
 
 
+@pytest.mark.thorough
 def test_the_spectrum_of_a_near_problem_is_followed(settings: SGDSettings) -> None:
     """Other class weights and fractions: edge and losses are those of settings made from nothing."""
     rule = dataclasses.replace(RULE, sampling="balanced")

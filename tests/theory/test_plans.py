@@ -171,6 +171,7 @@ def test_a_kernel_gives_its_losses_outside_double_precision_too() -> None:
         jax.jit(lambda taus: kernel.losses(taus).test)(TAUS)
 
 
+@pytest.mark.thorough
 def test_a_transform_is_given_outside_double_precision_too() -> None:
     problem, z = centred(), np.array([1.0 + 0.5j])
     g, parts = theory.transform_at(problem, theory.plan_points(problem, z))

@@ -58,6 +58,7 @@ def test_the_whole_gradient_is_that_of_the_weighted_loss(problem: Problem) -> No
     rejects(lambda: np.testing.assert_allclose(whole(DRAWN if problem is WEIGHTED else AVERAGED), expected, rtol=1e-2))
 
 
+@pytest.mark.thorough
 def test_an_epoch_of_weighted_batches_adds_up_to_it() -> None:
     mean = gradients(WEIGHTED, recipe(WEIGHTED, 9), 4).mean(0)
     np.testing.assert_allclose(mean, whole(WEIGHTED), rtol=1e-11, atol=1e-12)

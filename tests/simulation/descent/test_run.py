@@ -154,6 +154,7 @@ def test_logged_steps_and_readout() -> None:
     np.testing.assert_array_equal(data.test_loss.values, curves.test_loss)
 
 
+@pytest.mark.thorough
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run()
     monkeypatch.setattr(setup, "LONGEST_CHUNK", 7)
