@@ -1,5 +1,6 @@
 """How Sphinx builds the site: `make docs`. No page loads anything from another host."""
 
+import os
 import sys
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -41,7 +42,11 @@ myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "
 myst_heading_anchors = 3
 myst_dmath_double_inline = True
 
-# tutorials run while the site is built, and a build fails where one does
+# Tutorials run while the site is built, and a build fails where one does. Their programs run for seconds and would compile for a minute:
+# few optimisations and, with the release that the site is built with, another backend halve that.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+if installed("jaxlib").startswith("0.10."):
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 nb_execution_mode = "cache"
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True

@@ -36,7 +36,7 @@ from rfdiff.theory.neuron_types import (
 )
 from rfdiff.theory.noncommuting import closed_system, dense
 from rfdiff.theory.resolvent import RESIDUAL
-from rfdiff.theory.training_times import LEAST, TAIL_EFFECT, Times, limit_diverges, spectrum_span, time_grid, types_radius
+from rfdiff.theory.training_times import LEAST, TAIL_EFFECT, Times, coarse_level, limit_diverges, spectrum_span, time_grid, types_radius
 
 FASTER = 1.4  # power of the change by one level that the next one makes
 SURELY = 2.0  # times the tolerance: an expected error above which a level is left out
@@ -147,12 +147,16 @@ def learning_curves(
     with double_on_host():
         near = dense.surrogate(problem)
         radius, tail = types_radius(problem, tolerance)
-        span = spectrum_span(near, rule, kappa, radius)
+        made = cache(lambda level: equivalent(near, level, radius, LEAST))
+        span = spectrum_span(made(coarse_level(near)), rule, kappa)
         times = Times.within_reach(taus, span, rule, kappa, limit_diverges(problem, rule=rule), tolerance)
         # where every node costs a matrix, a contour is widened in steps
         question = Question(rule, kappa, times.asked, times.clock(rule, clock, kappa), tolerance / 4, np.inf if near is problem else 2.0)
-        refine = _over_levels if by_lattice(near, radius) else _over_scrambles
-        answer = refine(near, question, span, radius, tolerance, TAIL_EFFECT * tail)
+        beyond = TAIL_EFFECT * tail
+        if by_lattice(near, radius):
+            answer = _over_levels(near, made, question, span, radius, tolerance, beyond)
+        else:
+            answer = _over_scrambles(near, question, span, radius, tolerance, beyond)
         if near is not problem:
             answer = _with_matrices(problem, question, answer, tolerance, dense.Work(progress))
     if progress is not None:
@@ -170,14 +174,21 @@ def largest_change(losses: np.ndarray, before: np.ndarray) -> float:
     return float(np.max(abs(losses - before)))
 
 
-def _over_levels(problem: Problem, question: Question, span: Span, radius: float, tolerance: float, beyond: float) -> _Answer:
-    """Losses refined over levels of neuron types until the tolerance is met; `beyond` is the error of a loss of 1 from neurons outside
-    the radius.
+def _over_levels(
+    problem: Problem,
+    made: Callable[[int], Equivalent],
+    question: Question,
+    span: Span,
+    radius: float,
+    tolerance: float,
+    beyond: float,
+) -> _Answer:
+    """Losses refined over levels of neuron types, whose equivalents `made` gives, until the tolerance is met; `beyond` is the error of a
+    loss of 1 from neurons outside the radius.
     """
     size: int | None = None
     errors, everything = LevelErrors(problem, radius, largest_change), levels(problem, 1, radius)
-    made = cache(lambda level: equivalent(problem, level, radius, LEAST))
-    first = _first_level(made, everything, question, span, tolerance) if by_lattice(problem, radius) else everything[0]
+    first = _first_level(made, everything, question, span, tolerance)
     for level in range(first, everything[-1] + 1):
         eq = made(level)
         refined = refine_contour(eq, question, span, partial(_evaluate, eq), size)
@@ -261,7 +272,7 @@ def with_noise(problem: Problem, taus: np.ndarray, calm: Rule, noise: Noise, tol
         added = noise(eq, contour=laid.contour, u=solved.u)
         return replace(still, losses=still.losses + added.losses, error=still.error + added.error)
 
-    values = refine_contour(eq, question, spectrum_span(problem, calm, kappa, 0.0), evaluate).values
+    values = refine_contour(eq, question, spectrum_span(eq, calm, kappa), evaluate).values
     return _package(problem, taus, values.losses, values.total_error)
 
 

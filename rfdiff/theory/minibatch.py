@@ -129,7 +129,7 @@ def sgd_stability(problem: Problem, *, rule: MinibatchSGD) -> SGDStability:
     kappa, step = float(problem.kappa), float(rule.step_size)
     with double_on_host():
         eq = equivalent(problem, 1, 0.0, LEAST)
-        support = spectrum_span(problem, rule, kappa, 0.0)
+        support = spectrum_span(eq, rule, kappa)
         edge = step * (rule.largest_stable_eigenvalue(kappa) + rule.decay) / (support.high + rule.decay)
         reach = max(step, NEAR_EDGE * edge)
         laid = lay(support, dataclasses.replace(rule, step_size=reach).descent, kappa, ALL_TIMES, 1e-8)

@@ -54,7 +54,7 @@ class SGDSettings:
             eq = equivalent(problem, 1, 0.0, LEAST)
             ends = None if near is None else followed(eq, *near.span)
             if ends is None:
-                near, self.span = None, spectrum_span(problem, rule, self.kappa, 0.0)
+                near, self.span = None, spectrum_span(eq, rule, self.kappa)
             else:
                 self.span = Span(*ends)
                 check_stability(rule, self.kappa, self.span.high)

@@ -30,7 +30,7 @@ from rfdiff.theory.contour import SIZES, Contour, Laid
 from rfdiff.theory.contour_forms import CurveKernel, losses_and_error, solve_kernel
 from rfdiff.theory.contour_ladder import OnContour, Question, probe_penalties, refine_contour
 from rfdiff.theory.dynamics import largest_change, size_of
-from rfdiff.theory.equivalent import Equivalent
+from rfdiff.theory.equivalent import Equivalent, equivalent
 from rfdiff.theory.host import double_on_host
 from rfdiff.theory.implicit import expand, unknowns
 from rfdiff.theory.input_checks import POINTS_INSTEAD, checked_tolerance, require_concrete
@@ -107,7 +107,8 @@ def plan_curves(
     problem = apart(problem)
     with double_on_host():
         radius, tail = training_times.types_radius(problem, tolerance)
-        span = training_times.spectrum_span(near, rule, kappa, radius)
+        coarse = equivalent(near, training_times.coarse_level(near), radius, training_times.LEAST)
+        span = training_times.spectrum_span(coarse, rule, kappa)
         if coupled is not None:
             span = dense.widened(span, rule, kappa)
         if span.low == 0 and np.isinf(wanted).any() and not rule.decay:

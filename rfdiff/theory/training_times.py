@@ -11,7 +11,7 @@ from rfdiff.errors import InputError
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow, HeavyBall, Ridge, Rule, check_stability, require_rule
 from rfdiff.theory.contour import Span
-from rfdiff.theory.equivalent import equivalent
+from rfdiff.theory.equivalent import Equivalent, equivalent
 from rfdiff.theory.host import double_on_host
 from rfdiff.theory.input_checks import require_concrete
 from rfdiff.theory.neuron_types import FAR, gram_root
@@ -100,13 +100,17 @@ def _settled(taus: np.ndarray, rule: Rule, kappa: float, span: Span, tolerance: 
     return (slowest < 1) & (np.log(steps) + steps * math.log(min(slowest, 1.0)) < math.log(1e-3 * tolerance))
 
 
-def spectrum_span(problem: Problem, rule: Rule, kappa: float, radius: float) -> Span:
+def coarse_level(problem: Problem) -> int:
+    """Level of neuron types that tells a spectrum's ends."""
+    return 1 if problem.num_classes <= FEW_CLASSES else 0
+
+
+def spectrum_span(eq: Equivalent, rule: Rule, kappa: float) -> Span:
     """What a contour must go around; for a discrete rule, after checking that its step is stable.
 
     Raises:
         InputError: a step size at which the rule diverges, or an activation that is constant on the data.
     """
-    eq = equivalent(problem, 1 if problem.num_classes <= FEW_CLASSES else 0, radius, LEAST)
     low, high = extent(eq)
     if np.isfinite(rule.largest_stable_eigenvalue(kappa)):
         bulks = support(eq, atoms(eq))[0]

@@ -33,7 +33,7 @@ def equation(rule: MinibatchSGD, problem: Problem | None = None) -> tuple[Volter
     problem = two_classes() if problem is None else problem
     with jax.enable_x64(True):
         eq, kappa = equivalent(problem, 1, 0.0, LEAST), float(problem.kappa)
-        contour = lay(spectrum_span(problem, rule, kappa, 0.0), rule.descent, kappa, ALL_TIMES, 1e-7).contour
+        contour = lay(spectrum_span(equivalent(problem, 1, 0.0, LEAST), rule, kappa), rule.descent, kappa, ALL_TIMES, 1e-7).contour
         solved = solutions.anywhere(eq, np.asarray(contour.nodes))
         traces = noise_traces(eq, contour, solved.u)
         return Volterra(traces, rule, kappa, float(problem.psi_p), draw_weights(problem, rule)), contour, solved
@@ -121,7 +121,7 @@ def test_the_noise_knows_the_error_of_its_contour() -> None:
     problem, kappa, steps, found = two_classes(), float(two_classes().kappa), np.append(np.rint(np.geomspace(1, 1e6, 30)), math.inf), []
     with jax.enable_x64(True):
         eq = equivalent(problem, 1, 0.0, LEAST)
-        span = spectrum_span(problem, RULE, kappa, 0.0)
+        span = spectrum_span(equivalent(problem, 1, 0.0, LEAST), RULE, kappa)
         for size in (0, 2, 5):
             contour = lay(span, RULE.descent, kappa, ALL_TIMES, 1e-7, size).contour
             solved = solutions.anywhere(eq, np.asarray(contour.nodes))
