@@ -72,7 +72,7 @@ def case(page: Page, url: str, seconds: float, started: float, pid: int) -> dict
     until(page, "document.body.dataset.ready === 'true'")
     start, start_used = time.perf_counter() - started, processor_seconds(pid)
     until(page, "document.body.dataset.settled === 'yes' && document.getElementById('bulks').textContent !== ''")
-    until(page, "fetch('/api/alive').then((answer) => answer.json()).then((answer) => answer.compiled >= 4)")
+    until(page, "fetch('/api/alive').then((answer) => answer.json()).then((answer) => answer.compiled >= 5)")
     drag(page, "#psi_n", 0.2 * seconds)
     until(page, "document.body.dataset.settled === 'yes'")
     used = processor_seconds(pid)

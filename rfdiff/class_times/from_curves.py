@@ -5,10 +5,11 @@ late or is too coarse, the time is NaN and carries what is known of it, a lower 
 """
 
 import dataclasses
+import math
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.interpolate import PchipInterpolator
 
 from rfdiff.class_times.named_times import TIME_NAMES, ClassTimes
 from rfdiff.curves import CURVE_NAMES, LearningCurves
@@ -240,15 +241,45 @@ def _first_crossing(taus: np.ndarray, values: np.ndarray, level: float) -> Readi
     if right > COARSE * left:
         return Reading(lower=left, upper=right, reason="no {times} between {0} and {1}", places=(left, right))
     first, last = (1 if taus[0] == 0 else 0), (len(taus) - 1 if np.isinf(taus[-1]) else len(taus))
-    start, stop = max(first, i - 2), min(last, i + 2)  # the interpolant between two samples feels one more on either side
-    pieces = PchipInterpolator(np.log(taus[start:stop]), values[start:stop])
-    piece = [float(c) for c in pieces.c[:, i - 1 - start]]
-    origin, low, high = float(np.log(left)), float(np.log(left)), float(np.log(right))
+    piece = _monotone_piece(np.log(taus[first:last]), values[first:last], i - 1 - first)
+    origin, low, high = math.log(left), math.log(left), math.log(right)
     for _ in range(60):  # halvings, down to rounding; the interpolant is monotone between two samples
         middle = (low + high) / 2
         x = middle - origin
         low, high = (low, middle) if ((piece[0] * x + piece[1]) * x + piece[2]) * x + piece[3] >= level else (middle, high)
-    return Reading(float(np.exp(high)))
+    return Reading(math.exp(high))
+
+
+def _monotone_piece(x: np.ndarray, y: np.ndarray, i: int) -> tuple[float, float, float, float]:
+    """Coefficients, highest power of x - x_i first, of the monotone cubic (PCHIP, Fritsch and Butland 1984) between samples i and i + 1.
+
+    It feels one more sample on either side, so that no interpolant through all of them is needed.
+    """
+    start = max(i - 1, 0)
+    xs, ys, at = x[start : i + 3].tolist(), y[start : i + 3].tolist(), i - start
+    widths = [right - left for left, right in pairwise(xs)]
+    slopes = [(right - left) / width for (left, right), width in zip(pairwise(ys), widths, strict=True)]
+    ends = [_monotone_slope(widths, slopes, at), _monotone_slope(widths, slopes, at + 1)]
+    width, slope = widths[at], slopes[at]
+    cubic = (ends[0] + ends[1] - 2 * slope) / width**2
+    return cubic, (3 * slope - 2 * ends[0] - ends[1]) / width, ends[0], ys[at]
+
+
+def _monotone_slope(widths: list[float], slopes: list[float], i: int) -> float:
+    """Slope at sample i: a harmonic mean of those beside it, 0 at an extremum; at an end of three points or more a one-sided one."""
+    if 0 < i < len(slopes):
+        before, after = slopes[i - 1], slopes[i]
+        if before * after <= 0:
+            return 0.0
+        first, second = 2 * widths[i] + widths[i - 1], widths[i] + 2 * widths[i - 1]
+        return (first + second) / (first / before + second / after)
+    if len(slopes) == 1:
+        return slopes[0]
+    (h, s), (h2, s2) = ((widths[0], slopes[0]), (widths[1], slopes[1])) if i == 0 else ((widths[-1], slopes[-1]), (widths[-2], slopes[-2]))
+    slope = ((2 * h + h2) * s - h * s2) / (h + h2)
+    if slope * s <= 0:
+        return 0.0
+    return 3 * s if s * s2 <= 0 and abs(slope) > 3 * abs(s) else slope
 
 
 def _settled(taus: np.ndarray, values: np.ndarray) -> bool:
@@ -258,5 +289,9 @@ def _settled(taus: np.ndarray, values: np.ndarray) -> bool:
     before = taus[-1] / TAIL
     if not np.any((taus > 0) & (taus <= before)):
         return False
-    x = np.log(taus[taus > 0])
-    return bool(abs(values[-1] - PchipInterpolator(x, values[taus > 0])(np.log(before))) <= SETTLED * abs(values[-1]))
+    x, y = np.log(taus[taus > 0]), values[taus > 0]
+    i = min(int(np.searchsorted(x, math.log(before), side="right")) - 1, len(x) - 2)
+    cubic, square, slope, value = _monotone_piece(x, y, i)
+    distance = math.log(before) - x[i]
+    earlier = ((cubic * distance + square) * distance + slope) * distance + value
+    return bool(abs(values[-1] - earlier) <= SETTLED * abs(values[-1]))

@@ -14,7 +14,7 @@ from rfdiff.curves import LearningCurves, Spectrum
 from rfdiff.errors import InputError
 from rfdiff.explorer.state import State
 from rfdiff.explorer.words import order_in_words
-from rfdiff.problem import noise_variance_of
+from rfdiff.problem import Problem, noise_variance_of
 from rfdiff.rules import MinibatchSGD
 from rfdiff.theory import live_curves
 from rfdiff.theory.host import double_on_host
@@ -71,19 +71,31 @@ class Axis(NamedTuple):
 def preview(state: State, axis: Axis, size: int) -> Json:
     """Curves to about `PREVIEW_ERROR`, by the program of the state's shape; SGD, which has none, by the closed form to that tolerance."""
     rule, taus = state.training_rule(), axis.taus(state)
-    problem = state.problem()
+    problem = problem_of(state)
     if isinstance(rule, MinibatchSGD):
         curves = theory.learning_curves(problem, taus, rule=rule, tolerance=PREVIEW_ERROR)
         return _curves_json(curves, curves.error_estimate) | {"times": None, "kind": "preview"}
-    live = live_curves.live_curves(problem, taus, rule=rule, size=size)
+    key = shape(state, size)
+    live = live_curves.live_curves(problem, taus, rule=rule, size=size, near=_LATEST.get(key))
+    if math.isfinite(live.error):
+        _LATEST[key] = live.solutions
     curves = _as_curves(state, taus, live)
     read = times(curves, loss_weights=np.asarray(problem.training_weights))
     return _curves_json(curves, live.error) | {"times": _times_json(read, words=False), "kind": "preview"}
 
 
+_LATEST: dict[tuple[object, ...], np.ndarray] = {}  # the last solutions of each shape: a moving slider begins there
+
+
+@functools.lru_cache(maxsize=16)
+def problem_of(state: State) -> Problem:
+    """The problem of a state."""
+    return state.problem()
+
+
 def _as_curves(state: State, taus: Float[np.ndarray, " T"], live: LiveCurves) -> LearningCurves:
     """Live curves as the package's result."""
-    zeros, problem = np.zeros_like(live.test), state.problem()
+    zeros, problem = np.zeros_like(live.test), problem_of(state)
     score = (live.test - live.optimal) / float(noise_variance_of(state.t))
     return LearningCurves(
         taus=taus,
@@ -103,7 +115,7 @@ def _as_curves(state: State, taus: Float[np.ndarray, " T"], live: LiveCurves) ->
 @functools.lru_cache(maxsize=16)
 def exact_curves(state: State) -> tuple[Axis, LearningCurves, LearningCurves]:
     """The axis that suits a state, its curves there, and at times that cover every mode, to `EXACT_ERROR`."""
-    problem, rule = state.problem(), state.training_rule()
+    problem, rule = problem_of(state), state.training_rule()
     axis = Axis.of(theory.time_grid(problem))
     return axis, *theory.covering_curves(problem, axis.taus(state), rule=rule, tolerance=EXACT_ERROR)
 
@@ -111,12 +123,12 @@ def exact_curves(state: State) -> tuple[Axis, LearningCurves, LearningCurves]:
 @functools.lru_cache(maxsize=16)
 def exact_spectrum(state: State) -> Spectrum:
     """The spectrum of a state."""
-    return theory.spectrum(state.problem(), num_points=POINTS)
+    return theory.spectrum(problem_of(state), num_points=POINTS)
 
 
 def exact_times(state: State, covering: LearningCurves) -> ClassTimes:
     """The times of every class, from curves at times that cover every mode."""
-    return times(covering, loss_weights=np.asarray(state.problem().training_weights))
+    return times(covering, loss_weights=np.asarray(problem_of(state).training_weights))
 
 
 def exact(state: State) -> Json:
@@ -145,7 +157,7 @@ def speciation(state: State) -> Json:
     if state.num_classes == 1:
         return {"times": None, "reason": "a single class has nothing to decide"}
     with double_on_host():
-        values = backward.speciation_times(state.problem().mixture, d=DIMENSION)
+        values = backward.speciation_times(problem_of(state).mixture, d=DIMENSION)
     return {"times": numbers(np.asarray(values)), "reason": "", "dimension": DIMENSION}
 
 
@@ -172,7 +184,7 @@ def _times_json(read: ClassTimes, words: bool) -> Json:
 
 def numbers(values: Iterable[float]) -> list[float | None]:
     """Numbers to 7 digits, those that are not finite as None, which JSON can hold."""
-    return [number(value) for value in values]
+    return [number(value) for value in (values.tolist() if isinstance(values, np.ndarray) else values)]
 
 
 def number(value: float) -> float | None:
@@ -180,7 +192,12 @@ def number(value: float) -> float | None:
     return float(f"{value:.7g}") if math.isfinite(value) else None
 
 
+def text_of(answer: Json) -> str:
+    """An answer as JSON."""
+    return json.dumps(answer, allow_nan=False, separators=(",", ":"))
+
+
 def shape(state: State, size: int) -> tuple[object, ...]:
     """What the compiled programs of a preview depend on."""
     rule = ("sgd",) if state.rule == "sgd" else (state.averaging > 0,)
-    return (*live_curves.shape_of(state.problem()), *rule, NODES[size] if state.rule == "flow" else 0)
+    return (*live_curves.shape_of(problem_of(state)), *rule, NODES[size] if state.rule == "flow" else 0)

@@ -36,6 +36,7 @@ class Session:
         self._lock = threading.Lock()
         self._ready: set[tuple[object, ...]] = set()
         self._asked: set[tuple[object, ...]] = set()
+        self._sizes: dict[tuple[object, ...], int] = {}
         self.networks: Background[Networks] = Background()
         self.phase: Background[Phase] = Background()
         if warm:
@@ -44,9 +45,10 @@ class Session:
     def _warm(self, state: State) -> None:
         self.compile_for(state, FIRST_AXIS, 0)  # alone: what is traced beside it would delay the first curves
         self._compiler.start(functools.partial(self._warm_answers, state))
+        for size in range(1, len(NODES)):
+            self.compile_for(state, FIRST_AXIS, size)
         for neighbour in neighbours(state):
             self.compile_for(neighbour, FIRST_AXIS, 0)
-        self.compile_for(state, FIRST_AXIS, 1)
 
     def _warm_answers(self, state: State) -> None:
         for name in ANSWERS:
@@ -86,16 +88,20 @@ class Session:
 
     async def preview(self, state: State, axis: Axis) -> Json:
         """Curves while a slider moves, or the news that their program is being compiled."""
-        problem, rule = state.problem(), state.training_rule()  # refused before anything is compiled
+        problem, rule = answers.problem_of(state), state.training_rule()  # refused before anything is compiled
         if isinstance(rule, MinibatchSGD):
             check_covered(problem, rule)
         if not self.compile_for(state, axis, 0, True):  # what is asked now comes before what may be asked
             return {"kind": "compiling", "what": compiled_for(state)}
-        answer = await self.live.run(functools.partial(answers.preview, state, axis, 0))
-        error = answer["error"]
-        coarse = not isinstance(error, float) or error > PREVIEW_ERROR
-        if coarse and state.rule == "flow" and self.compile_for(state, axis, len(NODES) - 1, True):
-            answer = await self.live.run(functools.partial(answers.preview, state, axis, len(NODES) - 1))
+        if state.rule != "flow":
+            return await self.live.run(functools.partial(answers.preview, state, axis, 0))
+        shape = answers.shape(state, 0)
+        size = self._sizes.get(shape, 0)  # what the state before needed, this one will too
+        answer = await self.live.run(functools.partial(answers.preview, state, axis, size))
+        while too_coarse(answer) and size + 1 < len(NODES) and self.compile_for(state, axis, size + 1, True):
+            size += 1
+            answer = await self.live.run(functools.partial(answers.preview, state, axis, size))
+        self._sizes[shape] = size - 1 if size and smaller_does(answer, size) else size
         return answer
 
     async def answer(self, name: str, state: State) -> Json:
@@ -110,6 +116,18 @@ class Session:
         with self._lock:
             self._ready.add((name, answers.shape(state, 0)))
         return answer
+
+
+def too_coarse(answer: Json) -> bool:
+    """Whether the contour of a preview had too few nodes."""
+    error = answer["error"]
+    return not isinstance(error, float) or error > PREVIEW_ERROR
+
+
+def smaller_does(answer: Json, size: int) -> bool:
+    """Whether the next smaller contour will do: its error falls as e^{-c N}, with a factor before it of about 5."""
+    error = answer["error"]
+    return isinstance(error, float) and 10 * max(error, 0.0) ** (NODES[size - 1] / NODES[size]) < PREVIEW_ERROR
 
 
 def neighbours(state: State) -> list[State]:

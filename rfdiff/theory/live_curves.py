@@ -7,21 +7,22 @@ number never compiles anything, and the error estimate says where the fixed size
 """
 
 import math
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Complex, Float
 
 from rfdiff.activation import Activation
 from rfdiff.errors import InputError
 from rfdiff.mixture import MixtureLaw, optimal_loss
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow, Rule, require_filter
+from rfdiff.theory import implicit
 from rfdiff.theory.contour import ellipse
-from rfdiff.theory.contour_forms import CurveKernel, losses_and_error, solve_kernel
+from rfdiff.theory.contour_forms import CurveKernel, first_traces, kernel_from, losses_and_error, second_traces
 from rfdiff.theory.equivalent import Equivalent, build, column_kinds
 from rfdiff.theory.host import double_on_host
 from rfdiff.theory.neuron_coefficients import GaussRule, GaussRules, panel_rule
@@ -29,10 +30,12 @@ from rfdiff.theory.neuron_types import TypeGrid, gram_root, is_odd, lattice_grid
 from rfdiff.theory.resolvent import RESIDUAL, free_start
 from rfdiff.theory.support import outer_bounds
 
-NODES = (48, 96)  # of the whole contour; more where the spectrum spans more decades
+NODES = (48, 64, 96)  # of the whole contour; more where the spectrum spans more decades
+MARGIN = 1.15  # factor by which the contour passes beyond the norm bounds, which are wide already
 RANK = 2  # of the Gram matrix of the centroids, at most
 STEP, REACH = 0.42, 4.2  # of the lattice of neuron types, in standard deviations of h
 SMOOTH_NODES, SMOOTH_REACH = 49, 6.0  # of the averages over a neuron's input; the step, 1/4, resolves widths up to 3.4
+NOISE_NODES = 25  # of those over its noise alone, whose width is below 1: the step, 1/2, leaves 3e-9 of tanh
 KINKED_NODES = 12  # on each side of a kink
 LONGEST = 2.0  # centroid norm over √d that the lattice resolves to 1e-3
 WIDEST = 10.0  # variance that the averages resolve
@@ -58,12 +61,13 @@ class Shape(NamedTuple):
 
 
 class LiveCurves(NamedTuple):
-    """Losses (T, K) at T training times, losses L_c^* (K,) of the exact score, and the error."""
+    """Losses (T, K) at T training times, losses L_c^* (K,) of the exact score, the error, and the solutions on the contour (Z, U)."""
 
     train: Float[np.ndarray, "T K"]
     test: Float[np.ndarray, "T K"]
     optimal: Float[np.ndarray, " K"]
     error: float
+    solutions: Complex[np.ndarray, "Z U"]
 
 
 def shape_of(problem: Problem) -> Shape:
@@ -81,7 +85,14 @@ def shape_of(problem: Problem) -> Shape:
     return Shape(law.num_classes, law.eigenvalues.shape[0], problem.activation, kinds, rank)
 
 
-def live_curves(problem: Problem, taus: Float[np.ndarray, " T"], *, rule: Rule = GradientFlow(), size: int = 0) -> LiveCurves:
+def live_curves(
+    problem: Problem,
+    taus: Float[np.ndarray, " T"],
+    *,
+    rule: Rule = GradientFlow(),
+    size: int = 0,
+    near: Complex[np.ndarray, "Z U"] | None = None,
+) -> LiveCurves:
     """Curves of a problem by the program of its shape, compiled at the first problem of that shape and for that number of training times.
 
     Args:
@@ -89,6 +100,8 @@ def live_curves(problem: Problem, taus: Float[np.ndarray, " T"], *, rule: Rule =
         taus: (T,) finite training times.
         rule: training rule with a filter.
         size: index in `NODES` of the contour's size, each with a program of its own.
+        near: the `solutions` of a near problem, from which those of this one are found three times as fast. Others of another shape
+            are not looked at, and those of a far problem mended by the same iteration.
 
     Returns:
         `LiveCurves`; an `error` above the tolerance asks for a larger size, or for `theory.learning_curves`. It covers the
@@ -102,44 +115,64 @@ def live_curves(problem: Problem, taus: Float[np.ndarray, " T"], *, rule: Rule =
     require_filter(rule)
     _, clock = rule.schedule(taus, float(problem.kappa))
     shape, law = shape_of(problem), problem.mixture
+    kinds = column_kinds(problem.noise_draws)
+    solutions = (NODES[size] // 2, kinds.weights.size * shape.num_classes + shape.num_classes * (shape.num_classes + 1) // 2)
+    close = near is not None and np.shape(near) == solutions
+    start = near if close else np.zeros(solutions, complex)
     with double_on_host():
         eq = build(
             shape.activation, MixtureLaw(law.weights, law.eigenvalues, law.eigenvalue_weights, law.centroid_gram),
             np.asarray(problem.training_weights, np.float64), float(problem.t), float(problem.psi_p), float(problem.psi_n),
-            column_kinds(problem.noise_draws), gram_root(law.centroid_gram), _types(shape), _rules(problem),
+            kinds, gram_root(law.centroid_gram), _types(shape.rank, shape.activation), _rules(shape.activation),
         )  # fmt: skip
         optimal = np.asarray(optimal_loss(law.eigenvalue_weights, law.eigenvalues, problem.t))
-        kernel = _kernel(eq, optimal, float(problem.kappa), size=NODES[size])
-        losses, contour = losses_and_error(kernel, clock, rule)
-        error = float(contour) + float(kernel.missing) if float(kernel.residual) < RESIDUAL else math.inf
-        train, test = np.asarray(losses)
-    return LiveCurves(train, test, np.asarray(kernel.optimal_loss), error if np.isfinite(train + test).all() else math.inf)
+        kernel, unknowns = _kernel(eq, optimal, float(problem.kappa), start, not close, size=NODES[size])
+        found = losses_and_error(kernel, clock, rule)
+        (losses, contour), missing, residual, unknowns = jax.device_get((found, kernel.missing, kernel.residual, unknowns))
+    if close and not residual < RESIDUAL:
+        return live_curves(problem, taus, rule=rule, size=size)
+    error = float(contour) + float(missing) if float(residual) < RESIDUAL else math.inf
+    return LiveCurves(losses[0], losses[1], optimal, error if np.isfinite(losses).all() else math.inf, unknowns)
 
 
-def _types(shape: Shape) -> TypeGrid:
+@lru_cache(maxsize=32)
+def _types(rank: int, activation: Activation) -> TypeGrid:
     """The lattice of neuron types of every problem of a shape."""
-    return lattice_grid(np.full(shape.rank, STEP), REACH, is_odd(shape.activation))
+    return lattice_grid(np.full(rank, STEP), REACH, is_odd(activation))
 
 
-def _rules(problem: Problem) -> GaussRules:
+@lru_cache(maxsize=32)
+def _rules(activation: Activation) -> GaussRules:
     """Rules of fixed size for the averages over inputs; those of smooth activations are finer the wider the input is."""
-    kinks = problem.activation.kinks
-    if kinks:
+    if activation.kinks:
         nodes, weights = np.polynomial.legendre.leggauss(KINKED_NODES)
         kinked = GaussRule((nodes + 1) / 2, weights / 2)
-        return GaussRules(kinked, kinked, panel_rule(kinks))
-    nodes = np.linspace(-SMOOTH_REACH, SMOOTH_REACH, SMOOTH_NODES)
+        return GaussRules(kinked, kinked, panel_rule(activation.kinks))
+    wide, narrow = (_trapezoid(nodes) for nodes in (SMOOTH_NODES, NOISE_NODES))
+    return GaussRules(wide, narrow, wide)
+
+
+def _trapezoid(count: int) -> GaussRule:
+    nodes = np.linspace(-SMOOTH_REACH, SMOOTH_REACH, count)
     weights = np.exp(-(nodes**2) / 2)
-    rule = GaussRule(nodes, weights / weights.sum())
-    return GaussRules(rule, rule, rule)
+    return GaussRule(nodes, weights / weights.sum())
 
 
 @partial(jax.jit, static_argnames="size")
-def _kernel(eq: Equivalent, optimal: jax.Array, kappa: jax.Array, size: int) -> CurveKernel:
-    """The kernel on a contour of `size` nodes around the norm bounds of U; it does not know the activation, so that all share it."""
+def _kernel(
+    eq: Equivalent, optimal: jax.Array, kappa: jax.Array, near: jax.Array, free: jax.Array, size: int
+) -> tuple[CurveKernel, jax.Array]:
+    """The kernel on a contour of `size` nodes around the norm bounds of U, and the solutions there, from near ones or freely.
+
+    It does not know the activation, so that all share it.
+    """
     low, high = outer_bounds(eq)
     hard = low < HARD * high  # p = n m: finite times only
     shift = jnp.where(hard, HARD * high, 0)
-    contour = ellipse(jnp.where(hard, -shift / 2, low / 2), 1.5 * high, size, shift=shift)
+    contour = ellipse(jnp.where(hard, -shift / 2, low / MARGIN), MARGIN * high, size, shift=shift)
     latest = jnp.where(hard, 1 / (kappa * jnp.where(hard, shift, 1)), jnp.inf)
-    return solve_kernel(eq, contour, free_start(eq, contour.nodes), optimal, kappa, latest)
+    start = jnp.where(free, free_start(eq, contour.nodes), near)
+    unknowns, residual = implicit.unknowns(eq, contour.nodes, start)
+    point = implicit.expand(eq, contour.nodes, unknowns)
+    kernel = kernel_from(eq, contour, first_traces(eq, point), residual, second_traces(eq, point), optimal, kappa, latest)
+    return kernel, unknowns

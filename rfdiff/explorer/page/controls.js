@@ -119,14 +119,15 @@ export class Controls {
     let wrong = false;
     for (const { name, index, range, field, map } of this.rows) {
       const value = index === null ? this.model.state[name] : this.model.state[name][index];
-      range.value = map.at(value);
       const text = value === Infinity ? "∞" : format(value, 5);
-      range.setAttribute("aria-valuetext", text);
+      const step = String(map.at(value));
+      if (range.value !== step) range.value = step;
+      if (range.getAttribute("aria-valuetext") !== text) range.setAttribute("aria-valuetext", text);
       if (document.activeElement === field && field.getAttribute("aria-invalid") === "true") {
         wrong = true; // still being typed
         continue;
       }
-      field.value = text;
+      if (field.value !== text) field.value = text;
       if (field.getAttribute("aria-invalid") !== "true") continue;
       field.setAttribute("aria-invalid", "false");
       field.title = "";

@@ -68,8 +68,10 @@ class Page {
   }
 
   say(text, warn = false) {
-    $("status").textContent = text;
-    $("status").title = text;
+    if ($("status").textContent !== text) {
+      $("status").textContent = text;
+      $("status").title = text;
+    }
     $("status").classList.toggle("warn", warn);
   }
 
@@ -77,7 +79,7 @@ class Page {
     const { model } = this;
     this.inputs.push({ serial: model.serial, at: performance.now() });
     if (this.inputs.length > 500) this.inputs.shift();
-    document.body.dataset.settled = "no";
+    mark("settled", "no");
     this.preview.ask(`${model.query()}&axis=${this.axis.join(",")}`, model.serial);
     this.restIn(HELD);
   }
@@ -129,9 +131,9 @@ class Page {
     this.charts.showCurves(answer, answer.times ?? { tau_gen: { values: [] }, tau_stop: { values: [] }, tau_mem: { values: [] }, tau_opt: { values: [] } });
     if (answer.times) showTimes($("times"), answer.times, this.start.colors, answer.kind !== "exact");
     else $("times").classList.add("stale");
-    $("read-at").max = answer.taus.length - 1;
+    if (Number($("read-at").max) !== answer.taus.length - 1) $("read-at").max = answer.taus.length - 1;
     this.pointed(Math.min(this.index, answer.taus.length - 1));
-    document.body.dataset.ready = "true";
+    mark("ready", "true");
     afterPaint(() => this.painted(serial));
   }
 
@@ -180,9 +182,12 @@ class Page {
   pointed(index) {
     if (!this.curves) return;
     this.index = index;
-    $("read-at").value = index;
-    $("read-tau").textContent = `τ = ${format(this.curves.taus[index], 4)}`;
-    $("read-at").setAttribute("aria-valuetext", $("read-tau").textContent);
+    if (Number($("read-at").value) !== index) $("read-at").value = index;
+    const text = `τ = ${format(this.curves.taus[index], 4)}`;
+    if ($("read-tau").textContent !== text) {
+      $("read-tau").textContent = text;
+      $("read-at").setAttribute("aria-valuetext", text);
+    }
     showReadout($("readout"), this.curves, index, this.start.colors);
   }
 
@@ -215,6 +220,11 @@ class Page {
     $("undo").disabled = this.model.past.length === 0;
     $("redo").disabled = this.model.future.length === 0;
   }
+}
+
+// Marks the page, unless it is marked so already: every change makes the browser look at all styles again.
+function mark(name, value) {
+  if (document.body.dataset[name] !== value) document.body.dataset[name] = value;
 }
 
 function stale(names, old) {

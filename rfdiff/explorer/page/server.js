@@ -63,13 +63,20 @@ export class Newest {
 
   async work() {
     this.busy = true;
+    let show = () => {};
     while (this.waiting) {
       const { query, asked } = this.waiting;
       this.waiting = null;
       this.stop = new AbortController();
       try {
-        const answer = await fetchJson(`${this.address}?${query}`, { signal: this.stop.signal });
-        this.answered(answer, asked);
+        const coming = fetchJson(`${this.address}?${query}`, { signal: this.stop.signal });
+        show(); // the answer before is drawn while the server computes this one
+        show = () => {};
+        const answer = await coming;
+        show = () => this.answered(answer, asked);
+        if (this.waiting) continue;
+        show();
+        show = () => {};
         if (answer.kind === "compiling" && !this.waiting) {
           await new Promise((done) => setTimeout(done, COMPILED));
           if (!this.waiting) this.waiting = { query, asked };

@@ -6,7 +6,12 @@ import { format } from "./format.js";
 const CURVES = { test_loss: "test", train_loss: "train", optimal_loss: "optimum", score_error: "score err." };
 const TIMES = { tau_gen: "τ_gen", tau_stop: "τ_stop", tau_mem: "τ_mem", tau_opt: "τ_opt(½)" };
 
+// Fills a table, in place where it has as many rows: a moving slider then changes texts and no layout.
 function filled(table, headings, rows) {
+  if (table.rows.length === rows.length + 1 && table.rows[0].cells.length === headings.length) {
+    rows.forEach((cells, r) => cells.forEach(({ content, data = {} }, i) => i > 0 && refilled(table.rows[r + 1].cells[i], content, data)));
+    return;
+  }
   const cell = (tag, content, data = {}) => {
     const made = document.createElement(tag);
     made.append(...(Array.isArray(content) ? content : [content]));
@@ -22,6 +27,14 @@ function filled(table, headings, rows) {
     return row;
   });
   table.replaceChildren(head, ...body);
+}
+
+function refilled(cell, content, data) {
+  if (cell.textContent !== content) cell.textContent = content;
+  if (data.title !== undefined && data.title !== cell.title) {
+    cell.title = data.title;
+    cell.dataset.title = data.title;
+  }
 }
 
 const named = (c, colors) => ({ content: [chip(colors[c]), `class ${c}`] });
