@@ -21,6 +21,9 @@ NUMERIC = "biufc"  # kinds of numpy arrays: truth values, integers, floating and
 CLASS_AXIS = {"long_name": "class of the mixture, in the order of its weights", "units": "1"}
 
 
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # safe for colour-blind readers
+Color = str | tuple[float, float, float]
+
 T = TypeVar("T", str, int, float, bool)
 
 
@@ -165,3 +168,11 @@ def attribute_of(attributes: Mapping[str, Any], name: str, kind: type[T], where:
     if not good:
         raise InputError(f"attribute {name!r} of {group} is {value!r}; allowed: {'text' if kind is str else 'a number'}")
     return kind(value)
+
+
+def class_colors(num_classes: int) -> list[Color]:
+    """One colour a class: Okabe-Ito up to its seven, evenly spaced from blue to dull yellow beyond."""
+    if num_classes <= len(OKABE_ITO):
+        return list(OKABE_ITO[:num_classes])
+    shades = [float(shade) for shade in np.linspace(0.0, 0.85, num_classes)]
+    return [(0.9 * s, 0.25 + 0.6 * s, 0.75 - 0.5 * s) for s in shades]

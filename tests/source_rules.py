@@ -49,6 +49,14 @@ UPPER = (
 MOST_ROOT_MODULES = 24
 OPTIONAL_EXTRAS = {"flax", "orbax", "distributed", "pandas", "PIL", "starlette", "uvicorn"}
 DELAYED = {
+    # the first curves of the explorer wait for no figure, no file and no rare average: each costs up to a second to import
+    ("explorer.answers", "rfdiff.backward"),
+    ("explorer.downloads", "rfdiff.plots"),
+    ("explorer.downloads", "rfdiff.files.result_file"),
+    ("explorer.downloads", "rfdiff.files.result_file.Result"),
+    ("explorer.downloads", "rfdiff.files.provenance.provenance"),
+    ("theory.minibatch", "scipy.optimize.brentq"),
+    ("theory.neuron_types", "scipy.stats.qmc"),
     ("cli.explore", "rfdiff.explorer.serving"),
     ("cli.images", "rfdiff.cli.images_actions"),  # what needs an optional extra, and who hands over to it
     ("labels", "xarray"),  # half a second, for those who ask for a dataset

@@ -7,9 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from scipy.interpolate import PchipInterpolator
 from scipy.optimize import brentq
 
 from rfdiff.class_times import TIME_NAMES, ClassTimes, readings, times
+from rfdiff.class_times.from_curves import _monotone_piece
 from rfdiff.curves import LearningCurves
 from tests.synthetic import given
 
@@ -287,3 +289,13 @@ def test_curves_are_pytrees_with_their_source_as_structure() -> None:
     np.testing.assert_array_equal(doubled.test_loss[:, 0], [1.8, 1.6, 1.4])
     read = times(value)
     assert jax.tree.map(lambda x: x, read).q == read.q == 0.5
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 7])
+def test_one_piece_of_a_monotone_cubic_is_that_of_the_whole_interpolant(size: int) -> None:
+    rng = np.random.default_rng(size)
+    for values in (rng.normal(size=size), np.sort(rng.normal(size=size)), np.zeros(size), rng.integers(-1, 2, size).astype(float)):
+        x = np.cumsum(rng.uniform(0.1, 2.0, size))
+        pieces = PchipInterpolator(x, values).c
+        found = np.array([_monotone_piece(x, values, i) for i in range(size - 1)]).T
+        np.testing.assert_allclose(found, pieces, rtol=1e-10, atol=1e-10)

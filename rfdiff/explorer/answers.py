@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from rfdiff import backward, theory
+from rfdiff import theory
 from rfdiff.class_times import TIME_NAMES, ClassTimes, times
 from rfdiff.curves import LearningCurves, Spectrum
 from rfdiff.errors import InputError
@@ -156,6 +156,8 @@ def speciation(state: State) -> Json:
     """When the backward process of the exact score decides for each class, and why that is not known where it is not."""
     if state.num_classes == 1:
         return {"times": None, "reason": "a single class has nothing to decide"}
+    from rfdiff import backward  # not before the first curves
+
     with double_on_host():
         values = backward.speciation_times(problem_of(state).mixture, d=DIMENSION)
     return {"times": numbers(np.asarray(values)), "reason": "", "dimension": DIMENSION}
@@ -190,11 +192,6 @@ def numbers(values: Iterable[float]) -> list[float | None]:
 def number(value: float) -> float | None:
     """One of them."""
     return float(f"{value:.7g}") if math.isfinite(value) else None
-
-
-def text_of(answer: Json) -> str:
-    """An answer as JSON."""
-    return json.dumps(answer, allow_nan=False, separators=(",", ":"))
 
 
 def shape(state: State, size: int) -> tuple[object, ...]:

@@ -3,17 +3,19 @@
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rfdiff import plots
 from rfdiff.errors import InputError
 from rfdiff.explorer import answers
 from rfdiff.explorer.networks import Networks
 from rfdiff.explorer.state import State
-from rfdiff.files import result_file
-from rfdiff.files.provenance import Entry, provenance
 from rfdiff.rules import rule_numbers
+
+if TYPE_CHECKING:
+    from rfdiff.files.provenance import Entry
+    from rfdiff.files.result_file import Result
 
 FIGURES = ("curves", "spectrum")
 MEDIA = {"toml": "application/toml", "nc": "application/x-netcdf", "png": "image/png", "svg": "image/svg+xml", "pdf": "application/pdf"}
@@ -40,6 +42,9 @@ def content(name: str, state: State, networks: Networks | None) -> bytes:
         raise InputError(f"file: {name[:40]!r}; allowed: {', '.join(file_names())}")
     if name == "problem.toml":
         return toml_of(state).encode()
+    from rfdiff import plots  # figures and files cost a second to import, which the first curves do not wait for
+    from rfdiff.files import result_file
+
     result = result_of(state, networks)
     if name == "result.nc":
         return _written(name, lambda path: result_file.save(result, path))
@@ -62,13 +67,16 @@ def _written(name: str, write: Callable[[Path], object]) -> bytes:
         return path.read_bytes()
 
 
-def result_of(state: State, networks: Networks | None) -> result_file.Result:
+def result_of(state: State, networks: Networks | None) -> "Result":
     """A state's problem with its curves and spectrum, as `rfdiff predict` would write it."""
+    from rfdiff.files.provenance import provenance
+    from rfdiff.files.result_file import Result
+
     _, curves, covering = answers.exact_curves(state)
     same = networks is not None and networks.state == state
     rule = state.training_rule()
     numbers: dict[str, Entry] = {name: value for name, value in rule_numbers(rule).items() if isinstance(value, str | int | float)}
-    return result_file.Result(
+    return Result(
         state.problem(),
         theory=curves,
         spectrum=answers.exact_spectrum(state),

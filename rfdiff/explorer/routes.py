@@ -14,7 +14,6 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from rfdiff import plots
 from rfdiff.activation import ACTIVATIONS
 from rfdiff.errors import InputError
 from rfdiff.explorer import downloads, networks, phase
@@ -23,6 +22,7 @@ from rfdiff.explorer.guard import Guard, TooLong
 from rfdiff.explorer.session import ANSWERS, FIRST_AXIS, Session
 from rfdiff.explorer.state import BOUNDS, MOST_CLASSES, State
 from rfdiff.explorer.workers import BusyError
+from rfdiff.labels import class_colors
 from rfdiff.parameters import parameter_names
 
 PAGE = Path(__file__).parent / "page"
@@ -172,7 +172,7 @@ def start_json(session: Session, state: State) -> Json:
         "bounds": BOUNDS,
         "most_classes": MOST_CLASSES,
         "activations": list(ACTIVATIONS),
-        "colors": [str(color) for color in plots.class_colors(MOST_CLASSES)],
+        "colors": [str(color) for color in class_colors(MOST_CLASSES)],
         "axis": list(FIRST_AXIS),
         "files": list(downloads.file_names()),
     }

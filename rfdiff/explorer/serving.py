@@ -45,6 +45,9 @@ def bound(host: str, port: int | None) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((host, wanted))
+        except UnicodeError as err:  # a part of the name that is empty or has more than 63 characters
+            listening.close()
+            raise InputError(f"address: {host[:40]!r} is no name of a machine; allowed: an address of this machine") from err
         except OSError as err:
             listening.close()
             wrong_host = isinstance(err, socket.gaierror) or err.errno == errno.EADDRNOTAVAIL

@@ -35,7 +35,7 @@ class Session:
         self._slow = {name: Worker(f"first {name}") for name in ANSWERS}
         self._lock = threading.Lock()
         self._ready: set[tuple[object, ...]] = set()
-        self._asked: set[tuple[object, ...]] = set()
+        self._asked: dict[tuple[object, ...], Callable[[], None]] = {}
         self._sizes: dict[tuple[object, ...], int] = {}
         self.networks: Background[Networks] = Background()
         self.phase: Background[Phase] = Background()
@@ -64,27 +64,32 @@ class Session:
         with self._lock:
             if shape in self._ready:
                 return True
-            if shape in self._asked:
-                return False
-            self._asked.add(shape)
+            waiting = self._asked.get(shape)
+        if waiting is not None:
+            if first:
+                self._compiler.promote(waiting)
+            return False
 
         def job() -> None:
             _quietly(answers.preview, state, axis, size)  # compiled even where the state itself is refused in the end
             with self._lock:
                 self._ready.add(shape)
 
+        with self._lock:
+            if self._asked.setdefault(shape, job) is not job:  # another request was faster
+                return False
         try:
             self._compiler.start(job, first=first)
         except BusyError:
             with self._lock:
-                self._asked.discard(shape)
+                del self._asked[shape]
             raise
         return False
 
     def compiled(self) -> int:
         """Number of shapes whose previews are compiled."""
         with self._lock:
-            return len(self._ready & self._asked)
+            return len(self._ready & self._asked.keys())
 
     async def preview(self, state: State, axis: Axis) -> Json:
         """Curves while a slider moves, or the news that their program is being compiled."""

@@ -49,6 +49,11 @@ class Worker:
             self._jobs = collections.deque([(job, future), *wanted] if first else [*wanted, (job, future)])
             self._changed.notify()
 
+    def promote(self, job: Callable[[], None]) -> None:
+        """Do a job that waits before all others."""
+        with self._changed:
+            self._jobs = collections.deque(sorted(self._jobs, key=lambda waiting: waiting[0] is not job))
+
     async def run(self, function: Callable[[], T]) -> T:
         """The result of a function, computed by this thread.
 

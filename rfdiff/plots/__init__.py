@@ -3,6 +3,7 @@
 Nothing here uses pyplot, a display or global state. `save_figure` writes PNG, PDF or SVG.
 """
 
+from rfdiff.labels import OKABE_ITO, class_colors
 from rfdiff.plots.calibration_figures import calibration
 from rfdiff.plots.curve_figures import agreement, curves
 from rfdiff.plots.design_figures import trade_off
@@ -12,7 +13,7 @@ from rfdiff.plots.image_figures import image_run, image_samples
 from rfdiff.plots.map_figures import phase_map
 from rfdiff.plots.speciation_figures import return_probability, trajectories
 from rfdiff.plots.spectrum_figures import spectrum
-from rfdiff.plots.style import MARKERS, OKABE_ITO, class_colors, new_figure, save_figure, svg_of
+from rfdiff.plots.style import MARKERS, new_figure, save_figure, svg_of
 from rfdiff.plots.sweep_figures import sweep_curves, sweep_times
 from rfdiff.plots.time_figures import times
 

@@ -11,11 +11,11 @@ from matplotlib.patches import Patch
 from rfdiff.class_times import ClassTimes
 from rfdiff.curves import LearningCurves
 from rfdiff.errors import InputError
+from rfdiff.labels import Color
 from rfdiff.plots.style import (
     LINE_STYLES,
     MARKERS,
     TIME_MARKERS,
-    Color,
     NotebookFigure,
     chosen_panels,
     class_colors,

@@ -8,9 +8,9 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from rfdiff.labels import Color
 from rfdiff.plots.style import (
     TIME_SYMBOLS,
-    Color,
     LabelledResult,
     NotebookFigure,
     chosen_panels,

@@ -8,11 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from rfdiff.errors import InputError
+from rfdiff.labels import Color
 from rfdiff.plots.curve_figures import mark_time
 from rfdiff.plots.style import (
     LINE_STYLES,
     TIME_MARKERS,
-    Color,
     LabelledResult,
     NotebookFigure,
     chosen_panels,

@@ -11,7 +11,8 @@ from matplotlib.ticker import NullLocator
 
 from rfdiff.curves import EmpiricalSpectrum, Spectrum
 from rfdiff.errors import InputError
-from rfdiff.plots.style import Color, NotebookFigure, class_colors, class_labels, legend_below, new_figure
+from rfdiff.labels import Color, class_colors
+from rfdiff.plots.style import NotebookFigure, class_labels, legend_below, new_figure
 from rfdiff.plots.time_axis import break_mark
 
 LN10 = float(np.log(10.0))

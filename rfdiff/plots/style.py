@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
 import matplotlib as mpl
-import numpy as np
 import xarray as xr
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
@@ -18,11 +17,9 @@ from matplotlib.ticker import FuncFormatter
 
 from rfdiff.errors import InputError
 from rfdiff.files.atomic import write_bytes
+from rfdiff.labels import class_colors
 from rfdiff.value_types import as_number
 
-Color = str | tuple[float, float, float]
-
-OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # safe for colour-blind readers
 MARKERS = {"train_loss": "s", "test_loss": "o"}
 LINE_STYLES: dict[str, Any] = {"train_loss": "--", "test_loss": "-"}
 TIME_SYMBOLS = {"tau_gen": r"\tau_{\rm gen}", "tau_stop": r"\tau_{\rm stop}", "tau_mem": r"\tau_{\rm mem}", "tau_opt": r"\tau_{\rm opt}"}
@@ -105,14 +102,6 @@ def save_figure(figure: Figure, path: str | Path, *, dpi: int = 160) -> Path:
 def svg_of(figure: Figure) -> bytes:
     """A figure as the content of an SVG file."""
     return _drawn(figure, "svg", 160)
-
-
-def class_colors(num_classes: int) -> list[Color]:
-    """One colour a class: Okabe-Ito up to its seven, evenly spaced from blue to dull yellow beyond."""
-    if num_classes <= len(OKABE_ITO):
-        return list(OKABE_ITO[:num_classes])
-    shades = [float(shade) for shade in np.linspace(0.0, 0.85, num_classes)]
-    return [(0.9 * s, 0.25 + 0.6 * s, 0.75 - 0.5 * s) for s in shades]
 
 
 def class_labels(num_classes: int, class_names: Sequence[str] | None) -> list[str]:

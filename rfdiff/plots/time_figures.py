@@ -9,11 +9,11 @@ from matplotlib.ticker import NullFormatter
 
 from rfdiff.class_times import ClassTimes
 from rfdiff.curves import LearningCurves, Spectrum
+from rfdiff.labels import Color
 from rfdiff.plots.curve_figures import mark_time
 from rfdiff.plots.style import (
     LINE_STYLES,
     TIME_MARKERS,
-    Color,
     NotebookFigure,
     chosen_panels,
     class_colors,

@@ -1,7 +1,7 @@
 """Per-class learning curves at all training times, by contour integrals of the two-point function (docs/theory/curves.md, eq-contour)."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from rfdiff.problem import Problem, noise_variance_of
 from rfdiff.progress import Progress, require_progress
 from rfdiff.rules import GradientFlow, MinibatchSGD, Ridge, Rule, require_rule
 from rfdiff.theory import minibatch, pair_traces, solutions
-from rfdiff.theory.contour import PROBES, Laid, Span
+from rfdiff.theory.contour import PROBES, Contour, Laid, Span
 from rfdiff.theory.contour_forms import CurveKernel, first_traces, kernel_from, losses_and_error
 from rfdiff.theory.contour_ladder import OnContour, Question, probe_penalties, refine_contour
 from rfdiff.theory.equivalent import Equivalent, equivalent
@@ -36,10 +36,21 @@ from rfdiff.theory.neuron_types import (
 )
 from rfdiff.theory.noncommuting import closed_system, dense
 from rfdiff.theory.resolvent import RESIDUAL
-from rfdiff.theory.training_times import LEAST, TAIL_EFFECT, Times, coarse_level, limit_diverges, spectrum_span, time_grid, types_radius
+from rfdiff.theory.training_times import (
+    LEAST,
+    TAIL_EFFECT,
+    Times,
+    coarse_level,
+    limit_diverges,
+    problem_extents,
+    spectrum_span,
+    time_grid,
+    types_radius,
+)
 
 FASTER = 1.4  # power of the change by one level that the next one makes
 SURELY = 2.0  # times the tolerance: an expected error above which a level is left out
+FILLED = (32, 64, 128, 256, 768)  # nodes on the upper half of a contour to which smaller ones are filled up
 ROUNDING = 1e-9  # of a loss: no estimate is below, since solutions of the fixed point are not
 
 Noise = Callable[..., minibatch.Excess]  # of an equivalent, a contour and the solutions on it
@@ -70,10 +81,20 @@ def _evaluate(eq: Equivalent, question: Question, laid: Laid) -> OnContour:
     nodes = np.asarray(laid.contour.nodes)
     solved = solutions.anywhere(eq, np.concatenate([nodes, -penalties]))
     linear, *second = pair_traces.traces(eq, nodes, solved.u[: nodes.size])
-    kernel = _kernel_from(eq, laid.contour, linear, solved.residual, second, 0.0, question.kappa, np.inf)
+    kernel = _kernel_from(eq, *_filled(laid.contour, linear, second, solved.residual), 0.0, question.kappa, np.inf)
     losses, error = losses_and_error(kernel, question.clock, question.rule)
     gap = np.max(abs(_ridge(kernel, penalties) - pair_traces.ridge_losses(eq, penalties, solved.u[nodes.size :])))
     return OnContour(losses=np.asarray(losses), error=float(error), missing=float(gap), residual=float(kernel.residual))
+
+
+def _filled(
+    contour: Contour, linear: np.ndarray, second: Sequence[np.ndarray], residual: np.ndarray
+) -> tuple[Contour, np.ndarray, np.ndarray, list[np.ndarray]]:
+    """A contour and its traces, filled up with copies of the last node of weight 0 to one of `FILLED`, so that most share a program."""
+    nodes, weights = np.asarray(contour.nodes), np.asarray(contour.weights)
+    more = next(size for size in (*FILLED, nodes.size) if size >= nodes.size) - nodes.size
+    wide = Contour(jnp.asarray(np.pad(nodes, (0, more), mode="edge")), jnp.asarray(np.pad(weights, (0, more))))
+    return wide, np.pad(linear, ((0, 0), (0, 0), (0, more))), residual.max(), [np.pad(x, ((0, 0),) * 2 + ((0, more),) * 2) for x in second]
 
 
 def _evaluate_dense(ready: dense.Dense, work: dense.Work, question: Question, laid: Laid) -> OnContour:
@@ -148,7 +169,8 @@ def learning_curves(
         near = dense.surrogate(problem)
         radius, tail = types_radius(problem, tolerance)
         made = cache(lambda level: equivalent(near, level, radius, LEAST))
-        span = spectrum_span(made(coarse_level(near)), rule, kappa)
+        same = problem_extents(problem)[0] if radius == 0 else None  # without centroids there is one neuron type, whatever the radius
+        span = spectrum_span(made(coarse_level(near)), rule, kappa, same)
         times = Times.within_reach(taus, span, rule, kappa, limit_diverges(problem, rule=rule), tolerance)
         # where every node costs a matrix, a contour is widened in steps
         question = Question(rule, kappa, times.asked, times.clock(rule, clock, kappa), tolerance / 4, np.inf if near is problem else 2.0)

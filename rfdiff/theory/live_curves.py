@@ -123,7 +123,7 @@ def live_curves(
         eq = build(
             shape.activation, MixtureLaw(law.weights, law.eigenvalues, law.eigenvalue_weights, law.centroid_gram),
             np.asarray(problem.training_weights, np.float64), float(problem.t), float(problem.psi_p), float(problem.psi_n),
-            kinds, gram_root(law.centroid_gram), _types(shape.rank, shape.activation), _rules(shape.activation),
+            kinds, gram_root(law.centroid_gram), _types(shape.rank, shape.activation, STEP), _rules(shape.activation),
         )  # fmt: skip
         optimal = np.asarray(optimal_loss(law.eigenvalue_weights, law.eigenvalues, problem.t))
         kernel, unknowns = _kernel(eq, optimal, float(problem.kappa), start, not close, size=NODES[size])
@@ -136,9 +136,9 @@ def live_curves(
 
 
 @lru_cache(maxsize=32)
-def _types(rank: int, activation: Activation) -> TypeGrid:
+def _types(rank: int, activation: Activation, step: float) -> TypeGrid:
     """The lattice of neuron types of every problem of a shape."""
-    return lattice_grid(np.full(rank, STEP), REACH, is_odd(activation))
+    return lattice_grid(np.full(rank, step), REACH, is_odd(activation))
 
 
 @lru_cache(maxsize=32)

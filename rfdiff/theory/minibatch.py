@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 from numpy.polynomial import Chebyshev
-from scipy.optimize import brentq
 
 from rfdiff.errors import InputError
 from rfdiff.problem import Problem
@@ -156,6 +155,7 @@ def _radius(problem: Problem, rule: MinibatchSGD, traces: NoiseTraces, step: flo
 
 def _largest_step(problem: Problem, rule: MinibatchSGD, traces: NoiseTraces, high: float) -> float:
     """The step below which the spectral radius is below 1, given one where it is not; the radius is 0 at step 0."""
+    from scipy.optimize import brentq  # a quarter of a second to import, for this alone
 
     def above(step: float) -> float:
         return _radius(problem, rule, traces, step) - 1 if step > 0 else -1.0
@@ -169,6 +169,8 @@ def _beyond(problem: Problem, rule: MinibatchSGD, traces: NoiseTraces, edge: flo
     A contour between the spectrum and the edge would need ever more nodes. As the density of modes vanishes like a root at its end, the
     radius is analytic in √(1 - η/edge), and its values at smaller steps say how it goes on, to about 1e-6.
     """
+    from scipy.optimize import brentq
+
     low, high = math.sqrt(1 - NEAR_EDGE), math.sqrt(1 - FAR_FROM_EDGE)
     roots = low + (high - low) * (1 - np.cos(np.pi * (np.arange(SAMPLES) + 0.5) / SAMPLES)) / 2
     series = Chebyshev.fit(roots, [_radius(problem, rule, traces, edge * (1 - x**2)) - 1 for x in roots], SAMPLES - 1)

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float
-from scipy.stats import norm, qmc
+from scipy.special import ndtri
 
 from rfdiff.activation import Activation
 from rfdiff.problem import Problem
@@ -52,8 +52,10 @@ def lattice_grid(steps: np.ndarray, radius: float, odd: bool = False) -> TypeGri
 
 def sobol_grid(rank: int, log2_size: int, seed: int = 0) -> TypeGrid:
     """Scrambled Sobol points for N(0, I_rank), for Gram matrices of rank above 3; the last coordinates, where roots are longest, best."""
+    from scipy.stats import qmc  # dear to import, and few problems need it
+
     points = qmc.Sobol(rank, rng=np.random.default_rng(seed)).random_base2(log2_size)[:, ::-1]
-    return TypeGrid(norm.ppf(points), np.full(2**log2_size, 0.5**log2_size))
+    return TypeGrid(ndtri(points), np.full(2**log2_size, 0.5**log2_size))
 
 
 def gram_root(gram: np.ndarray) -> np.ndarray:
@@ -153,8 +155,8 @@ def type_grid(root: np.ndarray, level: int, radius: float, odd: bool, least: int
 
 
 def _rung(size: int) -> int:
-    """The next multiple of an eighth to a quarter of its own power of two, so at most a quarter above `size` (from 16 on)."""
-    unit = 2 ** max((size - 1).bit_length() - 3, 2)
+    """The next of 4, 8, 12, 16, 24, 32, 48, …, so at most a half above `size` (from 8 on)."""
+    unit = 2 ** max((size - 1).bit_length() - 2, 2)
     return unit * -(-size // unit)
 
 

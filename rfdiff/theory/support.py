@@ -125,11 +125,20 @@ def extent(eq: Equivalent, bands: bool = True) -> tuple[float, float]:
         eq: the Gaussian equivalent.
         bands: count bands too narrow for the scan; else only where a scan point finds mass.
     """
+    return extents(eq)[0 if bands else 1]
+
+
+def extents(eq: Equivalent) -> tuple[tuple[float, float], tuple[float, float]]:
+    """`extent` with bands and without, from one scan."""
     lam, axis, hard = _scan(eq, NO_ATOMS, POINTS if eq.linear.shape[1] <= FEW_CLASSES else FEW_POINTS)
-    seen = np.flatnonzero(_inside(axis, lam, NO_ATOMS) if bands else lam * axis.density > INSIDE)
-    if not seen.size:  # one bulk, narrower than the spacing
-        return bounds(eq)
-    return 0.0 if hard else float(lam[max(seen[0] - 1, 0)]), float(lam[min(seen[-1] + 1, lam.size - 1)])
+
+    def ends(inside: np.ndarray) -> tuple[float, float]:
+        seen = np.flatnonzero(inside)
+        if not seen.size:  # one bulk, narrower than the spacing
+            return bounds(eq)
+        return 0.0 if hard else float(lam[max(seen[0] - 1, 0)]), float(lam[min(seen[-1] + 1, lam.size - 1)])
+
+    return ends(_inside(axis, lam, NO_ATOMS)), ends(lam * axis.density > INSIDE)
 
 
 def followed(eq: Equivalent, low: float, high: float) -> tuple[float, float] | None:

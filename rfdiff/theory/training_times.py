@@ -1,11 +1,12 @@
 """Training times: which of them a contour reaches, which have a limit, and a grid that spans training."""
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, PyTree
-from scipy.stats import chi2
+from scipy.special import chdtri
 
 from rfdiff.errors import InputError
 from rfdiff.problem import Problem
@@ -16,7 +17,7 @@ from rfdiff.theory.host import double_on_host
 from rfdiff.theory.input_checks import require_concrete
 from rfdiff.theory.neuron_types import FAR, gram_root
 from rfdiff.theory.noncommuting import dense
-from rfdiff.theory.support import FEW_CLASSES, FLOOR, atoms, extent, support
+from rfdiff.theory.support import FEW_CLASSES, FLOOR, atoms, extent, extents, support
 from rfdiff.value_types import as_integer
 
 LEAST = 256  # neuron types: enough for the first two levels of two classes, which then share one program
@@ -28,7 +29,7 @@ def types_radius(problem: Problem, tolerance: float) -> tuple[float, float]:
     """Standard deviations of h that the neuron types cover, and the share of the neurons beyond, for a tolerance; 0 without centroids."""
     rank = gram_root(problem.mixture.centroid_gram).shape[1]
     tail = tolerance * TAIL_SHARE if rank else 0.0
-    return (math.sqrt(chi2.isf(tail, rank)), tail) if rank else (0.0, 0.0)
+    return (math.sqrt(float(chdtri(rank, tail))), tail) if rank else (0.0, 0.0)
 
 
 def limit_diverges(problem: Problem, *, rule: Rule = GradientFlow()) -> bool:
@@ -105,13 +106,28 @@ def coarse_level(problem: Problem) -> int:
     return 1 if problem.num_classes <= FEW_CLASSES else 0
 
 
-def spectrum_span(eq: Equivalent, rule: Rule, kappa: float) -> Span:
+@lru_cache(maxsize=2)
+def problem_extents(problem: Problem) -> tuple[tuple[float, float], tuple[float, float]]:
+    """`support.extents` of a problem's neurons to `FAR` standard deviations (inside `double_on_host`).
+
+    Kept, since a grid of training times, times that cover every mode and a contour all begin with them; a problem never changes.
+    """
+    return extents(equivalent(dense.surrogate(problem), 1, FAR, LEAST))
+
+
+def spectrum_span(eq: Equivalent, rule: Rule, kappa: float, ends: tuple[float, float] | None = None) -> Span:
     """What a contour must go around; for a discrete rule, after checking that its step is stable.
+
+    Args:
+        eq: the Gaussian equivalent.
+        rule: training rule, with rate kappa.
+        kappa: κ.
+        ends: its `support.extent` where that is known.
 
     Raises:
         InputError: a step size at which the rule diverges, or an activation that is constant on the data.
     """
-    low, high = extent(eq)
+    low, high = extent(eq) if ends is None else ends
     if np.isfinite(rule.largest_stable_eigenvalue(kappa)):
         bulks = support(eq, atoms(eq))[0]
         high = float(bulks[-1, 1]) if len(bulks) else high
@@ -134,7 +150,7 @@ def time_grid(problem: Problem, *, num_times: int = 80) -> Float[np.ndarray, " T
     require_concrete(problem, "theory.time_grid")
     num_times = as_integer("num_times", num_times, 3)
     with double_on_host():
-        low, high = extent(equivalent(dense.surrogate(problem), 1, FAR, LEAST), bands=False)
+        low, high = problem_extents(problem)[1]
     kappa = float(problem.kappa)
     grid = np.geomspace(0.05 / (kappa * high), 30 / (kappa * max(low, 6e-7 * high)), num_times)
     return grid if limit_diverges(problem) else np.append(grid, np.inf)

@@ -113,3 +113,16 @@ def test_a_state_refused_by_a_busy_compiler_is_compiled_later(monkeypatch: pytes
     assert not one.compile_for(state, FIRST_AXIS, 0)
     one._compiler.start(done.set)
     assert done.wait(PATIENCE) and one.compiled() == 1 and one.compile_for(state, FIRST_AXIS, 0)
+
+
+def test_a_shape_that_is_asked_for_overtakes_those_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(answers, "preview", lambda state, *_: order.append(state.activation))
+    one, done = Session(State(), warm=False), threading.Event()
+    release = held(one._compiler)
+    for activation in ("erf", "sin", "softplus"):
+        assert not one.compile_for(State(activation=activation), FIRST_AXIS, 0)
+    assert not one.compile_for(State(activation="softplus"), FIRST_AXIS, 0, True)
+    one._compiler.start(done.set)
+    release.set()
+    assert done.wait(PATIENCE) and order == ["softplus", "erf", "sin"]

@@ -47,6 +47,16 @@ def test_moving_numbers_compiles_nothing() -> None:
     assert compiled._cache_size() == before
 
 
+def test_a_near_start_changes_nothing_and_a_bad_one_is_mended() -> None:
+    problem = line(2)
+    found = live_curves.live_curves(problem, TAUS)
+    close = live_curves.live_curves(line(3), TAUS).solutions
+    for near in (found.solutions, close, np.full_like(close, np.nan), -1e6 * close, close[:5]):
+        again = live_curves.live_curves(problem, TAUS, near=near)
+        np.testing.assert_allclose(again.test, found.test, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(again.train, found.train, rtol=1e-9, atol=1e-9)
+
+
 def test_coarser_types_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same criterion rejects a lattice with four times the step."""
     problem = line(0)

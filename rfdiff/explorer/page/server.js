@@ -2,7 +2,7 @@
 
 const AGAIN = 1000; // milliseconds between two looks at a server that does not answer
 const IDLE = 3000; // and at one that answered the last question: a page at rest notices too that its server has ended
-const COMPILED = 250; // and at a program that is being compiled
+const COMPILED = 80; // and at a program that is being compiled
 
 export const ENDED = "Ended by another tab or a restart of the server.";
 export const connection = new EventTarget();
