@@ -23,7 +23,7 @@ from rfdiff.theory.input_checks import checked_fraction, require_concrete
 from rfdiff.theory.neuron_types import FAR
 from rfdiff.theory.noncommuting import dense
 from rfdiff.theory.support import extent
-from rfdiff.theory.training_times import LEAST, limit_diverges, time_grid
+from rfdiff.theory.training_times import LEAST, coarse_level, limit_diverges, time_grid
 
 NUM_TIMES = 640  # about 30 in a factor e over nine decades: crossings are good to 1e-5, minima to 1e-4
 FIRST, LAST = 1e-3, 40.0  # in relaxation times of the fastest and of the slowest mode
@@ -98,7 +98,7 @@ def covering_curves(
 def _covering_times(problem: Problem, rule: Rule) -> Float[np.ndarray, " T"]:
     """Training times that cover every mode, and τ = ∞."""
     with double_on_host():
-        low, high = extent(equivalent(dense.surrogate(problem), 1, FAR, LEAST))
+        low, high = extent(equivalent(dense.surrogate(problem), coarse_level(problem), FAR, LEAST))
     kappa = float(problem.kappa)
     end = LAST / (kappa * (HARD * high if low == 0 or limit_diverges(problem) else low)) + LAST * rule.memory
     if isinstance(rule, HeavyBall | MinibatchSGD):

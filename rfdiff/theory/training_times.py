@@ -134,7 +134,7 @@ def time_grid(problem: Problem, *, num_times: int = 80) -> Float[np.ndarray, " T
     require_concrete(problem, "theory.time_grid")
     num_times = as_integer("num_times", num_times, 3)
     with double_on_host():
-        low, high = extent(equivalent(dense.surrogate(problem), 1, FAR, LEAST), bands=False)
+        low, high = extent(equivalent(dense.surrogate(problem), coarse_level(problem), FAR, LEAST), bands=False)
     kappa = float(problem.kappa)
     grid = np.geomspace(0.05 / (kappa * high), 30 / (kappa * max(low, 6e-7 * high)), num_times)
     return grid if limit_diverges(problem) else np.append(grid, np.inf)

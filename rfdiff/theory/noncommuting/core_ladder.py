@@ -1,4 +1,4 @@
-"""Learning curves where covariances do not commute: from few coupled directions, extrapolated to all (eq-coupling of docs/theory/spectrum.md).
+"""Learning curves of covariances that do not commute: from few coupled directions, extrapolated to all (docs/theory/spectrum.md).
 
 What a core leaves out moves a loss by an amount almost proportional to its coupling (`working_basis.WorkingBasis`). So losses from cores
 of more and more directions, each a fraction of the cost of the next, are extrapolated to a coupling of 0 by a parabola. Its error is

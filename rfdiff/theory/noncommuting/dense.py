@@ -26,9 +26,11 @@ from rfdiff.theory.noncommuting.blocks import directions_for
 from rfdiff.theory.noncommuting.directions import ROWS_ELEMENTS, products
 from rfdiff.theory.noncommuting.working_basis import Matrices, WorkingBasis, aligned_eigenvalues, basis_of
 from rfdiff.theory.resolvent import unpack
+from rfdiff.theory.support import FEW_CLASSES
 from rfdiff.theory.traces import sandwich
 
 PAIR_BYTES = 2**27
+GROUPS, FEW_GROUPS = 24, 8  # of directions in the surrogate; with more classes each of them is dear
 RESIDUAL_SHARE = 1e-4  # of the tolerance of curves, that the residual of a fixed point may be: it moves them by 1e-2 of itself
 WIDENING = 1.3  # of the surrogate's support, on either side
 CORE_SHARE = 0.1  # of the tolerance, left to the coupling of the tail
@@ -58,7 +60,8 @@ def surrogate(problem: Problem) -> Problem:
     law = problem.mixture
     if law.commuting:
         return problem
-    values, shares = aligned_eigenvalues(np.asarray(law.covariances), np.asarray(law.weights))
+    groups = GROUPS if law.num_classes <= FEW_CLASSES else FEW_GROUPS
+    values, shares = aligned_eigenvalues(np.asarray(law.covariances), np.asarray(law.weights), groups)
     near = MixtureLaw(law.weights, values, shares, law.centroid_gram)
     return problem.with_mixture(near)
 

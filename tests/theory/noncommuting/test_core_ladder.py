@@ -1,6 +1,7 @@
 """Curves from few coupled directions, extrapolated to all: polynomials, the cores that are tried, curves against all directions."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,6 +65,20 @@ def test_cores_grow_until_so_little_is_left_out_that_the_tolerance_does_not_see_
     flat = dense.basis_for(problem(turned(256, 0.0)))  # one variance in all directions but for the turn: nothing is coupled
     assert len(core_ladder.core_sizes(flat, 1e-5)) == 1
     assert core_ladder.core_sizes(basis, 0.0)[-1] == 256
+
+
+def test_stored_draws_meet_the_tolerance_on_the_first_contour(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What V is known to be holds for training samples that meet their own noise too, with class variances that are not 1."""
+    contours: list[int] = []
+    evaluate = core_ladder.evaluate
+
+    def counted(*args: Any) -> Any:
+        contours.append(len(args[3].contour.nodes))
+        return evaluate(*args)
+
+    monkeypatch.setattr(core_ladder, "evaluate", counted)
+    question = Problem(turned(12, 1.5), "tanh", t=0.1, psi_p=4.0, psi_n=3.0, noise_draws=2)
+    assert theory.learning_curves(question, TAUS, tolerance=1e-3).error_estimate <= 1e-3 and len(contours) == 1
 
 
 @pytest.mark.thorough
