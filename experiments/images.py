@@ -33,6 +33,7 @@ from rfdiff.images.training import train
 Case = tuple[Sequence[int], Sequence[int]]  # classes, counts
 Run = tuple[str, Sequence[int], Sequence[int], int]  # form, classes, counts, seed
 THEORY_TIME, THEORY_RATIO = 0.1, 4.0  # diffusion time and ψ_p of the random-features network that the order is taken from
+LATEST_T = 0.5  # of the measured t at which theory is evaluated
 TAUS = [*np.geomspace(0.1, 1e6, 71).tolist(), np.inf]
 TOLERANCE = 3e-3
 
@@ -141,6 +142,10 @@ class Places:
         """Of a finished run."""
         return self.finished / f"{name_of(run)}.nc"
 
+    def theory(self, run: Run) -> Path:
+        """Of the theory of a run."""
+        return self.finished / f"{name_of(run)}-theory.nc"
+
 
 def name_of(run: Run) -> str:
     form, classes, counts, seed = run
@@ -161,15 +166,20 @@ def trained(places: Places, run: Run) -> xr.Dataset:
     record = json.dumps({"settings": settings.record(), "form": dataclasses.asdict(SIZES[form])})
     path = places.file(run)
     if path.is_file():
-        found = load(path)
-        if not isinstance(found, xr.Dataset) or found.attrs.get("run") != record:
-            raise ValueError(f"{path}: a run of other settings; allowed: those of {form}; delete it to run it again")
-        return found
+        return _kept(path, record)
     cell = _train(places.working, run, settings)
     dataset = xr.Dataset({name: (own, cell[name]) for name, own in RUN_AXES.items()}, {name: cell[name] for name in ("step", "checkpoint")})
     path.parent.mkdir(parents=True, exist_ok=True)
     save(dataset, path, run=record)
     return dataset
+
+
+def _kept(path: Path, record: str) -> xr.Dataset:
+    """A kept dataset, whose record must be the given one."""
+    found = load(path)
+    if not isinstance(found, xr.Dataset) or found.attrs.get("run") != record:
+        raise ValueError(f"{path}: not of these settings; allowed: a file with the record {record}; delete it to compute it again")
+    return found
 
 
 def _train(place: Path, run: Run, settings: Settings) -> dict[str, Any]:
@@ -222,16 +232,24 @@ class Clock:
         return total
 
 
-def predicted(argument: Run) -> dict[str, Any]:
-    """τ_gen and τ_mem of a random-features network with the law and the number of images of a run, by plain gradient flow.
+def predicted(places: Places, run: Run) -> xr.Dataset:
+    """Times of a random-features network with the law and the number of images of a run, by plain gradient flow; kept beside the run.
 
-    `predicted` (2, K) at `THEORY_TIME`, and `predicted_at` (2, T, K) at the t at which the losses of the run are measured.
+    `predicted` (reading, class) at `THEORY_TIME`, and `predicted_at` (reading, t, class) at the measured t below `LATEST_T`: above it the
+    times of the classes do not differ. NaN elsewhere, and in the smoke form of more than two classes, for which it compiles too long.
+
+    Raises:
+        ValueError: kept numbers of another run or theory.
     """
-    form, classes, counts, seed = argument
+    form, classes, counts, seed = run
     settings = settings_of(form, classes, counts, seed)
+    constants = [THEORY_TIME, THEORY_RATIO, LATEST_T, TOLERANCE, TAUS[0], TAUS[-2], len(TAUS)]
+    record = json.dumps({"protocol": dataclasses.asdict(settings.protocol), "theory": constants})
+    path = places.theory(run)
+    if path.is_file():
+        return _kept(path, record)
     levels = np.logaddexp(0, -settings.measured_log_snrs().astype(np.float64)) / 2  # λ = log(e^{-2t}/Δ)
-    if form == "smoke" and len(classes) > 2:  # the theory of four classes compiles for longer than a smoke run may take
-        return {"predicted": np.full((2, len(classes)), np.nan), "predicted_at": np.full((2, len(levels), len(classes)), np.nan)}
+    unknown = np.full((2, len(classes)), np.nan)
     law = fitted_law(prepare(data_of(form), settings.protocol))
     ratio = sum(counts) / settings.protocol.side**2
 
@@ -240,8 +258,12 @@ def predicted(argument: Run) -> dict[str, Any]:
         found = times(theory.learning_curves(problem, TAUS, tolerance=TOLERANCE))
         return np.stack([np.asarray(found.tau_gen), np.asarray(found.tau_mem)])
 
-    each = [read(float(t)) if form != "smoke" else np.full((2, len(classes)), np.nan) for t in levels]
-    return {"predicted": read(THEORY_TIME), "predicted_at": np.stack(each, 1)}
+    own = unknown if form == "smoke" and len(classes) > 2 else read(THEORY_TIME)
+    each = [read(float(t)) if form != "smoke" and t < LATEST_T else unknown for t in levels]
+    values = {"predicted": own, "predicted_at": np.stack(each, 1)}
+    dataset = xr.Dataset({name: (THEORY_AXES[name], value) for name, value in values.items()})
+    save(dataset, path, run=record)
+    return dataset
 
 
 def forms(name: str, cases: Callable[[str], list[Case]], seeds: dict[str, int]) -> tuple[Callable[..., xr.Dataset], ...]:
@@ -283,10 +305,9 @@ def computed(form: str, cells: harness.Cells, places: Places, cases: Sequence[Ca
     if form != "smoke":
         photographs()  # refuses before anything expensive
     found = {i: trained(places, run) for i, run in enumerate(runs) if not finished or places.file(run).is_file()}
-    laws = cells("theory", predicted, [runs[i] for i in found])
-    for (i, run), law in zip(list(found.items()), laws, strict=True):
+    for i, run in list(found.items()):
         cells.seconds += 60 * float(run["minutes"])
-        found[i] = run.assign({name: (THEORY_AXES[name], value) for name, value in law.items()})
+        found[i] = xr.merge([run, predicted(places, runs[i])], combine_attrs="drop")
     some = next(iter(found.values()))
     every = [found.get(i, some.where(False) if i not in found else some) for i in range(len(runs))]
     each = [xr.concat(every[i : i + number], "seed") for i in range(0, len(runs), number)]
