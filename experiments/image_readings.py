@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from experiments import harness
-from experiments.images import HALF, THEORY_RATIO, THEORY_TIME
+from experiments.images import HALF, RULES, THEORY_RATIO, THEORY_TIME
 from rfdiff.plots import class_colors
 
 READ = ("tau_gen", "tau_mem")
@@ -54,7 +54,7 @@ def orders(data: xr.Dataset, reading: str, level: int | None = None) -> tuple[in
 
 
 def orders_at_each_t(data: xr.Dataset, reading: str) -> tuple[int, int]:
-    """`orders`, counted over all measured t."""
+    """`orders`, counted over the measured t at which there is a theory."""
     counts = [orders(data, reading, level) for level in range(data.sizes["log_snr"])]
     return sum(resolved for resolved, _ in counts), sum(right for _, right in counts)
 
@@ -65,7 +65,7 @@ def at_end(data: xr.Dataset, name: str) -> np.ndarray:
     values = data[name].transpose("case", "seed", axis, ...).values
     if "last_step" not in data:
         return values[:, :, -1]
-    places = np.searchsorted(data[axis].values, data["last_step"].values)
+    places = np.minimum(np.searchsorted(data[axis].values, data["last_step"].values), len(data[axis]) - 1)  # a missing run: NaN
     return np.take_along_axis(values, places.reshape(*places.shape, 1, *(1,) * (values.ndim - 3)), 2)[:, :, 0]
 
 
@@ -104,12 +104,18 @@ def lead(data: xr.Dataset, name: str, a: int, b: int) -> np.ndarray:
     return values[..., a] - values[..., b]
 
 
+def judged(name: str, value: float, spec: str, allowed: str, holds: bool) -> harness.Criterion:
+    """A criterion on a number; not decided where it is NaN: a time that no run reached, or a run that is missing."""
+    known = not np.isnan(value)
+    return harness.Criterion(name, f"{value:{spec}}" if known else "not known", allowed, bool(holds) if known else None)
+
+
 def learned(data: xr.Dataset) -> harness.Criterion:
     """Whether every class was learned at all."""
     held_out = data["mean_loss"].sel(set="held_out")
-    fall = float((1 - held_out.min("step") / held_out.isel(step=0)).min())
+    fall = float((1 - held_out.min("step") / held_out.isel(step=0)).min())  # of the runs there are
     least = 0.02 if data.attrs["form"] == "smoke" else 0.5
-    return harness.Criterion("fall of the held-out loss of every class", f"{fall:.0%}", f"> {least:.0%}", fall > least)
+    return judged("fall of the held-out loss of every class", fall, ".0%", f"> {least:.0%}", fall > least)
 
 
 def table(data: xr.Dataset) -> str:
@@ -117,10 +123,10 @@ def table(data: xr.Dataset) -> str:
     end = {name: at_end(data, name) for name in ("gap", "fraction", "memorised", "low", "high", "frechet", "floor")}
     timed = "last_step" in data
     distance, floor = (at_end(data, name) if timed else end[other] for name, other in (("energy", "frechet"), ("energy_floor", "floor")))
-    half = half_memorised(data)
+    half, earliest, latest = (half_memorised(data, fraction) for fraction in ("memorised", "high", "low"))
     heads = ["images", "class", "variance", "centroid norm²/d", "theory τ_gen", "theory τ_mem", "τ_gen, steps", "τ_mem, steps"]
     heads += [
-        "half memorised, steps",
+        "half memorised, steps (95 %)" if timed else "half memorised, steps",
         "last gap",
         "share of samples",
         "memorised (95 %)",
@@ -137,24 +143,37 @@ def table(data: xr.Dataset) -> str:
         ]
         line += [f"{value:.4g}" for value in at["predicted"].values]
         line += [", ".join(f"{value:.4g}" for value in data["time"].sel(reading=name).values[i, :, k]) for name in READ]
-        line.append(", ".join(f"{value:.4g}" for value in half[i, :, k]))
+        spans = zip(half[i, :, k], earliest[i, :, k], latest[i, :, k], strict=True)
+        line.append(", ".join(f"{value:.4g} ({low:.4g}-{high:.4g})" if timed else f"{value:.4g}" for value, low, high in spans))
         line += [", ".join(f"{value:{spec}}" for value in end[name][i, :, k]) for name, spec in (("gap", ".3f"), ("fraction", ".0%"))]
         ends = (end[name][i, :, k] for name in ("memorised", "low", "high"))
         line.append(", ".join(f"{value:.0%} ({low:.0%}-{high:.0%})" for value, low, high in zip(*ends, strict=True)))
         pairs = zip(distance[i, :, k], floor[i, :, k], strict=True)
         rows.append([*line, ", ".join(f"{value:.3g} ({real:.2g})" for value, real in pairs)])
-    return f"{_sizes(data)}\n\n{harness.markdown(heads, rows)}"
+    text = f"{_sizes(data)}\n\n{harness.markdown(heads, rows)}"
+    return text if "of_batches" not in data else f"{text}\n\n{_of_batches(data)}"
+
+
+def _of_batches(data: xr.Dataset) -> str:
+    """What batches change in theory, as a table."""
+    names = data["classes"].values[0]
+    heads = ["rule", *(f"{reading}, {name}" for reading in ("τ_gen", "τ_mem") for name in names)]
+    rows = [[rule, *(f"{value:.3g}" for value in read.ravel())] for rule, read in zip(RULES, data["of_batches"].values, strict=True)]
+    batch = data.attrs["form_batch"]
+    text = f"Theory of batches of {batch}, t = {THEORY_TIME}, for centred isotropic classes with the variances of the images:"
+    return f"{text}\n\n{harness.markdown(heads, rows)}"
 
 
 def _sizes(data: xr.Dataset) -> str:
     """What was run, and what the theory is."""
     size = data.attrs
     text = f"{size['images']}, form {size['form']}: {size['form_side']} × {size['form_side']} pixels, width {size['form_width']}, "
-    seeds = f"{data.sizes['seed']} seeds (numbers: one a seed)" if data.sizes["seed"] > 1 else "one seed"
+    seeds = f"{data.sizes['seed']} seeds (numbers: one per seed)" if data.sizes["seed"] > 1 else "one seed"
     steps = f"{size['form_steps']} steps"
     if "last_step" in data:
-        last, minutes = (data[name].values for name in ("last_step", "minutes"))
-        steps = f"{last.min()} to {last.max()} steps ({minutes.min():.1f} to {minutes.max():.1f} minutes)"
+        last, minutes = (data[name].values[data["ran"].values] for name in ("last_step", "minutes"))
+        last = last.astype(int)
+        steps = f"{_range(last, 'd')} steps ({_range(minutes, '.1f')} minutes of processor time)"
     text += f"{steps} of {size['form_batch']} images, {seeds}. "
     text += f"Accuracy of the classifier on the test images: {float(data['accuracy'].min()):.1%} or better. Distances: of the samples of "
     text += f"a class from real images, in brackets of other real images. Theory: tanh, t = {THEORY_TIME}, ψ_p = {THEORY_RATIO:g}, "
@@ -162,10 +181,13 @@ def _sizes(data: xr.Dataset) -> str:
     if "predicted_at" in data:
         for reading, name in (("tau_gen", "τ_gen"), ("tau_mem", "τ_mem")):
             resolved, right = orders_at_each_t(data, reading)
-            text += (
-                f" Orders of {name} at the {data.sizes['log_snr']} measured t that the seeds resolve: {resolved}, as in theory: {right}."
-            )
+            text += f" Orders of {name} that the seeds resolve at the measured t of the theory: {resolved}, as in theory: {right}."
     return text
+
+
+def _range(values: np.ndarray, spec: str) -> str:
+    """Least to greatest value, once where they agree."""
+    return " to ".join(dict.fromkeys(f"{value:{spec}}" for value in (values.min(), values.max())))
 
 
 def draw(data: xr.Dataset, title: str) -> Figure:
@@ -175,7 +197,7 @@ def draw(data: xr.Dataset, title: str) -> Figure:
     panels = figure.subplots(4, count, squeeze=False, sharex=True, sharey="row")
     colors = class_colors(data.sizes["class"])
     for i, s, k in np.ndindex(count, data.sizes["seed"], data.sizes["class"]):
-        _draw_run(panels[:, i], data.isel({"case": i, "seed": s, "class": k}), colors[k])
+        _draw_run(list(panels[:, i]), data.isel({"case": i, "seed": s, "class": k}), colors[k])
     for i in range(count):
         parts = [f"{n} {name}" for n, name in zip(data["count"].values[i], data["classes"].values[i], strict=True)]
         panels[0, i].set(title="\n".join(", ".join(parts[k : k + 2]) for k in range(0, len(parts), 2)))
@@ -212,6 +234,8 @@ def draw(data: xr.Dataset, title: str) -> Figure:
 def _draw_run(panels: Sequence[Axes], at: xr.Dataset, color: Any) -> None:
     steps, checkpoints = at["step"].values, at["checkpoint"].values
     train_loss, test = at["mean_loss"].values[:, 0], at["mean_loss"].values[:, 1]
+    if not np.isfinite(test).any():  # a run that is missing
+        return
     panels[0].plot(steps[1:], test[1:], color=color, linewidth=0.9)
     panels[0].plot(steps[1:], train_loss[1:], "--", color=color, linewidth=0.9)
     for reading, marker in (("tau_gen", "^"), ("tau_mem", "D")):

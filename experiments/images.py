@@ -1,8 +1,8 @@
 """What the experiments with U-Nets share: sizes of their three forms, one run as a cell, and the theory of the images it was trained on.
 
 The full form is for a GPU (28 x 28 pixels), `--small` for two CPU cores (14 x 14, a narrow net), `--smoke` takes seconds on made-up images.
-Few images a class, so that a network of this size memorises them. A finished run is a small file in the folder `runs` of its experiment; the
-checkpoints of an unfinished one are in `runs.partial` beside it. The same command goes on from both. The readings are in image_readings.py.
+Few images a class, so that a network of this size memorises them. A finished run is a small file in the folder `runs` of its experiment;
+the checkpoints of an unfinished one are in `runs.partial` beside it. The same command goes on from both. Readings: image_readings.py.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ import xarray as xr
 
 from experiments import harness
 from experiments.real_images.run import stand_ins
-from rfdiff import Problem, load, save, theory, times
+from rfdiff import MinibatchSGD, MixtureLaw, Problem, load, save, theory, times
 from rfdiff.images import checkpoints, evaluation, readout
 from rfdiff.images.architecture import Architecture
 from rfdiff.images.classifier import trained_classifier
@@ -33,9 +33,11 @@ from rfdiff.images.training import train
 Case = tuple[Sequence[int], Sequence[int]]  # classes, counts
 Run = tuple[str, Sequence[int], Sequence[int], int]  # form, classes, counts, seed
 THEORY_TIME, THEORY_RATIO = 0.1, 4.0  # diffusion time and ψ_p of the random-features network that the order is taken from
-LATEST_T = 0.5  # of the measured t at which theory is evaluated
+LATEST_T = 0.5  # of the measured t at which theory is evaluated: later, the times of the classes hardly differ
 TAUS = [*np.geomspace(0.1, 1e6, 71).tolist(), np.inf]
 TOLERANCE = 3e-3
+LATEST_TAU = 3000.0  # of steps of SGD in theory, long after the gap has opened
+RULES = ("plain flow", "SGD, steps half the largest stable one", "SGD, a tenth of it")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,18 +234,18 @@ class Clock:
         return total
 
 
-def predicted(places: Places, run: Run) -> xr.Dataset:
+def predicted(places: Places, run: Run, at_each_t: bool) -> xr.Dataset:
     """Times of a random-features network with the law and the number of images of a run, by plain gradient flow; kept beside the run.
 
-    `predicted` (reading, class) at `THEORY_TIME`, and `predicted_at` (reading, t, class) at the measured t below `LATEST_T`: above it the
-    times of the classes do not differ. NaN elsewhere, and in the smoke form of more than two classes, for which it compiles too long.
+    `predicted` (reading, class) at `THEORY_TIME`; with `at_each_t` also `predicted_at` (reading, t, class) at the measured t below
+    `LATEST_T`. NaN elsewhere, and in the smoke form of more than two classes, for which it compiles too long.
 
     Raises:
         ValueError: kept numbers of another run or theory.
     """
     form, classes, counts, seed = run
     settings = settings_of(form, classes, counts, seed)
-    constants = [THEORY_TIME, THEORY_RATIO, LATEST_T, TOLERANCE, TAUS[0], TAUS[-2], len(TAUS)]
+    constants = [THEORY_TIME, THEORY_RATIO, LATEST_T * at_each_t, TOLERANCE, TAUS[0], TAUS[-2], len(TAUS)]
     record = json.dumps({"protocol": dataclasses.asdict(settings.protocol), "theory": constants})
     path = places.theory(run)
     if path.is_file():
@@ -254,46 +256,75 @@ def predicted(places: Places, run: Run) -> xr.Dataset:
     ratio = sum(counts) / settings.protocol.side**2
 
     def read(t: float) -> np.ndarray:
-        problem = Problem(law, "tanh", t, THEORY_RATIO, ratio)  # type: ignore[arg-type]
+        problem = Problem(law, "tanh", t, THEORY_RATIO, ratio)
         found = times(theory.learning_curves(problem, TAUS, tolerance=TOLERANCE))
         return np.stack([np.asarray(found.tau_gen), np.asarray(found.tau_mem)])
 
     own = unknown if form == "smoke" and len(classes) > 2 else read(THEORY_TIME)
-    each = [read(float(t)) if form != "smoke" and t < LATEST_T else unknown for t in levels]
+    each = [read(float(t)) if form != "smoke" and t < LATEST_T * at_each_t else unknown for t in levels]
     values = {"predicted": own, "predicted_at": np.stack(each, 1)}
     dataset = xr.Dataset({name: (THEORY_AXES[name], value) for name, value in values.items()})
     save(dataset, path, run=record)
     return dataset
 
 
-def forms(name: str, cases: Callable[[str], list[Case]], seeds: dict[str, int]) -> tuple[Callable[..., xr.Dataset], ...]:
+def of_batches(argument: tuple[str, list[float], list[float], int]) -> dict[str, Any]:
+    """Times at `THEORY_TIME` by plain flow and by SGD with the batch of a form, of centred isotropic classes: (rule, reading, class).
+
+    Theory of batches exists for centred classes with common principal axes, so neither has the centroids and axes of the images. The steps
+    are half and a tenth of the largest that is stable.
+
+    Args:
+        argument: form, fractions and variances of the classes, number of images.
+    """
+    form, fractions, variances, images = argument
+    size = SIZES[form]
+    pixels = size.side**2
+    problem = Problem(MixtureLaw.isotropic(fractions, variances), "tanh", THEORY_TIME, THEORY_RATIO, images / pixels)
+    found = [times(theory.learning_curves(problem, TAUS, tolerance=TOLERANCE))]
+    largest = float(theory.sgd_stability(problem, rule=MinibatchSGD(1e-3, size.batch / pixels)).largest_step)
+    for step in (largest / 2, largest / 10):
+        taus = step * np.unique(np.round(np.geomspace(1, LATEST_TAU / step, 61)))
+        found.append(times(theory.learning_curves(problem, taus, tolerance=TOLERANCE, rule=MinibatchSGD(step, size.batch / pixels))))
+    return {"of_batches": np.stack([np.stack([np.asarray(read.tau_gen), np.asarray(read.tau_mem)]) for read in found])}
+
+
+def forms(
+    name: str, cases: Callable[[str], list[Case]], seeds: dict[str, int], at_each_t: bool = False
+) -> tuple[Callable[..., xr.Dataset], ...]:
     """`compute`, `compute_small` and `compute_finished` of an experiment.
 
     Args:
         name: of its folder.
         cases: its cases in a form.
         seeds: numbers of seeds of the full and the small form; the smoke form has one.
+        at_each_t: as in `computed`.
     """
     home = harness.HOME / name
 
+    places = Places(home / "runs", home / "runs.partial")
+
     def compute(smoke: bool, cells: harness.Cells) -> xr.Dataset:
         if smoke:
-            return computed("smoke", cells, Places(cells.workspace(), cells.workspace()), cases("smoke"), 1)
-        return computed("full", cells, Places(home / "runs", home / "runs.partial"), cases("full"), seeds["full"])
+            return computed("smoke", cells, Places(cells.workspace(), cells.workspace()), cases("smoke"), 1, at_each_t)
+        return computed("full", cells, places, cases("full"), seeds["full"], at_each_t)
 
-    def compute_small(cells: harness.Cells, finished: bool = False) -> xr.Dataset:
-        return computed("small", cells, Places(home / "runs", home / "runs.partial"), cases("small"), seeds["small"], finished)
+    def compute_small(cells: harness.Cells) -> xr.Dataset:
+        return computed("small", cells, places, cases("small"), seeds["small"], at_each_t)
 
     def compute_finished(cells: harness.Cells) -> xr.Dataset:
-        return compute_small(cells, finished=True)
+        return computed("full", cells, places, cases("full"), seeds["full"], at_each_t, finished=True)
 
     return compute, compute_small, compute_finished
 
 
-def computed(form: str, cells: harness.Cells, places: Places, cases: Sequence[Case], number: int, finished: bool = False) -> xr.Dataset:
+def computed(
+    form: str, cells: harness.Cells, places: Places, cases: Sequence[Case], number: int, at_each_t: bool, finished: bool = False
+) -> xr.Dataset:
     """Every case (classes, counts) with a number of seeds, as one dataset over (case, seed, …), NaN for a run that is missing.
 
     Args:
+        at_each_t: whether the theory is evaluated at the measured t too.
         finished: takes what is finished and trains nothing.
 
     Raises:
@@ -307,13 +338,17 @@ def computed(form: str, cells: harness.Cells, places: Places, cases: Sequence[Ca
     found = {i: trained(places, run) for i, run in enumerate(runs) if not finished or places.file(run).is_file()}
     for i, run in list(found.items()):
         cells.seconds += 60 * float(run["minutes"])
-        found[i] = xr.merge([run, predicted(places, runs[i])], combine_attrs="drop")
+        found[i] = xr.merge([run, predicted(places, runs[i], at_each_t)], combine_attrs="drop")
     some = next(iter(found.values()))
     every = [found.get(i, some.where(False) if i not in found else some) for i in range(len(runs))]
     each = [xr.concat(every[i : i + number], "seed") for i in range(0, len(runs), number)]
     data = xr.concat(each, "case")
     data["grid"] = data["grid"].isel(seed=0)  # at the end
     data["t"] = some["t"]
+    if at_each_t and form != "smoke":
+        law = [data[name].isel(case=0).mean("seed").values.tolist() for name in ("weight", "variance")]
+        (read,) = cells("theory of batches", of_batches, [[form, *law, sum(cases[0][1])]])
+        data["of_batches"] = (("rule", "predicted_reading", "class"), read["of_batches"])
     data["ran"] = (("case", "seed"), np.isin(np.arange(len(runs)), list(found)).reshape(len(cases), number))
     data["classes"] = (("case", "class"), np.array([[CLASS_NAMES[c] for c in classes] for classes, _ in cases]))
     data["count"] = (("case", "class"), np.array([counts for _, counts in cases]))

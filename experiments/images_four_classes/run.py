@@ -1,4 +1,4 @@
-"""Of four balanced classes of images a U-Net memorises the more varied first; theory's order of generalisation does not carry over.
+"""Of four balanced classes of images a U-Net memorises the more varied ones first, and it does not generalise in the order of the theory.
 
 Bag, Sneaker, Trouser and Ankle boot: variances, norms and angles of the centroids differ together.
 """
