@@ -177,8 +177,8 @@ def _sizes(data: xr.Dataset) -> str:
     text += f"{steps} of {size['form_batch']} images, {seeds}. "
     text += f"Accuracy of the classifier on the test images: {float(data['accuracy'].min()):.1%} or better. Distances: of the samples of "
     text += f"a class from real images, in brackets of other real images. Theory: tanh, t = {THEORY_TIME}, ψ_p = {THEORY_RATIO:g}, "
-    text += "ψ_n = images/pixels, the law fitted to the training images, in its own unit of time, the mean over the seeds."
-    if "predicted_at" in data:
+    text += "ψ_n = images/pixels, the law fitted to the training images, in its own unit of time, the mean over the seeds it is known for."
+    if "predicted_at" in data and np.isfinite(data["predicted_at"].values).any():
         for reading, name in (("tau_gen", "τ_gen"), ("tau_mem", "τ_mem")):
             resolved, right = orders_at_each_t(data, reading)
             text += f" Orders of {name} that the seeds resolve at the measured t of the theory: {resolved}, as in theory: {right}."

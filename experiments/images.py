@@ -325,7 +325,7 @@ def computed(
 
     Args:
         at_each_t: whether the theory is evaluated at the measured t too.
-        finished: takes what is finished and trains nothing.
+        finished: takes what is finished and trains nothing; NaN for the theory of a run that is not kept.
 
     Raises:
         ValueError: with `finished`, where nothing is.
@@ -338,11 +338,18 @@ def computed(
     found = {i: trained(places, run) for i, run in enumerate(runs) if not finished or places.file(run).is_file()}
     for i, run in list(found.items()):
         cells.seconds += 60 * float(run["minutes"])
-        found[i] = xr.merge([run, predicted(places, runs[i], at_each_t)], combine_attrs="drop")
+        if finished and not places.theory(runs[i]).is_file():
+            sizes = {**run.sizes, "predicted_reading": 2}
+            law = xr.Dataset({name: (own, np.full([sizes[axis] for axis in own], np.nan)) for name, own in THEORY_AXES.items()})
+        else:
+            law = predicted(places, runs[i], at_each_t)
+        found[i] = xr.merge([run, law], combine_attrs="drop")
     some = next(iter(found.values()))
     every = [found.get(i, some.where(False) if i not in found else some) for i in range(len(runs))]
     each = [xr.concat(every[i : i + number], "seed") for i in range(0, len(runs), number)]
     data = xr.concat(each, "case")
+    last = float(data["last_step"].max())
+    data = data.sel(step=data["step"] <= last, checkpoint=data["checkpoint"] <= last)  # no run has reached the others
     data["grid"] = data["grid"].isel(seed=0)  # at the end
     data["t"] = some["t"]
     if at_each_t and form != "smoke":

@@ -81,6 +81,9 @@ def test_the_result_of_the_runs_that_are_finished(tmp_path: Path) -> None:
     assert "42 steps (0.8 minutes of processor time)" in image_readings.table(whole)
     assert image_readings.judged("lead", float(image_readings.lead(whole, "gap", 0, 1)[0].min()), ".2f", "> 0", False).holds is None
     assert len(image_readings.draw(whole, "two seeds").axes) == 4
+    assert (whole["predicted"][0, 1] == 2.0).all()
+    places.theory(RUNS[1]).unlink()
+    assert np.isnan(images.computed("smoke", cells, places, case, 2, at_each_t=False, finished=True)["predicted"]).all()
 
 
 def test_a_kept_run_of_other_settings_is_refused(tmp_path: Path) -> None:
