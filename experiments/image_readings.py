@@ -13,6 +13,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from experiments import harness
 from experiments.images import HALF, RULES, THEORY_RATIO, THEORY_TIME
@@ -194,14 +195,20 @@ def draw(data: xr.Dataset, title: str) -> Figure:
     """A column a case: losses, gap, Fréchet distance and memorised fraction of each class against steps; thin lines are seeds."""
     count = data.sizes["case"]
     figure = Figure(figsize=(3.6 * count + 1, 9), layout="constrained")
-    panels = figure.subplots(4, count, squeeze=False, sharex=True, sharey="row")
+    panels = figure.subplots(4, count, squeeze=False, sharex="row", sharey="row")  # evaluations begin late
     colors = class_colors(data.sizes["class"])
     for i, s, k in np.ndindex(count, data.sizes["seed"], data.sizes["class"]):
         _draw_run(list(panels[:, i]), data.isel({"case": i, "seed": s, "class": k}), colors[k])
     for i in range(count):
         parts = [f"{n} {name}" for n, name in zip(data["count"].values[i], data["classes"].values[i], strict=True)]
         panels[0, i].set(title="\n".join(", ".join(parts[k : k + 2]) for k in range(0, len(parts), 2)))
-        panels[0, i].set(xscale="log", yscale="log")
+        panels[0, i].set(yscale="log")
+        for row, panel in enumerate(panels[:, i]):
+            panel.set(xscale="log")
+            if row >= 2:  # about one decade
+                panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                panel.xaxis.set_major_formatter(ScalarFormatter())
+                panel.xaxis.set_minor_formatter(NullFormatter())
         panels[3, i].set(xlabel="training step", ylim=(-0.03, 1.03))
     distance = "energy" if "energy" in data else "frechet"
     if distance == "energy":
