@@ -1,16 +1,20 @@
 """What every experiment shares: command line, cells that survive Ctrl-C, result file, figure, numbers of the README, and the check.
 
-An experiment is a folder with a `run.py` of four functions (and one more where the full form needs a GPU):
+An experiment is a folder with a `run.py` of four functions (and more where the full form needs a GPU):
 
     compute(smoke, cells) -> xarray.Dataset   the numbers; long work goes through `cells(label, function, arguments)`
     compute_small(cells) -> xarray.Dataset    optional: a form between the full and the smoke form, for `--small`
+    compute_finished(cells) -> xarray.Dataset optional: of the runs of the full form that are finished, for `--finished`
     criteria(dataset) -> [Criterion]          what the claim says, as numbers that may break it
     table(dataset) -> str                     Markdown tables of the README
     draw(dataset) -> Figure                   theory and simulation on the same axes
 
-The claim is the first paragraph of the docstring of `run.py`. `python -m experiments.NAME.run` computes, writes result.nc and figure.png,
-and rewrites the README: the paragraph that begins with **Claim.**, and what is between `<!-- numbers -->` and `<!-- /numbers -->`, namely
-criteria, tables and cost, from the result file alone. `--check` compares both with the README.
+The claim is the first paragraph of the docstring of `run.py`. A claim that its run contradicts stays as it was stated: `CONTRADICTED` in
+`run.py` names the criteria that do not hold, `UNDECIDED` those that the result leaves open.
+
+`python -m experiments.NAME.run` computes, writes result.nc and figure.png, and rewrites the README: the paragraph that begins with
+**Claim.**, and what is between `<!-- numbers -->` and `<!-- /numbers -->`, namely criteria, tables and cost, from the result file alone.
+`--check` compares both with the README.
 """
 
 import argparse
@@ -40,6 +44,8 @@ HOME = Path(__file__).resolve().parent
 OPEN, CLOSE = "<!-- numbers -->", "<!-- /numbers -->"
 CLAIM = "**Claim.**"  # how the paragraph of a README begins that says the claim
 NOT_RUN = "not run yet"  # what the index and the README of an experiment without a result say
+VERDICTS = {True: "yes", False: "**NO**", None: "not decided"}
+EXPECTED = {False: "CONTRADICTED", None: "UNDECIDED"}  # attributes of `run.py` that name criteria with these verdicts
 Cell = dict[str, Any]
 
 
@@ -51,13 +57,13 @@ class Criterion:
         name: the quantity that is judged.
         worst: its value where it is nearest to breaking the claim ("s.e." for standard errors).
         allowed: what it may be.
-        holds: whether it is.
+        holds: whether it is; None where the result does not decide it.
     """
 
     name: str
     worst: str
     allowed: str
-    holds: bool
+    holds: bool | None
 
 
 class Cells:
@@ -138,6 +144,8 @@ def main(experiment: Any, arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--smoke", action="store_true", help="a small version with the same criteria, in seconds")
     if hasattr(experiment, "compute_small"):
         parser.add_argument("--small", action="store_true", help="the form for two CPU cores, until the full form replaces its result")
+    if hasattr(experiment, "compute_finished"):
+        parser.add_argument("--finished", action="store_true", help="train nothing: the result of the finished runs of the full form")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of result.nc and figure.png (default: that of the experiment)")
     parser.add_argument(
         "--check", action="store_true", help="compute nothing: does result.nc support the claim, and is README.md up to date?"
@@ -156,10 +164,10 @@ def main(experiment: Any, arguments: Sequence[str] | None = None) -> int:
             return 1 if faults else 0
         if options.redraw:
             return _present(experiment, out)
-        small = getattr(options, "small", False)
-        if small and options.smoke:
-            raise ValueError("--small: given beside --smoke; allowed: one of them")
-        return _run(experiment, out, options.smoke, small)
+        chosen = [form for form in ("smoke", "small", "finished") if getattr(options, form, False)]
+        if len(chosen) > 1:
+            raise ValueError(f"--{chosen[1]}: given beside --{chosen[0]}; allowed: one of them")
+        return _run(experiment, out, *chosen)
     except (ValueError, OSError) as err:
         print(f"{experiment.__name__}: {err}", file=sys.stderr)
         return 2
@@ -193,7 +201,7 @@ def result_of(out: Path) -> xr.Dataset:
 
 def numbers(experiment: Any, dataset: xr.Dataset) -> str:
     """What is between the markers of a README: criteria, tables, cost and versions, from the result alone."""
-    rows = [[one.name, one.worst, one.allowed, "yes" if one.holds else "**NO**"] for one in experiment.criteria(dataset)]
+    rows = [[one.name, one.worst, one.allowed, VERDICTS[one.holds]] for one in experiment.criteria(dataset)]
     judged = markdown(["criterion", "worst value", "allowed", "holds"], rows)
     at = dataset.attrs
     made = f"{at['seconds'] / 60:.1f} minutes, rfdiff {at['rfdiff_version']}, jax {at['jax_version']}, {at['system']}, {at['date'][:10]}"
@@ -232,7 +240,8 @@ def with_claim(text: str, claim: str) -> str:
 
 
 def check(experiment: Any, out: Path | None = None) -> list[str]:
-    """Faults of a committed result: a broken criterion; in the folder of the experiment also a smoke result or a README that differs.
+    """Faults of a committed result: verdicts that `run.py` does not state; in the folder of the experiment also a smoke result, or a README
+    that differs or does not say that its claim is contradicted or not decided.
 
     Raises:
         ValueError: no result, or a damaged one.
@@ -241,12 +250,11 @@ def check(experiment: Any, out: Path | None = None) -> list[str]:
     out = home if out is None else out
     dataset = result_of(out)
     judged = experiment.criteria(dataset)
-    faults = [f"{out.name}: does not hold: {one.name}: {one.worst}; allowed: {one.allowed}" for one in judged if not one.holds]
-    if not judged:
-        faults.append(f"{out.name}: no criterion")
+    own = out.resolve() == home
+    faults = unexpected(experiment, judged, out.name, whole=own)
     if not (out / "figure.png").is_file():
         faults.append(f"{out.name}: no figure.png")
-    if out.resolve() == home:
+    if own:
         if dataset.attrs.get("smoke"):
             faults.append(f"{out.name}: result.nc is a smoke result")
         text = (home / "README.md").read_text(encoding="utf-8")
@@ -254,7 +262,36 @@ def check(experiment: Any, out: Path | None = None) -> list[str]:
             faults.append(f"{out.name}: numbers in README.md are not those of result.nc; run the experiment again")
         if with_claim(text, claim_of(experiment)) != text:
             faults.append(f"{out.name}: the claim in README.md is not that of run.py; run the experiment with --redraw")
+        words = [word for holds, word in ((False, "contradict"), (None, "not decided")) if _stated(experiment, holds)]
+        before = text[: text.find(OPEN)]
+        faults += [f"{out.name}: README.md does not say {word!r} before its numbers" for word in words if word not in before]
     return faults
+
+
+def unexpected(experiment: Any, judged: Sequence[Criterion], name: str, whole: bool) -> list[str]:
+    """Criteria whose verdict is not the one that `run.py` states.
+
+    Args:
+        experiment: its module.
+        judged: its criteria on a result.
+        name: of the result.
+        whole: whether all criteria are there, so that a stated verdict of one that is missing is a fault too.
+    """
+    faults = [] if judged else [f"{name}: no criterion"]
+    stated = {one: holds for holds in EXPECTED for one in _stated(experiment, holds)}
+    for one in judged:
+        if one.holds != stated.get(one.name, True):
+            text = {True: "holds", False: "does not hold", None: "is not decided"}[one.holds]
+            faults.append(f"{name}: {text}: {one.name}: {one.worst}; allowed: {one.allowed}")
+    if whole:
+        missing = set(stated) - {one.name for one in judged}
+        faults += [f"{name}: no criterion {one!r}, whose verdict run.py states" for one in sorted(missing)]
+    return faults
+
+
+def _stated(experiment: Any, holds: bool | None) -> tuple[str, ...]:
+    """Names of the criteria to which `run.py` gives a verdict other than that they hold."""
+    return tuple(getattr(experiment, EXPECTED[holds], ()))
 
 
 def index() -> str:
@@ -262,7 +299,10 @@ def index() -> str:
     rows = []
     for name, experiment in experiments().items():
         result = HOME / name / "result.nc"
-        rows.append([f"[{name}]({name}/README.md)", claim_of(experiment), f"{_seconds(result) / 60:.1f}" if result.exists() else NOT_RUN])
+        verdict = " **(contradicted)**" if _stated(experiment, False) else " (not decided)" if _stated(experiment, None) else ""
+        rows.append(
+            [f"[{name}]({name}/README.md)", claim_of(experiment) + verdict, f"{_seconds(result) / 60:.1f}" if result.exists() else NOT_RUN]
+        )
     return markdown(["experiment", "claim", "minutes"], rows)
 
 
@@ -272,7 +312,7 @@ def _seconds(result: Path) -> float:
         return float(data.attrs["seconds"])
 
 
-def _run(experiment: Any, out: Path, smoke: bool, small: bool = False) -> int:
+def _run(experiment: Any, out: Path, form: str = "full") -> int:
     home = folder(experiment)
     out.mkdir(parents=True, exist_ok=True)
     if out.resolve() == home:
@@ -281,7 +321,8 @@ def _run(experiment: Any, out: Path, smoke: bool, small: bool = False) -> int:
     package = HOME.parent / "rfdiff"
     shared = [*sorted(HOME.glob("*.py")), *sorted(package.rglob("*.py"))]
     cells = Cells(out / "cells.partial", [Path(experiment.__file__), *shared])
-    dataset = experiment.compute_small(cells) if small else experiment.compute(smoke, cells)
+    smoke = form == "smoke"
+    dataset = getattr(experiment, f"compute_{form}")(cells) if form in ("small", "finished") else experiment.compute(smoke, cells)
     rfdiff.save(dataset, out / "result.nc", smoke=int(smoke), seconds=cells.seconds, experiment=home.name)
     if cells.folder.exists():
         shutil.rmtree(cells.folder)
@@ -298,7 +339,7 @@ def _present(experiment: Any, out: Path) -> int:
     if own:
         _write_block(out / "README.md", block, claim_of(experiment))
     print(f"written: result.nc, figure.png{', README.md' * own} in {out}")
-    return 0 if all(one.holds for one in experiment.criteria(dataset)) else 1
+    return 1 if unexpected(experiment, experiment.criteria(dataset), out.name, whole=False) else 0
 
 
 def _write_block(path: Path, block: str, claim: str | None = None) -> None:

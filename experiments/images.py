@@ -1,54 +1,56 @@
 """What the experiments with U-Nets share: sizes of their three forms, one run as a cell, and the theory of the images it was trained on.
 
 The full form is for a GPU (28 x 28 pixels), `--small` for two CPU cores (14 x 14, a narrow net), `--smoke` takes seconds on made-up images.
-A run keeps its checkpoints with the finished cells, so that the same command resumes after Ctrl-C.
+Few images a class, so that a network of this size memorises them. A finished run is a small file in the folder `runs` of its experiment;
+the checkpoints of an unfinished one are in `runs.partial` beside it. The same command goes on from both. Readings: image_readings.py.
 """
 
 import dataclasses
 import functools
-import itertools
+import json
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from experiments import harness
 from experiments.real_images.run import stand_ins
-from rfdiff import MixtureLaw, Problem, theory, times
-from rfdiff.images import evaluation, readout
+from rfdiff import MinibatchSGD, MixtureLaw, Problem, load, save, theory, times
+from rfdiff.images import checkpoints, evaluation, readout
 from rfdiff.images.architecture import Architecture
 from rfdiff.images.classifier import trained_classifier
 from rfdiff.images.devices import Devices
-from rfdiff.images.fashion_mnist import CLASS_NAMES, VARIABLE, FashionMNIST, load
+from rfdiff.images.fashion_mnist import CLASS_NAMES, VARIABLE, FashionMNIST
+from rfdiff.images.fashion_mnist import load as load_images
 from rfdiff.images.protocol import Protocol, fitted_law, law_numbers, prepare
 from rfdiff.images.settings import Settings
 from rfdiff.images.training import train
-from rfdiff.plots import class_colors
 
 Case = tuple[Sequence[int], Sequence[int]]  # classes, counts
-READ = ("tau_gen", "tau_mem", "tau_copy")
+Run = tuple[str, Sequence[int], Sequence[int], int]  # form, classes, counts, seed
 THEORY_TIME, THEORY_RATIO = 0.1, 4.0  # diffusion time and ψ_p of the random-features network that the order is taken from
+LATEST_T = 0.5  # of the measured t at which theory is evaluated: later, the times of the classes hardly differ
 TAUS = [*np.geomspace(0.1, 1e6, 71).tolist(), np.inf]
 TOLERANCE = 3e-3
-RESOLVED = (
-    1.15  # least ratio of two classes' times that counts as an order: measured steps are a factor 10^(1/8) = 1.33 apart, read between
-)
+LATEST_TAU = 3000.0  # of steps of SGD in theory, long after the gap has opened
+RULES = ("plain flow", "SGD, steps half the largest stable one", "SGD, a tenth of it")
 
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """Sizes of one form.
+    """Sizes of one form. A run ends when half of the samples of every class are memorised, or at the last step.
+
+    The limit is one of steps, so that a run does not depend on what else the machine does.
 
     Args:
         side, width, depth, attention: pixels and network.
         each: training images of a class in the balanced pair.
-        held_out, measured, steps, batch, levels: of the training.
+        held_out, measured, batch, levels: of the training.
+        steps: most of a run.
         samples, sampler_steps, first, epochs: of the evaluation; `first` is the first step that is evaluated.
         dtype: arithmetic.
     """
@@ -71,17 +73,35 @@ class Form:
 
 
 SIZES = {
-    "full": Form(28, 64, 3, 1, 500, 500, 500, 60_000, 128, 8, 2000, 50, 100, 8, "bfloat16"),
-    "small": Form(14, 16, 2, 1, 64, 256, 64, 2000, 32, 4, 200, 20, 100, 8),
+    "full": Form(28, 32, 3, 1, 32, 500, 256, 30_000, 64, 8, 1000, 50, 300, 8, "bfloat16"),
+    "small": Form(14, 16, 2, 1, 8, 256, 128, 20_000, 16, 4, 400, 20, 300, 8),
     "smoke": Form(7, 4, 2, 0, 24, 30, 24, 60, 16, 3, 60, 5, 30, 8),
 }
+RUN_AXES: dict[str, tuple[str, ...]] = {
+    "mean_loss": ("step", "set", "class"),
+    "mean_loss_stderr": ("step", "set", "class"),
+    "gap": ("step", "class"),
+    "time": ("reading", "class"),
+    "time_at": ("curve_reading", "log_snr", "class"),
+    "loss": ("step", "set", "log_snr", "class"),
+    "loss_stderr": ("step", "set", "log_snr", "class"),
+    "t": ("log_snr",),
+    "grid": ("class", "kind", "place", "row", "column"),
+    "angle": ("class", "other"),
+    **dict.fromkeys(("accuracy", "last_step", "minutes"), ()),
+    **dict.fromkeys(("weight", "variance", "centroid_norm"), ("class",)),
+    **dict.fromkeys(readout.VARIABLES, ("checkpoint", "class")),
+}
+THEORY_AXES = {"predicted": ("predicted_reading", "class"), "predicted_at": ("predicted_reading", "log_snr", "class")}
+PER_DECADE = 8  # measured steps and checkpoints
+HALF = 0.5  # part of a class's samples; where it is memorised, the class counts as memorised
 
 
 @functools.lru_cache(maxsize=1)
 def photographs() -> FashionMNIST:
     """Fashion-MNIST, from where RFDIFF_FASHION_MNIST says or beside the checkout."""
     default = harness.HOME.parents[1] / "shared" / "data" / "fashion-mnist"
-    return load(None if os.environ.get(VARIABLE) else default)
+    return load_images(None if os.environ.get(VARIABLE) else default)
 
 
 @functools.lru_cache(maxsize=1)
@@ -104,194 +124,247 @@ def settings_of(form: str, classes: Sequence[int], counts: Sequence[int], seed: 
     protocol = Protocol(classes=tuple(classes), counts=tuple(counts), held_out=size.held_out, side=size.side, split_seed=seed)
     network = Architecture(width=size.width, depth=size.depth, attention=size.attention)
     names = ("steps", "batch", "levels", "measured", "dtype")
-    return Settings(protocol=protocol, architecture=network, seed=seed, **{name: getattr(size, name) for name in names})
+    chosen = {name: getattr(size, name) for name in names}
+    return Settings(protocol=protocol, architecture=network, seed=seed, per_decade=PER_DECADE, kept_per_decade=PER_DECADE, **chosen)
 
 
-def trained(place: Path, argument: tuple[str, Sequence[int], Sequence[int], int]) -> dict[str, Any]:
-    """One run, trained and evaluated in a folder of `place`: what its evaluation.nc holds, and the numbers of its law."""
-    form, classes, counts, seed = argument
-    size, settings, devices = SIZES[form], settings_of(form, classes, counts, seed), Devices()
-    folder = place / f"run-{form}-{'-'.join(map(str, [*classes, *counts]))}-{seed}"
-    data = data_of(form)
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """Where the runs of an experiment are kept.
+
+    Args:
+        finished: folder of the small files.
+        working: folder of the checkpoints of unfinished runs, and of classifiers.
+    """
+
+    finished: Path
+    working: Path
+
+    def file(self, run: Run) -> Path:
+        """Of a finished run."""
+        return self.finished / f"{name_of(run)}.nc"
+
+    def theory(self, run: Run) -> Path:
+        """Of the theory of a run."""
+        return self.finished / f"{name_of(run)}-theory.nc"
+
+
+def name_of(run: Run) -> str:
+    form, classes, counts, seed = run
+    return f"{form}-{'-'.join(map(str, classes))}-of-{'-'.join(map(str, counts))}-seed-{seed}"
+
+
+def trained(places: Places, run: Run) -> xr.Dataset:
+    """One run, from its file if it is finished; otherwise trained from its newest checkpoint to its end, and kept.
+
+    Arrays have a place for each step that the form allows, NaN after the last; `last_step` says how far it came, `minutes` how many minutes
+    of processor time it took.
+
+    Raises:
+        ValueError: a kept run of other settings.
+    """
+    form, classes, counts, seed = run
+    settings = settings_of(form, classes, counts, seed)
+    record = json.dumps({"settings": settings.record(), "form": dataclasses.asdict(SIZES[form])})
+    path = places.file(run)
+    if path.is_file():
+        return _kept(path, record)
+    cell = _train(places.working, run, settings)
+    dataset = xr.Dataset({name: (own, cell[name]) for name, own in RUN_AXES.items()}, {name: cell[name] for name in ("step", "checkpoint")})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save(dataset, path, run=record)
+    return dataset
+
+
+def _kept(path: Path, record: str) -> xr.Dataset:
+    """A kept dataset, whose record must be the given one."""
+    found = load(path)
+    if not isinstance(found, xr.Dataset) or found.attrs.get("run") != record:
+        raise ValueError(f"{path}: not of these settings; allowed: a file with the record {record}; delete it to compute it again")
+    return found
+
+
+def _train(place: Path, run: Run, settings: Settings) -> dict[str, Any]:
+    """Named arrays of a run, trained and evaluated checkpoint after checkpoint until it ends."""
+    form, devices = run[0], Devices()
+    size, folder, data = SIZES[form], place / name_of(run), data_of(form)
     images = prepare(data, settings.protocol)
-    losses = train(settings, images, folder, devices)
-    classifier = trained_classifier(data, images, size.epochs, devices, place / f"classifier-{form}-{settings.protocol.classes}.npz")
-    steps = evaluation.evaluated_steps(folder, size.first)
-    sampling = evaluation.Sampling(samples=size.samples, sampler_steps=size.sampler_steps, seed=seed)
-    rows = evaluation.Evaluator(folder, settings, images, data, classifier, sampling, devices).run(steps)
+    planned = [step for step in settings.kept_steps() if step >= size.first]
+    reached = max(checkpoints.kept(folder), default=0)
+    clock, evaluator = Clock(folder), None
+    for stop in [step for step in planned if step >= reached]:
+        losses = train(dataclasses.replace(settings, steps=stop), images, folder, devices)
+        if evaluator is None:
+            kept = place / f"classifier-{form}-{'-'.join(map(str, settings.protocol.classes))}.npz"
+            classifier = trained_classifier(data, images, size.epochs, devices, kept)
+            sampling = evaluation.Sampling(samples=size.samples, sampler_steps=size.sampler_steps, seed=settings.seed)
+            evaluator = evaluation.Evaluator(folder, settings, images, data, classifier, sampling, devices)
+        steps = [step for step in planned if step <= stop]
+        rows = evaluator.run(steps)
+        minutes = clock.minutes()
+        if np.all(rows[-1]["memorised"] >= HALF):
+            break
     dataset = readout.read_out(losses, steps, rows)
-    names = ("mean_loss", "mean_loss_stderr", "gap", "time", "time_at", "step", "checkpoint", "t", "grid", *readout.VARIABLES)
-    law = fitted_law(images)
-    slow = form == "smoke" and len(classes) > 2  # the theory of four classes compiles for longer than a smoke run may take
+    names = ("mean_loss", "mean_loss_stderr", "loss", "loss_stderr", "gap", "time", "time_at", "t", *readout.VARIABLES)
+    whole = dataset[list(names)].reindex(step=settings.measured_steps(), checkpoint=planned)
     return {
-        **{name: dataset[name].values for name in names},
+        **{name: whole[name].values for name in (*names, "step", "checkpoint")},
+        "grid": dataset["grid"].values[-1],
+        "last_step": steps[-1],
+        "minutes": minutes,
         "accuracy": classifier.accuracy,
-        **law_numbers(law),
-        "predicted": np.full((2, len(classes)), np.nan) if slow else predicted(law, settings),
+        **law_numbers(fitted_law(images)),
     }
 
 
-def predicted(law: MixtureLaw, settings: Settings) -> np.ndarray:
-    """(2, K) τ_gen and τ_mem of a random-features network at `THEORY_TIME`, with the law and the number of images of a run."""
-    ratio = sum(settings.protocol.counts) / settings.protocol.side**2
-    problem = Problem(law, "tanh", THEORY_TIME, THEORY_RATIO, ratio)  # type: ignore[arg-type]
-    found = times(theory.learning_curves(problem, TAUS, tolerance=TOLERANCE))
-    return np.stack([np.asarray(found.tau_gen), np.asarray(found.tau_mem)])
+class Clock:
+    """Minutes of processor time that a run has taken, those before an interruption included: kept in its folder.
+
+    Processor time, since a run may share the machine with others.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file, self._start = folder / "minutes.json", time.process_time()
+        self._before = float(json.loads(self._file.read_text(encoding="utf-8"))) if self._file.is_file() else 0.0
+
+    def minutes(self) -> float:
+        """So far."""
+        total = self._before + (time.process_time() - self._start) / 60
+        self._file.write_text(json.dumps(total), encoding="utf-8")
+        return total
 
 
-def forms(cases: Callable[[str], list[Case]], seeds: dict[str, int]) -> tuple[Callable[..., xr.Dataset], Callable[..., xr.Dataset]]:
-    """`compute` and `compute_small` of an experiment, from its cases in a form and its numbers of seeds."""
+def predicted(places: Places, run: Run, at_each_t: bool) -> xr.Dataset:
+    """Times of a random-features network with the law and the number of images of a run, by plain gradient flow; kept beside the run.
+
+    `predicted` (reading, class) at `THEORY_TIME`; with `at_each_t` also `predicted_at` (reading, t, class) at the measured t below
+    `LATEST_T`. NaN elsewhere, and in the smoke form of more than two classes, for which it compiles too long.
+
+    Raises:
+        ValueError: kept numbers of another run or theory.
+    """
+    form, classes, counts, seed = run
+    settings = settings_of(form, classes, counts, seed)
+    constants = [THEORY_TIME, THEORY_RATIO, LATEST_T * at_each_t, TOLERANCE, TAUS[0], TAUS[-2], len(TAUS)]
+    record = json.dumps({"protocol": dataclasses.asdict(settings.protocol), "theory": constants})
+    path = places.theory(run)
+    if path.is_file():
+        return _kept(path, record)
+    levels = np.logaddexp(0, -settings.measured_log_snrs().astype(np.float64)) / 2  # λ = log(e^{-2t}/Δ)
+    unknown = np.full((2, len(classes)), np.nan)
+    law = fitted_law(prepare(data_of(form), settings.protocol))
+    ratio = sum(counts) / settings.protocol.side**2
+
+    def read(t: float) -> np.ndarray:
+        problem = Problem(law, "tanh", t, THEORY_RATIO, ratio)
+        found = times(theory.learning_curves(problem, TAUS, tolerance=TOLERANCE))
+        return np.stack([np.asarray(found.tau_gen), np.asarray(found.tau_mem)])
+
+    own = unknown if form == "smoke" and len(classes) > 2 else read(THEORY_TIME)
+    each = [read(float(t)) if form != "smoke" and t < LATEST_T * at_each_t else unknown for t in levels]
+    values = {"predicted": own, "predicted_at": np.stack(each, 1)}
+    dataset = xr.Dataset({name: (THEORY_AXES[name], value) for name, value in values.items()})
+    save(dataset, path, run=record)
+    return dataset
+
+
+def of_batches(argument: tuple[str, list[float], list[float], int]) -> dict[str, Any]:
+    """Times at `THEORY_TIME` by plain flow and by SGD with the batch of a form, of centred isotropic classes: (rule, reading, class).
+
+    Theory of batches exists for centred classes with common principal axes, so neither has the centroids and axes of the images. The steps
+    are half and a tenth of the largest that is stable.
+
+    Args:
+        argument: form, fractions and variances of the classes, number of images.
+    """
+    form, fractions, variances, images = argument
+    size = SIZES[form]
+    pixels = size.side**2
+    problem = Problem(MixtureLaw.isotropic(fractions, variances), "tanh", THEORY_TIME, THEORY_RATIO, images / pixels)
+    found = [times(theory.learning_curves(problem, TAUS, tolerance=TOLERANCE))]
+    largest = float(theory.sgd_stability(problem, rule=MinibatchSGD(1e-3, size.batch / pixels)).largest_step)
+    for step in (largest / 2, largest / 10):
+        taus = step * np.unique(np.round(np.geomspace(1, LATEST_TAU / step, 61)))
+        found.append(times(theory.learning_curves(problem, taus, tolerance=TOLERANCE, rule=MinibatchSGD(step, size.batch / pixels))))
+    return {"of_batches": np.stack([np.stack([np.asarray(read.tau_gen), np.asarray(read.tau_mem)]) for read in found])}
+
+
+def forms(
+    name: str, cases: Callable[[str], list[Case]], seeds: dict[str, int], at_each_t: bool = False
+) -> tuple[Callable[..., xr.Dataset], ...]:
+    """`compute`, `compute_small` and `compute_finished` of an experiment.
+
+    Args:
+        name: of its folder.
+        cases: its cases in a form.
+        seeds: numbers of seeds of the full and the small form; the smoke form has one.
+        at_each_t: as in `computed`.
+    """
+    home = harness.HOME / name
+
+    places = Places(home / "runs", home / "runs.partial")
 
     def compute(smoke: bool, cells: harness.Cells) -> xr.Dataset:
-        form = "smoke" if smoke else "full"
-        return computed(form, cells, cases(form), seeds["full"])
+        if smoke:
+            return computed("smoke", cells, Places(cells.workspace(), cells.workspace()), cases("smoke"), 1, at_each_t)
+        return computed("full", cells, places, cases("full"), seeds["full"], at_each_t)
 
     def compute_small(cells: harness.Cells) -> xr.Dataset:
-        return computed("small", cells, cases("small"), seeds["small"])
+        return computed("small", cells, places, cases("small"), seeds["small"], at_each_t)
 
-    return compute, compute_small
+    def compute_finished(cells: harness.Cells) -> xr.Dataset:
+        return computed("full", cells, places, cases("full"), seeds["full"], at_each_t, finished=True)
+
+    return compute, compute_small, compute_finished
 
 
-def computed(form: str, cells: harness.Cells, cases: Sequence[Case], number: int) -> xr.Dataset:
-    """Every case (classes, counts) with a number of seeds (one in the smoke form), as one dataset over (case, seed, …)."""
+def computed(
+    form: str, cells: harness.Cells, places: Places, cases: Sequence[Case], number: int, at_each_t: bool, finished: bool = False
+) -> xr.Dataset:
+    """Every case (classes, counts) with a number of seeds, as one dataset over (case, seed, …), NaN for a run that is missing.
+
+    Args:
+        at_each_t: whether the theory is evaluated at the measured t too.
+        finished: takes what is finished and trains nothing; NaN for the theory of a run that is not kept.
+
+    Raises:
+        ValueError: with `finished`, where nothing is.
+    """
+    runs: list[Run] = [(form, list(classes), list(counts), seed) for classes, counts in cases for seed in range(number)]
+    if finished and not any(places.file(run).is_file() for run in runs):
+        raise ValueError(f"{places.finished}: no finished run of the form {form}; allowed: at least one")
     if form != "smoke":
         photographs()  # refuses before anything expensive
-    seeds = range(1 if form == "smoke" else number)
-    arguments = [(form, list(classes), list(counts), seed) for classes, counts in cases for seed in seeds]
-    found = cells("U-Nets", functools.partial(trained, cells.workspace()), arguments)
-    axes: dict[str, tuple[str, ...]] = {
-        "mean_loss": ("step", "set", "class"),
-        "mean_loss_stderr": ("step", "set", "class"),
-        "gap": ("step", "class"),
-        "time": ("reading", "class"),
-        "time_at": ("curve_reading", "log_snr", "class"),
-        "predicted": ("predicted_reading", "class"),
-        "grid": ("checkpoint", "class", "kind", "place", "row", "column"),
-        "angle": ("class", "other"),
-        "accuracy": (),
-        **dict.fromkeys(("weight", "variance", "centroid_norm"), ("class",)),
-        **dict.fromkeys(readout.VARIABLES, ("checkpoint", "class")),
-    }
-    shape = (len(cases), len(seeds))
-    data: dict[str, Any] = {name: (("case", "seed", *own), harness.stack(found, name, shape)) for name, own in axes.items()}
-    data["grid"] = (("case", *axes["grid"][1:]), data["grid"][1][:, 0, -1])  # of the first seed, at the end
+    found = {i: trained(places, run) for i, run in enumerate(runs) if not finished or places.file(run).is_file()}
+    for i, run in list(found.items()):
+        cells.seconds += 60 * float(run["minutes"])
+        if finished and not places.theory(runs[i]).is_file():
+            sizes = {**run.sizes, "predicted_reading": 2}
+            law = xr.Dataset({name: (own, np.full([sizes[axis] for axis in own], np.nan)) for name, own in THEORY_AXES.items()})
+        else:
+            law = predicted(places, runs[i], at_each_t)
+        found[i] = xr.merge([run, law], combine_attrs="drop")
+    some = next(iter(found.values()))
+    every = [found.get(i, some.where(False) if i not in found else some) for i in range(len(runs))]
+    each = [xr.concat(every[i : i + number], "seed") for i in range(0, len(runs), number)]
+    data = xr.concat(each, "case")
+    last = float(data["last_step"].max())
+    data = data.sel(step=data["step"] <= last, checkpoint=data["checkpoint"] <= last)  # no run has reached the others
+    data["grid"] = data["grid"].isel(seed=0)  # at the end
+    data["t"] = some["t"]
+    if at_each_t and form != "smoke":
+        law = [data[name].isel(case=0).mean("seed").values.tolist() for name in ("weight", "variance")]
+        (read,) = cells("theory of batches", of_batches, [[form, *law, sum(cases[0][1])]])
+        data["of_batches"] = (("rule", "predicted_reading", "class"), read["of_batches"])
+    data["ran"] = (("case", "seed"), np.isin(np.arange(len(runs)), list(found)).reshape(len(cases), number))
     data["classes"] = (("case", "class"), np.array([[CLASS_NAMES[c] for c in classes] for classes, _ in cases]))
     data["count"] = (("case", "class"), np.array([counts for _, counts in cases]))
-    data["t"] = (("log_snr",), found[0]["t"])
-    coordinates = {"step": found[0]["step"], "checkpoint": found[0]["checkpoint"], "set": ["train", "held_out"]}
-    coordinates |= {
-        "reading": list(readout.READINGS),
-        "curve_reading": list(readout.READINGS[:3]),
-        "predicted_reading": ["tau_gen", "tau_mem"],
-    }
+    data = data.assign_coords(
+        set=["train", "held_out"],
+        reading=list(readout.READINGS),
+        curve_reading=list(readout.READINGS[:3]),
+        predicted_reading=["tau_gen", "tau_mem"],
+    )
     size = {f"form_{name}": value for name, value in dataclasses.asdict(SIZES[form]).items()}
     source = "made-up images, no photographs" if form == "smoke" else "Fashion-MNIST"
-    return xr.Dataset(data, coordinates, {"form": form, "images": source, **size})
-
-
-def level_of(data: xr.Dataset) -> int:
-    """Index of the measured t nearest to that of the theory, on the scale of log t."""
-    return int(np.argmin(abs(np.log(data["t"].values / THEORY_TIME))))
-
-
-def log_ratio(data: xr.Dataset, reading: str, a: int, b: int) -> np.ndarray:
-    """log of the ratio of two classes' times at the t of the theory, (case, seed); NaN where one of them does not exist."""
-    at = data["time_at"].sel(curve_reading=reading).isel(log_snr=level_of(data)).values
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ratio = np.log(at[..., a] / at[..., b])
-    return np.where(np.isfinite(ratio), ratio, np.nan)
-
-
-def orders(data: xr.Dataset, reading: str) -> tuple[int, int]:
-    """Pairs of classes whose order is resolved (the same in all seeds, by a factor `RESOLVED` on average), and those as in theory."""
-    resolved = right = 0
-    expected = np.log(data["predicted"].sel(predicted_reading=reading).mean("seed").values)
-    for a, b in itertools.combinations(range(data.sizes["class"]), 2):
-        for ratios, theirs in zip(log_ratio(data, reading, a, b), expected[:, a] - expected[:, b], strict=True):
-            if np.isfinite([*ratios, theirs]).all() and abs(ratios.mean()) > np.log(RESOLVED) and len(set(np.sign(ratios))) == 1:
-                resolved += 1
-                right += int(np.sign(ratios.mean()) == np.sign(theirs))
-    return resolved, right
-
-
-def learned(data: xr.Dataset) -> harness.Criterion:
-    """Whether every class was learned at all."""
-    held_out = data["mean_loss"].sel(set="held_out")
-    fall = float((1 - held_out.min("step") / held_out.isel(step=0)).min())
-    least = 0.02 if data.attrs["form"] == "smoke" else 0.5
-    return harness.Criterion("fall of the held-out loss of every class", f"{fall:.0%}", f"> {least:.0%}", fall > least)
-
-
-def table(data: xr.Dataset) -> str:
-    """A line a case and class: the numbers of the law, times in theory and in steps, and what the last checkpoint generates."""
-    heads = ["images", "class", "variance", "centroid norm²/d", "theory τ_gen", "theory τ_mem", *(f"{name}, steps" for name in READ)]
-    rows, means = [], data.drop_vars(["classes", "grid"]).mean("seed", skipna=False)
-    for i, k in np.ndindex(data.sizes["case"], data.sizes["class"]):
-        at = means.isel({"case": i, "class": k})
-        end = at.isel(checkpoint=-1)
-        line = [
-            str(int(at["count"])),
-            str(data["classes"].values[i, k]),
-            f"{float(at['variance']):.3f}",
-            f"{float(at['centroid_norm']):.3f}",
-        ]
-        line += [f"{value:.4g}" for value in at["predicted"].values]
-        line += [", ".join(f"{value:.4g}" for value in data["time"].sel(reading=name).values[i, :, k]) for name in READ]
-        line += [f"{float(at['gap'][-1]):.3f}", f"{float(end['fraction']):.0%}", f"{float(end['memorised']):.0%}"]
-        rows.append([*line, f"{float(end['frechet']):.3g} ({float(end['floor']):.3g})"])
-    size = data.attrs
-    text = f"{size['images']}, form {size['form']}: {size['form_side']} × {size['form_side']} pixels, width {size['form_width']}, "
-    seeds = f"{data.sizes['seed']} seeds (times: one per seed; the rest: their mean)" if data.sizes["seed"] > 1 else "one seed"
-    text += f"{size['form_steps']} steps of {size['form_batch']} images, {seeds}. "
-    text += f"Accuracy of the classifier on the test images: {float(data['accuracy'].min()):.1%} or better. Theory: tanh, "
-    text += (
-        f"t = {THEORY_TIME}, ψ_p = {THEORY_RATIO:g}, ψ_n = images/pixels, the law fitted to the training images, in its own unit of time."
-    )
-    return f"{text}\n\n{harness.markdown([*heads, 'last gap', 'share of samples', 'memorised', 'Fréchet (floor)'], rows)}"
-
-
-def draw(data: xr.Dataset, title: str) -> Figure:
-    """A column a case: losses, gap, Fréchet distance and memorised fraction of each class against steps; thin lines are seeds."""
-    count = data.sizes["case"]
-    figure = Figure(figsize=(3.6 * count + 1, 9), layout="constrained")
-    panels = figure.subplots(4, count, squeeze=False, sharex=True, sharey="row")
-    colors = class_colors(data.sizes["class"])
-    for i, s, k in np.ndindex(count, data.sizes["seed"], data.sizes["class"]):
-        _draw_run(panels[:, i], data.isel({"case": i, "seed": s, "class": k}), colors[k])
-    for i in range(count):
-        parts = [f"{n} {name}" for n, name in zip(data["count"].values[i], data["classes"].values[i], strict=True)]
-        panels[0, i].set(title="\n".join(", ".join(parts[k : k + 2]) for k in range(0, len(parts), 2)))
-        panels[0, i].set(xscale="log", yscale="log")
-        panels[3, i].set(xlabel="training step", ylim=(-0.03, 1.03))
-    if bool((data["frechet"] > 0).any()):
-        panels[2, 0].set(yscale="log")
-    for panel, text in zip(
-        panels[:, 0], ("loss per coordinate", "held-out − train loss", "Fréchet distance", "memorised fraction"), strict=True
-    ):
-        panel.set(ylabel=text)
-    names = list(dict.fromkeys(data["classes"].values[0]))
-    handles: list[Any] = [Line2D([], [], color=color, label=str(name)) for name, color in zip(names, colors, strict=True)]
-    handles += [Line2D([], [], color="0.3", label="held out"), Line2D([], [], color="0.3", linestyle="--", label="train")]
-    handles.append(Line2D([], [], color="0.3", linestyle=":", label="halves of the real test images"))
-    handles += [
-        Line2D([], [], color="0.3", linestyle="", marker=m, label=text) for m, text in (("^", r"$\tau_{gen}$"), ("D", r"$\tau_{mem}$"))
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(4, 2 * count), frameon=False)
-    figure.suptitle(title)
-    return figure
-
-
-def _draw_run(panels: Sequence[Axes], at: xr.Dataset, color: Any) -> None:
-    steps, checkpoints = at["step"].values, at["checkpoint"].values
-    train_loss, test = at["mean_loss"].values[:, 0], at["mean_loss"].values[:, 1]
-    panels[0].plot(steps[1:], test[1:], color=color, linewidth=0.9)
-    panels[0].plot(steps[1:], train_loss[1:], "--", color=color, linewidth=0.9)
-    for reading, marker in (("tau_gen", "^"), ("tau_mem", "D")):
-        place = float(at["time"].sel(reading=reading))
-        if np.isfinite(place) and place > 0:
-            panels[0].plot(place, np.interp(place, steps, test), marker, color=color, markeredgecolor="black", markersize=6)
-    panels[1].plot(steps[1:], at["gap"].values[1:], color=color, linewidth=0.9)
-    panels[2].plot(checkpoints, at["frechet"].values, ".-", color=color, linewidth=0.9)  # some points have no neighbour
-    panels[2].plot(checkpoints, at["floor"].values, ":", color=color, linewidth=0.9)
-    panels[3].plot(checkpoints, at["memorised"].values, color=color, linewidth=0.9)
-    panels[3].fill_between(checkpoints, at["low"].values, at["high"].values, color=color, alpha=0.15, linewidth=0)
+    return data.drop_attrs().assign_attrs({"form": form, "images": source, **size})

@@ -116,6 +116,32 @@ def test_check_finds_what_is_stale_or_broken(example: Example, capsys: pytest.Ca
     assert "no criterion" in " ".join(harness.check(example))
 
 
+def test_a_claim_that_its_run_contradicts_stays_and_is_told(example: Example) -> None:
+    home, name = harness.folder(example), "smallest square, |x|²"
+    example.claim = False
+    assert harness.main(example, []) == 1
+    example.CONTRADICTED = (name,)  # type: ignore[attr-defined]
+    assert harness.check(example) == ["example: README.md does not say 'contradict' before its numbers"]
+    text = (home / "README.md").read_text()
+    (home / "README.md").write_text(text.replace(harness.OPEN, f"The run contradicts it.\n\n{harness.OPEN}"))
+    assert harness.check(example) == [] and harness.main(example, ["--redraw"]) == 0
+    example.claim = True
+    assert f"example: holds: {name}: 1; allowed: >= 0" in harness.check(example)
+    example.CONTRADICTED = ("another",)  # type: ignore[attr-defined]
+    assert "example: no criterion 'another', whose verdict run.py states" in harness.check(example)
+
+
+def test_what_a_result_leaves_open_is_told(example: Example) -> None:
+    harness.main(example, [])
+    open_one = harness.Criterion("time", "not known", "< 1", None)
+    example.criteria = lambda dataset: [open_one]  # type: ignore[method-assign]
+    assert harness.main(example, ["--redraw"]) == 1
+    assert "| time | not known | < 1 | not decided |" in (harness.folder(example) / "README.md").read_text()
+    assert harness.check(example)[0] == "example: is not decided: time: not known; allowed: < 1"
+    example.UNDECIDED = ("time",)  # type: ignore[attr-defined]
+    assert harness.check(example) == ["example: README.md does not say 'not decided' before its numbers"]
+
+
 def test_smoke_needs_a_folder_of_its_own(example: Example, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert harness.main(example, ["--smoke"]) == 2
     assert "give another folder with --out" in capsys.readouterr().err

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from experiments import harness, images
+from experiments import harness, image_readings, images
 from experiments.harness import Criterion
 
 CLASSES, SEEDS = (8, 7, 1, 9), {"full": 2, "small": 1}
@@ -20,22 +20,22 @@ def cases(form: str) -> list[images.Case]:
     return [(CLASSES, (images.SIZES[form].each // 2,) * len(CLASSES))]
 
 
-compute, compute_small = images.forms(cases, SEEDS)
+compute, compute_small, compute_finished = images.forms("images_four_classes", cases, SEEDS)
 
 
 def criteria(data: xr.Dataset) -> list[Criterion]:
-    judged = [images.learned(data)]
+    judged = [image_readings.learned(data)]
     if data.attrs["form"] == "smoke":  # whose few steps order nothing
         return judged
     variance = data["variance"].isel(case=0).mean("seed").values
-    pairs = [(a, b) for a, b in itertools.permutations(range(len(variance)), 2) if variance[a] > images.RESOLVED * variance[b]]
-    gap = data["gap"].isel(step=-1, case=0).values
+    pairs = [(a, b) for a, b in itertools.permutations(range(len(variance)), 2) if variance[a] > image_readings.RESOLVED * variance[b]]
+    gap = image_readings.at_end(data, "gap")[0]
     times = data["time"].sel(reading="tau_mem").isel(case=0).values
     lead = min((float((gap[:, a] - gap[:, b]).min()) for a, b in pairs), default=np.nan)
     later = max((float((times[:, a] / times[:, b]).max()) for a, b in pairs), default=np.nan)
-    resolved, right = images.orders(data, "tau_gen")
-    t = data["t"].values[images.level_of(data)]
-    where = f"{len(pairs)} pairs whose variances differ by more than {images.RESOLVED}"
+    resolved, right = image_readings.orders(data, "tau_gen")
+    t = data["t"].values[image_readings.level_of(data)]
+    where = f"{len(pairs)} pairs whose variances differ by more than {image_readings.RESOLVED}"
     return [
         *judged,
         Criterion(f"last loss gap, more varied class minus the other ({where}, every seed)", f"{lead:.3f}", "> 0", lead > 0),
@@ -45,11 +45,11 @@ def criteria(data: xr.Dataset) -> list[Criterion]:
 
 
 def table(data: xr.Dataset) -> str:
-    return images.table(data)
+    return image_readings.table(data)
 
 
 def draw(data: xr.Dataset) -> Figure:
-    return images.draw(data, "Four balanced classes")
+    return image_readings.draw(data, "Four balanced classes")
 
 
 if __name__ == "__main__":

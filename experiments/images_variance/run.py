@@ -1,55 +1,57 @@
-"""Of two balanced classes of images a U-Net memorises the one of higher variance first, and it does not generalise in the order of the
-theory.
+"""Of two balanced classes of images a U-Net memorises the one of higher variance first; theory's order of learning does not carry over.
 
-Bag varies more than twice as much as Sneaker. The theory is that of a random-features network at t = 0.1 with the fitted law of the images.
+Bag varies more than twice as much as Sneaker. The theory is that of a random-features network with the fitted law of the images, by plain
+gradient flow, at each t at which losses are measured.
 """
 
 import sys
 
-import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from experiments import harness, images
+from experiments import harness, image_readings, images
 from experiments.harness import Criterion
 
 CLASSES = (8, 7)  # Bag, Sneaker
-SEEDS = {"full": 3, "small": 2}
+SEEDS = {"full": 3, "small": 3}
+MEMORISATION = "τ_mem of Bag over that of Sneaker, every seed"
+UNDECIDED = (MEMORISATION,)
 
 
 def cases(form: str) -> list[images.Case]:
     return [(CLASSES, (images.SIZES[form].each,) * 2)]
 
 
-compute, compute_small = images.forms(cases, SEEDS)
+compute, compute_small, compute_finished = images.forms("images_variance", cases, SEEDS, at_each_t=True)
 
 
 def criteria(data: xr.Dataset) -> list[Criterion]:
     ratio = float((data["variance"].isel({"class": 0}) / data["variance"].isel({"class": 1})).min())
-    judged = [images.learned(data), Criterion("variance of Bag over that of Sneaker", f"{ratio:.2f}", "> 1.5", ratio > 1.5)]
+    judged = image_readings.judged
+    found = [image_readings.learned(data), judged("variance of Bag over that of Sneaker", ratio, ".2f", "> 1.5", ratio > 1.5)]
     if data.attrs["form"] == "smoke":  # what the claim says of photographs, stand-ins need not show
-        return judged
-    gaps = data["gap"].isel(step=-1, case=0).values
-    lead = float((gaps[:, 0] - gaps[:, 1]).min())
+        return found
+    later = float(image_readings.memorised_first(data, 0, 1)[0].max())  # NaN if a seed decides nothing
+    gap = float(image_readings.lead(data, "gap", 0, 1)[0].min())
     times = data["time"].sel(reading="tau_mem").isel(case=0).values
-    there = bool(np.isfinite(times).all())
-    later = float((times[:, 0] / times[:, 1]).max()) if there else np.nan
-    resolved, right = images.orders(data, "tau_gen")
-    t = data["t"].values[images.level_of(data)]
+    mem = float((times[:, 0] / times[:, 1]).max())
+    resolved, right = image_readings.orders_at_each_t(data, "tau_gen")
+    orders = Criterion("resolved orders of τ_gen at each t as in theory", f"{right} of {resolved}", "at most half", 2 * right <= resolved)
     return [
-        *judged,
-        Criterion("last loss gap of Bag minus that of Sneaker, every seed", f"{lead:.3f}", "> 0", lead > 0),
-        Criterion("τ_mem of Bag over that of Sneaker, every seed", f"{later:.2f}", "< 1", there and later < 1),
-        Criterion(f"t = {t:.2g}: resolved orders of τ_gen as in theory", f"{right} of {resolved}", "0", right == 0),
+        *found,
+        judged("steps until half of the samples are memorised, Bag over Sneaker, every seed", later, ".3f", "< 1", later < 1),
+        judged("last loss gap of Bag minus that of Sneaker, every seed", gap, ".3f", "> 0", gap > 0),
+        judged(MEMORISATION, mem, ".2f", "< 1", mem < 1),
+        orders,
     ]
 
 
 def table(data: xr.Dataset) -> str:
-    return images.table(data)
+    return image_readings.table(data)
 
 
 def draw(data: xr.Dataset) -> Figure:
-    return images.draw(data, "Two balanced classes of unlike variance")
+    return image_readings.draw(data, "Two balanced classes of unlike variance")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from rfdiff.progress import Progress, require_progress
 from rfdiff.rules import GradientFlow, MinibatchSGD, Ridge, Rule, require_rule
 from rfdiff.theory import minibatch, pair_traces, solutions
 from rfdiff.theory.contour import PROBES, Contour, Laid, Span
-from rfdiff.theory.contour_forms import CurveKernel, first_traces, kernel_from, losses_and_error
+from rfdiff.theory.contour_forms import CurveKernel, kernel_from, losses_and_error
 from rfdiff.theory.contour_ladder import OnContour, Question, probe_penalties, refine_contour
 from rfdiff.theory.equivalent import Equivalent, equivalent
 from rfdiff.theory.host import double_on_host
@@ -34,8 +34,7 @@ from rfdiff.theory.neuron_types import (
     levels,
     refined_error,
 )
-from rfdiff.theory.noncommuting import closed_system, dense
-from rfdiff.theory.resolvent import RESIDUAL
+from rfdiff.theory.noncommuting import core_ladder, dense
 from rfdiff.theory.training_times import (
     LEAST,
     TAIL_EFFECT,
@@ -95,24 +94,6 @@ def _filled(
     more = next(size for size in (*FILLED, nodes.size) if size >= nodes.size) - nodes.size
     wide = Contour(jnp.asarray(np.pad(nodes, (0, more), mode="edge")), jnp.asarray(np.pad(weights, (0, more))))
     return wide, np.pad(linear, ((0, 0), (0, 0), (0, more))), residual.max(), [np.pad(x, ((0, 0),) * 2 + ((0, more),) * 2) for x in second]
-
-
-def _evaluate_dense(ready: dense.Dense, work: dense.Work, question: Question, laid: Laid) -> OnContour:
-    """`_evaluate` where the covariances do not commute: what is left out is read from the known traces of V."""
-    allowed = max(dense.RESIDUAL_SHARE * question.tolerance, closed_system.NEWTON_TOLERANCE)
-    solved = dense.solve(ready, np.asarray(laid.contour.nodes), None, work, allowed)
-    traces = dense.second_traces(ready, solved, work)
-    second = traces[..., : len(solved.nodes)], traces[..., len(solved.nodes) :]
-    linear = first_traces(ready.system.eq, solved.point)
-    kernel = kernel_from(ready.system.eq, laid.contour, linear, jnp.asarray(solved.residual), second, 0.0, question.kappa, np.inf)
-    losses, error = losses_and_error(kernel, question.clock, question.rule)
-    return OnContour(
-        losses=np.asarray(losses),
-        error=float(error),
-        missing=float(kernel.missing),
-        residual=float(kernel.residual),
-        allowed=max(allowed, RESIDUAL),
-    )
 
 
 def learning_curves(
@@ -265,12 +246,11 @@ def _over_scrambles(problem: Problem, question: Question, span: Span, radius: fl
 
 
 def _with_matrices(problem: Problem, question: Question, near: _Answer, tolerance: float, work: dense.Work) -> _Answer:
-    """Losses with the covariances as they are, and the error of contour and core, from the surrogate's neuron types and contour."""
-    ready = dense.prepare(problem, near.eq, tolerance)
+    """Losses with the covariances as they are, from the surrogate's neuron types and contour."""
     wider = dense.widened(near.span, question.rule, question.kappa)
-    refined = refine_contour(dense.spectra(ready, problem), question, wider, partial(_evaluate_dense, ready, work))
-    error = refined.values.total_error + ready.neglected
-    return near._replace(losses=refined.values.losses, contour_error=error, span=refined.span)
+    left = max(tolerance - near.types_error, tolerance / 2)
+    found = core_ladder.learning_losses(problem, near.eq, question, wider, left, work)
+    return near._replace(losses=found.losses, contour_error=found.error, span=found.span)
 
 
 def _with_batches(problem: Problem, taus: np.ndarray, rule: MinibatchSGD, tolerance: float) -> LearningCurves:

@@ -112,7 +112,7 @@ def problem_extents(problem: Problem) -> tuple[tuple[float, float], tuple[float,
 
     Kept, since a grid of training times, times that cover every mode and a contour all begin with them; a problem never changes.
     """
-    return extents(equivalent(dense.surrogate(problem), 1, FAR, LEAST))
+    return extents(equivalent(dense.surrogate(problem), coarse_level(problem), FAR, LEAST))
 
 
 def spectrum_span(eq: Equivalent, rule: Rule, kappa: float, ends: tuple[float, float] | None = None) -> Span:

@@ -54,10 +54,10 @@ class System(NamedTuple):
 
 
 def system_for(eq: Equivalent, directions: Directions) -> System:
-    """The closed system; the eigenvalues of `eq` are not used, and become one group so that averages can stand in their place."""
+    """The closed system; of the eigenvalues of `eq` their means are left, one group, so that averages can stand in their place."""
     arrays = {name: np.asarray(value) for name, value in vars(eq).items() if value is not None}
     k, kinds = arrays["linear"].shape[1], len(arrays["kind_weights"])
-    arrays["eigenvalues"], arrays["group_weights"] = np.ones((1, k)), np.ones(1)
+    arrays["eigenvalues"], arrays["group_weights"] = (arrays["group_weights"] @ arrays["eigenvalues"])[None], np.ones(1)
     eq = replace(eq, **arrays)  # type: ignore[arg-type]  # arrays of numpy here
     quadratic = directions.features(arrays["linear"])
     gains = np.zeros((kinds * k + quadratic.shape[1], 2 * k + quadratic.shape[1]))

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from rfdiff.errors import InputError
 from rfdiff.machine_memory import machine_bytes
 from rfdiff.mixture import MixtureLaw
-from rfdiff.problem import Problem
+from rfdiff.problem import Problem, noise_variance_of
 from rfdiff.progress import Progress
 from rfdiff.rules import Rule
 from rfdiff.theory import solutions
@@ -24,11 +24,13 @@ from rfdiff.theory.equivalent import LEAST_WEIGHT, Equivalent
 from rfdiff.theory.noncommuting import closed_system
 from rfdiff.theory.noncommuting.blocks import directions_for
 from rfdiff.theory.noncommuting.directions import ROWS_ELEMENTS, products
-from rfdiff.theory.noncommuting.working_basis import aligned_eigenvalues, working_basis
+from rfdiff.theory.noncommuting.working_basis import Matrices, WorkingBasis, aligned_eigenvalues, basis_of
 from rfdiff.theory.resolvent import unpack
+from rfdiff.theory.support import FEW_CLASSES
 from rfdiff.theory.traces import sandwich
 
 PAIR_BYTES = 2**27
+GROUPS, FEW_GROUPS = 24, 8  # of directions in the surrogate; with more classes each of them is dear
 RESIDUAL_SHARE = 1e-4  # of the tolerance of curves, that the residual of a fixed point may be: it moves them by 1e-2 of itself
 WIDENING = 1.3  # of the surrogate's support, on either side
 CORE_SHARE = 0.1  # of the tolerance, left to the coupling of the tail
@@ -58,7 +60,8 @@ def surrogate(problem: Problem) -> Problem:
     law = problem.mixture
     if law.commuting:
         return problem
-    values, shares = aligned_eigenvalues(np.asarray(law.covariances), np.asarray(law.weights))
+    groups = GROUPS if law.num_classes <= FEW_CLASSES else FEW_GROUPS
+    values, shares = aligned_eigenvalues(np.asarray(law.covariances), np.asarray(law.weights), groups)
     near = MixtureLaw(law.weights, values, shares, law.centroid_gram)
     return problem.with_mixture(near)
 
@@ -87,9 +90,24 @@ def prepare(problem: Problem, near: Equivalent, tolerance: float) -> Dense:
         near: Gaussian equivalent of its surrogate.
         tolerance: error wanted in the curves; 0 keeps every direction in the core.
     """
-    delta, law = float(near.noise_variance), problem.mixture
-    matrices = working_basis(np.asarray(law.covariances), np.asarray(law.weights), 1 - delta, delta, CORE_SHARE * tolerance)
-    linear, weights = np.asarray(near.linear), np.asarray(near.loss_weights)
+    basis = basis_for(problem)
+    return with_core(near, basis.matrices(basis.enough(CORE_SHARE * tolerance)))
+
+
+def basis_for(problem: Problem) -> WorkingBasis:
+    """The covariances of a problem in their working basis."""
+    delta, law = float(noise_variance_of(problem.t)), problem.mixture
+    return basis_of(np.asarray(law.covariances), np.asarray(law.weights), 1 - delta, delta)
+
+
+def with_core(near: Equivalent, matrices: Matrices) -> Dense:
+    """A problem made ready for its neuron types, with a core of some directions.
+
+    Args:
+        near: Gaussian equivalent of its surrogate.
+        matrices: core and tail of its covariances.
+    """
+    delta, linear, weights = float(near.noise_variance), np.asarray(near.linear), np.asarray(near.loss_weights)
     # the blocks of several neuron types divide by the weight of each class
     weighted = Equivalent(**{**vars(near), "loss_weights": np.maximum(weights, LEAST_WEIGHT)})
     return Dense(closed_system.system_for(weighted, directions_for(matrices, linear, delta)), near, matrices.neglected)

@@ -25,29 +25,54 @@ class Matrices(NamedTuple):
         return self.core.shape[1] + self.tail.shape[1]
 
 
-def working_basis(
-    covariances: Float[np.ndarray, "K d d"], weights: Float[np.ndarray, " K"], signal: float, noise_variance: float, tolerance: float
-) -> Matrices:
-    """Core and tail of the matrices e^{-2t} Σ_c such that the neglected coupling is below `tolerance`.
+class WorkingBasis(NamedTuple):
+    """e^{-2t} Σ_c (K, d, d) in the eigenbasis of Σ_c π_c Σ_c, and the coupling left out by a core of its first 0, …, d directions.
 
     The coupling is `(1/d) Σ_c Σ_ij S_ij²/((S_ii + Δ)(S_jj + Δ))` over the off-diagonal elements left out: the size of the second-order
     change of (1/d) log det(I + MH), from which all traces derive.
+    """
+
+    turned: Float[np.ndarray, "K d d"]
+    left_out: Float[np.ndarray, " d+1"]
+
+    def enough(self, tolerance: float) -> int:
+        """The fewest directions of a core that leaves out at most `tolerance`; all of them for 0."""
+        if not (tolerance > 0 and self.left_out.min() <= tolerance):
+            return len(self.left_out) - 1
+        return int(np.argmax(self.left_out <= tolerance * (1 - 1e-9)))
+
+    def matrices(self, r: int) -> Matrices:
+        """The core of the first r directions, and the tail of the others."""
+        diagonal = np.einsum("kaa->ka", self.turned)
+        neglected = float(self.left_out[r]) if r < diagonal.shape[1] else 0.0
+        return Matrices(best_core(self.turned[:, :r, :r]), diagonal[:, r:].copy(), neglected)
+
+
+def basis_of(
+    covariances: Float[np.ndarray, "K d d"], weights: Float[np.ndarray, " K"], signal: float, noise_variance: float
+) -> WorkingBasis:
+    """The matrices e^{-2t} Σ_c in the basis in which cores and tails are taken.
 
     Args:
         covariances: (K, d, d) Σ_c.
         weights: (K,) π_c.
         signal: e^{-2t}.
         noise_variance: Δ.
-        tolerance: largest coupling left out; 0 keeps every direction in the core.
     """
-    d = covariances.shape[1]
     _, basis = np.linalg.eigh(-np.einsum("k,kab->ab", weights, covariances))
     turned = signal * (basis.T @ covariances @ basis)
-    diagonal = np.einsum("kaa->ka", turned)
     inside = _inside(turned, noise_variance)
-    left_out = np.maximum(inside[-1] - np.concatenate([[0.0], inside]), 0)
-    r = int(np.argmax(left_out <= tolerance * (1 - 1e-9))) if tolerance > 0 and left_out.min() <= tolerance else d
-    return Matrices(best_core(turned[:, :r, :r]), diagonal[:, r:].copy(), float(left_out[r]) if r < d else 0.0)
+    return WorkingBasis(turned, np.maximum(inside[-1] - np.concatenate([[0.0], inside]), 0))
+
+
+def working_basis(
+    covariances: Float[np.ndarray, "K d d"], weights: Float[np.ndarray, " K"], signal: float, noise_variance: float, tolerance: float
+) -> Matrices:
+    """Core and tail of the matrices e^{-2t} Σ_c (`basis_of`) such that the coupling left out is below `tolerance`; 0 keeps every
+    direction in the core.
+    """
+    basis = basis_of(covariances, weights, signal, noise_variance)
+    return basis.matrices(basis.enough(tolerance))
 
 
 def rotated(

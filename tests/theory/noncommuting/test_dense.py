@@ -17,7 +17,7 @@ from rfdiff.theory import dynamics, learning_curves, resolvent, stieltjes, time_
 from rfdiff.theory.contour import Laid, ellipse
 from rfdiff.theory.contour_ladder import Question
 from rfdiff.theory.equivalent import equivalent
-from rfdiff.theory.noncommuting import closed_system, dense
+from rfdiff.theory.noncommuting import closed_system, core_ladder, dense
 from rfdiff.theory.noncommuting.working_basis import working_basis
 from rfdiff.theory.traces import one_trace
 from tests.theory.noncommuting import by_blocks
@@ -64,7 +64,7 @@ def integrals(question: Problem, tolerance: float = 0.0) -> np.ndarray:
         if question.mixture.commuting:
             values = dynamics._evaluate(near, asked, laid)
         else:
-            values = dynamics._evaluate_dense(dense.prepare(question, near, tolerance), dense.Work(None), asked, laid)
+            values = core_ladder.evaluate(dense.prepare(question, near, tolerance), dense.Work(None), asked, laid)[0]
     assert values.residual < 1e-10
     return values.losses
 

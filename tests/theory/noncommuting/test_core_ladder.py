@@ -1,0 +1,110 @@
+"""Curves from few coupled directions, extrapolated to all: polynomials, the cores that are tried, curves against all directions."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.linalg import expm
+
+from rfdiff import LearningCurves, theory
+from rfdiff.mixture import MixtureLaw
+from rfdiff.problem import Problem
+from rfdiff.theory.equivalent import Equivalent
+from rfdiff.theory.noncommuting import core_ladder, dense
+from rfdiff.theory.noncommuting.working_basis import Matrices
+from tests.tolerances import rejects
+
+TAUS = np.geomspace(0.1, 1e4, 12)
+
+
+def turned(d: int, decay: float, angle: float = 0.5) -> MixtureLaw:
+    """Two classes whose variances fall like k^-decay, in bases turned against each other: no direction is left uncoupled."""
+    rng = np.random.default_rng(2)
+    variances = np.arange(1, d + 1.0) ** -decay
+    variances = 0.5 * d * variances / variances.sum() + 0.01
+    basis, turn = np.linalg.qr(rng.standard_normal((d, d)))[0], rng.standard_normal((d, d)) / np.sqrt(d)
+    other = basis @ expm(angle * (turn - turn.T))
+    covariances = np.stack([basis * variances @ basis.T, other * (0.6 * variances) @ other.T])
+    return MixtureLaw.from_covariances([0.6, 0.4], covariances)
+
+
+def problem(law: MixtureLaw) -> Problem:
+    return Problem(law, "tanh", t=0.1, psi_p=4.0, psi_n=3.0)
+
+
+def test_weights_are_those_of_the_polynomial_through_the_points() -> None:
+    left_out = [0.9, 0.4, 0.15, 0.02]
+    for n in (2, 3, 4):
+        values = np.polynomial.Polynomial(np.arange(1.0, n + 1))(np.array(left_out[-n:]))
+        assert abs(core_ladder.weights_at_none(left_out[-n:]) @ values - 1) < 1e-12
+        assert abs(core_ladder.weights_at_none([x + 0.1 for x in left_out[-n:]]) @ values - 1) > 1e-3, "of other points they are not"
+
+
+@pytest.mark.parametrize("num_cores", [3, 4])
+def test_errors_cover_what_the_extrapolation_misses(num_cores: int) -> None:
+    """Losses that bend with the coupling, as those of real laws do; one that jumps after the last core cannot be foretold."""
+    left_out = list(0.1 * 0.5 ** np.arange(num_cores))
+    bend = np.linspace(-2, 2, 5)[None, :, None]
+
+    def loss(x: float) -> np.ndarray:
+        return 1 + 0.2 * x * np.exp(bend * x) + 0.05 * x**1.5 + np.zeros((2, 5, 2))
+
+    found, error = core_ladder.extrapolated(left_out, [loss(x) for x in left_out])
+    assert 0 < np.max(abs(found - loss(0.0))) < error
+    assert error < 0.4 * np.max(abs(loss(left_out[-1]) - loss(0.0)))
+    assert core_ladder.extrapolated(left_out, [loss(x) * np.nan for x in left_out])[1] == np.inf
+
+
+def test_cores_grow_until_so_little_is_left_out_that_the_tolerance_does_not_see_it() -> None:
+    basis = dense.basis_for(problem(turned(256, 1.5)))
+    sizes = core_ladder.core_sizes(basis, 1e-5)
+    left = basis.left_out[sizes]
+    assert len(sizes) > 3 and sizes[0] == core_ladder.FEWEST and left[-1] <= 1e-5 < left[-2]
+    assert np.all(np.diff(np.log(sizes[:-1])) > math.log(0.98 * core_ladder.GROWTH)) and np.all(left[1:] <= core_ladder.FALL * left[:-1])
+    flat = dense.basis_for(problem(turned(256, 0.0)))  # one variance in all directions but for the turn: nothing is coupled
+    assert len(core_ladder.core_sizes(flat, 1e-5)) == 1
+    assert core_ladder.core_sizes(basis, 0.0)[-1] == 256
+
+
+def test_stored_draws_meet_the_tolerance_on_the_first_contour(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What V is known to be holds for training samples that meet their own noise too, with class variances that are not 1."""
+    contours: list[int] = []
+    evaluate = core_ladder.evaluate
+
+    def counted(*args: Any) -> Any:
+        contours.append(len(args[3].contour.nodes))
+        return evaluate(*args)
+
+    monkeypatch.setattr(core_ladder, "evaluate", counted)
+    question = Problem(turned(12, 1.5), "tanh", t=0.1, psi_p=4.0, psi_n=3.0, noise_draws=2)
+    assert theory.learning_curves(question, TAUS, tolerance=1e-3).error_estimate <= 1e-3 and len(contours) == 1
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(("draws", "tolerance"), [(math.inf, 1e-3), pytest.param(2, 3e-3, marks=pytest.mark.slow)])
+def test_curves_are_those_of_all_directions(draws: float, tolerance: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within the error that they state, which the last core by itself is not."""
+    question = Problem(turned(96, 1.5), "tanh", t=0.1, psi_p=4.0, psi_n=3.0, noise_draws=draws)
+    cores: list[int] = []
+    with_core = dense.with_core
+
+    def counted(near: Equivalent, core: Matrices) -> dense.Dense:
+        cores.append(core.core.shape[1])
+        return with_core(near, core)
+
+    monkeypatch.setattr(dense, "with_core", counted)
+    whole = theory.learning_curves(question, TAUS, tolerance=tolerance)
+    assert len(cores) == 1 and cores[0] > 90  # too few directions for a ladder
+    cores.clear()
+    monkeypatch.setattr(core_ladder, "FEWEST", 14)
+    climbed = theory.learning_curves(question, TAUS, tolerance=tolerance)
+    assert len(cores) >= 3 and cores[-1] < 60 and climbed.error_estimate <= tolerance
+
+    def within(curves: LearningCurves, error: float) -> None:
+        for name in ("train_loss", "test_loss"):
+            assert np.max(abs(getattr(curves, name) - getattr(whole, name))) < error
+
+    within(climbed, climbed.error_estimate + whole.error_estimate)
+    monkeypatch.setattr(core_ladder, "weights_at_none", lambda left_out: np.eye(len(left_out))[-1])  # the last core by itself
+    rejects(lambda: within(theory.learning_curves(question, TAUS, tolerance=tolerance), climbed.error_estimate))
