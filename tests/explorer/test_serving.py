@@ -8,5 +8,5 @@ from rfdiff.explorer.serving import bound
 
 @pytest.mark.parametrize("host", ["a" * 64, "a" * 64 + ".example", "two..dots"])
 def test_what_is_no_name_of_a_machine_is_refused_in_one_sentence(host: str) -> None:
-    with pytest.raises(InputError, match=r"^address: '.*' is no name of a machine; allowed: an address of this machine$"):
+    with pytest.raises(InputError, match="^address: .*allowed: an address of this machine"):
         bound(host, 0)
