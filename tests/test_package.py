@@ -102,6 +102,7 @@ print("done", rfdiff.__version__)
 """
 
 
+@pytest.mark.thorough
 def test_nothing_needs_what_only_unix_has(tmp_path: Path) -> None:
     """Every module imports, and commands run, where Python has no `fcntl` and no `resource`, as on Windows."""
     result = run(sys.executable, "-c", ELSEWHERE, cwd=tmp_path, PYTHONPATH=str(ROOT))

@@ -42,6 +42,7 @@ def test_other_results_are_refused() -> None:
             draw(diagnosis().drop_vars("window"))
 
 
+@pytest.mark.thorough
 def test_a_figure_as_svg_is_the_same_each_time() -> None:
     content = plots.svg_of(plots.diagnosis_times(diagnosis()))
     assert content.startswith(b"<?xml") and content == plots.svg_of(plots.diagnosis_times(diagnosis()))

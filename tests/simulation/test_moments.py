@@ -113,6 +113,7 @@ def test_truncation_bounds_the_error(name: str, exact: Any) -> None:
         assert max(errors) > 0.01 * float(cut.truncation)  # and is not a bound of another order of magnitude
 
 
+@pytest.mark.thorough
 def test_moments_are_covariances() -> None:
     for moments in (exact_train("tanh", 24), exact_population("tanh", 24)):
         for U, V in zip(moments.U, moments.V, strict=True):

@@ -67,6 +67,7 @@ def test_cores_grow_until_so_little_is_left_out_that_the_tolerance_does_not_see_
     assert core_ladder.core_sizes(basis, 0.0)[-1] == 256
 
 
+@pytest.mark.thorough
 def test_stored_draws_meet_the_tolerance_on_the_first_contour(monkeypatch: pytest.MonkeyPatch) -> None:
     """What V is known to be holds for training samples that meet their own noise too, with class variances that are not 1."""
     contours: list[int] = []
