@@ -1,4 +1,8 @@
-"""Curves from a Krylov space: the class averages on its basis, and the filters at its Ritz values."""
+"""Curves from a Krylov space: the class averages on its basis, and the filters at its Ritz values.
+
+The entries of U are rounded independently, by about ε of their root mean square, ‖U‖_F/p. Such errors move an eigenvalue by at most
+2 √p of that, far less than √p ε of the largest: small eigenvalues beside large ones survive in float32.
+"""
 
 import math
 from typing import NamedTuple, Protocol
@@ -12,6 +16,10 @@ from rfdiff.rules import Clock, Rule
 from rfdiff.simulation.moment_operators import Moment
 
 PROBED_TIMES = 8
+ENTRY_ROUNDING = 4.0  # of an entry of U, in ε times the root mean square of its entries
+SUMMED = 2048.0  # terms of an entry of U X whose rounding is as large as that
+BASIS_ROUNDING = 2.0  # of an entry of QᵀQ, in ε
+DRAW_MARGIN = 3.0  # over the largest change of a loss by one draw of these errors
 
 
 class Averages(NamedTuple):
@@ -43,8 +51,8 @@ class RitzLosses(NamedTuple):
         train_loss, test_loss: (T, K) losses.
         train_stderr, test_stderr: (T, K) standard errors over random probes; 0 without probes.
         change: largest change of a loss by the last step.
-        rounding: largest change of a loss by a rounding of U, to which small eigenvalues at late times are sensitive, and by those that
-            drown in it and are left out.
+        rounding: largest change of a loss by a draw of all roundings, with a margin, to which small eigenvalues at late times are
+            sensitive, and by the eigenvalues that drown in them and are left out.
     """
 
     train_loss: Float[np.ndarray, "T K"]
@@ -133,12 +141,15 @@ class RitzCurves:
             smaller = self._ritz_pairs(len(space.T) - space.width)
             before, _ = losses_on(smaller, _rotated(smaller, on_basis, shares))
             change = float(np.max(abs(losses - before)))
-        shift = np.where(ritz.values > 0, ritz.values + self._rounding(ritz.values[-1]), 0)
-        shifted, _ = losses_on(ritz._replace(f=self._filter(shift)), rotated)
-        eps = float(np.finfo(self.V.dtype).eps * np.max(abs(losses)))
-        rounding = float(np.max(abs(losses - shifted))) + len(space.T) * eps
+        live = ritz.values > 0
+        turned, noisy = self._disturbed(ritz, on_basis, shares)
+        rounding = DRAW_MARGIN * float(np.max(abs(losses - losses_on(turned, noisy)[0])))
+        # what the entries of the diagonal have in common shifts every eigenvalue alike
+        common = ENTRY_ROUNDING * self._eps * float(np.sum(ritz.values)) / self.V.shape[0]
+        shifted, _ = losses_on(ritz._replace(f=self._filter(np.where(live, ritz.values + common, 0))), rotated)
+        rounding += float(np.max(abs(losses - shifted))) + ENTRY_ROUNDING * self._eps * float(np.max(abs(losses)))
         whole = self._ritz_pairs(len(space.T), drowned=True)
-        if np.any((whole.values > 0) & (ritz.values <= 0)):  # at late times what drowns in rounding may matter: it is an error then
+        if np.any((whole.values > 0) & ~live):  # at late times what drowns in rounding may matter: it is an error then
             undrowned, _ = losses_on(whole, _rotated(whole, on_basis, shares))
             rounding += float(np.max(abs(losses - undrowned)))
         return RitzLosses(losses[:, :k], losses[:, k:], stderr[:, :k], stderr[:, k:], change, rounding)
@@ -166,7 +177,7 @@ class RitzCurves:
         if self._latest.S.shape[0] == size and not drowned:
             return self._latest
         values, S = np.linalg.eigh(self.space.T[:size, :size])
-        least = 0.0 if drowned else np.sqrt(self.V.shape[0]) * self._rounding(values[-1])
+        least = 0.0 if drowned else self._norm_of_rounding(values)
         dead = (values <= least) | (np.arange(size) < size - self.rank)
         values, S = np.where(dead, 0, values), S * ~dead
         ritz = _RitzPairs(S, values, self._filter(values), S.T @ self.space.coordinates(self.V)[:size])
@@ -180,9 +191,44 @@ class RitzCurves:
         with jax.enable_x64(True):
             return np.asarray(self.rule.filter(jnp.asarray(padded), self.clock, self.kappa))[:, : len(values)]
 
-    def _rounding(self, largest: float) -> float:
-        """Of the eigenvalues, ε times the largest."""
-        return float(np.finfo(self.V.dtype).eps * largest)
+    def _disturbed(self, ritz: _RitzPairs, moments: _ClassMoments, shares: Float[np.ndarray, " K"]) -> tuple[_RitzPairs, _ClassMoments]:
+        """Ritz pairs, and the moments in them, with one draw of every rounding: of U, U_c, V, V_c and of the orthogonality QᵀQ = 1."""
+        rng, entry, live = np.random.default_rng(0), self._entry_rounding(ritz.values), ritz.values > 0
+        column = ENTRY_ROUNDING * self._eps * float(np.linalg.norm(ritz.V)) / math.sqrt(self.V.size)
+        size, count = len(live), int(np.sum(live))
+        tilt = np.eye(size) - _symmetric(rng, BASIS_ROUNDING * self._eps / 2, size)
+        inner = ritz.S.T[live] @ tilt @ ritz.S[:, live]
+        found, turn = np.linalg.eigh(inner @ np.diag(ritz.values[live]) @ inner + _symmetric(rng, entry, count))
+        values, S, V = ritz.values.copy(), ritz.S.copy(), ritz.V.copy()
+        values[live] = np.maximum(found, np.min(ritz.values[live], initial=np.inf) / 2)
+        S[:, live] = ritz.S[:, live] @ turn
+        V[live] = turn.T @ (inner @ ritz.V[live] + rng.normal(0.0, column, (count, V.shape[1])))
+        U_noisy = [tilt @ U_c @ tilt + _symmetric(rng, entry, size) for U_c in moments.U]
+        V_noisy = [tilt @ V_c[:size] + rng.normal(0.0, column, (size, V.shape[1])) for V_c in moments.V]
+        turned = _RitzPairs(S, values, self._filter(values), V)
+        return turned, _rotated(turned, _ClassMoments(U_noisy, V_noisy), shares)
+
+    @property
+    def _eps(self) -> float:
+        return float(np.finfo(self.V.dtype).eps)
+
+    def _entry_rounding(self, values: Float[np.ndarray, " M"]) -> float:
+        """Standard deviation of the rounding of an entry of U in any orthonormal basis, from its Ritz values.
+
+        An entry is a sum of many terms of its own size, and so is each entry of U X, whose rounding acts like one of U.
+        """
+        p = self.V.shape[0]
+        return ENTRY_ROUNDING * math.sqrt(1 + p / SUMMED) * self._eps * float(np.linalg.norm(values)) / p
+
+    def _norm_of_rounding(self, values: Float[np.ndarray, " M"]) -> float:
+        """Norm 2 √p of a symmetric (p, p) matrix of independent errors of this size: no eigenvalue below is known."""
+        return 2 * math.sqrt(self.V.shape[0]) * self._entry_rounding(values)
+
+
+def _symmetric(rng: np.random.Generator, deviation: float, size: int) -> Float[np.ndarray, "size size"]:
+    """A symmetric matrix of independent Gaussian entries of one standard deviation, √2 of it on the diagonal."""
+    half = rng.normal(0.0, deviation / math.sqrt(2), (size, size))
+    return half + half.T
 
 
 def _remaining(shares: Float[np.ndarray, " K"]) -> int:

@@ -15,7 +15,7 @@ from rfdiff.rules import GradientDescent, GradientFlow, Ridge, Rule
 from rfdiff.simulation import SeedBatch, krylov, krylov_ensemble, moment_assembly, moment_operators, quadrature, solver_costs
 from rfdiff.simulation.features import first_layer, sizes_at
 from rfdiff.simulation.krylov import KrylovCurves, krylov_losses
-from rfdiff.simulation.krylov_curves import Averages
+from rfdiff.simulation.krylov_curves import Averages, RitzCurves
 from rfdiff.simulation.moment_operators import Formed
 from rfdiff.simulation.replica_memory import layout_for
 from tests.synthetic import given
@@ -175,6 +175,28 @@ def test_the_estimate_holds_what_rounding_does_to_small_eigenvalues() -> None:
     error = np.max(abs(found.test_loss[:, 0] - losses))
     assert found.converged and 1e-2 < error <= 4 * found.error_estimate
     assert krylov_of(np.geomspace(0.1, 8.0, 40), 5, "float32", tolerance=1e-4)[0].error_estimate < 1e-2 * found.error_estimate
+
+
+@pytest.mark.thorough
+def test_float32_tells_small_eigenvalues_beside_large_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """480 eigenvalues below √p ε of the largest, or little above, are kept; dropped below it, as once, they spoil the losses."""
+    values = np.concatenate([np.geomspace(2e-3, 5e-2, 480), np.geomspace(500, 2000, 32)])
+    found, losses = krylov_of(values, 32, "float32", max_steps=14)
+    error = np.max(abs(found.test_loss[:, 0] - losses))
+    assert np.all(found.ritz_values > 0) and error <= found.error_estimate and error < 1e-2 * np.max(abs(losses))
+    monkeypatch.setattr(RitzCurves, "_norm_of_rounding", lambda self, values: math.sqrt(512) * self._eps * values[-1])
+    found, losses = krylov_of(values, 32, "float32", max_steps=14)
+    assert np.any(found.ritz_values <= 0) and np.max(abs(found.test_loss[:, 0] - losses)) > 100 * error
+
+
+def test_blocks_are_orthonormal_in_float32() -> None:
+    """To a few ε, where whitening alone leaves hundreds."""
+    U, V, _ = prescribed(np.concatenate([np.geomspace(4e-3, 5e-2, 112), np.geomspace(20, 180, 16)]), 16)
+    space = krylov.KrylovSpace(Formed(jnp.asarray(U, jnp.float32), jnp.asarray(V, jnp.float32)), jnp.asarray(V, jnp.float32))
+    for _ in range(4):
+        space.grow()
+    basis = np.asarray(space.basis(), np.float64)
+    assert np.max(abs(basis.T @ basis - np.eye(basis.shape[1]))) < 20 * np.finfo(np.float32).eps
 
 
 @pytest.mark.thorough
