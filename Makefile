@@ -9,7 +9,7 @@ OUT    := out/demo
 CLAIMS := $(patsubst experiments/%/run.py,%,$(sort $(wildcard experiments/*/run.py)))
 PYTHON ?=
 
-.PHONY: help demo test thorough lint smoke docs docs-check docs-serve explore-check experiments bench clean
+.PHONY: help demo test suite thorough lint smoke docs docs-check docs-serve explore-check experiments bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -19,7 +19,10 @@ demo: $(STAMP) ## compare theory and simulation on the example problem, and say 
 	$(BIN)/rfdiff compare experiments/problem.toml --out $(OUT) --overwrite
 	@echo "Figures and data:"; ls $(OUT)/*.png $(OUT)/*.nc | sed 's/^/  /'
 
-test: lint ## lint, type check, and the default test suite
+test: $(STAMP) ## lint, type check, and the default test suite, side by side
+	@$(MAKE) --no-print-directory --jobs=2 lint suite
+
+suite: $(STAMP) ## the default test suite alone
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 thorough: $(STAMP) ## further cases of what the default test suite tests

@@ -232,27 +232,3 @@ def test_types_without_the_base_class_can_do_the_same() -> None:
 
     one = cast(Any, Pair(np.ones(3)))
     assert one.equals(Pair(np.ones(3))) and not one.equals(Pair(np.zeros(3))) and repr(one).endswith("Pair(first=[1, 1, 1])")
-
-
-def test_public_results_have_array_types(tmp_path: Path) -> None:
-    """What a type checker knows of a result is an array, not Any; mypy's cache is that of `make lint`, which comes before."""
-    expressions = {
-        "theory.learning_curves(problem).test_loss": "ndarray",
-        "theory.learning_curves(problem).total('test_loss')": "ndarray",
-        "theory.spectrum(problem).density": "ndarray",
-        "times(curves).tau_mem": "ndarray",
-        "problem.mixture.weights": "ndarray",
-        "problem.t": "float",
-        "compare(problem, [1.0], d=10, key=key, num_seeds=2).standardised['test_loss']": "ndarray",
-        "curves.to_xarray()": "Dataset",
-        "Problem(law, 'tanh', t=0.1, psi_p=4, psi_n=3).equals(problem)": "bool",
-    }
-    head = "import jax\nfrom rfdiff import LearningCurves, MixtureLaw, Problem, compare, theory, times\n"
-    body = "def f(problem: Problem, law: MixtureLaw, curves: LearningCurves, key: jax.Array) -> None:\n"
-    (tmp_path / "revealed.py").write_text(head + body + "".join(f"    reveal_type({text})\n" for text in expressions))
-    command = [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml")]
-    found = subprocess.run([*command, tmp_path / "revealed.py"], cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
-    notes = [line for line in found.stdout.splitlines() if "Revealed type" in line]
-    assert len(notes) == len(expressions), found.stdout
-    for note, (text, expected) in zip(notes, expressions.items(), strict=True):
-        assert expected in note and 'is "Any"' not in note, (text, note)

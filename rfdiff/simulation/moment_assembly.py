@@ -39,9 +39,10 @@ def matrix(terms: MehlerTerms, rows: Rows = ALL) -> Float[Array, "p p"]:
     lower = _over_tiles(terms, mehler_rows, write, jnp.zeros((padded, padded), terms.unit.dtype))[:p, :p]
     if p == side:
         return lower
-    # Mirrored at the end: on a CPU, tiles written transposed one by one take six times as long. The mask is made by the program: as a
-    # constant of p² bytes it took seconds to compile.
-    return jnp.where(jnp.tri(p, dtype=bool), lower, lower.T)
+    # Mirrored at the end: on a CPU, tiles written transposed one by one take six times as long. The mask compares numbers that the compiler
+    # does not know: as a constant, or one that it can derive, it took seconds to minutes to compile, more the larger p is.
+    numbers = jax.lax.optimization_barrier(jnp.arange(p))
+    return jnp.where(numbers[:, None] >= numbers, lower, lower.T)
 
 
 def times(terms: MehlerTerms, X: Float[Array, "p b"], rows: Rows = ALL) -> Float[Array, "p b"]:

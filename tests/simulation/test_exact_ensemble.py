@@ -94,6 +94,7 @@ def test_chunks_of_a_long_run(monkeypatch: pytest.MonkeyPatch, curves: LearningC
     np.testing.assert_allclose(given(chunked.per_seed)["test_loss"], given(curves.per_seed)["test_loss"], rtol=1e-9)
 
 
+@pytest.mark.thorough
 def test_large_networks_run_one_by_one(monkeypatch: pytest.MonkeyPatch, curves: LearningCurves) -> None:
     monkeypatch.setitem(replica_memory.LOOP_FEATURES, jax.default_backend(), 1)
     calls: list[int] = []

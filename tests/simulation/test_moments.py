@@ -142,6 +142,7 @@ def test_stored_draws_against_a_loop(draws: int) -> None:
     assert float(moments.truncation) == 0
 
 
+@pytest.mark.thorough
 def test_many_stored_draws_tend_to_the_exact_average() -> None:
     exact = exact_train("tanh", 24)
     distances = []

@@ -117,9 +117,8 @@ def without_kept(*args: Any) -> Any:
     return type(eq)(**{**eq.__dict__, "kept": 1e-9 * eq.kept})
 
 
-@pytest.mark.parametrize(
-    ("psi_p", "psi_n", "draws", "published"), [(2, 4, 1, 1.2387), pytest.param(2, 3, 3, 1.0590, marks=pytest.mark.thorough)]
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize(("psi_p", "psi_n", "draws", "published"), [(2, 4, 1, 1.2387), (2, 3, 3, 1.0590)])
 def test_published_ridge_errors(psi_p: float, psi_n: float, draws: int, published: float) -> None:
     """Test errors of one unit Gaussian, tanh, t = 0.1, penalty 0.01 (George et al. 2025)."""
     problem = Problem(MixtureLaw.isotropic([1.0], [1.0]), "tanh", 0.1, psi_p, psi_n, draws)
@@ -250,6 +249,7 @@ def test_convergence_is_the_limit_of_long_training(curves_a: LearningCurves, cur
             assert np.max(abs(values[-1] - values[int(np.argmin(abs(TAUS - 300)))])) > 1e-5
 
 
+@pytest.mark.thorough
 def test_small_penalties_tend_to_convergence() -> None:
     problem = two_classes()
     penalties = np.array([8e-4, 4e-4, 2e-4])

@@ -65,6 +65,7 @@ def test_the_spectrum_of_a_near_problem_is_followed(settings: SGDSettings) -> No
     rejects(lambda: np.testing.assert_allclose(near.losses(rule, STEPS), settings.losses(rule, STEPS), atol=1e-3))
 
 
+@pytest.mark.thorough
 def test_a_spectrum_that_moved_far_is_scanned_anew(settings: SGDSettings) -> None:
     with jax.enable_x64(True):
         eq = equivalent(two_classes(), 1, 0.0, LEAST)

@@ -83,6 +83,7 @@ def test_batches_are_unbiased(problem: Problem, options: dict[str, Any]) -> None
     rejects(lambda: assert_within(mean, error, whole(plain), k=5))
 
 
+@pytest.mark.thorough
 def test_balanced_batches_hold_the_classes_as_they_weigh() -> None:
     """18 samples, 13 of class 0, two draws each: class 1 has a share of 0.8, and all of its ten pairs occur alike."""
     with jax.enable_x64(True):

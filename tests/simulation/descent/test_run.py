@@ -199,6 +199,7 @@ def test_training_on_a_data_set() -> None:
     np.testing.assert_allclose(batches.batch.train_loss, exact.train_loss, atol=0.04)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("class_index", [0, None])
 def test_early_stop(class_index: int | None) -> None:
     whole = run(num_steps=3000)

@@ -56,6 +56,7 @@ def test_errors_cover_what_the_extrapolation_misses(num_cores: int) -> None:
     assert core_ladder.extrapolated(left_out, [loss(x) * np.nan for x in left_out])[1] == np.inf
 
 
+@pytest.mark.thorough
 def test_cores_grow_until_so_little_is_left_out_that_the_tolerance_does_not_see_it() -> None:
     basis = dense.basis_for(problem(turned(256, 1.5)))
     sizes = core_ladder.core_sizes(basis, 1e-5)
