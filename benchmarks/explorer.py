@@ -9,6 +9,7 @@ Run: python benchmarks/explorer.py [--smoke]. With --smoke the drag is short and
 """
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -29,7 +30,8 @@ TARGETS = {"updates_per_s": 20.0, "latency_p95_ms": 100.0, "start_warm_s": 3.0, 
 CENTRED = 'activation = "tanh"\nt = 0.1\npsi_p = 4.0\npsi_n = 3.0\n[mixture]\nweights = [0.7, 0.3]\nvariances = [1.5, 0.4]\n'
 LISTEN = "window.latencies = []; document.addEventListener('painted', (event) => window.latencies.push(event.detail));"
 PERIOD = 0.016  # seconds between two moves of the mouse
-PATIENCE = 240  # seconds for compilation
+PATIENCE = 120  # seconds for compilation
+WARMING = 45.0  # seconds that a page is left alone, in which the server makes the programs that the next slider may need
 READY, SETTLED = "document.body.dataset.ready === 'true'", "document.body.dataset.settled === 'yes'"
 SPECTRUM = (
     "!document.getElementById('spectrum').classList.contains('stale') && document.getElementById('bulks').textContent !== window.bulks"
@@ -37,13 +39,13 @@ SPECTRUM = (
 ALIVE = "fetch('/api/alive').then((answer) => answer.json())"
 
 
-def until(page: Page, expression: str) -> float:
-    """Seconds until an expression is true."""
+def until(page: Page, expression: str, pause: float = 0.005, patience: float = PATIENCE) -> float:
+    """Seconds until an expression is true, which is looked at after each pause."""
     start = time.perf_counter()
     while not page.evaluate(expression):
-        if time.perf_counter() - start > PATIENCE:
+        if time.perf_counter() - start > patience:
             raise TimeoutError(expression)
-        time.sleep(0.005)
+        time.sleep(pause)
     return time.perf_counter() - start
 
 
@@ -76,7 +78,9 @@ def opened(page: Page, url: str, started: float, pid: int) -> dict[str, float]:
     page.goto(url)
     until(page, READY)
     start = {"start_s": time.perf_counter() - started, "start_processor_s": processor_seconds(pid)}
-    until(page, f"{ALIVE}.then((answer) => answer.warm)")
+    until(page, SETTLED)
+    with contextlib.suppress(TimeoutError):
+        until(page, f"{ALIVE}.then((answer) => answer.warm)", 0.5, WARMING)
     return start
 
 
