@@ -3,12 +3,13 @@
 A server as `rfdiff explore` starts it, and headless Chromium on the same machine. The mouse drags the slider of ψ_n to and fro, a step each
 16 ms. Every input event counts: its latency is the time until a picture of its state, or of a later one, is painted (the first task after
 the frame). An update is such a picture. Case A has centroids; the centred one is case A without. Rest: from the last input until exact
-curves are shown, 90 ms of which the page waits for more. Start: from the command to the first curves, with the compilation cache that
-JAX_COMPILATION_CACHE_DIR names; without one it is cold.
+curves are shown, and until the spectrum is. Start: from the command to the first curves, which is when sliders move them: cold, with an
+empty cache of programs, and warm, with what that first server has left there. Programs: how many were compiled or read during the drag.
 Run: python benchmarks/explorer.py [--smoke]. With --smoke the drag is short and nothing is written.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -30,15 +31,21 @@ CENTRED = 'activation = "tanh"\nt = 0.1\npsi_p = 4.0\npsi_n = 3.0\n[mixture]\nwe
 LISTEN = "window.latencies = []; document.addEventListener('painted', (event) => window.latencies.push(event.detail));"
 PERIOD = 0.016  # seconds between two moves of the mouse
 PATIENCE = 120  # seconds for compilation
+WARMING = 45.0  # seconds that a page is left alone, in which the server makes the programs that the next slider may need
+READY, SETTLED = "document.body.dataset.ready === 'true'", "document.body.dataset.settled === 'yes'"
+SPECTRUM = (
+    "!document.getElementById('spectrum').classList.contains('stale') && document.getElementById('bulks').textContent !== window.bulks"
+)
+ALIVE = "fetch('/api/alive').then((answer) => answer.json())"
 
 
-def until(page: Page, expression: str) -> float:
-    """Seconds until an expression is true."""
+def until(page: Page, expression: str, pause: float = 0.005, patience: float = PATIENCE) -> float:
+    """Seconds until an expression is true, which is looked at after each pause."""
     start = time.perf_counter()
     while not page.evaluate(expression):
-        if time.perf_counter() - start > PATIENCE:
+        if time.perf_counter() - start > patience:
             raise TimeoutError(expression)
-        time.sleep(0.005)
+        time.sleep(pause)
     return time.perf_counter() - start
 
 
@@ -66,40 +73,50 @@ def processor_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def case(page: Page, url: str, seconds: float, started: float, pid: int) -> dict[str, Any]:
-    """One drag after everything that the page asks for is compiled, and what it measured."""
+def opened(page: Page, url: str, started: float, pid: int) -> dict[str, float]:
+    """Seconds from the command to the first curves, and those of the processor."""
     page.goto(url)
-    until(page, "document.body.dataset.ready === 'true'")
-    start, start_used = time.perf_counter() - started, processor_seconds(pid)
-    until(page, "document.body.dataset.settled === 'yes' && document.getElementById('bulks').textContent !== ''")
-    until(page, "fetch('/api/alive').then((answer) => answer.json()).then((answer) => answer.compiled >= 5)")
+    until(page, READY)
+    start = {"start_s": time.perf_counter() - started, "start_processor_s": processor_seconds(pid)}
+    until(page, SETTLED)
+    with contextlib.suppress(TimeoutError):
+        until(page, f"{ALIVE}.then((answer) => answer.warm)", 0.5, WARMING)
+    return start
+
+
+def dragged(page: Page, seconds: float, pid: int) -> dict[str, Any]:
+    """One drag after everything that the page asks for is compiled, and what it measured."""
     drag(page, "#psi_n", 0.2 * seconds)
-    until(page, "document.body.dataset.settled === 'yes'")
-    used = processor_seconds(pid)
+    until(page, SETTLED)
+    time.sleep(1.0)
+    page.evaluate("window.bulks = document.getElementById('bulks').textContent")
+    programs, used = page.evaluate(ALIVE)["programs"], processor_seconds(pid)
     moves, pictures = drag(page, "#psi_n", seconds)
-    used = processor_seconds(pid) - used
-    rest = until(page, "document.body.dataset.settled === 'yes'")
+    rest = until(page, SETTLED)
+    used_until_rest = processor_seconds(pid) - used
+    rest_spectrum = rest + until(page, SPECTRUM)
     latencies = np.concatenate(page.evaluate("window.latencies"))
     return {
-        "start_s": start,
-        "start_processor_s": start_used,
         "updates_per_s": pictures / seconds,
         "moves_per_s": moves / seconds,
-        "server_processor_ms_per_update": 1e3 * used / pictures,
+        "server_processor_ms_per_update": 1e3 * used_until_rest / pictures,
         "latency_best_ms": float(latencies.min()),
         "latency_median_ms": float(np.median(latencies)),
         "latency_p95_ms": float(np.percentile(latencies, 95)),
         "latency_worst_ms": float(latencies.max()),
         "rest_ms": 1e3 * rest,
+        "rest_spectrum_ms": 1e3 * rest_spectrum,
+        "programs_while_dragging": page.evaluate(ALIVE)["programs"] - programs,
         "inputs": int(latencies.size),
     }
 
 
-def measured(problem: Path, seconds: float) -> dict[str, Any]:
-    """One server and one page."""
+def served(problem: Path, cache: str, seconds: float) -> dict[str, Any]:
+    """One server and one page: its start, and a drag of so many seconds, if any."""
     program = next(found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name)))
     command = [sys.executable, "-m", "rfdiff", "explore", str(problem), "--no-browser", "--port", "0"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    kept = {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1", "RFDIFF_CACHE": "on"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **kept}
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu", "--no-first-run"])
         page = browser.new_page(viewport={"width": 1280, "height": 900})
@@ -108,7 +125,8 @@ def measured(problem: Path, seconds: float) -> dict[str, Any]:
         server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
         try:
             assert server.stdout is not None
-            return case(page, server.stdout.readline().strip(), seconds, started, server.pid)
+            start = opened(page, server.stdout.readline().strip(), started, server.pid)
+            return {**start, **(dragged(page, seconds, server.pid) if seconds else {})}
         finally:
             server.send_signal(signal.SIGINT)
             server.wait(20)
@@ -116,17 +134,20 @@ def measured(problem: Path, seconds: float) -> dict[str, Any]:
 
 
 def run(drag_seconds: float) -> dict[str, Any]:
-    """Both problems, each with a server of its own."""
+    """Both problems, each with a cold server and a warm one of its own."""
     with tempfile.TemporaryDirectory() as folder:
         centred = Path(folder) / "centred.toml"
         centred.write_text(CENTRED, encoding="utf-8")
-        cases = {"case_a": measured(ROOT / "experiments" / "problem.toml", drag_seconds), "centred": measured(centred, drag_seconds)}
+        cases = {}
+        for name, problem in {"case_a": ROOT / "experiments" / "problem.toml", "centred": centred}.items():
+            cold = served(problem, folder, 0.0)  # the second problem finds programs of the first
+            cases[name] = served(problem, folder, drag_seconds) | {f"cold_{what}": value for what, value in cold.items()}
     seconds = {
         f"{name}_input_to_paint": {f"{which}_s": found[f"latency_{which}_ms"] / 1e3 for which in ("best", "median", "worst")}
         | {"repeats": found["inputs"]}
         for name, found in cases.items()
     }
-    return {"seconds": seconds, "cases": cases, "targets": TARGETS, "compilation_cache": bool(os.environ.get("JAX_COMPILATION_CACHE_DIR"))}
+    return {"seconds": seconds, "cases": cases, "targets": TARGETS}
 
 
 if __name__ == "__main__":

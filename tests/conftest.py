@@ -23,11 +23,15 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     _cache = tempfile.TemporaryDirectory(prefix="rfdiff-tests-")
     os.environ.update(JAX_COMPILATION_CACHE_DIR=_cache.name, JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0")
 
+# a test may put another constant into a module: what is traced then must not be kept for others
+os.environ.setdefault("RFDIFF_CACHE", "off")
+
 import jax
 import pytest
 
 from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
+from rfdiff.theory import ready_programs
 
 os.environ["MPLBACKEND"] = "agg"  # before any test, or process it starts, imports matplotlib: no window may open
 
@@ -54,6 +58,7 @@ def _programs_are_let_go() -> Iterator[None]:
     mappings = Path("/proc/self/maps")
     if mappings.exists() and mappings.read_bytes().count(b"\n") > MOST_MAPPINGS:
         jax.clear_caches()
+        ready_programs.forget()
         gc.collect()
 
 

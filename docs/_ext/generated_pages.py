@@ -135,10 +135,10 @@ def help_of(words: list[str]) -> str:
 
 def command_line(docs: Path) -> None:
     """The reference of every command and action, from the options themselves."""
-    from rfdiff.cli.registry import COMMANDS
+    from rfdiff.cli.registry import all_commands
 
     parts = ["# Command reference\n\nWhat `--help` prints. [](command-line.md) explains files, exit statuses, interrupting and resuming.\n"]
-    for command in COMMANDS:
+    for command in all_commands():
         parts.append(f"## rfdiff {command.name}\n")
         for words in [[command.name, action] for action in command.actions] or [[command.name]]:
             if len(words) > 1:

@@ -16,9 +16,11 @@ class Command:
         options: frozen dataclass; its docstring and those of its fields are the help text.
         run: takes an instance of it, does the work, and returns the exit status.
         actions: of a command that has a second word, the options by that word; `options` then stands for all of them in help.
+        option_names: options by the names of the numbers that they give, where the package calls a number otherwise.
     """
 
     name: str
     options: type
     run: Callable[[Any], int]
     actions: Mapping[str, type] = dataclasses.field(default_factory=dict)
+    option_names: Mapping[str, str] = dataclasses.field(default_factory=dict)

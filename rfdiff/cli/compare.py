@@ -18,8 +18,9 @@ from rfdiff.cli.curve_options import (
     training_times,
 )
 from rfdiff.cli.curve_results import FILES, show
-from rfdiff.cli.folder import check_drawing, read_problem, results_folder
+from rfdiff.cli.folder import check_drawing, results_folder
 from rfdiff.cli.networks import ensembles, solvers_for
+from rfdiff.cli.options import read_problem
 from rfdiff.cli.rule_options import training_rule
 from rfdiff.cli.terminal import note, say_cost
 from rfdiff.files import kept_parts, result_file

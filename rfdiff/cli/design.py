@@ -13,7 +13,7 @@ import xarray as xr
 
 from rfdiff import design, plots
 from rfdiff.cli.command import AGREE, Command
-from rfdiff.cli.folder import Files, check_drawing, drawn, read_problem, redraw_dataset, results_folder, write_figures
+from rfdiff.cli.folder import Files, check_drawing, drawn, redraw_dataset, results_folder, write_figures
 from rfdiff.cli.options import (
     LARGEST_KEY,
     ClassPair,
@@ -30,6 +30,7 @@ from rfdiff.cli.options import (
     dimension,
     fraction,
     hint,
+    read_problem,
 )
 from rfdiff.cli.rule_options import RuleOptions, rule_record, rule_text, training_rule
 from rfdiff.cli.tables import Cell, Table, measured, words

@@ -69,7 +69,7 @@ def _run(words: list[str]) -> int:
     try:
         status = int(command.run(options))
     except InputError as err:
-        raise InputError(parsing.naming_option(str(err), options)) from err
+        raise InputError(parsing.naming_option(str(err), options, command.option_names)) from err
     if (failure := terminal.output_failure()) is not None:
         return _refuse(f"standard output cannot be written ({failure.strerror or failure}); files are written all the same")
     return status

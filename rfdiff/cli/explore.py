@@ -3,8 +3,7 @@
 import dataclasses
 
 from rfdiff.cli.command import Command
-from rfdiff.cli.folder import read_problem
-from rfdiff.cli.options import Flag, Integer, OptionalProblemFile, check
+from rfdiff.cli.options import Flag, Integer, OptionalProblemFile, check, read_problem
 from rfdiff.cli.terminal import note, say
 from rfdiff.errors import InputError
 

@@ -193,15 +193,3 @@ def _weight_lines(loss_weights: Iterable[float] | None, fractions: Iterable[floa
         return []
     numbers = (", ".join(f"{value:.4g}" for value in values) for values in (loss_weights, fractions))
     return ["weights of the classes in the training loss: {}; class fractions: {}".format(*numbers)]
-
-
-def read_problem(path: Path) -> Problem:
-    """The problem in a file.
-
-    Raises:
-        InputError: no such file, unreadable, or not a valid problem; the message names the file.
-    """
-    try:
-        return Problem.from_toml(path)
-    except OSError as err:
-        raise InputError(f"{path}: cannot be read ({err.strerror or err})") from err

@@ -16,17 +16,20 @@ from rfdiff import generation, plots, theory
 from rfdiff.backward import log_snr_grid
 from rfdiff.class_times import times
 from rfdiff.cli.command import AGREE, NOT_COMPUTED, Command
-from rfdiff.cli.folder import (
-    Files,
-    check_drawing,
-    drawn,
-    loss_weight_lines_of,
+from rfdiff.cli.folder import Files, check_drawing, drawn, loss_weight_lines_of, redraw_dataset, results_folder, write_figures
+from rfdiff.cli.options import (
+    LARGEST_KEY,
+    Drawing,
+    FloatingType,
+    Numbers,
+    Output,
+    ProblemFile,
+    Redrawing,
+    between,
+    check,
+    dimension,
     read_problem,
-    redraw_dataset,
-    results_folder,
-    write_figures,
 )
-from rfdiff.cli.options import LARGEST_KEY, Drawing, FloatingType, Numbers, Output, ProblemFile, Redrawing, between, check, dimension
 from rfdiff.cli.tables import Cell, Table, measured, shown, words
 from rfdiff.cli.terminal import note, report, say_cost
 from rfdiff.errors import InputError

@@ -1,7 +1,7 @@
 """The commands images data, train and evaluate: handed over to `images_actions`, which needs flax and orbax, when they are used."""
 
 from rfdiff.cli.command import Command
-from rfdiff.cli.image_options import ImageData, ImageEvaluate, Images, ImageTrain
+from rfdiff.cli.image_options import OPTION_NAMES, ImageData, ImageEvaluate, Images, ImageTrain
 from rfdiff.errors import InputError
 
 
@@ -19,4 +19,4 @@ def run(action: ImageData | ImageTrain | ImageEvaluate) -> int:
     return images_actions.run(action)
 
 
-COMMAND = Command("images", Images, run, {"data": ImageData, "train": ImageTrain, "evaluate": ImageEvaluate})
+COMMAND = Command("images", Images, run, {"data": ImageData, "train": ImageTrain, "evaluate": ImageEvaluate}, OPTION_NAMES)

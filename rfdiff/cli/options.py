@@ -9,6 +9,7 @@ import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
 from rfdiff.errors import InputError
+from rfdiff.problem import Problem
 from rfdiff.simulation.features import LARGEST_DIMENSION
 
 MOST_POINTS = 100_000
@@ -198,3 +199,15 @@ def between(value: float, least: float, most: float) -> tuple[bool, str]:
 def dimension(d: int, least: int = 1) -> tuple[bool, str]:
     """The limit of a dimension of data."""
     return least <= d <= LARGEST_DIMENSION, f"an integer >= {least} and <= {LARGEST_DIMENSION}"
+
+
+def read_problem(path: Path) -> Problem:
+    """The problem in a file.
+
+    Raises:
+        InputError: no such file, unreadable, or not a valid problem; the message names the file.
+    """
+    try:
+        return Problem.from_toml(path)
+    except OSError as err:
+        raise InputError(f"{path}: cannot be read ({err.strerror or err})") from err

@@ -13,8 +13,7 @@ from typing import Annotated, Any
 import tyro
 
 from rfdiff.cli.command import Command
-from rfdiff.cli.image_options import OPTION_NAMES as IMAGE_NAMES
-from rfdiff.cli.registry import COMMANDS
+from rfdiff.cli.registry import NAMES, all_commands, command_of
 from rfdiff.cli.rule_options import OPTION_NAMES, OTHER_NAMES, RuleOptions, option_of
 from rfdiff.errors import InputError
 
@@ -43,13 +42,12 @@ def parse(arguments: Sequence[str]) -> tuple[Command, Any]:
         UsageError: a line that cannot be understood.
         SystemExit: with status 0, after printing help.
     """
-    by_name = {command.name: command for command in COMMANDS}
     first = arguments[0] if arguments else None
-    if first is None or (first not in by_name and first not in HELP and not first.startswith("--tyro-")):
-        raise UsageError(f"{_unknown('command', first, list(by_name))} (see rfdiff --help)")
-    if first not in by_name:
-        _tyro(_union({name: command.options for name, command in by_name.items()}), "rfdiff", arguments, DESCRIPTION)
-    command, rest = by_name[str(first)], list(arguments[1:])
+    if first is None or (first not in NAMES and first not in HELP and not first.startswith("--tyro-")):
+        raise UsageError(f"{_unknown('command', first, list(NAMES))} (see rfdiff --help)")
+    if first not in NAMES:
+        _tyro(_union({command.name: command.options for command in all_commands()}), "rfdiff", arguments, DESCRIPTION)
+    command, rest = command_of(str(first)), list(arguments[1:])
     kinds, prog = command.options, f"rfdiff {command.name}"
     if command.actions and not (rest and rest[0] in HELP):
         if not rest or rest[0] not in command.actions:
@@ -109,7 +107,7 @@ def _instead(option: str, names: list[str]) -> str:
     near = difflib.get_close_matches(option, names, 1) if len(option) > 3 else []
     if near:
         return f"; did you mean {near[0]}?"
-    holders = [command.name for command in COMMANDS if option[2:].replace("-", "_") in _fields(command.options)]
+    holders = [command.name for command in all_commands() if option[2:].replace("-", "_") in _fields(command.options)]
     return f"; it belongs to {', '.join(holders)}" if holders else ""
 
 
@@ -117,14 +115,14 @@ def _fields(kinds: type) -> list[str]:
     return [field.name for field in dataclasses.fields(kinds)]
 
 
-def naming_option(message: str, options: Any) -> str:
+def naming_option(message: str, options: Any, other_names: Mapping[str, str]) -> str:
     """A refusal that begins with the name of a number, with the option that gave the number in its place: taus becomes --taus.
 
     A number of a file is not mistaken for one: such a refusal begins with the path of the file, and one of a path shows the path.
     """
     name, colon, fault = message.partition(":")
     if name not in _fields(type(options)):
-        name = {**OPTION_NAMES, **IMAGE_NAMES}.get(name, name)
+        name = {**OPTION_NAMES, **other_names}.get(name, name)
     if not colon or name not in _fields(type(options)):
         return message
     value = getattr(options, name)

@@ -15,18 +15,9 @@ import xarray as xr
 from rfdiff import plots, theory
 from rfdiff.class_times import TIME_NAMES
 from rfdiff.cli.command import AGREE, NOT_COMPUTED, Command
-from rfdiff.cli.folder import (
-    Files,
-    check_drawing,
-    drawn,
-    loss_weight_lines_of,
-    read_problem,
-    redraw_folder,
-    results_folder,
-    write_figures,
-)
+from rfdiff.cli.folder import Files, check_drawing, drawn, loss_weight_lines_of, redraw_folder, results_folder, write_figures
 from rfdiff.cli.map_results import CONTENT, converged_cells, labelled, map_of, order_table
-from rfdiff.cli.options import ClassPair, Drawing, NearOptimal, Output, ProblemFile, Quantity, Redrawing, check, fraction
+from rfdiff.cli.options import ClassPair, Drawing, NearOptimal, Output, ProblemFile, Quantity, Redrawing, check, fraction, read_problem
 from rfdiff.cli.rule_options import RuleInTime, RuleOptions, rule_in_time, rule_record, rule_text
 from rfdiff.cli.terminal import report, say_cost
 from rfdiff.errors import InputError

@@ -4,8 +4,7 @@ import dataclasses
 
 from rfdiff import simulation
 from rfdiff.cli.command import Command
-from rfdiff.cli.folder import read_problem
-from rfdiff.cli.options import MOST_POINTS, FloatingType, Printing, ProblemFile, between, check, dimension
+from rfdiff.cli.options import MOST_POINTS, FloatingType, Printing, ProblemFile, between, check, dimension, read_problem
 from rfdiff.cli.tables import Table, shown, words
 from rfdiff.cli.terminal import report
 from rfdiff.simulation.seed_batches import MOST_SEEDS

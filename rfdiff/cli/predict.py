@@ -6,7 +6,8 @@ import time
 from rfdiff.cli.command import Command
 from rfdiff.cli.curve_options import Closed, Curves, check_curves, closed_curves, closed_spectrum, run_record, training_times
 from rfdiff.cli.curve_results import FILES, show
-from rfdiff.cli.folder import check_drawing, read_problem, results_folder
+from rfdiff.cli.folder import check_drawing, results_folder
+from rfdiff.cli.options import read_problem
 from rfdiff.cli.rule_options import training_rule
 from rfdiff.cli.terminal import note, say_cost
 from rfdiff.files import result_file

@@ -1,44 +1,40 @@
-"""The commands of the command line, in the order in which help lists them."""
+"""The commands of the command line, in the order in which help lists them; each is imported when it is asked for.
 
-from rfdiff.cli import (
-    calibrate,
-    collect,
-    compare,
-    design,
-    diagnose,
-    explore,
-    fit,
-    generate,
-    images,
-    init,
-    phase_map,
-    plan,
-    plot,
-    predict,
-    simulate,
-    speciate,
-    sweep,
-    times,
-)
+All of them together load figures, files, networks and images, which costs seconds that a command should not wait for.
+"""
+
+import importlib
+
 from rfdiff.cli.command import Command
 
-COMMANDS: tuple[Command, ...] = (
-    init.COMMAND,
-    fit.COMMAND,
-    diagnose.COMMAND,
-    predict.COMMAND,
-    simulate.COMMAND,
-    compare.COMMAND,
-    plan.COMMAND,
-    phase_map.COMMAND,
-    times.COMMAND,
-    design.COMMAND,
-    calibrate.COMMAND,
-    speciate.COMMAND,
-    generate.COMMAND,
-    sweep.COMMAND,
-    collect.COMMAND,
-    plot.COMMAND,
-    explore.COMMAND,
-    images.COMMAND,
+NAMES = (
+    "init",
+    "fit",
+    "diagnose",
+    "predict",
+    "simulate",
+    "compare",
+    "plan",
+    "phase-map",
+    "times",
+    "design",
+    "calibrate",
+    "speciate",
+    "generate",
+    "sweep",
+    "collect",
+    "plot",
+    "explore",
+    "images",
 )
+
+
+def command_of(name: str) -> Command:
+    """The command of one of `NAMES`, from the file that bears its name."""
+    command: Command = importlib.import_module(f"rfdiff.cli.{name.replace('-', '_')}").COMMAND
+    return command
+
+
+def all_commands() -> tuple[Command, ...]:
+    """Every command."""
+    return tuple(command_of(name) for name in NAMES)

@@ -8,8 +8,9 @@ import jax
 from rfdiff.cli.command import Command
 from rfdiff.cli.curve_options import Curves, Networks, check_curves, check_networks, run_record, training_times
 from rfdiff.cli.curve_results import FILES, show
-from rfdiff.cli.folder import check_drawing, read_problem, results_folder
+from rfdiff.cli.folder import check_drawing, results_folder
 from rfdiff.cli.networks import ensembles, solvers_for
+from rfdiff.cli.options import read_problem
 from rfdiff.cli.rule_options import training_rule
 from rfdiff.cli.terminal import say_cost
 from rfdiff.files import kept_parts, result_file

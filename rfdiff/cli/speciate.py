@@ -18,17 +18,8 @@ from rfdiff.backward.samplers import chunk_of
 from rfdiff.backward.speciation_agreement import SpeciationVerdict, speciation_verdict
 from rfdiff.backward.speciation_study import CONTENT
 from rfdiff.cli.command import AGREE, DISAGREE, Command
-from rfdiff.cli.folder import (
-    Files,
-    check_drawing,
-    drawn,
-    loss_weight_lines_of,
-    read_problem,
-    redraw_dataset,
-    results_folder,
-    write_figures,
-)
-from rfdiff.cli.options import LARGEST_KEY, Drawing, Flag, Integer, Output, ProblemFile, Redrawing, between, check, hint
+from rfdiff.cli.folder import Files, check_drawing, drawn, loss_weight_lines_of, redraw_dataset, results_folder, write_figures
+from rfdiff.cli.options import LARGEST_KEY, Drawing, Flag, Integer, Output, ProblemFile, Redrawing, between, check, hint, read_problem
 from rfdiff.cli.tables import Cell, Table, measured, shown, words
 from rfdiff.cli.terminal import report, say_cost
 from rfdiff.files import kept_parts

@@ -14,17 +14,8 @@ from rfdiff import plots, theory
 from rfdiff.class_times import TIME_NAMES, ClassTimes, stacked, times
 from rfdiff.cli.command import AGREE, NOT_COMPUTED, Command
 from rfdiff.cli.curve_results import error_lines, missing_losses
-from rfdiff.cli.folder import (
-    Files,
-    check_drawing,
-    drawn,
-    loss_weight_lines_of,
-    read_problem,
-    redraw_dataset,
-    results_folder,
-    write_figures,
-)
-from rfdiff.cli.options import MOST_POINTS, Drawing, Flag, NearOptimal, Output, ProblemFile, Redrawing, check, fraction
+from rfdiff.cli.folder import Files, check_drawing, drawn, loss_weight_lines_of, redraw_dataset, results_folder, write_figures
+from rfdiff.cli.options import MOST_POINTS, Drawing, Flag, NearOptimal, Output, ProblemFile, Redrawing, check, fraction, read_problem
 from rfdiff.cli.rule_options import RuleInTime, RuleOptions, rule_in_time, rule_record, rule_text
 from rfdiff.cli.tables import Cell, Table, measured, shown, words
 from rfdiff.cli.terminal import note, report, say_cost

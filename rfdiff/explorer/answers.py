@@ -81,7 +81,8 @@ def preview(state: State, axis: Axis, size: int) -> Json:
         _LATEST[key] = live.solutions
     curves = _as_curves(state, taus, live)
     read = times(curves, loss_weights=np.asarray(problem.training_weights))
-    return _curves_json(curves, live.error) | {"times": _times_json(read, words=False), "kind": "preview"}
+    more = {"times": _times_json(read, words=False), "kind": "preview", "contour_error": number(live.contour_error)}
+    return _curves_json(curves, live.error) | more
 
 
 _LATEST: dict[tuple[object, ...], np.ndarray] = {}  # the last solutions of each shape: a moving slider begins there

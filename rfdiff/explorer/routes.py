@@ -155,7 +155,7 @@ def _questions(session: Session) -> list[Route]:
 
     async def alive(request: Request) -> Response:
         asked_nothing(request)
-        return _json({"compiled": session.compiled()})
+        return _json({"compiled": session.compiled(), "programs": len(session.programs), "warm": session.warm})
 
     handlers: dict[str, Handler] = {
         "start": start, "preview": preview, "snippets": snippets, "alive": alive, **{name: answered(name) for name in ANSWERS}

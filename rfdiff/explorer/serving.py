@@ -22,6 +22,7 @@ from rfdiff.explorer.state import State
 
 PORT = 8717  # if it is free; with --port another
 LOCAL = "127.0.0.1"
+SWITCH = 1e-3  # seconds after which a thread of Python that compiles lets one that answers go on
 
 
 class Server(uvicorn.Server):
@@ -75,6 +76,7 @@ def serve(state: State, *, host: str, port: int | None, browser: bool, say: Call
     Raises:
         InputError: the port or the address cannot be had.
     """
+    sys.setswitchinterval(SWITCH)
     listening = bound(host, port)
     number = int(listening.getsockname()[1])
     token = secrets.token_urlsafe(24)

@@ -26,13 +26,16 @@ class Worker:
     def __init__(self, name: str) -> None:
         self._jobs: collections.deque[tuple[Callable[[], None], asyncio.Future[object] | None]] = collections.deque()
         self._changed = threading.Condition()
+        self._in_hand = False
         threading.Thread(target=self._work, name=f"explorer {name}", daemon=True).start()
 
     def _work(self) -> None:
         while True:
             with self._changed:
+                self._in_hand = False
                 self._changed.wait_for(lambda: self._jobs)
                 job, future = self._jobs.popleft()
+                self._in_hand = True
             if future is None or not future.cancelled():
                 job()
 
@@ -53,6 +56,11 @@ class Worker:
         """Do a job that waits before all others."""
         with self._changed:
             self._jobs = collections.deque(sorted(self._jobs, key=lambda waiting: waiting[0] is not job))
+
+    def busy(self) -> bool:
+        """Whether a job is in hand or waits."""
+        with self._changed:
+            return self._in_hand or bool(self._jobs)
 
     async def run(self, function: Callable[[], T]) -> T:
         """The result of a function, computed by this thread.

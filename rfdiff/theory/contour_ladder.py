@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from jaxtyping import Float, PyTree
 
-from rfdiff.rules import Rule
+from rfdiff.rules import Ridge, Rule
 from rfdiff.theory.contour import PROBES, SIZES, Laid, Span, lay
 from rfdiff.theory.equivalent import Equivalent
 from rfdiff.theory.resolvent import RESIDUAL
@@ -94,6 +94,14 @@ def probe_penalties(eq: Equivalent, laid: Laid) -> Float[np.ndarray, " R"]:
     """Penalties, around the spectrum, at which the losses of ridge regression by a contour are compared with those that need none."""
     low, high = bounds(eq)
     return np.geomspace(max(low / 3, 2 * laid.shift), 3 * high, PROBES)
+
+
+def spread_penalties(question: Question, span: Span) -> Float[np.ndarray, " R"]:
+    """Penalties at which ridge regression stands for training until the times asked for: ρ = 1/(κτ), within and around a spectrum."""
+    latest = float(np.max(question.taus, initial=0.0, where=np.isfinite(question.taus)))
+    low, high = max(span.low, 0.0) / 3, max(span.high, 0.0)
+    least = low if isinstance(question.rule, Ridge) or not latest > 0 else max(low, 1 / (question.kappa * latest))
+    return np.geomspace(least, 3 * max(high, least), PROBES) if least > 0 else np.zeros(0)
 
 
 def refine_contour(

@@ -17,9 +17,9 @@ from rfdiff.problem import Problem, noise_variance_of
 from rfdiff.progress import Progress, require_progress
 from rfdiff.rules import GradientFlow, MinibatchSGD, Ridge, Rule, require_rule
 from rfdiff.theory import minibatch, pair_traces, solutions
-from rfdiff.theory.contour import PROBES, Contour, Laid, Span
+from rfdiff.theory.contour import Contour, Laid, Span
 from rfdiff.theory.contour_forms import CurveKernel, kernel_from, losses_and_error
-from rfdiff.theory.contour_ladder import OnContour, Question, probe_penalties, refine_contour
+from rfdiff.theory.contour_ladder import OnContour, Question, probe_penalties, refine_contour, spread_penalties
 from rfdiff.theory.equivalent import Equivalent, equivalent
 from rfdiff.theory.host import double_on_host
 from rfdiff.theory.input_checks import checked_tolerance, require_concrete
@@ -35,6 +35,7 @@ from rfdiff.theory.neuron_types import (
     refined_error,
 )
 from rfdiff.theory.noncommuting import core_ladder, dense
+from rfdiff.theory.noncommuting.type_choice import Chosen, chosen_types
 from rfdiff.theory.training_times import (
     LEAST,
     TAIL_EFFECT,
@@ -48,6 +49,7 @@ from rfdiff.theory.training_times import (
 )
 
 FASTER = 1.4  # power of the change by one level that the next one makes
+OF_TYPES = 0.75  # of the tolerance, for one set of Sobol points where covariances do not commute: contour and cores reach theirs easily
 SURELY = 2.0  # times the tolerance: an expected error above which a level is left out
 FILLED = (32, 64, 128, 256, 768)  # nodes on the upper half of a contour to which smaller ones are filled up
 ROUNDING = 1e-9  # of a loss: no estimate is below, since solutions of the fixed point are not
@@ -150,7 +152,8 @@ def learning_curves(
         near = dense.surrogate(problem)
         radius, tail = types_radius(problem, tolerance)
         made = cache(lambda level: equivalent(near, level, radius, LEAST))
-        same = problem_extents(problem)[0] if radius == 0 else None  # without centroids there is one neuron type, whatever the radius
+        # without centroids there is one neuron type, whatever the radius; around matrices a contour is widened anyway
+        same = problem_extents(problem)[0] if radius == 0 or near is not problem else None
         span = spectrum_span(made(coarse_level(near)), rule, kappa, same)
         times = Times.within_reach(taus, span, rule, kappa, limit_diverges(problem, rule=rule), tolerance)
         # where every node costs a matrix, a contour is widened in steps
@@ -158,10 +161,13 @@ def learning_curves(
         beyond = TAIL_EFFECT * tail
         if by_lattice(near, radius):
             answer = _over_levels(near, made, question, span, radius, tolerance, beyond)
-        else:
+            types, span = Chosen(answer.eq, answer.types_error), answer.span
+        elif near is problem:
             answer = _over_scrambles(near, question, span, radius, tolerance, beyond)
+        else:
+            types = chosen_types(near, question, span, radius, OF_TYPES * tolerance, beyond, LEAST)
         if near is not problem:
-            answer = _with_matrices(problem, question, answer, tolerance, dense.Work(progress))
+            answer = _with_matrices(problem, question, types, span, tolerance, dense.Work(progress))
     if progress is not None:
         progress(1, 1)
     return _package(problem, taus, *times.read(answer.losses, answer.contour_error + answer.types_error, tolerance))
@@ -208,12 +214,9 @@ def _first_level(made: Callable[[int], Equivalent], everything: range, question:
     They need no contour, so two levels of them cost little, and a level whose error is too large need not be computed on a contour.
     Weights of the classes other than their fractions can make the averages over neurons so much harder.
     """
-    latest = float(np.max(question.taus, initial=0.0, where=np.isfinite(question.taus)))
-    least = span.low / 3 if isinstance(question.rule, Ridge) or not latest > 0 else max(span.low / 3, 1 / (question.kappa * latest))
-    first = everything[0]
-    if len(everything) < 3 or not least > 0:
+    first, penalties, losses = everything[0], spread_penalties(question, span), list[np.ndarray]()
+    if len(everything) < 3 or not penalties.size:
         return first
-    penalties, losses = np.geomspace(least, 3 * max(span.high, least), PROBES), []
     for eq in map(made, everything[:2]):
         losses.append(np.asarray(pair_traces.ridge_losses(eq, penalties, solutions.anywhere(eq, -penalties).u)))
     change = largest_change(*losses)
@@ -245,12 +248,12 @@ def _over_scrambles(problem: Problem, question: Question, span: Span, radius: fl
         level = min(last, level + max(1, math.ceil(math.log2(types / tolerance) / SOBOL_RATE)))
 
 
-def _with_matrices(problem: Problem, question: Question, near: _Answer, tolerance: float, work: dense.Work) -> _Answer:
-    """Losses with the covariances as they are, from the surrogate's neuron types and contour."""
-    wider = dense.widened(near.span, question.rule, question.kappa)
-    left = max(tolerance - near.types_error, tolerance / 2)
-    found = core_ladder.learning_losses(problem, near.eq, question, wider, left, work)
-    return near._replace(losses=found.losses, contour_error=found.error, span=found.span)
+def _with_matrices(problem: Problem, question: Question, types: Chosen, span: Span, tolerance: float, work: dense.Work) -> _Answer:
+    """Losses with the covariances as they are, from the surrogate's neuron types and what its contour goes around."""
+    wider = dense.widened(span, question.rule, question.kappa)
+    left = max(tolerance - types.error, tolerance / 4)
+    found = core_ladder.learning_losses(problem, types.eq, question, wider, left, work)
+    return _Answer(found.losses, found.error, types.error, found.span, types.eq)
 
 
 def _with_batches(problem: Problem, taus: np.ndarray, rule: MinibatchSGD, tolerance: float) -> LearningCurves:

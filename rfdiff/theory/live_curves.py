@@ -27,16 +27,19 @@ from rfdiff.theory.equivalent import Equivalent, build, column_kinds
 from rfdiff.theory.host import double_on_host
 from rfdiff.theory.neuron_coefficients import GaussRule, GaussRules, panel_rule
 from rfdiff.theory.neuron_types import TypeGrid, gram_root, is_odd, lattice_grid
+from rfdiff.theory.ready_programs import ReadyProgram
 from rfdiff.theory.resolvent import RESIDUAL, free_start
 from rfdiff.theory.support import outer_bounds
 
 NODES = (48, 64, 96)  # of the whole contour; more where the spectrum spans more decades
 MARGIN = 1.15  # factor by which the contour passes beyond the norm bounds, which are wide already
 RANK = 2  # of the Gram matrix of the centroids, at most
-STEP, REACH = 0.42, 4.2  # of the lattice of neuron types, in standard deviations of h
+STEP, REACH = 0.35, 4.2  # of the lattice of neuron types, in standard deviations of h
 SMOOTH_NODES, SMOOTH_REACH = 49, 6.0  # of the averages over a neuron's input; the step, 1/4, resolves widths up to 3.4
 NOISE_NODES = 25  # of those over its noise alone, whose width is below 1: the step, 1/2, leaves 3e-9 of tanh
-KINKED_NODES = 12  # on each side of a kink
+KINKED_NODES = 32  # on each side of a kink: 12 leave a tenth of a loss of relu at small t, 24 leave 3e-6
+TYPES_ERROR = 3e-4  # of a loss, by the lattice
+AVERAGES_ERROR = 1e-5  # of a loss, by the averages over inputs
 LONGEST = 2.0  # centroid norm over √d that the lattice resolves to 1e-3
 WIDEST = 10.0  # variance that the averages resolve
 HARD = 1e-9  # as in `maps`
@@ -61,12 +64,15 @@ class Shape(NamedTuple):
 
 
 class LiveCurves(NamedTuple):
-    """Losses (T, K) at T training times, losses L_c^* (K,) of the exact score, the error, and the solutions on the contour (Z, U)."""
+    """Losses (T, K) at T training times, losses L_c^* (K,) of the exact score, the error, the part of it that more nodes mend, and the
+    solutions on the contour (Z, U).
+    """
 
     train: Float[np.ndarray, "T K"]
     test: Float[np.ndarray, "T K"]
     optimal: Float[np.ndarray, " K"]
     error: float
+    contour_error: float
     solutions: Complex[np.ndarray, "Z U"]
 
 
@@ -104,8 +110,9 @@ def live_curves(
             are not looked at, and those of a far problem mended by the same iteration.
 
     Returns:
-        `LiveCurves`; an `error` above the tolerance asks for a larger size, or for `theory.learning_curves`. It covers the
-        contour only. That is the larger error while centroids stay below `LONGEST` and variances below `WIDEST`.
+        `LiveCurves`; an `error` above the tolerance asks for a larger size, or for `theory.learning_curves`. That of the contour is
+        estimated; to it comes what the fixed lattice and averages leave at most, as measured while centroids stay below `LONGEST` and
+        variances below `WIDEST`.
 
     Raises:
         InputError: another shape of problem than `shape_of` takes; SGD, which has no filter; malformed taus.
@@ -120,19 +127,21 @@ def live_curves(
     close = near is not None and np.shape(near) == solutions
     start = near if close else np.zeros(solutions, complex)
     with double_on_host():
-        eq = build(
+        eq = _BUILD(
             shape.activation, MixtureLaw(law.weights, law.eigenvalues, law.eigenvalue_weights, law.centroid_gram),
             np.asarray(problem.training_weights, np.float64), float(problem.t), float(problem.psi_p), float(problem.psi_n),
             kinds, gram_root(law.centroid_gram), _types(shape.rank, shape.activation, STEP), _rules(shape.activation),
         )  # fmt: skip
         optimal = np.asarray(optimal_loss(law.eigenvalue_weights, law.eigenvalues, problem.t))
-        kernel, unknowns = _kernel(eq, optimal, float(problem.kappa), start, not close, size=NODES[size])
-        found = losses_and_error(kernel, clock, rule)
+        kernel, unknowns = _KERNEL(eq, optimal, float(problem.kappa), start, not close, size=NODES[size])
+        found = _LOSSES(kernel, clock, rule)
         (losses, contour), missing, residual, unknowns = jax.device_get((found, kernel.missing, kernel.residual, unknowns))
     if close and not residual < RESIDUAL:
         return live_curves(problem, taus, rule=rule, size=size)
-    error = float(contour) + float(missing) if float(residual) < RESIDUAL else math.inf
-    return LiveCurves(losses[0], losses[1], optimal, error if np.isfinite(losses).all() else math.inf, unknowns)
+    solved = float(residual) < RESIDUAL and np.isfinite(losses).all()
+    error = float(contour) + float(missing) if solved else math.inf
+    averages = AVERAGES_ERROR + (TYPES_ERROR if shape.rank else 0.0)
+    return LiveCurves(losses[0], losses[1], optimal, error + averages, error, unknowns)
 
 
 @lru_cache(maxsize=32)
@@ -176,3 +185,6 @@ def _kernel(
     point = implicit.expand(eq, contour.nodes, unknowns)
     kernel = kernel_from(eq, contour, first_traces(eq, point), residual, second_traces(eq, point), optimal, kappa, latest)
     return kernel, unknowns
+
+
+_BUILD, _KERNEL, _LOSSES = ReadyProgram(build), ReadyProgram(_kernel), ReadyProgram(losses_and_error)

@@ -15,6 +15,7 @@ from rfdiff.symmetric import multiplicity
 from rfdiff.theory import coupled, implicit, resolvent
 from rfdiff.theory.contour_forms import BLOCK_BYTES
 from rfdiff.theory.equivalent import Equivalent
+from rfdiff.theory.ready_programs import ReadyProgram
 from rfdiff.theory.resolvent import Point
 from rfdiff.theory.traces import one_trace, two_trace_of_pairs
 
@@ -29,6 +30,7 @@ class Traces(NamedTuple):
     conjugate: Complex[np.ndarray, "2 K Z Z"]
 
 
+@ReadyProgram
 @jax.jit
 def _tile(eq: Equivalent, z: jax.Array, u: jax.Array, other_z: jax.Array, other_u: jax.Array) -> tuple[jax.Array, jax.Array]:
     """t1 (2, K, N) at N points, and t2 (2, K, N, N) at their pairs with N others, from the packed solutions u (N, U)."""

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Complex, Float
 from rfdiff.theory import batched_systems, resolvent
 from rfdiff.theory.approaches import from_above, ray
 from rfdiff.theory.equivalent import Equivalent
+from rfdiff.theory.ready_programs import ReadyProgram
 
 PIECE = 32  # points solved at once
 STAGES = 13
@@ -44,6 +45,7 @@ class Solved(NamedTuple):
         return self.kappa.imag / np.pi
 
 
+@ReadyProgram
 @jax.jit
 def _along(
     eq: Equivalent, path: jax.Array, start: jax.Array, free: jax.Array, first: jax.Array, tolerances: jax.Array, limits: jax.Array

@@ -23,7 +23,7 @@ class Served:
     """
 
     def __init__(self, *words: str) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "RFDIFF_CACHE": "on"}
         command = [sys.executable, "-m", "rfdiff", "explore", "--no-browser", *words]
         self.process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert self.process.stdout is not None

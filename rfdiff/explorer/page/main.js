@@ -12,13 +12,14 @@ import { showBulks, showLegend, showReadout, showSpeciation, showTimes } from ".
 
 const REST = 90; // milliseconds without a change after which a slider that was let go counts as resting
 const HELD = 400; // and one that is still held
+const NUMBERS = 120; // between two changes of the numbers beside moving curves, which nobody reads faster: text costs as much as a chart
 const BACK = 4000; // for which the page says that the server is back
 const $ = (id) => document.getElementById(id);
 
 class Page {
   constructor(start) {
     const state = { ...start.state, noise_draws: start.state.noise_draws ?? Infinity };
-    Object.assign(this, { start, axis: start.axis, index: 60, inputs: [], rest: 0, refusedSerial: -1, exactSerial: -1, drawn: -1 });
+    Object.assign(this, { start, axis: start.axis, index: 60, inputs: [], rest: 0, refusedSerial: -1, exactSerial: -1, drawn: -1, counted: 0, later: 0, held: false });
     this.model = new Model(state);
     this.controls = new Controls($("controls"), this.model, start, (text) => ($("refusal").textContent = text));
     this.charts = new Charts({ losses: $("losses"), score: $("score"), spectrum: $("spectrum") }, start.colors, (index) => this.pointed(index));
@@ -27,7 +28,10 @@ class Page {
     this.leave = new Leave({ downloads: $("downloads"), link: $("link"), copy: $("copy-link"), python: $("python"), command: $("command") }, this.model, start.files);
     const refused = (message, serial) => serial === this.model.serial && this.refused(message);
     this.preview = new Newest("/api/preview", (answer, serial) => this.previewed(answer, serial), refused);
-    this.exact = new Newest("/api/exact", (answer, serial) => this.settled(answer, serial), refused, true);
+    this.exact = new Newest("/api/exact", (answer, serial) => this.settled(answer, serial), (message, serial) => {
+      refused(message, serial);
+      if (serial === this.model.serial) this.afterCurves();
+    }, true);
     this.spectrum = new Newest("/api/spectrum", (answer, serial) => serial === this.model.serial && this.spectrumOf(answer), this.unanswered("spectrum", "bulks"), true);
     this.speciation = new Newest("/api/speciation", (answer, serial) => serial === this.model.serial && this.speciationOf(answer), this.unanswered("speciation"));
     this.snippets = new Newest("/api/snippets", (answer) => this.snippetsOf(answer), () => {});
@@ -53,6 +57,8 @@ class Page {
       if (event.shiftKey) model.redo();
       else model.undo();
     });
+    $("controls").addEventListener("pointerdown", () => (this.held = true));
+    document.addEventListener("keydown", () => (this.held = false), true);
     connection.addEventListener("lost", (event) => this.banner(event.detail));
     connection.addEventListener("back", () => {
       this.banner("The server is back.", true);
@@ -95,33 +101,41 @@ class Page {
       this.restIn(REST); // the first curves come before everything else
       return;
     }
-    const query = model.query();
-    this.exact.ask(query, model.serial);
-    this.spectrum.ask(query, model.serial);
-    this.speciation.ask(query, model.serial);
-    this.snippets.ask(query, model.serial);
+    this.exact.ask(model.query(), model.serial);
     this.leave.show();
+  }
+
+  // What is asked once the curves are exact, or refused: beside them it would make them wait.
+  afterCurves() {
+    for (const question of [this.spectrum, this.snippets, this.speciation]) question.ask(this.model.query(), this.model.serial);
   }
 
   previewed(answer, serial) {
     if (answer.kind === "compiling") {
+      clearTimeout(this.later);
       if (![this.exactSerial, this.refusedSerial].includes(serial) && serial === this.model.serial) this.say(`Compiling for ${answer.what}; the curves below are of the state before.`, true);
       return;
     }
     if (this.exactSerial === this.model.serial || serial < this.drawn) return;
     this.show(answer, serial);
-    if (serial === this.model.serial) this.say(`Preview, losses to about ${format(answer.error, 1)}`);
+    const wait = this.counted + NUMBERS - performance.now();
+    clearTimeout(this.later);
+    if (wait <= 0) this.count(answer);
+    else this.later = setTimeout(() => this.count(answer), wait);
   }
 
   settled(answer, serial) {
     if (serial !== this.model.serial) return;
     this.axis = answer.axis;
     this.exactSerial = serial;
+    clearTimeout(this.later);
     this.show(answer, serial);
+    this.count(answer);
     $("words").textContent = answer.times.words.join(" ");
     this.say(`Exact, losses to ${format(answer.error, 1)}`);
     document.body.dataset.settled = "yes";
     document.body.dataset.serial = serial;
+    this.afterCurves();
   }
 
   show(answer, serial) {
@@ -129,12 +143,18 @@ class Page {
     this.curves = answer;
     this.legend(answer.test_loss.length);
     this.charts.showCurves(answer, answer.times ?? { tau_gen: { values: [] }, tau_stop: { values: [] }, tau_mem: { values: [] }, tau_opt: { values: [] } });
+    mark("ready", "true");
+    afterPaint(() => this.painted(serial));
+  }
+
+  // The numbers of the curves that are shown: times, the readout at one τ, and how far a preview can be trusted.
+  count(answer) {
+    this.counted = performance.now();
+    if (answer.kind !== "exact") this.say(previewText(answer.error));
     if (answer.times) showTimes($("times"), answer.times, this.start.colors, answer.kind !== "exact");
     else $("times").classList.add("stale");
     if (Number($("read-at").max) !== answer.taus.length - 1) $("read-at").max = answer.taus.length - 1;
     this.pointed(Math.min(this.index, answer.taus.length - 1));
-    mark("ready", "true");
-    afterPaint(() => this.painted(serial));
   }
 
   // Tells how long each input up to a state waited for its picture.
@@ -146,6 +166,7 @@ class Page {
   }
 
   refused(message) {
+    clearTimeout(this.later);
     this.refusedSerial = this.model.serial;
     this.say(message, true);
     document.body.dataset.settled = "refused";
@@ -216,7 +237,7 @@ class Page {
   }
 
   committed() {
-    this.restIn(REST);
+    this.restIn(this.held ? 0 : REST); // a key may be pressed again, a pointer that let go is done
     $("undo").disabled = this.model.past.length === 0;
     $("redo").disabled = this.model.future.length === 0;
   }
@@ -226,6 +247,8 @@ class Page {
 function mark(name, value) {
   if (document.body.dataset[name] !== value) document.body.dataset[name] = value;
 }
+
+const previewText = (error) => (error === null ? "Preview; how good it is, is not known" : `Preview, losses to about ${format(error, 1)}`);
 
 function stale(names, old) {
   for (const name of names) $(name).classList.toggle("stale", old);

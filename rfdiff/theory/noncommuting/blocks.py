@@ -1,11 +1,12 @@
 """The two forms of `directions.Directions`: any neuron types (blocks of G), and centred classes of one neuron type (products S_c X)."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from rfdiff.symmetric import pair_products, symmetric, upper, upper_indices
-from rfdiff.theory.noncommuting.directions import Directions, Scalars
+from rfdiff.theory.noncommuting.directions import Directions, Scalars, Side
 from rfdiff.theory.noncommuting.working_basis import Matrices
 
 Node = tuple[np.ndarray, ...]
@@ -45,7 +46,7 @@ class ManyTypes:
         """Number K of classes."""
         return len(self.matrices.core)
 
-    @property
+    @cached_property
     def pairs(self) -> tuple[tuple[int, int], ...]:
         """One of each pair (G_ab, G_cd) and (G_ba, G_dc), which have the same product."""
         return tuple(dict.fromkeys(min((i, j), self._mirror(i, j)) for i in range(self.num_classes**2) for j in range(self.num_classes**2)))
@@ -54,11 +55,15 @@ class ManyTypes:
         k = self.num_classes
         return (i % k) * k + i // k, (j % k) * k + j // k
 
+    @cached_property
+    def _pair_of(self) -> np.ndarray:
+        """(K², K²) index in `pairs`."""
+        number, n = {pair: index for index, pair in enumerate(self.pairs)}, self.num_classes**2
+        return np.array([[number[min((i, j), self._mirror(i, j))] for j in range(n)] for i in range(n)])
+
     def fill(self, products: np.ndarray) -> np.ndarray:
         """All products from those of `pairs`."""
-        number, n = {pair: index for index, pair in enumerate(self.pairs)}, self.num_classes**2
-        index = [[number[min((i, j), self._mirror(i, j))] for j in range(n)] for i in range(n)]
-        return products[..., np.array(index)]
+        return products[..., self._pair_of]
 
     def node_bytes(self) -> int:
         """Memory of Q and the tail."""
@@ -153,15 +158,17 @@ class ManyTypes:
         of_classes = [np.einsum("zcc->zc", x) for x in (SY, Y)]
         return np.concatenate([*of_classes, _fold(G, -2)], 1), Y
 
-    def response(
-        self, first: Scalars, second: Scalars, traces: tuple[np.ndarray, np.ndarray], products: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def side(self, points: Scalars, traces: np.ndarray) -> Side:
+        """Points and their families of coefficients."""
+        return Side(points, traces, self._families(points))
+
+    def response(self, first: Side, second: Side, products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Responses from the products of the blocks of G."""
         k, delta = self.num_classes, self.noise_variance
         gamma = np.ones((*products.shape[:2], 1 + k * k, 1 + k * k), complex)
         gamma[..., 1:, 1:] = products
-        gamma[..., 1:, 0], gamma[..., 0, 1:] = traces[0][:, None], traces[1][None]
-        one, two = self._families(first), self._families(second)
+        gamma[..., 1:, 0], gamma[..., 0, 1:] = first.traces[:, None], second.traces[None]
+        one, two = first.families, second.families
 
         def half(name: str) -> np.ndarray:
             return np.asarray(np.einsum("zabi,zyij->zyabj", one[name], gamma, optimize=True))
@@ -251,18 +258,20 @@ class OneType:
         values = [square * traces[:, 1:], square * traces[:, :1], psi]
         return np.concatenate(values, 1), traces[:, 0, None, None] * np.outer(self.alpha, self.alpha)
 
-    def response(
-        self, first: Scalars, second: Scalars, traces: tuple[np.ndarray, np.ndarray], products: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def side(self, points: Scalars, traces: np.ndarray) -> Side:
+        """Points as they are."""
+        return Side(points, traces, {})
+
+    def response(self, first: Side, second: Side, products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Responses from the products of X and S_c X."""
         square, delta = self.alpha**2, self.noise_variance
-        h1, h2 = first.h[:, None, :], second.h[None]
+        h1, h2 = first.scalars.h[:, None, :], second.scalars.h[None]
         inverse = 1 / (h1 * h2)
         P, plain, mixed = products[..., 1:, 1:], products[..., :1, :1], products[..., 1:, :1]
         both = np.outer(square, square)
         signal = [-both * P, -delta * both * mixed, square[:, None] * mixed * inverse[..., None]]
         noise = [-both * np.swapaxes(mixed, -1, -2), -delta * both * plain, square[:, None] * plain * inverse[..., None]]
-        rest = 1 - traces[0][:, None, :1] / h1 - traces[1][None, :, :1] / h2 + inverse * plain[..., 0]
+        rest = 1 - first.traces[:, None, :1] / h1 - second.traces[None, :, :1] / h2 + inverse * plain[..., 0]
         to_a = square * mixed[..., 0] * inverse
         to_b = delta * square * plain[..., 0] * inverse
         psi = np.concatenate([to_a, to_b, -inverse * rest], -1)

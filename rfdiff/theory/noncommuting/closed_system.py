@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 
 from rfdiff.symmetric import pair_products, symmetric
 from rfdiff.theory.equivalent import Equivalent
-from rfdiff.theory.noncommuting.directions import Directions, Scalars, products_at_one_point
+from rfdiff.theory.noncommuting.directions import Directions, Scalars, Side, products_at_one_point
 from rfdiff.theory.resolvent import Point
 
 Array = np.ndarray
@@ -40,12 +40,16 @@ class PointSolutions(NamedTuple):
 
 
 class System(NamedTuple):
-    """A problem with the directions given by matrices, as numpy arrays; features (J, F), gains (S K + N, F)."""
+    """A problem with the directions given by matrices, as numpy arrays; features (J, F), gains (S K + N, F).
+
+    feature_pairs (J, F (F + 1)/2): products of two features, times the weight of the neuron type.
+    """
 
     eq: Equivalent
     directions: Directions
     features: Array
     gains: Array
+    feature_pairs: Array
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -66,7 +70,8 @@ def system_for(eq: Equivalent, directions: Directions) -> System:
         gains[of_kind, :k] = eq.signal_gains[s] * np.diag(eq.loss_weights / eq.fractions) / (eq.draws * eq.psi_n)
         gains[of_kind, k : 2 * k] = eq.noise_gains[s] * np.diag(eq.loss_weights / eq.fractions) / (eq.draws * eq.psi_n)
     gains[kinds * k :, 2 * k :] = np.eye(quadratic.shape[1])
-    return System(eq, directions, np.concatenate([eq.kept, eq.carried, quadratic], 1), gains)
+    features = np.concatenate([eq.kept, eq.carried, quadratic], 1)
+    return System(eq, directions, features, gains, np.asarray(eq.type_weights)[:, None] * pair_products(features))
 
 
 def _weights(system: System, delta: Array) -> tuple[Array, Array, Array]:
@@ -105,11 +110,9 @@ def _total_response(system: System, C: Array, D: Array) -> Array:
 
 def _feature_products(system: System, r1: Array, r2: Array) -> Array:
     """C (Z1, Z2, F, F) = E_h[r_1 r_2 f fᵀ]."""
-    f = system.features
-    weighted = system.eq.type_weights[:, None] * pair_products(f)
-    left = (r1[:, None, :] * weighted.T).reshape(-1, f.shape[0])
-    entries = np.moveaxis((left @ r2.T).reshape(len(r1), weighted.shape[1], len(r2)), 1, -1)
-    return symmetric(entries, f.shape[1])
+    products = r1[:, None] * r2
+    entries = products.real @ system.feature_pairs + 1j * (products.imag @ system.feature_pairs)
+    return symmetric(entries, system.features.shape[1])
 
 
 class _Trial(NamedTuple):
@@ -151,7 +154,8 @@ def _evaluate(system: System, z: complex, u: Array) -> _Trial:
 
 def _newton_step(system: System, trial: _Trial) -> Array:
     gamma = products_at_one_point(system.directions, trial.node)[None, None]
-    D, _ = system.directions.response(trial.scalars, trial.scalars, (trial.traces, trial.traces), gamma)
+    side = system.directions.side(trial.scalars, trial.traces)
+    D, _ = system.directions.response(side, side, gamma)
     E = _total_response(system, _feature_products(system, trial.r, trial.r), D)
     A = system.gains @ E[0, 0] @ _weights_map(system, trial.q, trial.q)[0]
     return np.asarray(np.linalg.solve(np.eye(len(A)) - A, trial.image - trial.u))
@@ -244,22 +248,39 @@ class Responses(NamedTuple):
     Y: Array
 
 
-def responses(system: System, solved: PointSolutions, rows: slice, gamma: Array, theta: Array, signal: Array, noise: Array) -> Responses:
-    """Two-point responses for z1 in `rows` (R) and z2 at all points and their conjugates (2Z).
+def sides(system: System, solved: PointSolutions) -> Side:
+    """What responses need of all points and their conjugates (2Z)."""
+    traces = np.concatenate([solved.traces, solved.traces.conj()])
+    return system.directions.side(solved.scalars.with_conjugates(), traces)
+
+
+def responses(
+    system: System,
+    solved: PointSolutions,
+    both: Side,
+    rows: slice,
+    cols: Array,
+    gamma: Array,
+    theta: Array,
+    signal: Array,
+    noise: Array,
+) -> Responses:
+    """Two-point responses for z1 in `rows` (R) and z2 in `cols` (C) of all points and their conjugates (2Z).
 
     Args:
         system: the closed system.
         solved: its one-point solutions.
+        both: their `sides`.
         rows: which z1.
-        gamma: (R, 2Z, base, base) products of the directions for these pairs.
+        cols: which z2.
+        gamma: (R, C, base, base) products of the directions for these pairs.
         theta: (X, K) excitation ω_c θ' of the columns of each class, for X sources.
         signal, noise: (X, K) additions to a' and b'.
     """
     (kinds, k), q, r = system.shape, np.asarray(solved.point.q), np.asarray(solved.point.r)
-    q1, q2 = q[rows, None], np.concatenate([q, q.conj()])[None]
-    traces = solved.traces[rows], np.concatenate([solved.traces, solved.traces.conj()])
-    D, total = system.directions.response(solved.scalars.at(rows), solved.scalars.with_conjugates(), traces, gamma)
-    E = _total_response(system, _feature_products(system, r[rows], np.concatenate([r, r.conj()])), D)
+    q1, q2 = q[rows, None], np.concatenate([q, q.conj()])[None, cols]
+    D, total = system.directions.response(both.at(rows), both.at(cols), gamma)
+    E = _total_response(system, _feature_products(system, r[rows], np.concatenate([r, r.conj()])[cols]), D)
     weights = _weights_map(system, q1, q2)
     # a source on the columns acts like -δ' of the columns does
     unit = np.zeros((system.gains.shape[0], len(theta)))

@@ -33,6 +33,7 @@ PAIR_BYTES = 2**27
 GROUPS, FEW_GROUPS = 24, 8  # of directions in the surrogate; with more classes each of them is dear
 RESIDUAL_SHARE = 1e-4  # of the tolerance of curves, that the residual of a fixed point may be: it moves them by 1e-2 of itself
 WIDENING = 1.3  # of the surrogate's support, on either side
+START = 1e-8  # residual of the surrogate's solutions
 CORE_SHARE = 0.1  # of the tolerance, left to the coupling of the tail
 
 
@@ -143,7 +144,8 @@ def solve(
     work.expect(len(z) + dense.system.directions.matrices.core.shape[1])  # the points, and the rows of their products
     if start is None:
         near = dense.near
-        start = unpack(jnp.asarray(solutions.free(near, z).u), near.kind_weights.shape[0], near.linear.shape[1])
+        surrogates = solutions.along(near, z[None], None, START, 400)  # a start for Newton's method, no more
+        start = unpack(jnp.asarray(surrogates.u), near.kind_weights.shape[0], near.linear.shape[1])
     return closed_system.solve(dense.system, z, closed_system.start_from(dense.system, *start), work.advance, residual)
 
 
@@ -159,17 +161,35 @@ def second_traces(dense: Dense, solved: closed_system.PointSolutions, work: Work
     theta = np.concatenate([units, zeros])
     signal, noise = np.concatenate([zeros, units]), np.concatenate([units * eq.deterministic, units])
     base, features = gamma.shape[-1] + 1, system.features.shape[1]
-    row_bytes = 16 * (2 * count * 7 * base * max(base, features) + features**2 * len(system.features))
+    row_bytes = 16 * 2 * count * (7 * base * max(base, features) + len(system.features))
     block = max(1, PAIR_BYTES // row_bytes)
     whole = jax.tree.map(lambda leaf: np.concatenate([leaf, leaf.conj()])[None, :, None], solved.point)
-    pieces = []
+    both, pieces = closed_system.sides(system, solved), []
     for start in range(0, count, block):
-        rows = slice(start, min(start + block, count))
-        response = closed_system.responses(system, solved, rows, gamma[rows], theta, signal, noise)
+        rows, later = slice(start, min(start + block, count)), np.arange(start, count)
+        cols = np.concatenate([later, count + later])  # pairs with earlier points are mirrors of theirs
+        found = closed_system.responses(system, solved, both, rows, cols, gamma[rows][:, cols], theta, signal, noise)
+        delta, Y = (_placed(x, cols, 2 * count) for x in found)  # of one shape, so that one program serves all rows
         part = jax.tree.map(lambda leaf, rows=rows: leaf[rows, None, None], solved.point)
-        pieces.append(-_sandwich(eq, part, whole, jnp.asarray(response.delta), jnp.asarray(theta[:, None]), jnp.asarray(response.Y)))
-    traces = jnp.moveaxis(jnp.concatenate(pieces), -1, 0)
-    return traces.reshape(2, k, count, 2 * count)
+        pieces.append(np.asarray(-_sandwich(eq, part, whole, jnp.asarray(delta), jnp.asarray(theta[:, None]), jnp.asarray(Y))))
+    traces = np.moveaxis(np.concatenate(pieces), -1, 0).reshape(2, k, count, 2 * count)
+    return jnp.asarray(_mirrored(traces, block))
+
+
+def _placed(values: np.ndarray, cols: np.ndarray, size: int) -> np.ndarray:
+    """(R, size, …) with values (R, C, …) at some columns, 0 elsewhere."""
+    whole = np.zeros((values.shape[0], size, *values.shape[2:]), values.dtype)
+    whole[:, cols] = values
+    return whole
+
+
+def _mirrored(traces: np.ndarray, block: int) -> np.ndarray:
+    """t2 (…, Z, 2Z) of all pairs from those with no point before the block of rows: t2 is symmetric, and conjugate at conjugate points."""
+    count = traces.shape[-2]
+    same, conjugate = traces[..., :count], traces[..., count:]
+    before = np.arange(count) < block * (np.arange(count) // block)[:, None]
+    mirrors = np.swapaxes(same, -1, -2), np.swapaxes(conjugate, -1, -2).conj()
+    return np.concatenate([np.where(before, *pair) for pair in zip(mirrors, (same, conjugate), strict=True)], -1)
 
 
 def check_memory(dense: Dense, count: int) -> None:

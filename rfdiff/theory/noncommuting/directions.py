@@ -33,13 +33,25 @@ class Scalars(NamedTuple):
     b: Complex[np.ndarray, "Z K"]
     h: Complex[np.ndarray, "Z N"]
 
-    def at(self, rows: slice) -> "Scalars":
-        """The points of some rows."""
-        return Scalars(self.a[rows], self.b[rows], self.h[rows])
+    def at(self, index: "slice | np.ndarray") -> "Scalars":
+        """The points of an index."""
+        return Scalars(self.a[index], self.b[index], self.h[index])
 
     def with_conjugates(self) -> "Scalars":
         """The points and their complex conjugates, (2Z, …)."""
         return Scalars(*(np.concatenate([x, x.conj()]) for x in self))
+
+
+class Side(NamedTuple):
+    """One side of a response, at Z points: their numbers, (1/d) tr E_i (Z, base), and what a form of the directions makes of them."""
+
+    scalars: Scalars
+    traces: Complex[np.ndarray, "Z base"]
+    families: dict[str, np.ndarray]
+
+    def at(self, index: "slice | np.ndarray") -> "Side":
+        """The points of an index."""
+        return Side(self.scalars.at(index), self.traces[index], {name: array[index] for name, array in self.families.items()})
 
 
 class Directions(Protocol):
@@ -90,23 +102,32 @@ class Directions(Protocol):
     def averages(self, points: Scalars, traces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(Z, F) values of (1/d) tr[S_c Y_cc], (1/d) tr Y_cc, Ψ; and (1/d) tr Y_ab (Z, K, K)."""
 
-    def response(
-        self, first: Scalars, second: Scalars, traces: tuple[np.ndarray, np.ndarray], products: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def side(self, points: Scalars, traces: np.ndarray) -> Side:
+        """What a response needs of Z points, from their traces."""
+
+    def response(self, first: Side, second: Side, products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Responses (Z1, Z2, F, F) of those values, and (Z1, Z2, K, K, F) of (1/d) tr Y_ab, to (a', b', H')."""
 
 
 ROWS_ELEMENTS = 2**14  # of a block of rows of a core: its products then stay in the processor's cache
 
 
+MANY_PAIRS = 256  # of base matrices: from here on one product of all rows is faster than one sum for each pair
+
+
 def products_at_one_point(directions: Directions, node: tuple[np.ndarray, ...]) -> np.ndarray:
-    """(base, base) of (1/d) tr[E_i E_j] at one point: sums that are limited by memory, for which threads only cost."""
+    """(base, base) of (1/d) tr[E_i E_j] at one point. Few pairs are sums limited by memory: a product's threads would only cost."""
     r, d = directions.matrices.core.shape[1], directions.matrices.dimension
-    total, edge = np.zeros(len(directions.pairs), complex), directions.edge(node)
+    pairs, edge = directions.pairs, directions.edge(node)
+    total = np.zeros(len(pairs), complex)
+    firsts, seconds = (list(side) for side in zip(*pairs, strict=True))
     step = max(1, ROWS_ELEMENTS // max(r, 1))
     for rows in [*_slices(r, step), None]:
         left, right = (edge, edge) if rows is None else (directions.left(node, rows), directions.right(node, rows))
-        total += [np.einsum("x,x->", left[i], right[j]) for i, j in directions.pairs]
+        if len(pairs) > MANY_PAIRS:
+            total += (left @ right.T)[firsts, seconds]
+        else:
+            total += [np.einsum("x,x->", left[i], right[j]) for i, j in pairs]
     return directions.fill(total / d)
 
 

@@ -1,0 +1,80 @@
+"""Neuron types where every contour node costs a matrix and averages over neurons take Sobol points: one set of them is chosen.
+
+Losses of ridge regression of the surrogate need no contour, and say at one penalty after the other what losses along training say at one
+time after the other. Those of a few independent sets of points have a mean, with a standard error. The set whose losses are nearest to the
+mean stands for all: its error is the distance from the mean, and the mean's own error.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rfdiff.problem import Problem
+from rfdiff.theory import implicit, solutions
+from rfdiff.theory.contour import PROBES, Span
+from rfdiff.theory.contour_ladder import Question, spread_penalties
+from rfdiff.theory.equivalent import Equivalent, equivalent
+from rfdiff.theory.neuron_types import SCRAMBLES, SOBOL_LEVELS, SOBOL_RATE, STUDENT
+from rfdiff.theory.resolvent import RESIDUAL
+from rfdiff.theory.traces import ridge_losses
+
+ENOUGH = 1e-10  # residual of a fixed point that moves a loss by nothing that a set of neuron types could tell
+
+
+@jax.jit
+def _ridge_losses(eq: Equivalent, penalties: jax.Array, u: jax.Array) -> jax.Array:
+    """Losses (2, R, K) of ridge regression from the packed solutions u (R, U) at z = -ρ."""
+    return ridge_losses(eq, implicit.expand(eq, jax.lax.complex(-penalties, jnp.zeros_like(penalties)), u))
+
+
+class Chosen(NamedTuple):
+    """The Gaussian equivalent with the chosen neuron types, and the error of a loss that they cause."""
+
+    eq: Equivalent
+    error: float
+
+
+def chosen_types(near: Problem, question: Question, span: Span, radius: float, tolerance: float, beyond: float, least: int) -> Chosen:
+    """The set of neuron types that stands for all, with more points where the tolerance asks for them.
+
+    Args:
+        near: the surrogate, with a Gram matrix of high rank.
+        question: what is asked, for the penalties that its training times and spectrum go with.
+        span: of its spectrum.
+        radius: standard deviations of h that neuron types cover.
+        tolerance: error of a loss wanted.
+        beyond: error of a loss of 1 from neurons outside the radius.
+        least: number of neuron types up to which sets are filled.
+    """
+    penalties, level = spread_penalties(question, span), 0
+    if not penalties.size:  # τ = 0 or ∞ alone, and a spectrum down to 0
+        penalties = span.high * np.geomspace(1e-6, 3, PROBES)
+    while True:
+        sets = [equivalent(near, level, radius, least, scramble) for scramble in range(SCRAMBLES)]
+        losses = np.stack([_ridge_losses(eq, penalties, u) for eq, u in zip(sets, _solved(sets, -penalties), strict=True)])
+        best, error = nearest_to_mean(losses)
+        error += beyond * max(1.0, float(np.max(abs(losses))))
+        if error <= tolerance or level == SOBOL_LEVELS - 1 or not np.isfinite(error):
+            return Chosen(sets[best], error)
+        level = min(SOBOL_LEVELS - 1, level + max(1, math.ceil(math.log2(error / tolerance) / SOBOL_RATE)))
+
+
+def _solved(sets: list[Equivalent], z: np.ndarray) -> list[np.ndarray]:
+    """Solutions (Z, U) of every set of neuron types: those of the first, from which the others are near."""
+    first = solutions.anywhere(sets[0], z).u
+    found = [first]
+    for eq in sets[1:]:
+        solved = solutions.near(eq, z, first, ENOUGH, 60)
+        found.append(solved.u if np.all(solved.residual <= RESIDUAL) else solutions.anywhere(eq, z).u)
+    return found
+
+
+def nearest_to_mean(losses: np.ndarray) -> tuple[int, float]:
+    """The set whose losses (S, …) are nearest to their mean, and its error: that distance, and 3.2 standard errors of the mean."""
+    apart = abs(losses - losses.mean(0)).reshape(len(losses), -1).max(1)
+    best = int(np.argmin(apart))
+    of_mean = STUDENT * float(np.max(np.std(losses, 0, ddof=1))) / math.sqrt(len(losses))
+    return best, float(apart[best]) + of_mean
