@@ -46,7 +46,9 @@ def once(d: int, draws: float) -> dict[str, Any]:
     """Seconds and peak memory of one set of curves in this process."""
     problem = Problem(image_like(d), "tanh", t=0.1, psi_p=4, psi_n=3, noise_draws=draws)  # type: ignore[arg-type]
     seconds, cores = list[float](), list[int]()
-    with mock.patch.object(dense, "with_core", lambda near, core: (cores.append(core.core.shape[1]), with_core(near, core))[1]):
+    with mock.patch.object(
+        dense, "with_core", lambda near, start, core: (cores.append(core.core.shape[1]), with_core(near, start, core))[1]
+    ):
         for _ in range(2):
             cores.clear()
             start = time.perf_counter()

@@ -183,6 +183,7 @@ def test_make_targets_are_explained() -> None:
     assert {
         "demo",
         "test",
+        "suite",
         "thorough",
         "lint",
         "smoke",

@@ -49,7 +49,7 @@ from rfdiff.theory.training_times import (
 )
 
 FASTER = 1.4  # power of the change by one level that the next one makes
-OF_TYPES = 0.75  # of the tolerance, for one set of Sobol points where covariances do not commute: contour and cores reach theirs easily
+OF_TYPES = 0.75  # of the tolerance, for Sobol points where covariances do not commute: contour and cores reach theirs easily
 SURELY = 2.0  # times the tolerance: an expected error above which a level is left out
 FILLED = (32, 64, 128, 256, 768)  # nodes on the upper half of a contour to which smaller ones are filled up
 ROUNDING = 1e-9  # of a loss: no estimate is below, since solutions of the fixed point are not
@@ -161,7 +161,7 @@ def learning_curves(
         beyond = TAIL_EFFECT * tail
         if by_lattice(near, radius):
             answer = _over_levels(near, made, question, span, radius, tolerance, beyond)
-            types, span = Chosen(answer.eq, answer.types_error), answer.span
+            types, span = Chosen(answer.eq, answer.eq, answer.types_error), answer.span
         elif near is problem:
             answer = _over_scrambles(near, question, span, radius, tolerance, beyond)
         else:
@@ -252,7 +252,7 @@ def _with_matrices(problem: Problem, question: Question, types: Chosen, span: Sp
     """Losses with the covariances as they are, from the surrogate's neuron types and what its contour goes around."""
     wider = dense.widened(span, question.rule, question.kappa)
     left = max(tolerance - types.error, tolerance / 4)
-    found = core_ladder.learning_losses(problem, types.eq, question, wider, left, work)
+    found = core_ladder.learning_losses(problem, types.eq, types.fewer, question, wider, left, work)
     return _Answer(found.losses, found.error, types.error, found.span, types.eq)
 
 

@@ -49,13 +49,14 @@ class CoupledLosses(NamedTuple):
 
 
 def learning_losses(
-    problem: Problem, near: Equivalent, question: Question, span: Span, tolerance: float, work: dense.Work
+    problem: Problem, near: Equivalent, start: Equivalent, question: Question, span: Span, tolerance: float, work: dense.Work
 ) -> CoupledLosses:
     """Losses with the covariances as they are, on cores of more and more directions until the tolerance is met.
 
     Args:
         problem: with covariances.
         near: Gaussian equivalent of its surrogate.
+        start: the same or one near it, as in `dense.Dense`.
         question: what is asked of a contour.
         span: what the contour goes around at first.
         tolerance: error that contour and cores may leave in the losses.
@@ -66,7 +67,7 @@ def learning_losses(
     left_out, losses, errors = list[float](), list[np.ndarray](), list[float]()
     size: int | None = None
     while sizes:
-        ready = dense.with_core(near, basis.matrices(sizes.pop(0)))
+        ready = dense.with_core(near, start, basis.matrices(sizes.pop(0)))
         refined = refine_contour(dense.spectra(ready, problem), question, span, partial(evaluation, ready), size)
         values, span, size = refined.values, refined.span, refined.size
         left_out.append(ready.neglected)

@@ -76,10 +76,18 @@ def widened(span: Span, rule: Rule, kappa: float) -> Span:
 
 @dataclass(frozen=True)
 class Dense:
-    """A problem made ready: closed system, Gaussian equivalent of the surrogate, and an estimate of what the tail leaves out."""
+    """A problem made ready.
+
+    Args:
+        system: closed system.
+        near: Gaussian equivalent of the surrogate.
+        start: the same or one near it, whose solutions Newton's method starts from.
+        neglected: estimate of what the tail leaves out.
+    """
 
     system: closed_system.System
     near: Equivalent
+    start: Equivalent
     neglected: float
 
 
@@ -92,7 +100,7 @@ def prepare(problem: Problem, near: Equivalent, tolerance: float) -> Dense:
         tolerance: error wanted in the curves; 0 keeps every direction in the core.
     """
     basis = basis_for(problem)
-    return with_core(near, basis.matrices(basis.enough(CORE_SHARE * tolerance)))
+    return with_core(near, near, basis.matrices(basis.enough(CORE_SHARE * tolerance)))
 
 
 def basis_for(problem: Problem) -> WorkingBasis:
@@ -101,17 +109,18 @@ def basis_for(problem: Problem) -> WorkingBasis:
     return basis_of(np.asarray(law.covariances), np.asarray(law.weights), 1 - delta, delta)
 
 
-def with_core(near: Equivalent, matrices: Matrices) -> Dense:
+def with_core(near: Equivalent, start: Equivalent, matrices: Matrices) -> Dense:
     """A problem made ready for its neuron types, with a core of some directions.
 
     Args:
         near: Gaussian equivalent of its surrogate.
+        start: as in `Dense`.
         matrices: core and tail of its covariances.
     """
     delta, linear, weights = float(near.noise_variance), np.asarray(near.linear), np.asarray(near.loss_weights)
     # the blocks of several neuron types divide by the weight of each class
     weighted = Equivalent(**{**vars(near), "loss_weights": np.maximum(weights, LEAST_WEIGHT)})
-    return Dense(closed_system.system_for(weighted, directions_for(matrices, linear, delta)), near, matrices.neglected)
+    return Dense(closed_system.system_for(weighted, directions_for(matrices, linear, delta)), near, start, matrices.neglected)
 
 
 def spectra(dense: Dense, problem: Problem) -> Equivalent:
@@ -143,7 +152,7 @@ def solve(
     check_memory(dense, len(z))
     work.expect(len(z) + dense.system.directions.matrices.core.shape[1])  # the points, and the rows of their products
     if start is None:
-        near = dense.near
+        near = dense.start
         surrogates = solutions.along(near, z[None], None, START, 400)  # a start for Newton's method, no more
         start = unpack(jnp.asarray(surrogates.u), near.kind_weights.shape[0], near.linear.shape[1])
     return closed_system.solve(dense.system, z, closed_system.start_from(dense.system, *start), work.advance, residual)

@@ -1,11 +1,12 @@
-"""Neuron types where every contour node costs a matrix and averages over neurons take Sobol points: one set of them is chosen.
+"""Neuron types where every contour node costs a matrix and averages over neurons take Sobol points.
 
-Losses of ridge regression of the surrogate need no contour, and say at one penalty after the other what losses along training say at one
-time after the other. Those of a few independent sets of points have a mean, with a standard error. The set whose losses are nearest to the
-mean stands for all: its error is the distance from the mean, and the mean's own error.
+Losses of ridge regression of the surrogate need no contour, and say at one penalty after the other what losses along training say at
+one time after the other. Those of a few independent sets of points have a mean, with a standard error. The sets pooled are the neuron
+types, and the error of the mean is theirs.
 """
 
 import math
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -31,14 +32,15 @@ def _ridge_losses(eq: Equivalent, penalties: jax.Array, u: jax.Array) -> jax.Arr
 
 
 class Chosen(NamedTuple):
-    """The Gaussian equivalent with the chosen neuron types, and the error of a loss that they cause."""
+    """The Gaussian equivalent with the pooled neuron types, one with fewer of them, near it, and the error of a loss that they cause."""
 
     eq: Equivalent
+    fewer: Equivalent
     error: float
 
 
 def chosen_types(near: Problem, question: Question, span: Span, radius: float, tolerance: float, beyond: float, least: int) -> Chosen:
-    """The set of neuron types that stands for all, with more points where the tolerance asks for them.
+    """Pooled sets of neuron types, with more points where the tolerance asks for them.
 
     Args:
         near: the surrogate, with a Gram matrix of high rank.
@@ -55,11 +57,23 @@ def chosen_types(near: Problem, question: Question, span: Span, radius: float, t
     while True:
         sets = [equivalent(near, level, radius, least, scramble) for scramble in range(SCRAMBLES)]
         losses = np.stack([_ridge_losses(eq, penalties, u) for eq, u in zip(sets, _solved(sets, -penalties), strict=True)])
-        best, error = nearest_to_mean(losses)
-        error += beyond * max(1.0, float(np.max(abs(losses))))
+        error = error_of_mean(losses) + beyond * max(1.0, float(np.max(abs(losses))))
         if error <= tolerance or level == SOBOL_LEVELS - 1 or not np.isfinite(error):
-            return Chosen(sets[best], error)
+            return Chosen(_pooled(sets), sets[0], error)
         level = min(SOBOL_LEVELS - 1, level + max(1, math.ceil(math.log2(error / tolerance) / SOBOL_RATE)))
+
+
+def error_of_mean(losses: np.ndarray) -> float:
+    """3.2 standard errors of the mean of losses (S, …) of S = 4 independent sets: 95 % of them hold."""
+    return STUDENT * float(np.max(np.std(losses, 0, ddof=1))) / math.sqrt(len(losses))
+
+
+def _pooled(sets: list[Equivalent]) -> Equivalent:
+    """The neuron types of all sets, each set with the same share."""
+    weights, linear, kept, carried = (
+        jnp.concatenate([getattr(eq, name) for eq in sets]) for name in ("type_weights", "linear", "kept", "carried")
+    )
+    return replace(sets[0], type_weights=weights / len(sets), linear=linear, kept=kept, carried=carried)
 
 
 def _solved(sets: list[Equivalent], z: np.ndarray) -> list[np.ndarray]:
@@ -70,11 +84,3 @@ def _solved(sets: list[Equivalent], z: np.ndarray) -> list[np.ndarray]:
         solved = solutions.near(eq, z, first, ENOUGH, 60)
         found.append(solved.u if np.all(solved.residual <= RESIDUAL) else solutions.anywhere(eq, z).u)
     return found
-
-
-def nearest_to_mean(losses: np.ndarray) -> tuple[int, float]:
-    """The set whose losses (S, …) are nearest to their mean, and its error: that distance, and 3.2 standard errors of the mean."""
-    apart = abs(losses - losses.mean(0)).reshape(len(losses), -1).max(1)
-    best = int(np.argmin(apart))
-    of_mean = STUDENT * float(np.max(np.std(losses, 0, ddof=1))) / math.sqrt(len(losses))
-    return best, float(apart[best]) + of_mean

@@ -91,9 +91,9 @@ def test_curves_are_those_of_all_directions(draws: float, tolerance: float, monk
     cores: list[int] = []
     with_core = dense.with_core
 
-    def counted(near: Equivalent, core: Matrices) -> dense.Dense:
+    def counted(near: Equivalent, start: Equivalent, core: Matrices) -> dense.Dense:
         cores.append(core.core.shape[1])
-        return with_core(near, core)
+        return with_core(near, start, core)
 
     monkeypatch.setattr(dense, "with_core", counted)
     whole = theory.learning_curves(question, TAUS, tolerance=tolerance)

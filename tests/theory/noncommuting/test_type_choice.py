@@ -1,27 +1,20 @@
-"""One set of neuron types that stands for all: its error holds, in a model of many sets and for losses along training."""
+"""Pooled sets of neuron types: their error holds, in a model of many sets and for losses along training."""
 
 import numpy as np
 import pytest
 
 from rfdiff import MixtureLaw, Problem, theory
-from rfdiff.theory.noncommuting.type_choice import nearest_to_mean
+from rfdiff.theory.noncommuting.type_choice import error_of_mean
 from tests.tolerances import rejects
 
 
-def held(losses: np.ndarray, share: float) -> bool:
-    """Whether the chosen set is within `share` of its stated error of the truth, 0."""
-    best, error = nearest_to_mean(losses)
-    return bool(np.max(abs(losses[best])) <= share * error)
-
-
-def test_the_error_of_the_chosen_set_holds() -> None:
+def test_the_error_of_the_mean_holds() -> None:
     """Four independent sets, whose losses at five penalties err alike in part."""
     draw = np.random.default_rng(0)
     sets = 1e-3 * (draw.standard_normal((2000, 4, 1)) + 0.5 * draw.standard_normal((2000, 4, 5)))
-    assert np.mean([held(losses, 1.0) for losses in sets]) > 0.95
-    assert np.mean([held(losses, 0.2) for losses in sets]) < 0.8, "the criterion tells an error that is too small"
-    best, error = nearest_to_mean(np.array([[0.0], [0.3], [0.4], [1.0]]))
-    assert best == 2 and error == pytest.approx(0.4 - 0.425 + 0.05 + 1.6 * np.std([0, 0.3, 0.4, 1], ddof=1))
+    apart, error = abs(sets.mean(1)).max(1), np.array([error_of_mean(losses) for losses in sets])
+    assert np.mean(apart <= error) > 0.95
+    assert np.mean(apart <= error / 4) < 0.75, "the criterion tells an error that is too small"
 
 
 @pytest.mark.thorough
@@ -33,8 +26,8 @@ def test_losses_of_five_classes_are_within_their_error() -> None:
         np.full(5, 0.2), roots @ np.swapaxes(roots, 1, 2) + 0.05 * np.eye(12), 0.7 * draw.standard_normal((5, 12))
     )
     problem, taus = Problem(law, "tanh", t=0.1, psi_p=3, psi_n=2), np.geomspace(0.1, 1e4, 8)
-    coarse, fine = (theory.learning_curves(problem, taus, tolerance=tolerance) for tolerance in (1e-2, 1e-3))
-    assert fine.error_estimate < 0.5 * coarse.error_estimate and coarse.error_estimate <= 1e-2
+    coarse, fine = (theory.learning_curves(problem, taus, tolerance=tolerance) for tolerance in (1e-2, 2e-4))
+    assert fine.error_estimate < 0.7 * coarse.error_estimate
 
     def within(share: float) -> None:
         for name in ("train_loss", "test_loss"):
