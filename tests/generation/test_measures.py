@@ -44,6 +44,7 @@ def test_squared_errors_of_few_wide_samples_are_not_negative() -> None:
     assert moments.mean_error_floor[1] > 100 * moments.mean_error_floor[0] and moments.mean_error[1] < moments.mean_error_floor[1]
 
 
+@pytest.mark.thorough
 def test_score_errors_are_those_of_a_known_deviation() -> None:
     exact = jax.tree_util.Partial(type(LAW).score, LAW)
     found = generation.score_errors(LAW, exact, np.array([1.0, 0.1]), key=jax.random.key(0), num_samples=16, dtype=np.float32)

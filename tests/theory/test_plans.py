@@ -155,6 +155,7 @@ def test_no_iteration_is_differentiated(monkeypatch: pytest.MonkeyPatch) -> None
     assert temporary_bytes(500) <= temporary_bytes(5)
 
 
+@pytest.mark.thorough
 def test_single_precision_is_refused() -> None:
     problem = centred()
     plan = theory.plan_points(problem, np.array([1.0 + 0.5j]))

@@ -28,13 +28,14 @@ def trained(problem: Problem, rule: MinibatchSGD = RULE, taus: Any = (0.5, 2.0, 
     return run_seeds(problem, np.array(taus), d=D, key=KEY, seeds=[SEED], rule=rule, dtype="float64")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("problem", "rule"),
     [
         (AVERAGED, RULE),
-        pytest.param(DRAWN, RULE, marks=pytest.mark.thorough),
-        pytest.param(WEIGHTED, BALANCED, marks=pytest.mark.thorough),
-        pytest.param(WEIGHTED, MULTIPLIED, marks=pytest.mark.thorough),
+        (DRAWN, RULE),
+        (WEIGHTED, BALANCED),
+        (WEIGHTED, MULTIPLIED),
     ],
     ids=["fresh noise", "stored draws", "balanced", "weighted"],
 )

@@ -257,6 +257,7 @@ def test_what_cannot_be_done_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
         dense.check_memory(ready, 64)
 
 
+@pytest.mark.thorough
 def test_a_node_that_cannot_be_solved_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without iterations the residual says that nothing was found, and no number is passed for one."""
     monkeypatch.setattr(closed_system, "NEWTON_STEPS", 1)
