@@ -61,9 +61,9 @@ def _run(words: list[str]) -> int:
         return 0
     parsing: Any = importlib.import_module("rfdiff.cli.parsing")
     terminal: Any = importlib.import_module("rfdiff.cli.terminal")
+    command, options = parsing.parse(words)  # loads the command
     if _loading():
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    command, options = parsing.parse(words)
     _check_platform()
     terminal.output_failure()  # that of an earlier command of this process is not of this one
     try:

@@ -36,7 +36,7 @@ class Session:
 
     Args:
         state: what the page shows at first.
-        warm: whether the programs of the first state, and of its neighbours with other centroids, are compiled at once.
+        warm: whether programs are compiled unasked: those of the first state at once, those of its neighbours while the page rests.
     """
 
     def __init__(self, state: State, warm: bool = True) -> None:
@@ -70,10 +70,10 @@ class Session:
         threading.Thread(target=self._in_turn, args=(jobs, state), name="explorer warm", daemon=True).start()
 
     def _in_turn(self, jobs: list[Callable[[], object]], state: State) -> None:
-        """Jobs, each begun when the one before is done and the page is at rest: nothing moves or is computed for it."""
+        """Jobs, each begun when the one before is done and nothing moves or is answered; maps and networks may be computed beside them."""
         self._shown.wait(FIRST_CURVES)
         workers = (self.live, self.files, self._compiler, self._warmer, *self._fast.values(), *self._slow.values())
-        jobs += preparations(answers.problem_of(state))
+        _quietly(lambda: jobs.extend(preparations(answers.problem_of(state))))
         for job in (*jobs, lambda: None):
             while self._moving() or any(worker.busy() for worker in workers):
                 time.sleep(LOOK)

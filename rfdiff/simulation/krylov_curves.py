@@ -51,8 +51,8 @@ class RitzLosses(NamedTuple):
         train_loss, test_loss: (T, K) losses.
         train_stderr, test_stderr: (T, K) standard errors over random probes; 0 without probes.
         change: largest change of a loss by the last step.
-        rounding: largest change of a loss by a draw of all roundings, with a margin, to which small eigenvalues at late times are
-            sensitive, and by the eigenvalues that drown in them and are left out.
+        rounding: largest change of a loss by a draw of all roundings, with a margin, and by the eigenvalues below them, which are left
+            out. Late times, where small eigenvalues count, feel both.
     """
 
     train_loss: Float[np.ndarray, "T K"]

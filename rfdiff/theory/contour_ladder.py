@@ -97,11 +97,20 @@ def probe_penalties(eq: Equivalent, laid: Laid) -> Float[np.ndarray, " R"]:
 
 
 def spread_penalties(question: Question, span: Span) -> Float[np.ndarray, " R"]:
-    """Penalties at which ridge regression stands for training until the times asked for: ρ = 1/(κτ), within and around a spectrum."""
-    latest = float(np.max(question.taus, initial=0.0, where=np.isfinite(question.taus)))
-    low, high = max(span.low, 0.0) / 3, max(span.high, 0.0)
-    least = low if isinstance(question.rule, Ridge) or not latest > 0 else max(low, 1 / (question.kappa * latest))
-    return np.geomspace(least, 3 * max(high, least), PROBES) if least > 0 else np.zeros(0)
+    """Penalties at which ridge regression stands for training until the times asked for: ρ = 1/(κτ), within and around a spectrum.
+
+    Down to a third of the smallest eigenvalue where τ = ∞ is asked for, and to the smallest penalty of a `Ridge`; none where neither the
+    times nor the spectrum say how small penalties are.
+    """
+    finite = question.taus[np.isfinite(question.taus) & (question.taus > 0)]
+    low, smallest = max(span.low, 0.0) / 3, 1 / (question.kappa * float(finite.max())) if finite.size else 0.0
+    if isinstance(question.rule, Ridge) and min(low, smallest) > 0:
+        least = min(low, smallest)
+    elif low > 0 and np.isinf(question.taus).any():
+        least = low
+    else:
+        least = max(low, smallest)
+    return np.geomspace(least, 3 * max(span.high, least), PROBES) if least > 0 else np.zeros(0)
 
 
 def refine_contour(

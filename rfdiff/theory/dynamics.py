@@ -165,7 +165,7 @@ def learning_curves(
         elif near is problem:
             answer = _over_scrambles(near, question, span, radius, tolerance, beyond)
         else:
-            types = chosen_types(near, question, span, radius, OF_TYPES * tolerance, beyond, LEAST)
+            types = chosen_types(near, question, span, radius, OF_TYPES * tolerance, beyond)
         if near is not problem:
             answer = _with_matrices(problem, question, types, span, tolerance, dense.Work(progress))
     if progress is not None:

@@ -110,8 +110,8 @@ def live_curves(
             are not looked at, and those of a far problem mended by the same iteration.
 
     Returns:
-        `LiveCurves`; an `error` above the tolerance asks for a larger size, or for `theory.learning_curves`. That of the contour is
-        estimated; to it comes what the fixed lattice and averages leave at most, as measured while centroids stay below `LONGEST` and
+        `LiveCurves`; an `error` above the tolerance asks for a larger size, or for `theory.learning_curves`. The part of the
+        contour is estimated. The rest, of the fixed lattice and averages, is a fixed bound, measured for centroids below `LONGEST` and
         variances below `WIDEST`.
 
     Raises:

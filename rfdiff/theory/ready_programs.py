@@ -5,6 +5,8 @@ again: seconds of Python for the kernel of `live_curves`. Here a program is foun
 the versions of JAX and jaxlib, the processor, JAX's settings, and the shapes and types of the arguments. It lies in the folder of that
 cache (`jax_compilation_cache_dir`), which is trusted as before, and nothing is kept where there is none or with RFDIFF_CACHE=off.
 Whatever goes wrong with a file costs a compilation, never an answer: a program is kept if what is read back gives the same numbers.
+Nothing is kept of activations and rules of a user's own, nor where a source is newer than the process: it is not what this process runs.
+Constants of the package that are changed while it runs are not seen: whoever does so sets RFDIFF_CACHE=off.
 """
 
 import contextlib
@@ -15,6 +17,7 @@ import platform
 import re
 import secrets
 import tempfile
+import threading
 import time
 import weakref
 from collections.abc import Callable, Hashable
@@ -35,6 +38,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 SOURCES = ("*.py", "theory/**/*.py", "rules/**/*.py")  # whatever a program of the theory may be made of
 MOST_PROGRAMS = 256  # of one function in memory
 READ = "/rfdiff/ready_program/read_duration"  # what JAX's monitoring is told of each program that is read
+LOADED = time.time()  # when this module was: the sources were read by then
 SWITCH, OFF = "RFDIFF_CACHE", ("off", "0", "no", "false")  # as the command line has it
 
 
@@ -48,6 +52,7 @@ class ReadyProgram(Generic[P, R]):
     def __init__(self, function: Callable[P, R]) -> None:
         self.function: Any = function
         self._programs: dict[Hashable, Callable[..., Any]] = {}
+        self._making: dict[Hashable, threading.Lock] = {}
         _ALL.add(self)
 
     def __call__(self, *args: P.args, **static: P.kwargs) -> R:
@@ -58,9 +63,12 @@ class ReadyProgram(Generic[P, R]):
         key = (tuple((leaf.shape, leaf.dtype) for leaf in leaves), tree, activations, tuple(sorted(static.items())))
         program = self._programs.get(key)
         if program is None:
-            if len(self._programs) >= MOST_PROGRAMS:
-                self._programs.clear()
-            program = self._programs[key] = self._made(dynamic, activations, static, self._path(key))
+            with self._making.setdefault(key, threading.Lock()):  # a second thread waits for the program that the first one makes
+                program = self._programs.get(key)
+                if program is None:
+                    if len(self._programs) >= MOST_PROGRAMS:
+                        self._programs.clear()
+                    program = self._programs[key] = self._made(dynamic, activations, static, self._path(key))
         return cast(R, program(*dynamic))
 
     def _cache_size(self) -> int:
@@ -94,13 +102,15 @@ class ReadyProgram(Generic[P, R]):
         return cast(Callable[..., Any], compiled)
 
     def _path(self, key: Hashable) -> Path | None:
-        """Where the program of a key lies; None where nothing is kept: an activation of the user's own has no lasting name."""
+        """Where the program of a key lies; None where nothing is kept: what is of a user's own has no lasting name."""
         shapes, tree, activations, static = cast(Any, key)
-        folder = _folder()
-        if folder is None or any(ACTIVATIONS.get(activation.name) is not activation for _, activation in activations):
+        folder, origin = _folder(), _origin()
+        if folder is None or origin is None or not _of_package(tree):
+            return None
+        if any(ACTIVATIONS.get(activation.name) is not activation for _, activation in activations):
             return None
         names = [(place, activation.name) for place, activation in activations]
-        words = repr((self.function.__module__, self.function.__name__, shapes, str(tree), names, static, _settings(), _origin()))
+        words = repr((self.function.__module__, self.function.__name__, shapes, str(tree), names, static, _settings(), origin))
         return folder / f"rfdiff-{self.function.__name__.strip('_')}-{hashlib.sha256(words.encode()).hexdigest()[:32]}"
 
 
@@ -129,11 +139,20 @@ def _settings() -> tuple[tuple[str, object], ...]:
     return tuple((name, value) for name, value in jax.config.values.items() if isinstance(value, bool | int | float | str))
 
 
+def _of_package(tree: Any) -> bool:
+    """Whether all types in the structure of a pytree are Python's or of this package."""
+    node = tree.node_data()
+    own = node is None or node[0].__module__.split(".")[0] in ("builtins", "rfdiff")
+    return own and all(_of_package(child) for child in tree.children())
+
+
 @cache
-def _origin() -> tuple[str, ...]:
-    """Source, versions and processor of which a program is made."""
+def _origin() -> tuple[str, ...] | None:
+    """Source, versions and processor of which a program is made; None where the source may not be what this process has read."""
     digest = hashlib.sha256()
     for path in sorted(path for pattern in SOURCES for path in PACKAGE.glob(pattern)):
+        if path.stat().st_mtime > LOADED:
+            return None
         digest.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     instructions = platform.processor()
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:

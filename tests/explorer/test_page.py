@@ -321,7 +321,7 @@ def resident(server: Served) -> float:
 def test_dragging_leaks_and_compiles_nothing(browser: Any, served: Served, seconds: int, most_mib: float) -> None:
     """Once everything around the state is compiled, a drag makes no program, and the memory of both sides is what it stays.
 
-    A leak of one picture's numbers each would show.
+    A leak of one picture's numbers each would show in the browser; in the server it takes the 60 seconds.
     """
     context = browser.new_context(viewport=WIDE)
     page = opened(context, served.url, [])

@@ -170,7 +170,7 @@ def second_traces(dense: Dense, solved: closed_system.PointSolutions, work: Work
     theta = np.concatenate([units, zeros])
     signal, noise = np.concatenate([zeros, units]), np.concatenate([units * eq.deterministic, units])
     base, features = gamma.shape[-1] + 1, system.features.shape[1]
-    row_bytes = 16 * 2 * count * (7 * base * max(base, features) + len(system.features))
+    row_bytes = 16 * 2 * count * (7 * base * max(base, features) + 2 * len(system.features))
     block = max(1, PAIR_BYTES // row_bytes)
     whole = jax.tree.map(lambda leaf: np.concatenate([leaf, leaf.conj()])[None, :, None], solved.point)
     both, pieces = closed_system.sides(system, solved), []
@@ -218,8 +218,9 @@ def check_memory(dense: Dense, count: int) -> None:
 
 
 def memory_bytes(dense: Dense, count: int) -> int:
-    """Estimated peak memory of `count` points: their matrices, the rows in work, and LAPACK's copies of one."""
+    """Estimated peak memory of `count` points: their matrices, the rows in work, LAPACK's copies of one, and what neuron types weigh."""
     directions = dense.system.directions
     base = dense.system.shape[1] ** 2 + 1
     rows = 5 * 16 * base * count * ROWS_ELEMENTS
-    return count * directions.node_bytes() + rows + 6 * directions.node_bytes() + 2 * PAIR_BYTES
+    of_types = 2 * dense.system.feature_pairs.nbytes
+    return count * directions.node_bytes() + rows + 6 * directions.node_bytes() + of_types + 2 * PAIR_BYTES

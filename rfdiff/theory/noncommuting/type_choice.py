@@ -39,7 +39,7 @@ class Chosen(NamedTuple):
     error: float
 
 
-def chosen_types(near: Problem, question: Question, span: Span, radius: float, tolerance: float, beyond: float, least: int) -> Chosen:
+def chosen_types(near: Problem, question: Question, span: Span, radius: float, tolerance: float, beyond: float) -> Chosen:
     """Pooled sets of neuron types, with more points where the tolerance asks for them.
 
     Args:
@@ -49,13 +49,12 @@ def chosen_types(near: Problem, question: Question, span: Span, radius: float, t
         radius: standard deviations of h that neuron types cover.
         tolerance: error of a loss wanted.
         beyond: error of a loss of 1 from neurons outside the radius.
-        least: number of neuron types up to which sets are filled.
     """
     penalties, level = spread_penalties(question, span), 0
-    if not penalties.size:  # τ = 0 or ∞ alone, and a spectrum down to 0
+    if not penalties.size:  # no finite τ but 0, and a spectrum down to 0
         penalties = span.high * np.geomspace(1e-6, 3, PROBES)
     while True:
-        sets = [equivalent(near, level, radius, least, scramble) for scramble in range(SCRAMBLES)]
+        sets = [equivalent(near, level, radius, scramble=scramble) for scramble in range(SCRAMBLES)]
         losses = np.stack([_ridge_losses(eq, penalties, u) for eq, u in zip(sets, _solved(sets, -penalties), strict=True)])
         error = error_of_mean(losses) + beyond * max(1.0, float(np.max(abs(losses))))
         if error <= tolerance or level == SOBOL_LEVELS - 1 or not np.isfinite(error):

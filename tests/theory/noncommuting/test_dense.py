@@ -17,7 +17,7 @@ from rfdiff.theory import dynamics, learning_curves, resolvent, stieltjes, time_
 from rfdiff.theory.contour import Laid, ellipse
 from rfdiff.theory.contour_ladder import Question
 from rfdiff.theory.equivalent import equivalent
-from rfdiff.theory.noncommuting import closed_system, core_ladder, dense
+from rfdiff.theory.noncommuting import closed_system, core_ladder, dense, directions
 from rfdiff.theory.noncommuting.working_basis import working_basis
 from rfdiff.theory.traces import one_trace
 from tests.theory.noncommuting import by_blocks
@@ -90,6 +90,18 @@ def test_matrices_that_commute_give_the_joint_result(k: int, moved: bool, draws:
     close(integrals(problem(forced(k, covariances, means), draws)), joint)
     if k > 1:
         rejects(lambda: close(integrals(problem(forced(k, matrices(k), means), draws)), joint, 1e-5))
+
+
+@pytest.mark.thorough
+def test_pairs_that_are_mirrored_and_products_taken_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for many classes, whose rows are worked on one by one: the same numbers as from whole blocks of rows and sums of pairs."""
+    question = problem(forced(3, matrices(3), centroids(3)), 3)
+    plain = integrals(question)
+    monkeypatch.setattr(dense, "PAIR_BYTES", 1)
+    monkeypatch.setattr(directions, "MANY_PAIRS", 0)
+    close(integrals(question), plain, 1e-11)
+    monkeypatch.setattr(dense, "_mirrored", lambda traces, block: traces)  # pairs with earlier points left out
+    rejects(lambda: close(integrals(question), plain, 1e-5))
 
 
 @pytest.mark.thorough

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from rfdiff import MixtureLaw, Problem, theory
+from rfdiff.theory.equivalent import equivalent
+from rfdiff.theory.noncommuting import type_choice
 from rfdiff.theory.noncommuting.type_choice import error_of_mean
 from tests.tolerances import rejects
 
@@ -18,15 +20,18 @@ def test_the_error_of_the_mean_holds() -> None:
 
 
 @pytest.mark.thorough
-def test_losses_of_five_classes_are_within_their_error() -> None:
-    """A Gram matrix of rank 5 takes Sobol points; a tighter tolerance takes other and more of them."""
+def test_losses_of_five_classes_are_within_their_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Gram matrix of rank 5 takes Sobol points: few of them against more of other scrambles."""
     draw = np.random.default_rng(1)
     roots = draw.standard_normal((5, 12, 12)) / np.sqrt(12)
-    law = MixtureLaw.from_covariances(
-        np.full(5, 0.2), roots @ np.swapaxes(roots, 1, 2) + 0.05 * np.eye(12), 0.7 * draw.standard_normal((5, 12))
+    covariances, means = roots @ np.swapaxes(roots, 1, 2) + 0.05 * np.eye(12), 0.7 * draw.standard_normal((5, 12))
+    problem = Problem(MixtureLaw.from_covariances(np.full(5, 0.2), covariances, means), "tanh", t=0.1, psi_p=3, psi_n=2)
+    taus = np.geomspace(0.1, 1e4, 8)
+    coarse = theory.learning_curves(problem, taus, tolerance=1e-2)
+    monkeypatch.setattr(
+        type_choice, "equivalent", lambda near, level, radius, scramble: equivalent(near, level, radius, scramble=scramble + 50)
     )
-    problem, taus = Problem(law, "tanh", t=0.1, psi_p=3, psi_n=2), np.geomspace(0.1, 1e4, 8)
-    coarse, fine = (theory.learning_curves(problem, taus, tolerance=tolerance) for tolerance in (1e-2, 2e-4))
+    fine = theory.learning_curves(problem, taus, tolerance=2e-4)
     assert fine.error_estimate < 0.7 * coarse.error_estimate
 
     def within(share: float) -> None:
@@ -35,4 +40,4 @@ def test_losses_of_five_classes_are_within_their_error() -> None:
             assert apart <= share * (coarse.error_estimate + fine.error_estimate)
 
     within(1.0)
-    rejects(lambda: within(0.02))
+    rejects(lambda: within(0.05))
