@@ -63,6 +63,7 @@ def sampled(mixture: MixtureLaw, d: int, t: float, num: int = 20_000) -> tuple[n
     return of_class.mean(axis=1), of_class.std(axis=1) / math.sqrt(num)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("weights", "variances", "t"),
     [([0.5, 0.5], [1.0, 1.0], 2.8), ([0.5, 0.5], [1.5, 0.5], 2.8), ([0.95, 0.05], [0.8, 0.8], 2.5), ([0.99, 0.01], [0.5, 1.5], 2.3)],

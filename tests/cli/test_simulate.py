@@ -259,6 +259,7 @@ def test_real_interrupt_signal_stops_cleanly_and_resumes_bit_for_bit(
     assert leaves(resumed.simulation) == leaves(whole.simulation)
 
 
+@pytest.mark.thorough
 def test_a_result_that_could_not_be_written_costs_no_network(
     problem_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -74,6 +74,7 @@ def test_every_kind_that_is_drawn_again_is_described() -> None:
     assert set(CONTENTS) == set(REDRAW)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "content", [pytest.param(name, marks=pytest.mark.thorough) if name == "diagnosis" else name for name in sorted(CONTENTS)]
 )
