@@ -55,8 +55,11 @@ def chosen_types(near: Problem, question: Question, span: Span, radius: float, t
         penalties = span.high * np.geomspace(1e-6, 3, PROBES)
     while True:
         sets = [equivalent(near, level, radius, scramble=scramble) for scramble in range(SCRAMBLES)]
-        losses = np.stack([_ridge_losses(eq, penalties, u) for eq, u in zip(sets, _solved(sets, -penalties), strict=True)])
+        solved = _solved(sets, -penalties)
+        losses = np.stack([_ridge_losses(eq, penalties, one.u) for eq, one in zip(sets, solved, strict=True)])
         error = error_of_mean(losses) + beyond * max(1.0, float(np.max(abs(losses))))
+        if not all(np.all(one.residual <= RESIDUAL) for one in solved):
+            error = np.inf  # losses of a fixed point that is not solved say nothing
         if error <= tolerance or level == SOBOL_LEVELS - 1 or not np.isfinite(error):
             return Chosen(_pooled(sets), sets[0], error)
         level = min(SOBOL_LEVELS - 1, level + max(1, math.ceil(math.log2(error / tolerance) / SOBOL_RATE)))
@@ -75,11 +78,11 @@ def _pooled(sets: list[Equivalent]) -> Equivalent:
     return replace(sets[0], type_weights=weights / len(sets), linear=linear, kept=kept, carried=carried)
 
 
-def _solved(sets: list[Equivalent], z: np.ndarray) -> list[np.ndarray]:
-    """Solutions (Z, U) of every set of neuron types: those of the first, from which the others are near."""
-    first = solutions.anywhere(sets[0], z).u
+def _solved(sets: list[Equivalent], z: np.ndarray) -> list[solutions.Solved]:
+    """Solutions of every set of neuron types: those of the first, from which the others are near."""
+    first = solutions.anywhere(sets[0], z)
     found = [first]
     for eq in sets[1:]:
-        solved = solutions.near(eq, z, first, ENOUGH, 60)
-        found.append(solved.u if np.all(solved.residual <= RESIDUAL) else solutions.anywhere(eq, z).u)
+        solved = solutions.near(eq, z, first.u, ENOUGH, 60)
+        found.append(solved if np.all(solved.residual <= RESIDUAL) else solutions.anywhere(eq, z))
     return found

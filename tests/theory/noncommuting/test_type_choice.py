@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from rfdiff import MixtureLaw, Problem, theory
-from rfdiff.theory.equivalent import equivalent
+from rfdiff.rules import GradientFlow
+from rfdiff.theory import solutions
+from rfdiff.theory.contour import Span
+from rfdiff.theory.contour_ladder import Question
+from rfdiff.theory.equivalent import Equivalent, equivalent
+from rfdiff.theory.host import double_on_host
 from rfdiff.theory.noncommuting import type_choice
 from rfdiff.theory.noncommuting.type_choice import error_of_mean
 from tests.tolerances import rejects
@@ -41,3 +46,18 @@ def test_losses_of_five_classes_are_within_their_error(monkeypatch: pytest.Monke
 
     within(1.0)
     rejects(lambda: within(0.05))
+
+
+@pytest.mark.thorough
+def test_a_fixed_point_that_is_not_solved_is_no_error_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stuck(eq: Equivalent, z: np.ndarray) -> solutions.Solved:
+        return anywhere(eq, z)._replace(residual=np.full(len(z), 1e-3))
+
+    law = MixtureLaw.isotropic(np.full(5, 0.2), np.ones(5), 0.5 * np.eye(5))
+    question = Question(GradientFlow(), 0.3, np.array([1.0]), None, 1e-3)
+    anywhere = solutions.anywhere
+    with double_on_host():
+        near, span = Problem(law, "tanh", t=0.1, psi_p=3, psi_n=2), Span(0.01, 10.0)
+        assert np.isfinite(type_choice.chosen_types(near, question, span, 5.0, 0.1, 0.0).error)
+        monkeypatch.setattr(solutions, "anywhere", stuck)
+        assert np.isinf(type_choice.chosen_types(near, question, span, 5.0, 0.1, 0.0).error)
