@@ -48,7 +48,7 @@ def by_matrices(mixture: GaussianMixture, x: np.ndarray, t: float = T) -> tuple[
 
 
 @pytest.mark.parametrize("mixture", [diagonal(5), dense(5)], ids=["diagonal", "dense"])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.thorough)])
 def test_matrices_give_the_same(mixture: GaussianMixture, dtype: Any) -> None:
     points = np.random.default_rng(2).normal(size=(4, 5)).astype(dtype)
     tolerance = 1e-4 if dtype == np.float32 else 1e-12

@@ -162,6 +162,7 @@ def test_dimensions() -> None:
             speciation_times(GROUPS, d=d)
 
 
+@pytest.mark.thorough
 def test_wells_of_matrices_take_the_variance_along_the_axis() -> None:
     """Correlations across the axis change nothing; the classical time is that of the largest eigenvalue of the data."""
     d, axis = 12, np.eye(12)[0]

@@ -90,6 +90,7 @@ def test_the_norm_tells_classes_apart_that_share_their_centroid() -> None:
     rejects(lambda: assert_within(estimate, stderr, without, allowance=2e-3))
 
 
+@pytest.mark.thorough
 def test_equal_variances_are_exact_in_any_dimension() -> None:
     """With r = 1 the log-odds are Gaussian at every d: no O(1/√d) at d = 5."""
     mixture = law([0.7, 0.3], [0.6, 0.6])

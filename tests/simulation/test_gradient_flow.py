@@ -189,7 +189,7 @@ def test_zero_modes_and_interpolation() -> None:
     assert np.all(np.abs(case.train.untrained_loss - 1) > 1e-3)
 
 
-@pytest.mark.parametrize("draws", [1, 2, pytest.param(np.inf, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("draws", [1, *(pytest.param(m, marks=pytest.mark.thorough) for m in (2, np.inf))])
 def test_class_weights_sum_to_one_over_p(draws: float) -> None:
     case = setup(draws)
     _, result = losses(case, GradientFlow(), [1.0])

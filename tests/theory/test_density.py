@@ -130,6 +130,7 @@ def test_bulks_decades_apart_and_the_atom_of_carried_noise() -> None:
     np.testing.assert_allclose(weights[-1], 1 / psi_p, rtol=1e-3, err_msg="d modes of the data")
 
 
+@pytest.mark.thorough
 def test_an_atom_beside_its_bulk_is_found() -> None:
     """At p little above n + d the bulk begins right beside the atom, where the fixed point is nearly singular."""
     law = MixtureLaw.isotropic([0.7, 0.3], [1.5, 0.4])

@@ -123,7 +123,7 @@ def test_identical_classes_have_the_effective_sample_size() -> None:
 
 
 @pytest.mark.parametrize("weights", [(0.4, 0.6), (1.0, 0.0)])
-@pytest.mark.parametrize("draws", [1, 3, math.inf])
+@pytest.mark.parametrize("draws", [1, pytest.param(3, marks=pytest.mark.thorough), math.inf])
 def test_the_classes_share_the_spectrum(draws: float, weights: tuple[float, float]) -> None:
     z = np.array([-0.5, 0.3 + 0.1j, 1 + 0.1j, 0.05 + 0.001j])
     found = theory.stieltjes(two_classes(draws, loss_weights=weights), z)

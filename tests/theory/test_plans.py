@@ -191,6 +191,7 @@ def test_refusals() -> None:
             theory.plan_points(centred(), z)
 
 
+@pytest.mark.thorough
 def test_covariances_that_do_not_commute_need_a_plan_of_their_own() -> None:
     covariances = np.stack([np.diag([1.0, 3.0]), np.array([[2.0, 0.5], [0.5, 1.0]])])
     problem = Problem(MixtureLaw.from_covariances([0.5, 0.5], covariances), "tanh", t=0.1, psi_p=4.0, psi_n=3.0)

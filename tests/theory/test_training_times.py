@@ -15,6 +15,7 @@ from rfdiff.theory import learning_curves, time_grid
 from tests.theory.curve_cases import TAUS, one_class, with_
 
 
+@pytest.mark.thorough
 def test_the_default_grid_is_the_one_of_time_grid() -> None:
     problem = one_class()
     curves = learning_curves(problem)

@@ -77,6 +77,7 @@ def test_steps_are_those_of_optax_on_the_same_batches(problem: Problem, rule: Mi
     rejects(lambda: np.testing.assert_allclose(batch.test_loss[0], raw[1], rtol=1e-3))
 
 
+@pytest.mark.thorough
 def test_times_between_do_not_change_the_steps() -> None:
     few, many = trained(AVERAGED, taus=(5.0,)), trained(AVERAGED, taus=(0.5, 1.0, 2.5, 5.0))
     np.testing.assert_array_equal(few.test_loss[0, -1], many.test_loss[0, -1])
