@@ -16,7 +16,8 @@ from typing import Any
 
 from rfdiff.cli import program_cache
 from rfdiff.cli.command import BAD_INPUT, BUG, INTERRUPTED, NOT_COMPUTED
-from rfdiff.errors import InputError
+from rfdiff.cli.platforms import check_platform
+from rfdiff.errors import InputError, OtherProcessError
 
 __all__ = ["BAD_INPUT", "BUG", "INTERRUPTED", "NOT_COMPUTED", "main"]
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # how JAX says in a RuntimeError that a device is out of memory
@@ -30,8 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0 done (and in agreement), 1 theory and simulation disagree, 2 bad input, a file that cannot be read or written, or too little
-        memory (one line on standard error), 3 something could not be computed, 70 a bug (its traceback, and a request to report it),
-        130 interrupted.
+        memory (one line on standard error), 3 something could not be computed, here or in another process, 70 a bug (its traceback, and
+        a request to report it), 130 interrupted.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
@@ -44,8 +45,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MemoryError as err:
         return _refuse(f"out of memory: {err}" if str(err) else "out of memory")
     except KeyboardInterrupt as stop:
-        print(f"rfdiff: interrupted{f'; {stop}' if str(stop) else ''}", file=sys.stderr)
+        print(f"rfdiff: interrupted{f'; {stop}' if str(stop) else ''}", file=sys.stderr, flush=True)
+        if arguments is None:
+            _leave_the_others(INTERRUPTED)
         return INTERRUPTED
+    except OtherProcessError as err:
+        print(f"rfdiff: {err}", file=sys.stderr, flush=True)
+        if err.lost and arguments is None:
+            _leave_the_others(NOT_COMPUTED)
+        return NOT_COMPUTED
     except SystemExit as stop:  # after printing help
         return int(stop.code or 0)
     except RuntimeError as err:
@@ -64,7 +72,8 @@ def _run(words: list[str]) -> int:
     command, options = parsing.parse(words)  # loads the command
     if _loading():
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    _check_platform()
+    if getattr(options, "coordinator", None) is None:  # else it is looked at once the processes have joined
+        check_platform()
     terminal.output_failure()  # that of an earlier command of this process is not of this one
     try:
         status = int(command.run(options))
@@ -106,24 +115,11 @@ def _end(number: int, frame: FrameType | None) -> None:
     os._exit(INTERRUPTED)
 
 
-def _check_platform() -> None:
-    """Refuse platforms that this machine does not have, or without the CPU, on which the theory computes whatever else there is.
-
-    Raises:
-        InputError: naming JAX_PLATFORMS.
-    """
-    asked = os.environ.get("JAX_PLATFORMS", "")
-    if not asked or asked == "cpu":
-        return
-    jax: Any = importlib.import_module("jax")
-    try:
-        jax.devices()
-        jax.devices("cpu")
-    except Exception as err:  # an AssertionError or a RuntimeError, by the version of JAX and the platform
-        reason = (str(err).strip().splitlines() or ["no such device"])[0]
-        raise InputError(
-            f"JAX_PLATFORMS: {asked!r} ({reason}); allowed: platforms of this machine with cpu among them, as in cuda,cpu"
-        ) from err
+def _leave_the_others(status: int) -> None:
+    """End a process that has joined others at once: JAX, which would have it wait for them at its end, then ends them too."""
+    jax: Any = sys.modules.get("jax")
+    if jax is not None and jax.distributed.is_initialized():
+        os._exit(status)
 
 
 def _system_error(err: OSError) -> str:

@@ -6,13 +6,15 @@ Every process runs the same program. `initialize` comes first, then `device_mesh
 """
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
+from jax.typing import ArrayLike
 
-from rfdiff.errors import InputError
+from rfdiff.errors import InputError, OtherProcessError
 from rfdiff.simulation.mesh import local_rows
 from rfdiff.simulation.seed_batches import SeedBatch
 from rfdiff.value_types import as_integer
@@ -21,6 +23,8 @@ SEED_AXIS = {
     "seeds": 0, "train_loss": 0, "test_loss": 0, "score_error": 0, "eigenvalues": 0, "class_weights": 0, "truncation": 0,
     "error_estimate": 0, "probe_stderr": 1, "untrained_loss": 0,
 }  # fmt: skip
+
+T = TypeVar("T")
 
 
 def initialize(
@@ -45,8 +49,8 @@ def initialize(
         silence_timeout: seconds without a sign of life, after which a process counts as dead.
 
     Raises:
-        InputError: only some of the first three, or numbers out of range; none where there is no scheduler; JAX has computed already in
-            this process, or has joined others.
+        InputError: only some of the first three, or numbers out of range; none where there is no scheduler; a port that is taken; JAX has
+            computed already in this process, or has joined others.
     """
     waits = {
         "initialization_timeout": as_integer("startup_timeout", startup_timeout, 1),
@@ -60,6 +64,8 @@ def initialize(
             )
         try:
             _join(waits)
+        except InputError:
+            raise
         except ValueError as err:
             raise InputError(
                 "coordinator, num_processes, process_id: none, without a scheduler that JAX knows; allowed: all three"
@@ -79,9 +85,12 @@ def _join(waits: dict[str, int], *arguments: str | int) -> None:
     try:
         jax.distributed.initialize(*arguments, **waits)  # type: ignore[arg-type]  # coordinator, number, which
     except RuntimeError as err:
-        if "must be called before" not in str(err):
-            raise
-        raise InputError("initialize: JAX has computed already in this process; allowed: before the first computation") from err
+        if "must be called before" in str(err):
+            raise InputError("initialize: JAX has computed already in this process; allowed: before the first computation") from err
+        if "start RPC server" in str(err):
+            raise InputError(f"coordinator: {arguments[0]!r}, a port that is taken on this machine; allowed: a free one") from err
+        raise
+    _everyones(np.int32(0))  # at once: processes that first exchange numbers more than 30 s apart do not find each other on a CPU
 
 
 def is_writer() -> bool:
@@ -89,9 +98,48 @@ def is_writer() -> bool:
     return jax.process_index() == 0
 
 
-def agreed(value: int) -> int:
-    """The value of process 0, where several may have come to different ones (a measured time, say)."""
-    return int(multihost_utils.process_allgather(np.int32(value)).reshape(-1)[0]) if jax.process_count() > 1 else value
+def agreed(values: ArrayLike) -> np.ndarray:
+    """The numbers of process 0, where several may have come to different ones (a measured time, say), in an array of the same shape."""
+    return _everyones(values)[0]
+
+
+def _everyones(values: ArrayLike) -> np.ndarray:
+    """The arrays of all processes, which have one shape, along a first axis.
+
+    Raises:
+        OtherProcessError: the connection to another is lost.
+    """
+    if jax.process_count() == 1:
+        return np.asarray(values)[None]
+    try:
+        with jax.enable_x64(True):
+            gathered = np.asarray(multihost_utils.process_allgather(np.asarray(values)))
+    except (ValueError, jax.errors.JaxRuntimeError) as err:
+        if "Gloo" not in str(err):
+            raise
+        raise OtherProcessError(f"the connection to another process is lost ({str(err).splitlines()[0]})", lost=True) from err
+    return gathered.reshape(jax.process_count(), *np.shape(values))
+
+
+def together(work: Callable[[], T]) -> T:
+    """What some work gives in this process, once every process has done its own; where it fails in one, none goes on.
+
+    Raises:
+        OtherProcessError: it failed in another process alone.
+    """
+    if jax.process_count() == 1:
+        return work()
+    outcome: T | Exception
+    try:
+        outcome = work()
+    except Exception as err:  # noqa: BLE001  the others wait for this process, and must learn of it before it ends
+        outcome = err
+    failed = np.flatnonzero(_everyones(np.int32(isinstance(outcome, Exception))))
+    if isinstance(outcome, Exception):
+        raise outcome
+    if len(failed):
+        raise OtherProcessError(f"process {failed[0]} of {jax.process_count()} failed; its own message says why")
+    return outcome
 
 
 def over_processes(run: Callable[[Sequence[int], Mesh | None], SeedBatch], seeds: Sequence[int], mesh: Mesh | None) -> SeedBatch:
@@ -104,7 +152,7 @@ def over_processes(run: Callable[[Sequence[int], Mesh | None], SeedBatch], seeds
 
     Raises:
         InputError: a process without a row of the mesh.
-        RuntimeError: another process failed; its own message says why.
+        OtherProcessError: another process failed; its own message says why.
     """
     if mesh is None or jax.process_count() == 1:
         return run(seeds, mesh)
@@ -113,18 +161,16 @@ def over_processes(run: Callable[[Sequence[int], Mesh | None], SeedBatch], seeds
     if absent:
         raise InputError(f"mesh: no device of process {absent[0]}; allowed: at least one row of each process, as device_mesh() gives")
     shared = {q: [r for i, r in enumerate(seeds) if owners[i % len(owners)] == q] for q in sorted(set(owners))}
-    outcome: SeedBatch | Exception
-    try:
-        # with fewer seeds than rows, a process that has none runs one of the others', whose copy is dropped
-        outcome = run(shared[jax.process_index()] or seeds[:1], local_rows(mesh))
-    except Exception as err:  # noqa: BLE001  the others wait for this process, and must learn of it before it ends
-        outcome = err
-    failed = np.flatnonzero(np.asarray(multihost_utils.process_allgather(np.int32(isinstance(outcome, Exception)))).reshape(-1))
-    if isinstance(outcome, Exception):
-        raise outcome
-    if len(failed):
-        raise RuntimeError(f"process {failed[0]} of {jax.process_count()} failed; its own message says why")
-    return _gathered(outcome, [len(numbers) for numbers in shared.values()])
+    # with fewer seeds than rows, a process that has none runs one of the others', whose copy is dropped
+    share = together(lambda: run(shared[jax.process_index()] or seeds[:1], local_rows(mesh)))
+    return _gathered(share, [len(numbers) for numbers in shared.values()])
+
+
+def one_by_one(batch: SeedBatch) -> list[SeedBatch]:
+    """A batch of one seed for each seed of a batch."""
+    arrays = batch.to_arrays()
+    rows = [{name: np.take(arrays[name], [i], axis) for name, axis in SEED_AXIS.items() if name in arrays} for i in range(len(batch.seeds))]
+    return [SeedBatch.from_arrays({**arrays, **row}) for row in rows]
 
 
 def _gathered(batch: SeedBatch, counts: Sequence[int]) -> SeedBatch:
@@ -136,9 +182,7 @@ def _gathered(batch: SeedBatch, counts: Sequence[int]) -> SeedBatch:
         if value is not None:
             rows = np.moveaxis(np.asarray(value), axis, 0)
             padded = np.concatenate([rows, np.repeat(rows[-1:], most, axis=0)])[:most]
-            with jax.enable_x64(True):
-                everyones = np.asarray(multihost_utils.process_allgather(padded))
-            real = np.concatenate([share[:count] for share, count in zip(everyones, counts, strict=True)])
+            real = np.concatenate([share[:count] for share, count in zip(_everyones(padded), counts, strict=True)])
             gathered[name] = np.moveaxis(real, 0, axis)
     order = np.argsort(gathered["seeds"])
     arrays = {name: np.take(value, order, axis=SEED_AXIS[name]) for name, value in gathered.items()}

@@ -123,7 +123,7 @@ def fitting_solver(
     costs = plan(problem, d=d, num_times=num_times, num_seeds=num_seeds, dtype=dtype, mesh=mesh, data=data)
     chosen = solver or costs.solver
     if mesh is not None and solver is None:
-        chosen = SOLVERS[agreed(SOLVERS.index(chosen or "exact"))]
+        chosen = SOLVERS[int(agreed(SOLVERS.index(chosen or "exact")))]
     if chosen in costs.fitting:
         return chosen
     if chosen == "exact":

@@ -95,7 +95,7 @@ def test_one_writes_and_no_setting_changes(both: list[dict[str, Any]]) -> None:
 @pytest.mark.thorough
 def test_a_failure_is_told_to_the_others(both: list[dict[str, Any]]) -> None:
     assert both[0]["failure"].startswith("ZeroDivisionError")
-    assert both[1]["failure"] == "RuntimeError: process 0 of 2 failed; its own message says why"
+    assert both[1]["failure"] == "OtherProcessError: process 0 of 2 failed; its own message says why"
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from rfdiff import simulation
 from rfdiff.errors import InputError
 from rfdiff.files.atomic import write_arrays
 from rfdiff.simulation import SeedBatch
+from rfdiff.simulation.distributed import one_by_one
 from rfdiff.simulation.kept_seeds import holds, load_seed, save_seed
 from rfdiff.simulation.seed_batches import MOST_SEEDS, check_seeds
 
@@ -53,6 +54,17 @@ def test_a_stored_seed_comes_back(tmp_path: Path, changes: dict[str, Any]) -> No
     assert again is not None and holds(tmp_path / "run", 7)
     assert same(again, stored) and type(again.kappa) is float and again.dtype == "float64"
     assert not same(again, batch([8], **changes))
+
+
+@pytest.mark.parametrize("changes", [{}, {"eigenvalues": None, "class_weights": None, "probe_stderr": np.ones((3, 3, 3, 2))}])
+def test_a_batch_comes_apart_into_its_seeds(changes: dict[str, Any]) -> None:
+    whole, (first, *rest) = batch([3, 1, 2], **changes), one_by_one(batch([3, 1, 2], **changes))
+    assert [int(one.seeds[0]) for one in (first, *rest)] == [3, 1, 2]
+    np.testing.assert_array_equal(rest[1].test_loss, whole.test_loss[2:])
+    if whole.probe_stderr is not None:
+        assert first.probe_stderr is not None
+        np.testing.assert_array_equal(first.probe_stderr, whole.probe_stderr[:, :1])
+    np.testing.assert_array_equal(simulation.summarize([first, *rest]).test_loss, simulation.summarize([whole]).test_loss)
 
 
 def test_a_damaged_seed_is_refused_by_name(tmp_path: Path) -> None:
