@@ -9,6 +9,7 @@ PACKAGE = "rfdiff"
 VOCABULARY = (
     "errors",
     "value_types",
+    "host",
     "symmetric",
     "labels",
     "progress",

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from numpy.typing import ArrayLike
 
 from rfdiff.errors import InputError
+from rfdiff.host import double_on_host
 from rfdiff.mixture import MixtureLaw
 from rfdiff.value_types import as_number, is_concrete
 
@@ -47,8 +48,8 @@ def evaluated(function: Callable[..., jax.Array], law: MixtureLaw, d: ArrayLike 
     """
     if not is_concrete(law, d, *arguments):
         return cast(np.ndarray, function(isotropic_classes(law, d), *arguments))
-    with jax.enable_x64(True):
-        return np.asarray(function(isotropic_classes(law, d), *(jnp.asarray(value, jnp.float64) for value in arguments)))
+    with double_on_host():
+        return np.asarray(function(isotropic_classes(law, d), *(jnp.asarray(np.asarray(value), jnp.float64) for value in arguments)))
 
 
 def isotropic_classes(law: MixtureLaw, d: ArrayLike | None) -> IsotropicClasses:

@@ -28,6 +28,7 @@ from jaxtyping import Array, Bool, Float
 from numpy.typing import ArrayLike
 
 from rfdiff.backward.isotropic import IsotropicClasses, marginal_classes
+from rfdiff.host import double_on_host
 from rfdiff.mixture import MixtureLaw
 from rfdiff.symmetric import upper_indices
 from rfdiff.value_types import is_concrete
@@ -119,7 +120,7 @@ def _evaluated(function: Callable[..., jax.Array], law: MixtureLaw, d: ArrayLike
     if not is_concrete(law, d):
         classes = marginal_classes(law, d)
         return cast(np.ndarray, function(classes, jnp.broadcast_to(classes.variances, (len(first), classes.variances.size))))
-    with jax.enable_x64(True):
+    with double_on_host():
         classes = marginal_classes(law, d)
         along = np.broadcast_to(np.asarray(classes.variances), (len(first), classes.variances.size))
         if law.covariances is not None and law.centroids is not None:

@@ -17,11 +17,11 @@ from scipy.optimize import minimize, minimize_scalar
 from rfdiff.design.goals import LearnedBefore
 from rfdiff.design.levers import moved
 from rfdiff.errors import InputError
+from rfdiff.host import double_on_host
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow
 from rfdiff.theory import CurveKernel, Plan, class_times, curve_kernel, plan_curves, time_grid
 from rfdiff.theory.contour_forms import losses_and_error
-from rfdiff.theory.host import double_on_host
 from rfdiff.theory.noncommuting.coupled_law import apart
 
 BOX = 1.4  # largest move in a coordinate between two plans

@@ -14,10 +14,10 @@ from rfdiff.curves import LearningCurves, Spectrum
 from rfdiff.errors import InputError
 from rfdiff.explorer.state import State
 from rfdiff.explorer.words import order_in_words
+from rfdiff.host import double_on_host
 from rfdiff.problem import Problem, noise_variance_of
 from rfdiff.rules import MinibatchSGD
 from rfdiff.theory import live_curves
-from rfdiff.theory.host import double_on_host
 from rfdiff.theory.live_curves import NODES, LiveCurves
 
 NUM_TIMES = 121  # of the curves on the page

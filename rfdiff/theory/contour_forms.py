@@ -21,12 +21,12 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Complex, Float, PyTree
 
 from rfdiff.errors import InputError
+from rfdiff.host import double_on_host
 from rfdiff.rules import GradientFlow, Rule, Taus
 from rfdiff.symmetric import multiplicity, upper_indices
 from rfdiff.theory import coupled, implicit, resolvent
 from rfdiff.theory.contour import Contour, integrate
 from rfdiff.theory.equivalent import Equivalent
-from rfdiff.theory.host import double_on_host
 from rfdiff.theory.resolvent import Point
 from rfdiff.theory.traces import one_trace, overlaps, two_trace_of_pairs
 from rfdiff.theory_results import Losses

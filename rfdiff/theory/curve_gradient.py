@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike
 
 from rfdiff.curves import LearningCurves
 from rfdiff.errors import InputError
+from rfdiff.host import double_on_host
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow, Rule
-from rfdiff.theory.host import double_on_host
 from rfdiff.theory.input_checks import require_concrete
 from rfdiff.theory.noncommuting.coupled_law import apart
 from rfdiff.theory.plans import Plan, curve_kernel, plan_curves

@@ -7,9 +7,9 @@ import numpy as np
 
 from rfdiff.curves import Spectrum
 from rfdiff.errors import InputError
+from rfdiff.host import double_on_host
 from rfdiff.problem import Problem
 from rfdiff.theory.equivalent import Equivalent, equivalent
-from rfdiff.theory.host import double_on_host
 from rfdiff.theory.input_checks import require_concrete
 from rfdiff.theory.neuron_types import levels
 from rfdiff.theory.noncommuting.coupled_law import CoupledLaw, apart, coupled_law

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rfdiff.curves import LearningCurves
+from rfdiff.host import double_on_host
 from rfdiff.mixture import optimal_loss
 from rfdiff.problem import Problem, noise_variance_of
 from rfdiff.progress import Progress, require_progress
@@ -21,7 +22,6 @@ from rfdiff.theory.contour import Contour, Laid, Span
 from rfdiff.theory.contour_forms import CurveKernel, kernel_from, losses_and_error
 from rfdiff.theory.contour_ladder import OnContour, Question, probe_penalties, refine_contour, spread_penalties
 from rfdiff.theory.equivalent import Equivalent, equivalent
-from rfdiff.theory.host import double_on_host
 from rfdiff.theory.input_checks import checked_tolerance, require_concrete
 from rfdiff.theory.neuron_types import (
     SCRAMBLES,

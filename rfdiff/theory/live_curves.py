@@ -17,6 +17,7 @@ from jaxtyping import Complex, Float
 
 from rfdiff.activation import Activation
 from rfdiff.errors import InputError
+from rfdiff.host import double_on_host
 from rfdiff.mixture import MixtureLaw, optimal_loss
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow, Rule, require_filter
@@ -24,7 +25,6 @@ from rfdiff.theory import implicit
 from rfdiff.theory.contour import ellipse
 from rfdiff.theory.contour_forms import CurveKernel, first_traces, kernel_from, losses_and_error, second_traces
 from rfdiff.theory.equivalent import Equivalent, build, column_kinds
-from rfdiff.theory.host import double_on_host
 from rfdiff.theory.neuron_coefficients import GaussRule, GaussRules, panel_rule
 from rfdiff.theory.neuron_types import TypeGrid, gram_root, is_odd, lattice_grid
 from rfdiff.theory.ready_programs import ReadyProgram

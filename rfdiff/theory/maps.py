@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 
 from rfdiff.class_times import TIME_NAMES, ClassTimes
 from rfdiff.errors import InputError
+from rfdiff.host import double_on_host
 from rfdiff.parameters import get_parameter, set_parameter
 from rfdiff.problem import Problem
 from rfdiff.progress import Progress, require_progress
@@ -27,7 +28,6 @@ from rfdiff.theory.approaches import approach_along_rays
 from rfdiff.theory.contour import HALF_HEIGHT, ellipse
 from rfdiff.theory.contour_forms import solve_kernel
 from rfdiff.theory.equivalent import ColumnKinds, Equivalent, build, column_kinds
-from rfdiff.theory.host import double_on_host
 from rfdiff.theory.input_checks import checked_fraction, checked_tolerance, require_concrete
 from rfdiff.theory.learning_times import class_times
 from rfdiff.theory.map_cells import one_by_one

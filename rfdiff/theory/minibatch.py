@@ -9,12 +9,12 @@ from jaxtyping import Float
 from numpy.polynomial import Chebyshev
 
 from rfdiff.errors import InputError
+from rfdiff.host import double_on_host
 from rfdiff.problem import Problem
 from rfdiff.rules import MinibatchSGD
 from rfdiff.theory import solutions
 from rfdiff.theory.contour import Contour, lay
 from rfdiff.theory.equivalent import Equivalent, equivalent
-from rfdiff.theory.host import double_on_host
 from rfdiff.theory.input_checks import require_concrete
 from rfdiff.theory.minibatch_noise import Volterra
 from rfdiff.theory.minibatch_traces import NoiseTraces, noise_traces

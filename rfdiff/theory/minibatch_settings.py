@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from rfdiff.host import double_on_host
 from rfdiff.mixture import optimal_loss
 from rfdiff.problem import Problem, noise_variance_of
 from rfdiff.rules import HeavyBall, MinibatchSGD, check_stability
@@ -50,7 +51,7 @@ class SGDSettings:
         self.size: int
         law, step = problem.mixture, float(rule.step_size)
         self.optimal_loss = np.asarray(optimal_loss(law.eigenvalue_weights, law.eigenvalues, problem.t))
-        with jax.enable_x64(True):
+        with double_on_host():
             eq = equivalent(problem, 1, 0.0, LEAST)
             ends = None if near is None else followed(eq, *near.span)
             if ends is None:
@@ -98,7 +99,7 @@ class SGDSettings:
         """Losses of steps along the whole gradient, 1 + 2 Σ f t1 + Σ f t2 f, and their error from every second node."""
         taus = np.asarray(steps) * float(rule.step_size)
         clock = rule.descent.schedule(taus, self.kappa)[1]
-        with jax.enable_x64(True):
+        with double_on_host():
             f = np.asarray(_filter(rule.descent, self.traces.nodes, clock, self.kappa))
         whole = _quadratic(self.traces, f)
         coarse = self.traces.halved()

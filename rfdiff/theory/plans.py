@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike
 
 from rfdiff.diffusion import noise_variance
 from rfdiff.errors import InputError
+from rfdiff.host import double_on_host
 from rfdiff.mixture import optimal_loss
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow, Ridge, Rule, require_filter
@@ -31,7 +32,6 @@ from rfdiff.theory.contour_forms import CurveKernel, losses_and_error, solve_ker
 from rfdiff.theory.contour_ladder import OnContour, Question, probe_penalties, refine_contour
 from rfdiff.theory.dynamics import largest_change, size_of
 from rfdiff.theory.equivalent import Equivalent, equivalent
-from rfdiff.theory.host import double_on_host
 from rfdiff.theory.implicit import expand, unknowns
 from rfdiff.theory.input_checks import POINTS_INSTEAD, checked_tolerance, require_concrete
 from rfdiff.theory.neuron_types import FAR, LevelErrors, gram_root, levels
@@ -276,7 +276,7 @@ def transform_at(problem: Problem, plan: Plan) -> tuple[Complex[Array, " Z"], Co
     Reference: docs/theory/spectrum.md, eq-density; tests/theory/test_plans.py.
     """
     if is_concrete(problem, plan):
-        with jax.enable_x64(True):
+        with double_on_host():
             return _transform(problem, plan)
     return _transform(problem, plan)
 

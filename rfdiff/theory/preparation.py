@@ -11,10 +11,10 @@ from functools import partial
 import jax.numpy as jnp
 import numpy as np
 
+from rfdiff.host import double_on_host
 from rfdiff.problem import Problem
 from rfdiff.theory import pair_traces, solutions
 from rfdiff.theory.equivalent import Equivalent, equivalent
-from rfdiff.theory.host import double_on_host
 from rfdiff.theory.noncommuting import dense
 from rfdiff.theory.training_times import LEAST, coarse_level, types_radius
 

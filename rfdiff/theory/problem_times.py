@@ -13,11 +13,11 @@ from rfdiff.class_times import ClassTimes
 from rfdiff.class_times import times as times_of
 from rfdiff.curves import CURVE_NAMES, LearningCurves
 from rfdiff.errors import InputError
+from rfdiff.host import double_on_host
 from rfdiff.problem import Problem
 from rfdiff.progress import Progress
 from rfdiff.rules import GradientFlow, HeavyBall, MinibatchSGD, Ridge, Rule, require_rule
 from rfdiff.theory.dynamics import learning_curves
-from rfdiff.theory.host import double_on_host
 from rfdiff.theory.input_checks import checked_fraction, require_concrete
 from rfdiff.theory.training_times import limit_diverges, problem_extents, time_grid
 

@@ -14,12 +14,12 @@ from numpy.typing import ArrayLike
 
 from rfdiff.curves import LearningCurves
 from rfdiff.errors import InputError
+from rfdiff.host import double_on_host
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow, MinibatchSGD
 from rfdiff.theory import dynamics, minibatch
 from rfdiff.theory.contour import Contour
 from rfdiff.theory.equivalent import Equivalent
-from rfdiff.theory.host import double_on_host
 from rfdiff.theory.input_checks import checked_tolerance, require_concrete
 from rfdiff.theory.minibatch_modes import Modes, inverted
 from rfdiff.theory.minibatch_noise import Volterra

@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from rfdiff.class_times import TIME_NAMES, ClassTimes
+from rfdiff.host import double_on_host
 from rfdiff.parameters import get_parameter, parameter_names, set_parameter
 from rfdiff.problem import Problem
-from rfdiff.theory.host import double_on_host
 from rfdiff.theory.input_checks import checked_fraction, require_concrete
 from rfdiff.theory.learning_times import class_times
 from rfdiff.theory.noncommuting.coupled_law import apart

@@ -9,11 +9,11 @@ from jaxtyping import Float, PyTree
 from scipy.special import chdtri
 
 from rfdiff.errors import InputError
+from rfdiff.host import double_on_host
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow, HeavyBall, Ridge, Rule, check_stability, require_rule
 from rfdiff.theory.contour import Span
 from rfdiff.theory.equivalent import Equivalent, equivalent
-from rfdiff.theory.host import double_on_host
 from rfdiff.theory.input_checks import require_concrete
 from rfdiff.theory.neuron_types import FAR, gram_root
 from rfdiff.theory.noncommuting import dense

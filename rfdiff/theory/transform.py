@@ -7,10 +7,10 @@ from jaxtyping import Complex, Float
 from numpy.typing import ArrayLike
 
 from rfdiff.errors import InputError
+from rfdiff.host import double_on_host
 from rfdiff.problem import Problem
 from rfdiff.theory import real_axis, resolvent, solutions
 from rfdiff.theory.equivalent import Equivalent, equivalent
-from rfdiff.theory.host import double_on_host
 from rfdiff.theory.input_checks import POINTS_INSTEAD, checked_tolerance, require_concrete
 from rfdiff.theory.neuron_types import FAR, LevelErrors, levels
 from rfdiff.theory.noncommuting import dense

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from rfdiff.activation import ACTIVATIONS, Activation
+from rfdiff.host import double_on_host
 from rfdiff.problem import Problem
 from rfdiff.theory import ready_programs
 from rfdiff.theory.equivalent import equivalent
-from rfdiff.theory.host import double_on_host
 from rfdiff.theory.preparation import widened
 from rfdiff.theory.ready_programs import READ, ReadyProgram
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from rfdiff import MixtureLaw, Problem, theory
+from rfdiff.host import double_on_host
 from rfdiff.rules import GradientFlow
 from rfdiff.theory import solutions
 from rfdiff.theory.contour import Span
 from rfdiff.theory.contour_ladder import Question
 from rfdiff.theory.equivalent import Equivalent, equivalent
-from rfdiff.theory.host import double_on_host
 from rfdiff.theory.noncommuting import type_choice
 from rfdiff.theory.noncommuting.type_choice import error_of_mean
 from tests.tolerances import rejects

@@ -1,4 +1,4 @@
-"""Where the closed forms compute: in double precision on the CPU of the host, whatever device the simulation runs on.
+"""Where closed forms compute, of training and of the backward process: in double precision on the CPU of the host, whatever the device.
 
 They need complex128, which a TPU does not have, and are small loops of few numbers, in which a GPU would wait for itself. A program
 that the caller compiles around them, with `curve_kernel` inside, runs where the caller puts it.
