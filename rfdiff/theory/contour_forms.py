@@ -122,8 +122,20 @@ def trapezoid_error(half_change: jax.Array) -> jax.Array:
 @jax.jit
 def losses_and_error(kernel: CurveKernel, clock: PyTree, rule: Rule) -> tuple[jax.Array, jax.Array]:
     """Train and test losses (2, T, K) by a rule's clock, and the error of the nodes; compiled."""
-    losses, change = kernel.evaluate(rule.filter(kernel.nodes, clock, kernel.kappa))
+    losses, change = losses_and_change(kernel, clock, rule)
     return losses, trapezoid_error(change)
+
+
+@jax.jit
+def losses_and_change(kernel: CurveKernel, clock: PyTree, rule: Rule) -> tuple[jax.Array, jax.Array]:
+    """Train and test losses (2, T, K) by a rule's clock, and what half the nodes change of them; compiled."""
+    return kernel.evaluate(rule.filter(kernel.nodes, clock, kernel.kappa))
+
+
+def outside(eq: Equivalent, contour: Contour, linear: ArrayLike) -> jax.Array:
+    """Share (2, K) of each class's V, train and test, that a contour does not enclose, from t1 (2, K, Z) on its nodes."""
+    whole, scale = overlaps(eq)
+    return (integrate(-jnp.asarray(contour.weights) * linear)[0] - whole) / jnp.where(scale > 0, scale, 1)
 
 
 def first_traces(eq: Equivalent, point: Point) -> jax.Array:
@@ -182,8 +194,7 @@ def kernel_from(
 ) -> CurveKernel:
     """The kernel of an equivalent on a contour, from t1 (2, K, Z), the residuals of the fixed point (Z,) and the second traces."""
     nodes, weights = jnp.asarray(contour.nodes), jnp.asarray(contour.weights)
-    whole, scale = overlaps(eq)
-    missing = jnp.max(abs(integrate(-weights * linear)[0] - whole) / jnp.where(scale > 0, scale, 1))
+    missing = jnp.max(abs(outside(eq, contour, linear)))
     same, conjugate = second
     return CurveKernel(
         nodes=nodes,

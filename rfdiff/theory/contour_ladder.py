@@ -42,6 +42,13 @@ class Question:
     widening: float = np.inf
     thinner: float = 1.0
 
+    def cut(self, error: float) -> float:
+        """What losses miss beyond which a part of the spectrum lies outside, on a contour of nodes with an error.
+
+        Widening in steps costs little, and more nodes never bring it back; around everything at once is dear.
+        """
+        return LEFT_OUT * max(self.tolerance, error) if np.isinf(self.widening) else max(self.tolerance, LEFT_OUT * error)
+
     def lay(self, span: Span, size: int | None = None) -> Laid:
         """The contour around a span, with as many nodes as the tolerance asks for or the number at an index of `SIZES`."""
         return lay(span, self.rule, self.kappa, self.taus, self.tolerance, size, self.thinner)
@@ -114,7 +121,12 @@ def spread_penalties(question: Question, span: Span) -> Float[np.ndarray, " R"]:
 
 
 def refine_contour(
-    eq: Equivalent, question: Question, span: Span, evaluate: Callable[[Question, Laid], C], size: int | None = None
+    eq: Equivalent,
+    question: Question,
+    span: Span,
+    evaluate: Callable[[Question, Laid], C],
+    size: int | None = None,
+    glimpse: Callable[[Laid], float] | None = None,
 ) -> Refined[C]:
     """Values on a contour refined until its error is below the tolerance, or until refinement no longer helps.
 
@@ -126,19 +138,29 @@ def refine_contour(
         span: where to begin.
         evaluate: computes the values on a contour.
         size: index of the number of nodes to begin with; None for the one that the tolerance asks for.
+        glimpse: what losses miss on a contour, where that costs less than they do: contours that miss too much are not evaluated.
     """
     last, stalled = np.inf, 0
     low, high = bounds(eq)
     everything = Span(low, min(high, 0.99 * question.rule.largest_stable_eigenvalue(question.kappa)))
     while True:
-        laid = question.lay(span, size)
+        laid, wider = question.lay(span, size), _widened(span, everything, question.widening)
+        if glimpse is not None and wider != span and glimpse(laid) > question.cut(0.0):
+            span = wider
+            continue
         values = evaluate(question, laid)
-        if values.missing > LEFT_OUT * max(question.tolerance, values.error) and span != everything and span.low > 0:
-            widened = Span(max(everything.low, span.low / question.widening), min(everything.high, span.high * question.widening))
-            span, size = widened, None
+        if wider != span and values.missing > question.cut(values.error):
+            span, size = wider, None
             continue
         error = values.total_error
         stalled = 0 if error < 0.5 * last else stalled + 1  # an oscillating filter may need a second try before its nodes resolve it
         if error <= question.tolerance or laid.size == len(SIZES) - 1 or stalled > PATIENCE:
             return Refined(values, span, laid.size)
         size, last = laid.size + 1, min(error, last)
+
+
+def _widened(span: Span, everything: Span, factor: float) -> Span:
+    """A span widened by a factor, up to everything; one that reaches 0 as it is."""
+    if span.low <= 0:
+        return span
+    return Span(max(everything.low, span.low / factor), min(everything.high, span.high * factor))

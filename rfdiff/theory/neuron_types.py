@@ -18,6 +18,7 @@ MAX_LEVEL = 7
 MAX_TYPES = 40_000
 LATTICE_RANK = 3
 SOBOL_LEVELS = 4
+FEW = -2  # level of Sobol points below the others, a quarter of the points of the first: for rough questions
 SCRAMBLES = 4  # independent ones, whose spread is the error
 SOBOL_RATE = 0.75  # measured: their error falls as this power of the number of points
 SOBOL_REACH = 1e-3  # tolerance below which the largest number of points is taken at once

@@ -15,7 +15,7 @@ from rfdiff.rules import GradientFlow, HeavyBall, Ridge, Rule, check_stability, 
 from rfdiff.theory.contour import Span
 from rfdiff.theory.equivalent import Equivalent, equivalent
 from rfdiff.theory.input_checks import require_concrete
-from rfdiff.theory.neuron_types import FAR, gram_root
+from rfdiff.theory.neuron_types import FAR, FEW, by_lattice, gram_root
 from rfdiff.theory.noncommuting import dense
 from rfdiff.theory.support import FEW_CLASSES, FLOOR, atoms, extent, extents, support
 from rfdiff.value_types import as_integer
@@ -112,7 +112,10 @@ def problem_extents(problem: Problem) -> tuple[tuple[float, float], tuple[float,
 
     Kept, since a grid of training times, times that cover every mode and a contour all begin with them; a problem never changes.
     """
-    return extents(equivalent(dense.surrogate(problem), coarse_level(problem), FAR, LEAST))
+    near = dense.surrogate(problem)
+    # around matrices a contour is widened anyway, so that fewer of the points of a Sobol set will do
+    level = FEW if near is not problem and not by_lattice(near, FAR) else coarse_level(problem)
+    return extents(equivalent(near, level, FAR, LEAST))
 
 
 def spectrum_span(eq: Equivalent, rule: Rule, kappa: float, ends: tuple[float, float] | None = None) -> Span:

@@ -23,7 +23,7 @@ SHAPES = jax.ShapeDtypeStruct((3, 7, 7), jnp.float32), jax.ShapeDtypeStruct((3,)
 
 
 @pytest.mark.parametrize("size", [{"depth": 1, "attention": 1}, {"depth": 4, "attention": 2}, {"blocks": 2, "attention": 0}])
-@pytest.mark.parametrize("side", [28, 7])
+@pytest.mark.parametrize("side", [pytest.param(28, marks=pytest.mark.thorough), 7])
 def test_any_size_and_side_gives_an_image_back(size: dict[str, int], side: int) -> None:
     network = UNet(Architecture(width=8, **size), jnp.bfloat16)
     example = jax.ShapeDtypeStruct((2, side, side), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.float32)

@@ -37,6 +37,7 @@ def curves() -> LearningCurves:
     return simulation.learning_curves(problem(), TAUS, d=D, key=KEY, num_seeds=3)
 
 
+@pytest.mark.thorough
 def test_shapes_labels_and_errors(curves: LearningCurves) -> None:
     assert (curves.source, curves.dimension, curves.dtype) == ("simulation", D, "float64")
     assert 0 < curves.error_estimate < 1e-5  # the truncation of the exact averages
@@ -54,6 +55,7 @@ def test_shapes_labels_and_errors(curves: LearningCurves) -> None:
     np.testing.assert_allclose(curves.score_error, (curves.test_loss - curves.optimal_loss) / -math.expm1(-0.6), rtol=1e-12)
 
 
+@pytest.mark.thorough
 def test_the_total_train_loss_falls(curves: LearningCurves) -> None:
     shares = np.array(sizes_at(problem(), D).counts) / 48
     assert np.all(np.diff(given(curves.per_seed)["train_loss"] @ shares, axis=1) < 0)

@@ -25,7 +25,7 @@ CASES = [
     (2, np.inf),
     pytest.param(2, 3, marks=pytest.mark.thorough),
     pytest.param(3, np.inf, marks=pytest.mark.thorough),
-    (3, 4),
+    pytest.param(3, 4, marks=pytest.mark.thorough),
 ]
 
 

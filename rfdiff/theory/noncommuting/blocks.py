@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,11 +28,12 @@ def directions_for(matrices: Matrices, linear: np.ndarray, noise_variance: float
 
 def _fold(x: np.ndarray, axis: int) -> np.ndarray:
     """Entries a ≤ b of the axes (axis, axis + 1), negative numbers: x_aa, and x_ab + x_ba."""
-    k = x.shape[axis]
-    x = np.moveaxis(x, (axis, axis + 1), (-2, -1))
+    k, after = x.shape[axis], x.shape[axis:][2:]
+    flat = x.reshape(*x.shape[:axis], k * k, *after)  # taken along one axis: many times faster than by two indices
     rows, cols = upper_indices(k)
-    folded = np.where(rows == cols, x[..., rows, cols], x[..., rows, cols] + x[..., cols, rows])
-    return np.moveaxis(folded, -1, axis + 1)
+    folded, beside = flat.take(rows * k + cols, axis + 1), np.flatnonzero(rows != cols)
+    folded[(..., beside, *(slice(None) for _ in after))] += flat.take((cols * k + rows)[beside], axis + 1)
+    return folded
 
 
 @dataclass(frozen=True)
@@ -133,59 +135,88 @@ class ManyTypes:
         G[0, 0] = W + (G[0, 1:] * y).sum(0)
         return (G.sum(-1).ravel() + tail.sum(1)) / self.matrices.dimension
 
-    def _families(self, points: Scalars) -> dict[str, np.ndarray]:
-        """Coefficients (Z, K, K, 1 + K²) of Y, S Y, Bᵀ, S Bᵀ, B, B S and G over the identity and the blocks of G."""
-        k, H = self.num_classes, self.matrix(points.h)
-        unit = np.eye(k)
-        plain = np.zeros((k, k, 1 + k * k))
-        plain[..., 1:] = np.eye(k * k).reshape(k, k, k * k)
-        G = np.broadcast_to(plain, (len(H), *plain.shape)).astype(complex)
-        GH, HG = np.einsum("zafi,zfb->zabi", G, H), np.einsum("zaf,zfbi->zabi", H, G)
-        Y, B, L = -np.einsum("zaf,zfbi->zabi", H, GH), -GH, -HG
-        Y[..., 0] += H
-        B[..., 0] += unit
-        L[..., 0] += unit
-        a, b = points.a[:, :, None, None], self.noise_variance * points.b[:, :, None, None]
-        across = (0, 2, 1, 3)  # by the second class instead of the first
-        BS = (G - b.transpose(across) * B) / a.transpose(across)
-        return {"G": G, "Y": Y, "B": B, "L": L, "SY": (GH - b * Y) / a, "SL": (G - b * L) / a, "BS": BS}
-
     def averages(self, points: Scalars, traces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Values of the traces at Z points."""
-        base = np.concatenate([np.ones((len(traces), 1)), traces], 1)
-        family = self._families(points)
-        G, Y, SY = (np.einsum("zabi,zi->zab", family[name], base) for name in ("G", "Y", "SY"))
-        of_classes = [np.einsum("zcc->zc", x) for x in (SY, Y)]
-        return np.concatenate([*of_classes, _fold(G, -2)], 1), Y
-
-    def side(self, points: Scalars, traces: np.ndarray) -> Side:
-        """Points and their families of coefficients."""
-        return Side(points, traces, self._families(points))
+        k = self.num_classes
+        G = traces.reshape(-1, k, k)
+        own = _Own.of(points, self.matrix(points.h), G, self.noise_variance)
+        of_classes = [np.einsum("zcc->zc", x) for x in (own.SY, own.Y)]
+        return np.concatenate([*of_classes, _fold(G, -2)], 1), own.Y
 
     def response(self, first: Side, second: Side, products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Responses from the products of the blocks of G."""
+        """Responses from the products Γ of the blocks of G: all families are I, G, GH, HG and HGH, so H is multiplied to Γ instead."""
         k, delta = self.num_classes, self.noise_variance
-        gamma = np.ones((*products.shape[:2], 1 + k * k, 1 + k * k), complex)
-        gamma[..., 1:, 1:] = products
-        gamma[..., 1:, 0], gamma[..., 0, 1:] = first.traces[:, None], second.traces[None]
-        one, two = first.families, second.families
+        H1, H2 = self.matrix(first.scalars.h)[:, None], self.matrix(second.scalars.h)[None]
+        G1, G2 = first.traces.reshape(-1, 1, k, k), second.traces.reshape(1, -1, k, k)
+        one = _Own.of(first.scalars.along(1), H1, G1, delta)
+        a1, b1, a2, b2 = (x[..., None, None] for x in (one.a, one.b, second.scalars.a[None], delta * second.scalars.b[None]))
+        a1e, b1e, a2e, b2e = (np.swapaxes(x, -3, -2) for x in (a1, b1, a2, b2))
+        gamma = products.reshape(*products.shape[:2], k, k, k, k)
+        unit, H2G2, G2H2 = np.eye(k), H2 @ G2, G2 @ H2
 
-        def half(name: str) -> np.ndarray:
-            return np.asarray(np.einsum("zabi,zyij->zyabj", one[name], gamma, optimize=True))
+        # E_ae(z1) by the row e of H(z2) G_eb(z2), for E = Y, SY, B and BS
+        left = H2[:, :, None, None] @ gamma
+        of_G, of_GH = np.einsum("zyaeeb->zyaeb", left), np.einsum("zyageb,zge->zyaeb", left, H1[:, 0], optimize=True)
+        P_Y = H1[..., None] * H2G2[..., None, :, :] - _times_first(H1, of_GH)
+        P_SY = (of_GH - b1 * P_Y) / a1
+        P_B = unit[:, :, None] * H2G2[..., None, :, :] - of_GH
+        P_BS = (of_G - b1e * P_B) / a1e
+        # E_ae(z1) by G_eb(z2) alone, for E = Y and SY
+        bare = np.einsum("zyageb,zge->zyaeb", gamma, H1[:, 0], optimize=True)
+        D_Y = H1[..., None] * G2[..., None, :, :] - _times_first(H1, bare)
+        D_SY = (bare - b1 * D_Y) / a1
 
-        Y, SY, L, SL, B, BS, G = (half(name) for name in ("Y", "SY", "L", "SL", "B", "BS", "G"))
-        # which classes stay free: of the column and of its response; of a pair and its response; and with the pairs of H'
-        column, pair, column_by_pair, pair_by_pair = "zyceh,yech->zyce", "zyaeh,yebh->zyabe", "zycfh,ygch->zycfg", "zyafh,ygbh->zyabfg"
+        def by_Y(own: np.ndarray, P: np.ndarray) -> np.ndarray:
+            return np.asarray(own[..., None] * H2[..., None, :, :] - P @ H2[:, :, None])
 
-        def trace(form: str, left: np.ndarray, right: str) -> np.ndarray:
-            return np.asarray(np.einsum(form, left, two[right], optimize=True))
+        def by_SY(own: np.ndarray, P: np.ndarray, D: np.ndarray) -> np.ndarray:
+            return np.asarray((D @ H2[:, :, None] - b2e * by_Y(own, P)) / a2e)
 
-        signal = [-trace(column, SY, "SY"), -delta * trace(column, SY, "Y"), _fold(trace(column_by_pair, SL, "B"), -2)]
-        noise = [-trace(column, Y, "SY"), -delta * trace(column, Y, "Y"), _fold(trace(column_by_pair, L, "B"), -2)]
-        psi = [trace(pair, BS, "L"), delta * trace(pair, B, "L"), -_fold(trace(pair_by_pair, G, "G"), -2)]
-        total = [-trace(pair, Y, "SY"), -delta * trace(pair, Y, "Y"), _fold(trace(pair_by_pair, L, "B"), -2)]
+        def by_L(own: np.ndarray, P: np.ndarray) -> np.ndarray:
+            return np.asarray(own[..., None] * unit - P)
+
+        # E_af(z1) by B_gb(z2), for E = L and SL
+        right = (gamma.reshape(*gamma.shape[:2], k**3, k) @ H2).reshape(gamma.shape)
+        by_B = one.L[..., None, None] * unit - unit[:, :, None, None] * G2H2[..., None, None, :, :] + _times_first(H1, right)
+        of_class = np.einsum("zycfgc->zycfg", by_B)
+        plain = one.G[..., None] * unit[:, None, :] - np.einsum("zycfgc->zycfg", right)
+        signal_B = (plain - b1 * of_class) / a1
+
+        column = "zycec->zyce"
+        signal = [-np.einsum(column, by_SY(one.SY, P_SY, D_SY)), -delta * np.einsum(column, by_Y(one.SY, P_SY)), _fold(signal_B, -2)]
+        noise = [-np.einsum(column, by_SY(one.Y, P_Y, D_Y)), -delta * np.einsum(column, by_Y(one.Y, P_Y)), _fold(of_class, -2)]
+        pairs = [by_L(one.BS, P_BS), delta * by_L(one.B, P_B), -by_SY(one.Y, P_Y, D_Y), -delta * by_Y(one.Y, P_Y)]
+        to_signal, to_noise, total_signal, total_noise = (np.swapaxes(x, -1, -2) for x in pairs)
+        psi, of_H = (np.swapaxes(_fold(x, -3), -1, -2) for x in (-gamma, by_B))
         rows = [np.concatenate(parts, -1) for parts in (signal, noise)]
-        return np.concatenate([*rows, _fold(np.concatenate(psi, -1), -3)], -2), np.concatenate(total, -1)
+        of_psi = _fold(np.concatenate([to_signal, to_noise, psi], -1), -3)
+        return np.concatenate([*rows, of_psi], -2), np.concatenate([total_signal, total_noise, of_H], -1)
+
+
+def _times_first(H: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Σ_f H_af x_f… over the first axis after those of the two points."""
+    return np.asarray(H @ x.reshape(*x.shape[:3], -1)).reshape(x.shape)
+
+
+class _Own(NamedTuple):
+    """Traces over the directions of one point's families, (…, K, K) each, with a and bΔ (…, K)."""
+
+    a: np.ndarray
+    b: np.ndarray
+    G: np.ndarray
+    Y: np.ndarray
+    SY: np.ndarray
+    B: np.ndarray
+    BS: np.ndarray
+    L: np.ndarray
+
+    @classmethod
+    def of(cls, points: Scalars, H: np.ndarray, G: np.ndarray, noise_variance: float) -> "_Own":
+        """From H and the traces of G."""
+        a, b, unit, GH = points.a, noise_variance * points.b, np.eye(H.shape[-1]), G @ H
+        Y, B = H - H @ GH, unit - GH
+        SY, BS = (GH - b[..., None] * Y) / a[..., None], (G - B * b[..., None, :]) / a[..., None, :]
+        return cls(a, b, G, Y, SY, B, BS, unit - H @ G)
 
 
 @dataclass(frozen=True)
@@ -257,10 +288,6 @@ class OneType:
         psi = (1 - traces[:, :1] / points.h) / points.h
         values = [square * traces[:, 1:], square * traces[:, :1], psi]
         return np.concatenate(values, 1), traces[:, 0, None, None] * np.outer(self.alpha, self.alpha)
-
-    def side(self, points: Scalars, traces: np.ndarray) -> Side:
-        """Points as they are."""
-        return Side(points, traces, {})
 
     def response(self, first: Side, second: Side, products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Responses from the products of X and S_c X."""

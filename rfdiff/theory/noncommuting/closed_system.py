@@ -154,7 +154,7 @@ def _evaluate(system: System, z: complex, u: Array) -> _Trial:
 
 def _newton_step(system: System, trial: _Trial) -> Array:
     gamma = products_at_one_point(system.directions, trial.node)[None, None]
-    side = system.directions.side(trial.scalars, trial.traces)
+    side = Side(trial.scalars, trial.traces)
     D, _ = system.directions.response(side, side, gamma)
     E = _total_response(system, _feature_products(system, trial.r, trial.r), D)
     A = system.gains @ E[0, 0] @ _weights_map(system, trial.q, trial.q)[0]
@@ -251,7 +251,7 @@ class Responses(NamedTuple):
 def sides(system: System, solved: PointSolutions) -> Side:
     """What responses need of all points and their conjugates (2Z)."""
     traces = np.concatenate([solved.traces, solved.traces.conj()])
-    return system.directions.side(solved.scalars.with_conjugates(), traces)
+    return Side(solved.scalars.with_conjugates(), traces)
 
 
 def responses(

@@ -7,6 +7,7 @@ enough. Where the coupling does not fall with the directions, all that the toler
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -15,16 +16,19 @@ import numpy as np
 from jaxtyping import Float
 
 from rfdiff.problem import Problem
-from rfdiff.theory.contour import Laid, Span
-from rfdiff.theory.contour_forms import first_traces, kernel_from, losses_and_error
+from rfdiff.theory.contour import SIZES, Laid, Span
+from rfdiff.theory.contour_forms import first_traces, kernel_from, losses_and_change, outside, trapezoid_error
 from rfdiff.theory.contour_ladder import OnContour, Question, refine_contour
 from rfdiff.theory.equivalent import Equivalent
 from rfdiff.theory.noncommuting import closed_system, dense
 from rfdiff.theory.noncommuting.working_basis import WorkingBasis
 from rfdiff.theory.resolvent import RESIDUAL
 
-FEWEST = 48  # directions of the first core: smaller ones cost no less
-GROWTH = 1.6  # of the number of directions from one core to the next, at least
+FEWEST, FEWEST_OF_MANY = 48, 8  # equations of the first core, and its directions at least: smaller ones cost no less
+MOST_EQUATIONS = 4096  # of a core beyond which losses are extrapolated, whatever that leaves
+ROUGH = 1e-5  # residual of a fixed point that tells what lies outside a contour
+SKIPPED = 2  # rungs of the nodes' ladder below what is enough for any law: contours of the first core are cheap, and say what they miss
+GROWTH = 1.6, 2.0  # of the number of directions from one core to the next, at least and at most
 FALL = 0.6  # of the coupling left out from one core to the next, at most
 WORTH = 0.7  # of the directions that need no extrapolation: a core of more costs almost as much as they do
 SAFETY = 3.0  # times what two polynomials differ by: the largest true error found was 1.4 times that
@@ -38,6 +42,19 @@ class _Start(NamedTuple):
     nodes: np.ndarray
     delta: np.ndarray
     H: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoreLosses(OnContour):
+    """Losses of one core, and the errors of its contour with their signs.
+
+    Args:
+        half_change: what half the nodes change.
+        outside: shares of V that lie outside the contour.
+    """
+
+    half_change: Float[np.ndarray, "2 T K"]
+    outside: Float[np.ndarray, "2 K"]
 
 
 class CoupledLosses(NamedTuple):
@@ -63,34 +80,61 @@ def learning_losses(
         work: told of each finished point.
     """
     basis, evaluation = dense.basis_for(problem), _Evaluation(work)
-    sizes = core_sizes(basis, dense.CORE_SHARE * tolerance)
-    left_out, losses, errors = list[float](), list[np.ndarray](), list[float]()
-    size: int | None = None
+    sizes = core_sizes(basis, dense.CORE_SHARE * tolerance, equations_of_a_direction(near))
+    left_out, found = list[float](), list[CoreLosses]()
+    best = CoupledLosses(np.full((2, question.taus.size, problem.mixture.num_classes), np.nan), np.inf, span)
+    size = max(question.lay(span).size - SKIPPED, 0) if len(sizes) > 1 else None
     while sizes:
         ready = dense.with_core(near, start, basis.matrices(sizes.pop(0)))
-        refined = refine_contour(dense.spectra(ready, problem), question, span, partial(evaluation, ready), size)
-        values, span, size = refined.values, refined.span, refined.size
+        if size is not None and found and not dense.fits(ready, SIZES[size] // 2):
+            break
+        glimpse = None if found else partial(evaluation.outside, ready)
+        refined = refine_contour(dense.spectra(ready, problem), question, span, partial(evaluation, ready), size, glimpse)
+        span, size = refined.span, refined.size
         left_out.append(ready.neglected)
-        losses.append(values.losses)
-        errors.append(values.total_error)
-        if len(losses) < 3 or not sizes:
+        found.append(refined.values)
+        best = min(best, CoupledLosses(found[-1].losses, found[-1].total_error + left_out[-1], span), key=lambda one: one.error)
+        if len(found) < 3:
             continue
-        found, error = extrapolated(left_out, losses)
-        of_contours = float(np.abs(weights_at_none(left_out[-3:])) @ errors[-3:])
-        if error + of_contours <= tolerance:
-            return CoupledLosses(found, error + of_contours, span)
-        if not any(error * (basis.left_out[r] / left_out[-1]) ** STEEPEST <= tolerance for r in sizes[:-1]):
+        best = min(best, _at_no_coupling(left_out, found, span), key=lambda one: one.error)
+        if best.error <= tolerance:
+            break
+        hope = best.error * (basis.left_out[sizes[:-1]] / left_out[-1]) ** STEEPEST
+        if basis.left_out[sizes[-1:]].max(initial=0) <= dense.CORE_SHARE * tolerance and not np.any(hope <= tolerance):
             sizes = sizes[-1:]
-    return CoupledLosses(losses[-1], errors[-1] + left_out[-1], span)
+    return best
 
 
-def core_sizes(basis: WorkingBasis, tolerance: float) -> list[int]:
-    """Numbers of directions of the cores to try; the last one leaves out so little that it needs no extrapolation."""
-    last, sizes = basis.enough(tolerance), [FEWEST]
+def equations_of_a_direction(near: Equivalent) -> int:
+    """Rows of a node's matrix for each direction of a core: K - 1, and one for centred classes."""
+    kinds, k = near.linear.shape
+    return k - 1 if kinds > 1 else 1
+
+
+def core_sizes(basis: WorkingBasis, tolerance: float, equations: int = 1) -> list[int]:
+    """Numbers of directions of the cores to try; the last one leaves out so little that it needs no extrapolation, if that is possible.
+
+    Args:
+        basis: of the covariances.
+        tolerance: coupling that the last core may leave out.
+        equations: of a direction.
+    """
+    last = min(basis.enough(tolerance), max(MOST_EQUATIONS // equations, 1))
+    sizes = [max(FEWEST // equations, FEWEST_OF_MANY)]
     while sizes[-1] < WORTH * last:
         fewer = np.nonzero(basis.left_out <= FALL * basis.left_out[sizes[-1]])[0]
-        sizes.append(max(int(GROWTH * sizes[-1]), int(fewer[0]) if fewer.size else last))
+        least, most = (int(growth * sizes[-1]) for growth in GROWTH)
+        sizes.append(max(least, min(most, int(fewer[0]) if fewer.size else last)))
     return [*sizes[:-1], last] if len(sizes) > 3 else [last]
+
+
+def _at_no_coupling(left_out: Sequence[float], cores: Sequence[CoreLosses], span: Span) -> CoupledLosses:
+    """Losses extrapolated from cores, and their error: what contours leave is extrapolated with its sign, and so is the error of that."""
+    losses, error = extrapolated(left_out, [core.losses for core in cores])
+    nodes, outside = (_at_none(left_out[-3:], [getattr(core, name) for core in cores[-3:]]) for name in ("half_change", "outside"))
+    of_contours = float(trapezoid_error(jnp.asarray(nodes))) + float(np.max(abs(outside)))
+    solved = all(np.isfinite(core.total_error) for core in cores[-4:])
+    return CoupledLosses(losses, error + of_contours if solved else np.inf, span)
 
 
 def extrapolated(left_out: Sequence[float], losses: Sequence[np.ndarray]) -> tuple[np.ndarray, float]:
@@ -124,18 +168,30 @@ class _Evaluation:
         self.work = work
         self.start: _Start | None = None
 
-    def __call__(self, ready: dense.Dense, question: Question, laid: Laid) -> OnContour:
+    def __call__(self, ready: dense.Dense, question: Question, laid: Laid) -> CoreLosses:
         nodes = np.asarray(laid.contour.nodes)
-        known = self.start is not None and np.array_equal(self.start.nodes, nodes)
-        values, solved = evaluate(ready, self.work, question, laid, self.start[1:] if self.start is not None and known else None)
+        values, solved = evaluate(ready, self.work, question, laid, self._known(nodes))
+        self._keep(nodes, solved)
+        return values
+
+    def outside(self, ready: dense.Dense, laid: Laid) -> float:
+        """Largest share of V outside a contour, which takes no pairs of points."""
+        nodes = np.asarray(laid.contour.nodes)
+        solved = dense.solve(ready, nodes, self._known(nodes), self.work, ROUGH)
+        self._keep(nodes, solved)
+        return float(np.max(abs(outside(ready.system.eq, laid.contour, first_traces(ready.system.eq, solved.point)))))
+
+    def _known(self, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        return self.start[1:] if self.start is not None and np.array_equal(self.start.nodes, nodes) else None
+
+    def _keep(self, nodes: np.ndarray, solved: closed_system.PointSolutions) -> None:
         if np.all(np.isfinite(solved.residual)):
             self.start = _Start(nodes, np.asarray(solved.point.delta), np.asarray(solved.point.H))
-        return values
 
 
 def evaluate(
     ready: dense.Dense, work: dense.Work, question: Question, laid: Laid, start: tuple[np.ndarray, np.ndarray] | None = None
-) -> tuple[OnContour, closed_system.PointSolutions]:
+) -> tuple[CoreLosses, closed_system.PointSolutions]:
     """Losses on one contour, and the solutions at its nodes: what is left out is read from the known traces of V.
 
     Args:
@@ -151,10 +207,12 @@ def evaluate(
     second = traces[..., : len(solved.nodes)], traces[..., len(solved.nodes) :]
     linear = first_traces(ready.system.eq, solved.point)
     kernel = kernel_from(ready.system.eq, laid.contour, linear, jnp.asarray(solved.residual), second, 0.0, question.kappa, np.inf)
-    losses, error = losses_and_error(kernel, question.clock, question.rule)
-    values = OnContour(
+    losses, half_change = losses_and_change(kernel, question.clock, question.rule)
+    values = CoreLosses(
         losses=np.asarray(losses),
-        error=float(error),
+        error=float(trapezoid_error(half_change)),
+        half_change=np.asarray(half_change),
+        outside=np.asarray(outside(ready.system.eq, laid.contour, linear)),
         missing=float(kernel.missing),
         residual=float(kernel.residual),
         allowed=max(allowed, RESIDUAL),

@@ -201,6 +201,12 @@ def _mirrored(traces: np.ndarray, block: int) -> np.ndarray:
     return np.concatenate([np.where(before, *pair) for pair in zip(mirrors, (same, conjugate), strict=True)], -1)
 
 
+def fits(dense: Dense, count: int) -> bool:
+    """Whether this machine has the memory for `count` points, where it can be told."""
+    available = machine_bytes()
+    return available is None or memory_bytes(dense, count) <= available
+
+
 def check_memory(dense: Dense, count: int) -> None:
     """Refuse what does not fit, before it is tried.
 
@@ -208,7 +214,7 @@ def check_memory(dense: Dense, count: int) -> None:
         InputError: naming the memory that `count` points need, and what there is.
     """
     need, available = memory_bytes(dense, count), machine_bytes()
-    if available is not None and need > available:
+    if available is not None and not fits(dense, count):
         r, k = dense.system.directions.matrices.core.shape[1], dense.system.shape[1]
         raise InputError(
             f"mixture: {k} classes whose covariances do not commute, with {r} coupled directions, need about {need / 2**30:.3g} GiB "

@@ -37,21 +37,24 @@ class Scalars(NamedTuple):
         """The points of an index."""
         return Scalars(self.a[index], self.b[index], self.h[index])
 
+    def along(self, axis: int) -> "Scalars":
+        """With one more axis, for the points of another side."""
+        return Scalars(*(np.expand_dims(x, axis) for x in self))
+
     def with_conjugates(self) -> "Scalars":
         """The points and their complex conjugates, (2Z, …)."""
         return Scalars(*(np.concatenate([x, x.conj()]) for x in self))
 
 
 class Side(NamedTuple):
-    """One side of a response, at Z points: their numbers, (1/d) tr E_i (Z, base), and what a form of the directions makes of them."""
+    """One side of a response, at Z points: their numbers, and (1/d) tr E_i (Z, base)."""
 
     scalars: Scalars
     traces: Complex[np.ndarray, "Z base"]
-    families: dict[str, np.ndarray]
 
     def at(self, index: "slice | np.ndarray") -> "Side":
         """The points of an index."""
-        return Side(self.scalars.at(index), self.traces[index], {name: array[index] for name, array in self.families.items()})
+        return Side(self.scalars.at(index), self.traces[index])
 
 
 class Directions(Protocol):
@@ -101,9 +104,6 @@ class Directions(Protocol):
 
     def averages(self, points: Scalars, traces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(Z, F) values of (1/d) tr[S_c Y_cc], (1/d) tr Y_cc, Ψ; and (1/d) tr Y_ab (Z, K, K)."""
-
-    def side(self, points: Scalars, traces: np.ndarray) -> Side:
-        """What a response needs of Z points, from their traces."""
 
     def response(self, first: Side, second: Side, products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Responses (Z1, Z2, F, F) of those values, and (Z1, Z2, K, K, F) of (1/d) tr Y_ab, to (a', b', H')."""

@@ -18,10 +18,11 @@ from rfdiff.theory import implicit, solutions
 from rfdiff.theory.contour import PROBES, Span
 from rfdiff.theory.contour_ladder import Question, spread_penalties
 from rfdiff.theory.equivalent import Equivalent, equivalent
-from rfdiff.theory.neuron_types import SCRAMBLES, SOBOL_LEVELS, SOBOL_RATE, STUDENT
+from rfdiff.theory.neuron_types import FEW, SCRAMBLES, SOBOL_LEVELS, SOBOL_RATE, STUDENT
 from rfdiff.theory.resolvent import RESIDUAL
 from rfdiff.theory.traces import ridge_losses
 
+LOOSE = 1e-3  # tolerance from which the first sets are small ones
 ENOUGH = 1e-10  # residual of a fixed point that moves a loss by nothing that a set of neuron types could tell
 
 
@@ -50,7 +51,7 @@ def chosen_types(near: Problem, question: Question, span: Span, radius: float, t
         tolerance: error of a loss wanted.
         beyond: error of a loss of 1 from neurons outside the radius.
     """
-    penalties, level = spread_penalties(question, span), 0
+    penalties, level = spread_penalties(question, span), FEW if tolerance >= LOOSE else 0
     if not penalties.size:  # no finite τ but 0, and a spectrum down to 0
         penalties = span.high * np.geomspace(1e-6, 3, PROBES)
     while True:

@@ -25,14 +25,39 @@ class Matrices(NamedTuple):
         return self.core.shape[1] + self.tail.shape[1]
 
 
-class WorkingBasis(NamedTuple):
-    """e^{-2t} Σ_c (K, d, d) in the eigenbasis of Σ_c π_c Σ_c, and the coupling left out by a core of its first 0, …, d directions.
+class _Turned(NamedTuple):
+    """Σ_c in the eigenbasis of Σ_c π_c Σ_c, and what that was asked for."""
 
-    The coupling is `(1/d) Σ_c Σ_ij S_ij²/((S_ii + Δ)(S_jj + Δ))` over the off-diagonal elements left out: the size of the second-order
-    change of (1/d) log det(I + MH), from which all traces derive.
+    covariances: np.ndarray
+    weights: np.ndarray
+    matrices: Float[np.ndarray, "K d d"]
+
+
+_last: list[_Turned] = []  # the one made last: the surrogate, its span and the cores of one problem at any t share it
+
+
+def _turned(covariances: Float[np.ndarray, "K d d"], weights: Float[np.ndarray, " K"]) -> Float[np.ndarray, "K d d"]:
+    """Σ_c in the eigenbasis of Σ_c π_c Σ_c, falling eigenvalues first."""
+    for made in _last:
+        if made.covariances is covariances and np.array_equal(made.weights, weights):
+            return made.matrices
+    _last.clear()  # before another one takes its memory
+    _, basis = np.linalg.eigh(-np.einsum("k,kab->ab", weights, covariances))
+    matrices = np.stack([basis.T @ (one @ basis) for one in covariances])
+    _last[:] = [_Turned(covariances, weights, matrices)]
+    return matrices
+
+
+class WorkingBasis(NamedTuple):
+    """Σ_c (K, d, d) in the eigenbasis of Σ_c π_c Σ_c, the signal e^{-2t}, and the coupling left out by a core of its first 0, …, d
+    directions.
+
+    The coupling is `(1/d) Σ_c Σ_ij S_ij²/((S_ii + Δ)(S_jj + Δ))`, S_c = e^{-2t} Σ_c, over the off-diagonal elements left out: the size of
+    the second-order change of (1/d) log det(I + MH), from which all traces derive.
     """
 
     turned: Float[np.ndarray, "K d d"]
+    signal: float
     left_out: Float[np.ndarray, " d+1"]
 
     def enough(self, tolerance: float) -> int:
@@ -43,9 +68,9 @@ class WorkingBasis(NamedTuple):
 
     def matrices(self, r: int) -> Matrices:
         """The core of the first r directions, and the tail of the others."""
-        diagonal = np.einsum("kaa->ka", self.turned)
+        diagonal = self.signal * np.einsum("kaa->ka", self.turned)
         neglected = float(self.left_out[r]) if r < diagonal.shape[1] else 0.0
-        return Matrices(best_core(self.turned[:, :r, :r]), diagonal[:, r:].copy(), neglected)
+        return Matrices(best_core(self.signal * self.turned[:, :r, :r]), diagonal[:, r:], neglected)
 
 
 def basis_of(
@@ -59,10 +84,9 @@ def basis_of(
         signal: e^{-2t}.
         noise_variance: Δ.
     """
-    _, basis = np.linalg.eigh(-np.einsum("k,kab->ab", weights, covariances))
-    turned = signal * (basis.T @ covariances @ basis)
-    inside = _inside(turned, noise_variance)
-    return WorkingBasis(turned, np.maximum(inside[-1] - np.concatenate([[0.0], inside]), 0))
+    turned = _turned(covariances, weights)
+    inside = _inside(turned, signal, noise_variance)
+    return WorkingBasis(turned, signal, np.maximum(inside[-1] - np.concatenate([[0.0], inside]), 0))
 
 
 def working_basis(
@@ -87,7 +111,7 @@ def rotated(
     _, basis = np.linalg.eigh(-covariances.sum(0))
     matrices = basis.T @ covariances @ basis
     diagonal = np.einsum("kaa->ka", matrices).copy()
-    inside = _inside(signal * matrices, noise_variance)
+    inside = _inside(matrices, signal, noise_variance)
 
     def left_out(r: int) -> float:
         return max(float(inside[-1] - inside[r - 1]), 0.0) if 0 < r < d else 0.0 if r else float(inside[-1])
@@ -95,13 +119,15 @@ def rotated(
     return matrices, diagonal, left_out
 
 
-def _inside(matrices: np.ndarray, noise_variance: float) -> np.ndarray:
+def _inside(matrices: np.ndarray, signal: float, noise_variance: float) -> np.ndarray:
     """Coupling (d,) inside the first 1, 2, … directions."""
     d = matrices.shape[1]
-    scale = 1 / (np.einsum("kaa->ka", matrices) + noise_variance)
-    coupling = sum(matrix**2 * one[:, None] * one for matrix, one in zip(matrices, scale, strict=True)) / d
+    scale = signal / (signal * np.einsum("kaa->ka", matrices) + noise_variance)
+    coupling = np.zeros((d, d))
+    for matrix, one in zip(matrices, scale, strict=True):
+        coupling += (matrix * np.sqrt(one)[:, None] * np.sqrt(one)) ** 2
     coupling[np.arange(d), np.arange(d)] = 0
-    return np.asarray(np.cumsum(np.cumsum(coupling, 0), 1).diagonal())
+    return np.asarray(np.cumsum(np.cumsum(coupling, 0), 1).diagonal()) / d
 
 
 def best_core(core: Float[np.ndarray, "K r r"]) -> Float[np.ndarray, "K r r"]:
@@ -133,8 +159,7 @@ def aligned_eigenvalues(
     The class variances are kept. It starts Newton's method, brackets the support and measures how fine the neuron types must be.
     """
     d = covariances.shape[1]
-    _, basis = np.linalg.eigh(-np.einsum("k,kab->ab", weights, covariances))
-    diagonal = np.einsum("ai,kab,bi->ik", basis, covariances, basis, optimize=True)
+    diagonal = np.einsum("kaa->ak", _turned(covariances, weights))
     if d <= groups:
         return np.maximum(diagonal, 0), np.full(d, 1 / d)
     single = groups // 3

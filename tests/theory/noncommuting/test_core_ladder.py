@@ -62,7 +62,7 @@ def test_cores_grow_until_so_little_is_left_out_that_the_tolerance_does_not_see_
     sizes = core_ladder.core_sizes(basis, 1e-5)
     left = basis.left_out[sizes]
     assert len(sizes) > 3 and sizes[0] == core_ladder.FEWEST and left[-1] <= 1e-5 < left[-2]
-    assert np.all(np.diff(np.log(sizes[:-1])) > math.log(0.98 * core_ladder.GROWTH)) and np.all(left[1:] <= core_ladder.FALL * left[:-1])
+    assert np.all(np.diff(np.log(sizes[:-1])) > math.log(0.98 * core_ladder.GROWTH[0])) and np.all(left[1:] <= core_ladder.FALL * left[:-1])
     flat = dense.basis_for(problem(turned(256, 0.0)))  # one variance in all directions but for the turn: nothing is coupled
     assert len(core_ladder.core_sizes(flat, 1e-5)) == 1
     assert core_ladder.core_sizes(basis, 0.0)[-1] == 256
@@ -110,3 +110,32 @@ def test_curves_are_those_of_all_directions(draws: float, tolerance: float, monk
     within(climbed, climbed.error_estimate + whole.error_estimate)
     monkeypatch.setattr(core_ladder, "weights_at_none", lambda left_out: np.eye(len(left_out))[-1])  # the last core by itself
     rejects(lambda: within(theory.learning_curves(question, TAUS, tolerance=tolerance), climbed.error_estimate))
+
+
+def unlike(d: int) -> MixtureLaw:
+    """Three classes with centroids, each with its variances in a basis of its own."""
+    rng = np.random.default_rng(5)
+    variances = np.arange(1, d + 1.0) ** -1.5
+    variances = 0.5 * d * variances / variances.sum() + 0.01
+    turns = [expm(0.4 * (x - x.T)) for x in rng.standard_normal((3, d, d)) / np.sqrt(d)]
+    covariances = np.stack([turn * (scale * variances) @ turn.T for turn, scale in zip(turns, (1.0, 0.7, 1.2), strict=True)])
+    return MixtureLaw.from_covariances([0.5, 0.3, 0.2], covariances, 0.4 * rng.standard_normal((3, d)))
+
+
+@pytest.mark.thorough
+def test_three_classes_say_what_their_cores_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the largest core is not large enough for the tolerance, losses are extrapolated all the same, with an error that holds."""
+    question = problem(unlike(48))
+    whole = theory.learning_curves(question, TAUS, tolerance=1e-3)
+    monkeypatch.setattr(core_ladder, "FEWEST", 8)
+    monkeypatch.setattr(core_ladder, "FEWEST_OF_MANY", 4)
+
+    def off(curves: LearningCurves) -> float:
+        return max(float(np.max(abs(getattr(curves, name) - getattr(whole, name)))) for name in ("train_loss", "test_loss"))
+
+    for most, enough in ((48, False), (72, True)):
+        monkeypatch.setattr(core_ladder, "MOST_EQUATIONS", most)
+        curves = theory.learning_curves(question, TAUS, tolerance=1e-3)
+        assert (curves.error_estimate <= 1e-3) is enough and off(curves) < curves.error_estimate < 10e-3
+    monkeypatch.setattr(core_ladder, "weights_at_none", lambda left_out: np.eye(len(left_out))[-1])  # the last core by itself
+    assert off(theory.learning_curves(question, TAUS, tolerance=1e-3)) > 1e-3
