@@ -1,5 +1,6 @@
 """The two forms of `directions.Directions`: any neuron types (blocks of G), and centred classes of one neuron type (products S_c X)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -134,6 +135,10 @@ class ManyTypes:
         G[1:, 0] = (G[1:, 1:] * y[None]).sum(1)
         G[0, 0] = W + (G[0, 1:] * y).sum(0)
         return (G.sum(-1).ravel() + tail.sum(1)) / self.matrices.dimension
+
+    def across(self, node: Node, others: Sequence[Node]) -> "np.ndarray | float":
+        """0: elements outside core and tail are left out."""
+        return 0.0
 
     def averages(self, points: Scalars, traces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Values of the traces at Z points."""
@@ -281,6 +286,10 @@ class OneType:
         """(1/d) tr X and (1/d) tr S_c X."""
         of_core = [np.trace(node[0]), *np.einsum("kab,ab->k", self.matrices.core, node[0])]
         return (np.array(of_core) + self.edge(node).sum(1)) / self.matrices.dimension
+
+    def across(self, node: Node, others: Sequence[Node]) -> "np.ndarray | float":
+        """0: elements outside core and tail are left out."""
+        return 0.0
 
     def averages(self, points: Scalars, traces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Values of the traces at Z points."""

@@ -1,9 +1,11 @@
 """Learning curves of covariances that do not commute: from few coupled directions, extrapolated to all (docs/theory/spectrum.md).
 
-What a core leaves out moves a loss by an amount almost proportional to its coupling (`working_basis.WorkingBasis`). So losses from cores
-of more and more directions, each a fraction of the cost of the next, are extrapolated to a coupling of 0 by a parabola. Its error is
-read from what one core more or less changes, with a share of the whole move as the least, and the ladder is climbed until it is small
-enough. Where the coupling does not fall with the directions, all that the tolerance needs are taken at once.
+Elements outside a core count to second order (`coupled_tail`), and what is left out moves a loss by an amount almost proportional to the
+square of their coupling x (`working_basis.WorkingBasis`), or to x where core directions are strongly coupled. Centred classes of one
+neuron type leave those elements out, which moves a loss in proportion to x. So losses from cores of more and more directions, each a
+fraction of the cost of the next, are extrapolated to x = 0. Their error is read from what one core more or less changes, with a share of
+the whole move as the least, and the ladder is climbed until it is small enough. Where x does not fall with the directions, all that the
+tolerance needs are taken at once.
 """
 
 from collections.abc import Sequence
@@ -32,7 +34,7 @@ GROWTH = 1.6, 2.0  # of the number of directions from one core to the next, at l
 FALL = 0.6  # of the coupling left out from one core to the next, at most
 WORTH = 0.7  # of the directions that need no extrapolation: a core of more costs almost as much as they do
 SAFETY = 3.0  # times what two polynomials differ by: the largest true error found was 1.4 times that
-LEAST = 0.05  # of the move from the last core to none left out, that the error is at least
+LEAST, LEAST_OF_TWO = 0.05, 1.0  # of the move from the last core to none left out, that the error of three and of two terms is at least
 STEEPEST = 2.0  # power of the coupling by which the error may be expected to fall
 
 
@@ -81,11 +83,13 @@ def learning_losses(
     """
     basis, evaluation = dense.basis_for(problem), _Evaluation(work)
     sizes = core_sizes(basis, dense.CORE_SHARE * tolerance, equations_of_a_direction(near))
-    left_out, found = list[float](), list[CoreLosses]()
+    left_out, found, order = list[float](), list[CoreLosses](), 2 if len(near.linear) > 1 else 1
     best = CoupledLosses(np.full((2, question.taus.size, problem.mixture.num_classes), np.nan), np.inf, span)
     size = max(question.lay(span).size - SKIPPED, 0) if len(sizes) > 1 else None
     while sizes:
-        ready = dense.with_core(near, start, basis.matrices(sizes.pop(0)))
+        core = sizes.pop(0)
+        outside = basis.outside(core) if order == 2 and core < basis.turned.shape[1] else None
+        ready = dense.with_core(near, start, basis.matrices(core), outside)
         if size is not None and found and not dense.fits(ready, SIZES[size] // 2):
             break
         glimpse = None if found else partial(evaluation.outside, ready)
@@ -96,7 +100,7 @@ def learning_losses(
         best = min(best, CoupledLosses(found[-1].losses, found[-1].total_error + left_out[-1], span), key=lambda one: one.error)
         if len(found) < 3:
             continue
-        best = min(best, _at_no_coupling(left_out, found, span), key=lambda one: one.error)
+        best = min(best, _at_no_coupling(left_out, found, span, order), key=lambda one: one.error)
         if best.error <= tolerance:
             break
         hope = best.error * (basis.left_out[sizes[:-1]] / left_out[-1]) ** STEEPEST
@@ -128,37 +132,49 @@ def core_sizes(basis: WorkingBasis, tolerance: float, equations: int = 1) -> lis
     return [*sizes[:-1], last] if len(sizes) > 3 else [last]
 
 
-def _at_no_coupling(left_out: Sequence[float], cores: Sequence[CoreLosses], span: Span) -> CoupledLosses:
+def _at_no_coupling(left_out: Sequence[float], cores: Sequence[CoreLosses], span: Span, order: int) -> CoupledLosses:
     """Losses extrapolated from cores, and their error: what contours leave is extrapolated with its sign, and so is the error of that."""
-    losses, error = extrapolated(left_out, [core.losses for core in cores])
-    nodes, outside = (_at_none(left_out[-3:], [getattr(core, name) for core in cores[-3:]]) for name in ("half_change", "outside"))
+    losses, error, weights = extrapolated(left_out, [core.losses for core in cores], order)
+    last = cores[-len(weights) :]
+    nodes, outside = (np.tensordot(weights, np.stack([getattr(core, name) for core in last]), 1) for name in ("half_change", "outside"))
     of_contours = float(trapezoid_error(jnp.asarray(nodes))) + float(np.max(abs(outside)))
     solved = all(np.isfinite(core.total_error) for core in cores[-4:])
     return CoupledLosses(losses, error + of_contours if solved else np.inf, span)
 
 
-def extrapolated(left_out: Sequence[float], losses: Sequence[np.ndarray]) -> tuple[np.ndarray, float]:
-    """Losses where nothing is left out, by a parabola through the last three cores, and its error.
+def extrapolated(left_out: Sequence[float], losses: Sequence[np.ndarray], order: int) -> tuple[np.ndarray, float, np.ndarray]:
+    """Losses where nothing is left out, their error, and the weights of the last two or three cores that they come from.
 
-    The error is read from the cubic through four cores, or where there are only three from the line through two.
+    Either 1 and x^order through the last two cores, or 1, x and x² through three, whichever has the smaller error. That of two terms is
+    read from the two cores before them, with all of its move as the least: it takes what is left out as being of one order only. That of
+    three terms is read from a cubic through four cores, or where there are only three from the line through two.
 
     Args:
-        left_out: falling couplings left out, three or more.
+        left_out: falling couplings x left out, three or more.
         losses: (2, T, K) each.
+        order: of what is left out, in x.
     """
-    parabola, other = (_at_none(left_out[-n:], losses[-n:]) for n in (3, 4 if len(losses) > 3 else 2))
-    error = max(SAFETY * float(np.max(abs(parabola - other))), LEAST * float(np.max(abs(parabola - losses[-1]))))
-    return parabola, error if np.isfinite(error) else np.inf
+    found = []
+    for n, power, beside, least in (
+        (2, order, slice(-3, -1), LEAST_OF_TWO),
+        (3, 1, slice(-4, None) if len(losses) > 3 else slice(-2, None), LEAST),
+    ):
+        weights = weights_at_none(left_out[-n:], power)
+        answer = np.tensordot(weights, np.stack(losses[-n:]), 1)
+        other = np.tensordot(weights_at_none(left_out[beside], power), np.stack(losses[beside]), 1)
+        error = max(SAFETY * _largest(answer - other), least * _largest(answer - losses[-1]))
+        found.append((answer, error if np.isfinite(error) else np.inf, weights))
+    return min(found, key=lambda one: one[1])
 
 
-def _at_none(left_out: Sequence[float], losses: Sequence[np.ndarray]) -> np.ndarray:
-    return np.tensordot(weights_at_none(left_out), np.stack(losses), 1)
+def _largest(values: np.ndarray) -> float:
+    return float(np.max(abs(values)))
 
 
-def weights_at_none(left_out: Sequence[float]) -> np.ndarray:
-    """Weights of the values that a polynomial goes through, at a coupling of 0."""
-    x = np.asarray(left_out)
-    return np.array([np.prod(np.delete(x, i) / (np.delete(x, i) - x[i])) for i in range(len(x))])
+def weights_at_none(left_out: Sequence[float], order: int) -> np.ndarray:
+    """Weights of the values at x that a polynomial of the terms 1, x^order, x^(order + 1), … goes through, at x = 0."""
+    x, powers = np.asarray(left_out), np.array([0, *range(order, order + len(left_out) - 1)])
+    return np.asarray(np.linalg.solve((x / x.max()) ** powers[:, None], powers == 0))
 
 
 class _Evaluation:

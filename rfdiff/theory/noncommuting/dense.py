@@ -23,7 +23,9 @@ from rfdiff.theory.contour import Span
 from rfdiff.theory.equivalent import LEAST_WEIGHT, Equivalent
 from rfdiff.theory.noncommuting import closed_system
 from rfdiff.theory.noncommuting.blocks import directions_for
+from rfdiff.theory.noncommuting.coupled_tail import CoupledTail
 from rfdiff.theory.noncommuting.directions import ROWS_ELEMENTS, products
+from rfdiff.theory.noncommuting.tail_coupling import TailCoupling
 from rfdiff.theory.noncommuting.working_basis import Matrices, WorkingBasis, aligned_eigenvalues, basis_of
 from rfdiff.theory.resolvent import unpack
 from rfdiff.theory.support import FEW_CLASSES
@@ -109,18 +111,20 @@ def basis_for(problem: Problem) -> WorkingBasis:
     return basis_of(np.asarray(law.covariances), np.asarray(law.weights), 1 - delta, delta)
 
 
-def with_core(near: Equivalent, start: Equivalent, matrices: Matrices) -> Dense:
+def with_core(near: Equivalent, start: Equivalent, matrices: Matrices, outside: TailCoupling | None = None) -> Dense:
     """A problem made ready for its neuron types, with a core of some directions.
 
     Args:
         near: Gaussian equivalent of its surrogate.
         start: as in `Dense`.
         matrices: core and tail of its covariances.
+        outside: the elements outside the core, to second order; None to leave them out, as centred classes of one neuron type do.
     """
     delta, linear, weights = float(near.noise_variance), np.asarray(near.linear), np.asarray(near.loss_weights)
     # the blocks of several neuron types divide by the weight of each class
     weighted = Equivalent(**{**vars(near), "loss_weights": np.maximum(weights, LEAST_WEIGHT)})
-    return Dense(closed_system.system_for(weighted, directions_for(matrices, linear, delta)), near, start, matrices.neglected)
+    directions = directions_for(matrices, linear, delta) if outside is None else CoupledTail(matrices, delta, outside)
+    return Dense(closed_system.system_for(weighted, directions), near, start, matrices.neglected)
 
 
 def spectra(dense: Dense, problem: Problem) -> Equivalent:

@@ -99,6 +99,9 @@ class Directions(Protocol):
     def edge(self, node: tuple[np.ndarray, ...]) -> np.ndarray:
         """(base, d - r) tail entries of E_i."""
 
+    def across(self, node: tuple[np.ndarray, ...], others: list[tuple[np.ndarray, ...]]) -> "np.ndarray | float":
+        """(Z, base, base) that elements outside core and tail add to (1/d) tr[E_i(z1) E_j(z2)]; 0 where they are left out."""
+
     def fill(self, products: np.ndarray) -> np.ndarray:
         """(…, base, base) from the products (…, pairs) of `pairs`."""
 
@@ -128,7 +131,7 @@ def products_at_one_point(directions: Directions, node: tuple[np.ndarray, ...]) 
             total += (left @ right.T)[firsts, seconds]
         else:
             total += [np.einsum("x,x->", left[i], right[j]) for i, j in pairs]
-    return directions.fill(total / d)
+    return np.asarray(directions.fill((total / d)[None]) + directions.across(node, [node]))[0]
 
 
 def _slices(size: int, step: int) -> list[slice]:
@@ -163,4 +166,15 @@ def products(directions: Directions, nodes: list[tuple[np.ndarray, ...]], done: 
     parts = np.stack([total[pair] for pair in pairs])
     rr, ri, ir, ii = parts[:, :count, :count], parts[:, :count, count:], parts[:, count:, :count], parts[:, count:, count:]
     both = np.concatenate([rr - ii + 1j * (ri + ir), rr + ii + 1j * (ir - ri)], 2) / d
-    return directions.fill(np.moveaxis(both, 0, -1))
+    filled = directions.fill(np.moveaxis(both, 0, -1))
+    for first, node in enumerate(nodes):
+        later = nodes[first:]
+        same = directions.across(node, later)
+        if not isinstance(same, np.ndarray):
+            break
+        conjugate = np.asarray(directions.across(node, [tuple(x.conj() for x in other) for other in later]))
+        filled[first, first:count] += same
+        filled[first, count + first :] += conjugate
+        filled[first + 1 :, first] += np.swapaxes(same[1:], -1, -2)
+        filled[first + 1 :, count + first] += np.swapaxes(conjugate[1:], -1, -2).conj()
+    return filled

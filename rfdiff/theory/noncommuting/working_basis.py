@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from rfdiff.theory.noncommuting.tail_coupling import TailCoupling, tail_coupling
+
 
 class Matrices(NamedTuple):
     """e^{-2t} Σ_c in a working basis: core (K, r, r) with class 0 diagonal, tail (K, d - r) diagonal, estimate of what is left out."""
@@ -72,6 +74,10 @@ class WorkingBasis(NamedTuple):
         neglected = float(self.left_out[r]) if r < diagonal.shape[1] else 0.0
         return Matrices(best_core(self.signal * self.turned[:, :r, :r]), diagonal[:, r:], neglected)
 
+    def outside(self, r: int) -> TailCoupling:
+        """What the elements outside the core of the first r < d directions do to second order."""
+        return tail_coupling(self.turned, self.signal, core_basis(self.turned[:, :r, :r]))
+
 
 def basis_of(
     covariances: Float[np.ndarray, "K d d"], weights: Float[np.ndarray, " K"], signal: float, noise_variance: float
@@ -132,10 +138,15 @@ def _inside(matrices: np.ndarray, signal: float, noise_variance: float) -> np.nd
 
 def best_core(core: Float[np.ndarray, "K r r"]) -> Float[np.ndarray, "K r r"]:
     """A core in the eigenbasis of its class 0."""
-    _, of_first_class = np.linalg.eigh(core[0])
+    of_first_class = core_basis(core)
     core = of_first_class.T @ core @ of_first_class
     core[0] = np.diag(np.diagonal(core[0]))
     return core
+
+
+def core_basis(core: Float[np.ndarray, "K r r"]) -> Float[np.ndarray, "r r"]:
+    """The eigenbasis of class 0, in columns."""
+    return np.asarray(np.linalg.eigh(core[0])[1])
 
 
 def grouped(diagonal: Float[np.ndarray, "K N"], d: int, groups: int) -> tuple[Float[np.ndarray, "L K"], Float[np.ndarray, " L"]]:

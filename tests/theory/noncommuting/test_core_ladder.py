@@ -33,27 +33,43 @@ def problem(law: MixtureLaw) -> Problem:
     return Problem(law, "tanh", t=0.1, psi_p=4.0, psi_n=3.0)
 
 
-def test_weights_are_those_of_the_polynomial_through_the_points() -> None:
+@pytest.mark.parametrize("order", [1, 2])
+def test_weights_are_those_of_the_polynomial_through_the_points(order: int) -> None:
     left_out = [0.9, 0.4, 0.15, 0.02]
     for n in (2, 3, 4):
-        values = np.polynomial.Polynomial(np.arange(1.0, n + 1))(np.array(left_out[-n:]))
-        assert abs(core_ladder.weights_at_none(left_out[-n:]) @ values - 1) < 1e-12
-        assert abs(core_ladder.weights_at_none([x + 0.1 for x in left_out[-n:]]) @ values - 1) > 1e-3, "of other points they are not"
+        x, powers = np.array(left_out[-n:]), [0, *range(order, order + n - 1)]
+        values = sum((number + 1.0) * x**power for number, power in enumerate(powers))
+        assert abs(core_ladder.weights_at_none(x.tolist(), order) @ values - 1) < 1e-12
+        assert abs(core_ladder.weights_at_none((x + 0.1).tolist(), order) @ values - 1) > 1e-3, "of other points they are not"
 
 
+@pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("num_cores", [3, 4])
-def test_errors_cover_what_the_extrapolation_misses(num_cores: int) -> None:
+def test_errors_cover_what_the_extrapolation_misses(num_cores: int, order: int) -> None:
     """Losses that bend with the coupling, as those of real laws do; one that jumps after the last core cannot be foretold."""
     left_out = list(0.1 * 0.5 ** np.arange(num_cores))
     bend = np.linspace(-2, 2, 5)[None, :, None]
 
     def loss(x: float) -> np.ndarray:
-        return 1 + 0.2 * x * np.exp(bend * x) + 0.05 * x**1.5 + np.zeros((2, 5, 2))
+        return 1 + 0.2 * x**order * np.exp(bend * x) + 0.05 * x ** (order + 0.5) + np.zeros((2, 5, 2))
 
-    found, error = core_ladder.extrapolated(left_out, [loss(x) for x in left_out])
-    assert 0 < np.max(abs(found - loss(0.0))) < error
-    assert error < 0.4 * np.max(abs(loss(left_out[-1]) - loss(0.0)))
-    assert core_ladder.extrapolated(left_out, [loss(x) * np.nan for x in left_out])[1] == np.inf
+    found, error, weights = core_ladder.extrapolated(left_out, [loss(x) for x in left_out], order)
+    assert (len(weights) == 3 or order == 2) and 0 < np.max(abs(found - loss(0.0))) < error
+    assert error < (0.4, 2.0)[order - 1] * np.max(abs(loss(left_out[-1]) - loss(0.0))), "three terms begin with x"
+    assert core_ladder.extrapolated(left_out, [loss(x) * np.nan for x in left_out], order)[1] == np.inf
+
+
+def test_two_terms_where_the_coupling_falls_slowly() -> None:
+    """A slope that differs by a third from one core to the next, as with images: three terms would make that many times larger."""
+    left_out, slopes, losses = [0.58, 0.57, 0.55, 0.51], [2.4e-3, 1.6e-3, 2.4e-3], [np.full((2, 1, 1), 0.2)]
+    for before, after, slope in zip(left_out, left_out[1:], slopes, strict=False):
+        losses.append(losses[-1] - slope * (before**2 - after**2))
+    for n in (3, 4):
+        found, error, weights = core_ladder.extrapolated(left_out[:n], losses[:n], 2)
+        rest = np.array([1.5e-3, 2.5e-3]) * left_out[n - 1] ** 2
+        assert len(weights) == 2 and np.max(abs(losses[n - 1] - rest - found)) < error < 1.5e-3
+        with_three = np.tensordot(core_ladder.weights_at_none(left_out[n - 3 : n], 1), np.stack(losses[n - 3 : n]), 1)
+        assert np.max(abs(with_three - found)) > 2e-3
 
 
 @pytest.mark.thorough
@@ -91,9 +107,9 @@ def test_curves_are_those_of_all_directions(draws: float, tolerance: float, monk
     cores: list[int] = []
     with_core = dense.with_core
 
-    def counted(near: Equivalent, start: Equivalent, core: Matrices) -> dense.Dense:
+    def counted(near: Equivalent, start: Equivalent, core: Matrices, *outside: Any) -> dense.Dense:
         cores.append(core.core.shape[1])
-        return with_core(near, start, core)
+        return with_core(near, start, core, *outside)
 
     monkeypatch.setattr(dense, "with_core", counted)
     whole = theory.learning_curves(question, TAUS, tolerance=tolerance)
@@ -108,7 +124,7 @@ def test_curves_are_those_of_all_directions(draws: float, tolerance: float, monk
             assert np.max(abs(getattr(curves, name) - getattr(whole, name))) < error
 
     within(climbed, climbed.error_estimate + whole.error_estimate)
-    monkeypatch.setattr(core_ladder, "weights_at_none", lambda left_out: np.eye(len(left_out))[-1])  # the last core by itself
+    monkeypatch.setattr(core_ladder, "weights_at_none", lambda left_out, order: np.eye(len(left_out))[-1])  # the last core by itself
     rejects(lambda: within(theory.learning_curves(question, TAUS, tolerance=tolerance), climbed.error_estimate))
 
 
@@ -137,5 +153,5 @@ def test_three_classes_say_what_their_cores_reach(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(core_ladder, "MOST_EQUATIONS", most)
         curves = theory.learning_curves(question, TAUS, tolerance=1e-3)
         assert (curves.error_estimate <= 1e-3) is enough and off(curves) < curves.error_estimate < 10e-3
-    monkeypatch.setattr(core_ladder, "weights_at_none", lambda left_out: np.eye(len(left_out))[-1])  # the last core by itself
+    monkeypatch.setattr(core_ladder, "weights_at_none", lambda left_out, order: np.eye(len(left_out))[-1])  # the last core by itself
     assert off(theory.learning_curves(question, TAUS, tolerance=1e-3)) > 1e-3
