@@ -27,7 +27,7 @@ from rfdiff.symmetric import multiplicity, upper_indices
 from rfdiff.theory import coupled, implicit, resolvent
 from rfdiff.theory.contour import Contour, integrate
 from rfdiff.theory.equivalent import Equivalent
-from rfdiff.theory.resolvent import Point
+from rfdiff.theory.responses import Joint, Point
 from rfdiff.theory.traces import one_trace, overlaps, two_trace_of_pairs
 from rfdiff.theory_results import Losses
 from rfdiff.value_types import Scalar, is_concrete, value_type
@@ -166,7 +166,7 @@ def second_traces(eq: Equivalent, point: Point) -> tuple[jax.Array, jax.Array]:
         first = jax.tree.map(lambda leaf: leaf[row], point.single)
         second = jax.tree.map(lambda leaf: _conjugate_where(conjugate, leaf[col]), point.single)
         directions = None if products is None else products[row, col + size * conjugate]
-        joint = resolvent.Joint(resolvent.feature_averages(eq, first.r * second.r), directions)
+        joint = Joint(resolvent.feature_averages(eq, first.r * second.r), directions)
         return jnp.stack(two_trace_of_pairs(eq, first, second, joint))
 
     values = jax.lax.map(traces, tuple(jnp.asarray(array) for array in index))

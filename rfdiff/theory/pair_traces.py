@@ -16,7 +16,7 @@ from rfdiff.theory import coupled, implicit, resolvent
 from rfdiff.theory.contour_forms import BLOCK_BYTES
 from rfdiff.theory.equivalent import Equivalent
 from rfdiff.theory.ready_programs import ReadyProgram
-from rfdiff.theory.resolvent import Point
+from rfdiff.theory.responses import Joint, Point
 from rfdiff.theory.traces import one_trace, two_trace_of_pairs
 
 TILES = (16, 8, 4, 2)  # nodes on a side, the most that fit in `BLOCK_BYTES`
@@ -40,7 +40,7 @@ def _tile(eq: Equivalent, z: jax.Array, u: jax.Array, other_z: jax.Array, other_
     directions = None
     if rows.blocks is not None and cols.blocks is not None:
         directions = coupled.products_of_all(eq, rows.blocks, cols.blocks).reshape(size**2, *(eq.linear.shape[1],) * 4)
-    joint = resolvent.Joint(resolvent.feature_averages(eq, first.r * second.r), directions)
+    joint = Joint(resolvent.feature_averages(eq, first.r * second.r), directions)
     pairs = jnp.stack(two_trace_of_pairs(eq, first, second, joint))
     return jnp.swapaxes(jnp.stack(one_trace(eq, rows)), 1, 2), pairs.reshape(*pairs.shape[:2], size, size)
 
