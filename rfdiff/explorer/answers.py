@@ -2,11 +2,11 @@
 
 import functools
 import math
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 from rfdiff import theory
 from rfdiff.class_times import TIME_NAMES, ClassTimes, times
@@ -26,6 +26,7 @@ DECADES = (-3.0, 12.0)  # of training times that an axis may span, as powers of 
 LONGEST_AXIS = 10.0  # decades
 PREVIEW_ERROR = 1e-3  # of a loss while a slider moves
 EXACT_ERROR = 1e-6
+EXACT_POWER = 22  # of ten, up to which float64 holds it exactly
 DIMENSION = 256  # at which speciation times are given
 Json = dict[str, object]
 
@@ -185,9 +186,18 @@ def _times_json(read: ClassTimes, words: bool) -> Json:
     }
 
 
-def numbers(values: Iterable[float]) -> list[float | None]:
+def numbers(values: ArrayLike) -> list[float | None]:
     """Numbers to 7 digits, those that are not finite as None, which JSON can hold."""
-    return [number(value) for value in (values.tolist() if isinstance(values, np.ndarray) else values)]
+    array = np.asarray(values, np.float64)
+    finite = np.isfinite(array)
+    known = np.where(finite, array, 0)
+    # to a whole number times or over a power of ten: both are exact, so the quotient is the shortest number of these digits
+    power = 6 - np.floor(np.log10(np.where(known == 0, 1, abs(known))))
+    if np.all(abs(power) <= EXACT_POWER):
+        up, down = 10.0 ** np.maximum(power, 0), 10.0 ** np.maximum(-power, 0)
+        rounded = np.rint(known * up / down) * down / up
+        return [value if there else None for value, there in zip(rounded.tolist(), finite.tolist(), strict=True)]
+    return [number(value) for value in array.tolist()]
 
 
 def number(value: float) -> float | None:
@@ -195,6 +205,7 @@ def number(value: float) -> float | None:
     return float(f"{value:.7g}") if math.isfinite(value) else None
 
 
+@functools.lru_cache(maxsize=16)
 def shape(state: State, size: int) -> tuple[object, ...]:
     """What the compiled programs of a preview depend on."""
     rule = ("sgd",) if state.rule == "sgd" else (state.averaging > 0,)

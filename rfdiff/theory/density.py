@@ -11,7 +11,7 @@ from rfdiff.host import double_on_host
 from rfdiff.problem import Problem
 from rfdiff.theory.equivalent import Equivalent, equivalent
 from rfdiff.theory.input_checks import require_concrete
-from rfdiff.theory.neuron_types import levels
+from rfdiff.theory.neuron_types import gram_root, is_odd, levels, type_grid
 from rfdiff.theory.noncommuting.coupled_law import CoupledLaw, apart, coupled_law
 from rfdiff.theory.real_axis import polish, retry
 from rfdiff.theory.solutions import Solved
@@ -21,6 +21,7 @@ from rfdiff.value_types import as_integer
 
 CHEBYSHEV = 48  # points at which a bulk is solved before its grid
 SPECTRUM_RADIUS = 4.5  # standard deviations of h: fewer neurons than `EDGE_SHARE` are beyond, but they stretch the support by decades
+FEW_TYPES = 128  # half of what the curves begin with: thousands of points are solved, whose cost is that of the types
 EDGE_SHARE = 1e-3  # of the modes of a bulk, left outside each of its edges where neuron types spread
 REFINED_LEVELS = 3  # finer neuron types than these change an edge by less than a hundredth
 COUPLED_REFINEMENT = 2  # the same where every point costs a matrix
@@ -149,14 +150,21 @@ def spectrum(problem: Problem, *, num_points: int = 1000) -> Spectrum:
     coupled, problem = coupled_directions(problem), apart(problem)
     with double_on_host():
         finer_scan = (REFINEMENT if coupled is None else COUPLED_REFINEMENT) * POINTS
-        best, ragged = _assemble(equivalent(problem, 2, SPECTRUM_RADIUS, LEAST, coupled=coupled), num_points, POINTS)
+        best, ragged = _assemble(_equivalent(problem, 2, coupled), num_points, POINTS)
         for level in levels(problem, 2, SPECTRUM_RADIUS)[: REFINED_LEVELS if coupled is None else 1]:
             if best.missing_mass < 1e-3 and not ragged:
                 break
             # either a bulk narrower than the scan was missed, or the neuron types are too coarse: finer in both
-            finer, ragged = _assemble(equivalent(problem, level, SPECTRUM_RADIUS, LEAST, coupled=coupled), num_points, finer_scan)
+            finer, ragged = _assemble(_equivalent(problem, level, coupled), num_points, finer_scan)
             best = finer if best.missing_mass < 1e-3 else min(best, finer, key=lambda result: result.missing_mass)
     return best
+
+
+def _equivalent(problem: Problem, level: int, coupled: CoupledLaw | None) -> Equivalent:
+    """The equivalent at a level of neuron types; few of them, as two classes need at first, are filled up to `FEW_TYPES` alone."""
+    root = gram_root(problem.mixture.centroid_gram)
+    size = type_grid(root, level, SPECTRUM_RADIUS, is_odd(problem.activation), 1).weights.size
+    return equivalent(problem, level, SPECTRUM_RADIUS, FEW_TYPES if size <= FEW_TYPES else LEAST, coupled=coupled)
 
 
 def _assemble(eq: Equivalent, num: int, points: int) -> tuple[Spectrum, bool]:

@@ -41,6 +41,7 @@ from rfdiff.theory.training_times import (
     TAIL_EFFECT,
     Times,
     coarse_level,
+    covered_by_far,
     limit_diverges,
     problem_extents,
     spectrum_span,
@@ -51,7 +52,7 @@ from rfdiff.theory.training_times import (
 FASTER = 1.4  # power of the change by one level that the next one makes
 OF_TYPES = 0.75  # of the tolerance, for Sobol points where covariances do not commute: contour and cores reach theirs easily
 SURELY = 2.0  # times the tolerance: an expected error above which a level is left out
-FILLED = (32, 64, 128, 256, 768)  # nodes on the upper half of a contour to which smaller ones are filled up
+FILLED = (32, 48, 64, 128, 256, 768)  # nodes on the upper half of a contour to which smaller ones are filled up
 ROUNDING = 1e-9  # of a loss: no estimate is below, since solutions of the fixed point are not
 
 Noise = Callable[..., minibatch.Excess]  # of an equivalent, a contour and the solutions on it
@@ -153,7 +154,7 @@ def learning_curves(
         radius, tail = types_radius(problem, tolerance)
         made = cache(lambda level: equivalent(near, level, radius, LEAST))
         # without centroids there is one neuron type, whatever the radius; around matrices a contour is widened anyway
-        same = problem_extents(problem)[0] if radius == 0 or near is not problem else None
+        same = problem_extents(problem)[0] if radius == 0 or near is not problem or covered_by_far(problem, radius, tolerance) else None
         span = spectrum_span(made(coarse_level(near)), rule, kappa, same)
         times = Times.within_reach(taus, span, rule, kappa, limit_diverges(problem, rule=rule), tolerance)
         # where every node costs a matrix, a contour is widened in steps

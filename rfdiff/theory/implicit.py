@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from rfdiff.theory import batched_systems, resolvent
 from rfdiff.theory.equivalent import Equivalent
-from rfdiff.theory.resolvent import Point
+from rfdiff.theory.responses import Point
 
 TOLERANCE = 1e-13
 ITERATIONS = 80

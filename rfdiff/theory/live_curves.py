@@ -24,7 +24,7 @@ from rfdiff.rules import GradientFlow, Rule, require_filter
 from rfdiff.theory import implicit
 from rfdiff.theory.contour import ellipse
 from rfdiff.theory.contour_forms import CurveKernel, first_traces, kernel_from, losses_and_error, second_traces
-from rfdiff.theory.equivalent import Equivalent, build, column_kinds
+from rfdiff.theory.equivalent import ColumnKinds, Equivalent, build, column_kinds, with_ratios
 from rfdiff.theory.neuron_coefficients import GaussRule, GaussRules, panel_rule
 from rfdiff.theory.neuron_types import TypeGrid, gram_root, is_odd, lattice_grid
 from rfdiff.theory.ready_programs import ReadyProgram
@@ -43,6 +43,7 @@ AVERAGES_ERROR = 1e-5  # of a loss, by the averages over inputs
 LONGEST = 2.0  # centroid norm over √d that the lattice resolves to 1e-3
 WIDEST = 10.0  # variance that the averages resolve
 HARD = 1e-9  # as in `maps`
+MOST_SHAPES = 32  # whose neurons are kept
 
 
 class Shape(NamedTuple):
@@ -127,11 +128,7 @@ def live_curves(
     close = near is not None and np.shape(near) == solutions
     start = near if close else np.zeros(solutions, complex)
     with double_on_host():
-        eq = _BUILD(
-            shape.activation, MixtureLaw(law.weights, law.eigenvalues, law.eigenvalue_weights, law.centroid_gram),
-            np.asarray(problem.training_weights, np.float64), float(problem.t), float(problem.psi_p), float(problem.psi_n),
-            kinds, gram_root(law.centroid_gram), _types(shape.rank, shape.activation, STEP), _rules(shape.activation),
-        )  # fmt: skip
+        eq = _equivalent(problem, shape, kinds)
         optimal = np.asarray(optimal_loss(law.eigenvalue_weights, law.eigenvalues, problem.t))
         kernel, unknowns = _KERNEL(eq, optimal, float(problem.kappa), start, not close, size=NODES[size])
         found = _LOSSES(kernel, clock, rule)
@@ -142,6 +139,28 @@ def live_curves(
     error = float(contour) + float(missing) if solved else math.inf
     averages = AVERAGES_ERROR + (TYPES_ERROR if shape.rank else 0.0)
     return LiveCurves(losses[0], losses[1], optimal, error + averages, error, unknowns)
+
+
+def _equivalent(problem: Problem, shape: Shape, kinds: ColumnKinds) -> Equivalent:
+    """The Gaussian equivalent; what neurons make of the classes as in the problem before, where spectra, centroids and t are the same."""
+    law = problem.mixture
+    made_of = (law.eigenvalues, law.eigenvalue_weights, law.centroid_gram, problem.t, STEP)
+    same = tuple(np.asarray(x, np.float64).tobytes() for x in made_of)
+    before = _LATEST.get(shape)
+    if before is None or before[0] != same:
+        eq = _BUILD(
+            shape.activation, MixtureLaw(law.weights, law.eigenvalues, law.eigenvalue_weights, law.centroid_gram),
+            np.asarray(problem.training_weights, np.float64), float(problem.t), float(problem.psi_p), float(problem.psi_n),
+            kinds, gram_root(law.centroid_gram), _types(shape.rank, shape.activation, STEP), _rules(shape.activation),
+        )  # fmt: skip
+        if len(_LATEST) >= MOST_SHAPES:
+            _LATEST.clear()
+        _LATEST[shape] = same, eq
+        return eq
+    return with_ratios(before[1], problem, kinds)
+
+
+_LATEST: dict[Shape, tuple[tuple[bytes, ...], Equivalent]] = {}  # of each shape the last spectra, centroids and t, and the equivalent
 
 
 @lru_cache(maxsize=32)

@@ -14,6 +14,7 @@ from rfdiff.theory import implicit, resolvent
 from rfdiff.theory.contour import Contour
 from rfdiff.theory.equivalent import Equivalent
 from rfdiff.theory.pair_traces import pair_tiles, paired, tile_side
+from rfdiff.theory.responses import Joint
 from rfdiff.theory.traces import moment_traces, one_trace, pair_responses, vector_traces
 
 
@@ -48,7 +49,7 @@ def _tile(eq: Equivalent, z: jax.Array, u: jax.Array, other_z: jax.Array, other_
     """t1 (2, K, N), t2 (2K, N, N) and the moment traces (2K, K, N, N), as `pair_traces._tile`."""
     rows, cols = implicit.expand(eq, z, u), implicit.expand(eq, other_z, other_u)
     first, second = paired(rows, cols, z.shape[0])
-    responses = pair_responses(eq, first, second, resolvent.Joint(resolvent.feature_averages(eq, first.r * second.r)))
+    responses = pair_responses(eq, first, second, Joint(resolvent.feature_averages(eq, first.r * second.r)))
     shape = (-1, z.shape[0], z.shape[0])
     pairs = vector_traces(eq, first, second, responses).reshape(shape)
     moments = jax.numpy.moveaxis(moment_traces(eq, first, second, responses), -1, 1)

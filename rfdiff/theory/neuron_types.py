@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import jax
@@ -161,6 +162,7 @@ def _rung(size: int) -> int:
     return unit * -(-size // unit)
 
 
+@lru_cache(maxsize=64)
 def is_odd(activation: Activation) -> bool:
     """Whether σ(-x) = -σ(x), to rounding, at a few points."""
     x = np.array([0.0, 0.3, 0.7, 1.9, 4.1])

@@ -3,6 +3,7 @@
 `contour_forms.second_traces` does the same in one traceable piece, which is compiled again for every number of nodes.
 """
 
+from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -16,9 +17,10 @@ from rfdiff.theory import coupled, implicit, resolvent
 from rfdiff.theory.contour_forms import BLOCK_BYTES
 from rfdiff.theory.equivalent import Equivalent
 from rfdiff.theory.ready_programs import ReadyProgram
-from rfdiff.theory.resolvent import Point
+from rfdiff.theory.responses import Joint, Point
 from rfdiff.theory.traces import one_trace, two_trace_of_pairs
 
+AHEAD = 1  # pairs of tiles that are begun before one is waited for: another core may have them
 TILES = (16, 8, 4, 2)  # nodes on a side, the most that fit in `BLOCK_BYTES`
 
 
@@ -40,7 +42,7 @@ def _tile(eq: Equivalent, z: jax.Array, u: jax.Array, other_z: jax.Array, other_
     directions = None
     if rows.blocks is not None and cols.blocks is not None:
         directions = coupled.products_of_all(eq, rows.blocks, cols.blocks).reshape(size**2, *(eq.linear.shape[1],) * 4)
-    joint = resolvent.Joint(resolvent.feature_averages(eq, first.r * second.r), directions)
+    joint = Joint(resolvent.feature_averages(eq, first.r * second.r), directions)
     pairs = jnp.stack(two_trace_of_pairs(eq, first, second, joint))
     return jnp.swapaxes(jnp.stack(one_trace(eq, rows)), 1, 2), pairs.reshape(*pairs.shape[:2], size, size)
 
@@ -59,14 +61,22 @@ def traces(eq: Equivalent, z: np.ndarray, u: np.ndarray) -> Traces:
     z, u = (np.concatenate([x, np.repeat(x[-1:], padded - size, 0)]) for x in (z, u))
     linear = np.zeros((2, k, padded), complex)
     same, conjugate = np.zeros((2, 2, k, padded, padded), complex)
-    for row, col in pair_tiles(padded, side):
-        one, two = _tile(eq, z[row], u[row], z[col], u[col])
+    waiting: deque[tuple[slice, slice, tuple[jax.Array, jax.Array], jax.Array]] = deque()
+
+    def placed() -> None:
+        row, col, (one, two), other = waiting.popleft()
         linear[..., row] = one
-        same[..., row, col] = two
-        same[..., col, row] = np.swapaxes(two, -1, -2)
-        two = np.asarray(_tile(eq, z[row], u[row], z[col].conj(), u[col].conj())[1])
-        conjugate[..., row, col] = two
-        conjugate[..., col, row] = np.swapaxes(two, -1, -2).conj()
+        for whole, values, mirrored in ((same, np.asarray(two), np.asarray(two)), (conjugate, np.asarray(other), np.conj(other))):
+            whole[..., row, col] = values
+            whole[..., col, row] = np.swapaxes(mirrored, -1, -2)
+
+    for row, col in pair_tiles(padded, side):
+        conjugated = _tile(eq, z[row], u[row], z[col].conj(), u[col].conj())[1]
+        waiting.append((row, col, _tile(eq, z[row], u[row], z[col], u[col]), conjugated))
+        if len(waiting) > AHEAD:
+            placed()
+    while waiting:
+        placed()
     return Traces(linear[..., :size], same[..., :size, :size], conjugate[..., :size, :size])
 
 

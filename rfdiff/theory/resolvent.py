@@ -24,50 +24,7 @@ from jax.typing import ArrayLike
 from rfdiff.symmetric import multiplicity, pair_products, symmetric, upper
 from rfdiff.theory import batched_systems, coupled
 from rfdiff.theory.equivalent import Equivalent
-
-
-class Point(NamedTuple):
-    """One-point solution at Z spectral points, and what follows from it.
-
-    delta (Z,S,K), H (Z,K,K): the unknowns. q (Z,S,K): 1/(1+δ). a, b (Z,K): signal and noise weights. M (Z,L,K): diagonal.
-    B (Z,L,K,K): (I + M H)^{-1}. G: B M. Y: H B. r (Z,J): resolvent entry of each neuron type.
-    T (Z,K,K), blocks (Z,K,K,r,r): traces of G over coupled directions, and its blocks there; None without such directions.
-    """
-
-    delta: jax.Array
-    H: jax.Array
-    q: jax.Array
-    a: jax.Array
-    b: jax.Array
-    M: jax.Array
-    B: jax.Array
-    G: jax.Array
-    Y: jax.Array
-    r: jax.Array
-    T: jax.Array | None = None
-    blocks: jax.Array | None = None
-
-    @property
-    def single(self) -> "Point":
-        """Without the blocks, which are too large to be repeated for every pair."""
-        return self._replace(blocks=None)
-
-    @property
-    def side(self) -> coupled.Side:
-        """What coupled directions need of the point."""
-        assert self.T is not None
-        return coupled.Side(self.a, self.b, self.H, self.T)
-
-
-class Joint(NamedTuple):
-    """What pairs of points have in common for every source.
-
-    types (…,F,F): E_h[r_1 r_2 features featuresᵀ], all that the neuron types contribute. directions (…,K,K,K,K): Γ, all that coupled
-    directions contribute; None without them.
-    """
-
-    types: jax.Array
-    directions: jax.Array | None = None
+from rfdiff.theory.responses import Joint, Point, pairs_first, responses
 
 
 def type_features(eq: Equivalent) -> jax.Array:
@@ -133,33 +90,6 @@ def image(eq: Equivalent, features: jax.Array, point: Point) -> jax.Array:
     return pack(_columns(eq, _diagonal(point.Y), averages, beside), symmetric(eq.psi_p * averages[:, 2 * k :], k))
 
 
-def response(
-    eq: Equivalent, p1: Point, p2: Point, joint: Joint, a: jax.Array, b: jax.Array, H: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Response (δ', H', (1/d) tr Y', E_h[r' features]) to responses a', b' (…,K) and H' (…,K,K), for pairs by broadcasting p1 and p2."""
-    k = a.shape[-1]
-    M = a[..., None, :] * eq.eigenvalues + b[..., None, :] * eq.noise_variance
-    H_ = H[..., None, :, :]
-    transpose = jnp.swapaxes(p2.B, -1, -2)
-    Psi = jnp.einsum("l,...lab->...ab", eq.group_weights, _product(p1.B * M[..., None, :], transpose) - _product(_product(p1.G, H_), p2.G))
-    beside = None if joint.directions is None else coupled.response(eq, p1.side, p2.side, joint.directions, a, b, H)
-    Psi = Psi if beside is None else Psi + beside.Psi
-    quadratic = (Psi + jnp.swapaxes(Psi, -1, -2)) / 2
-    coefficients = jnp.concatenate([a, b, upper(quadratic) * multiplicity(k)], -1)
-    averages = -jnp.einsum("...fg,...g->...f", joint.types, coefficients)
-    Y = _product(_product(jnp.swapaxes(p1.B, -1, -2), H_), p2.B) - _product(p1.Y * M[..., None, :], p2.Y)
-    columns = _columns(eq, _diagonal(Y), averages, beside)
-    mean = jnp.einsum("l,...lab->...ab", eq.group_weights, Y)
-    mean = mean if beside is None else mean + beside.Y
-    return columns, symmetric(eq.psi_p * averages[..., 2 * k :], k), mean, averages
-
-
-def weights_response(eq: Equivalent, q1: jax.Array, q2: jax.Array, delta: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """a', b' (…,K) from δ' (…,S,K): Ξ' = -w δ'/((1+δ_1)(1+δ_2))."""
-    xi = -eq.kind_weights[:, None] * eq.loss_weights * q1 * q2 * delta
-    return jnp.einsum("s,...sk->...k", eq.signal_gains, xi), jnp.einsum("s,...sk->...k", eq.noise_gains, xi)
-
-
 def pack(delta: jax.Array, H: jax.Array) -> jax.Array:
     """Unknowns as one vector (…, S K + K(K+1)/2)."""
     return jnp.concatenate([delta.reshape(*delta.shape[:-2], -1), upper(H)], -1)
@@ -171,23 +101,9 @@ def unpack(vector: jax.Array, kinds: int, k: int) -> tuple[jax.Array, jax.Array]
     return delta, symmetric(vector[..., kinds * k :], k)
 
 
-def linear_map(eq: Equivalent, p1: Point, p2: Point, joint: Joint) -> jax.Array:
-    """Matrix (…,N,N) of the response system u' = A u' + source, the same for every source."""
-    kinds, k = p1.delta.shape[-2:]
-    size = kinds * k + k * (k + 1) // 2
-
-    def column(unit: jax.Array) -> jax.Array:
-        batch = jnp.broadcast_shapes(p1.delta.shape[:-2], p2.delta.shape[:-2])
-        delta, H = unpack(jnp.broadcast_to(unit, (*batch, size)).astype(joint.types.dtype), kinds, k)
-        a, b = weights_response(eq, p1.q, p2.q, delta)
-        return pack(*response(eq, p1, p2, joint, a, b, H)[:2])
-
-    return jnp.moveaxis(jax.vmap(column)(jnp.eye(size)), 0, -1)
-
-
 def jacobian(eq: Equivalent, features: jax.Array, point: Point) -> jax.Array:
     """Jacobian (Z,N,N) of the one-point fixed point: the response system at z1 = z2."""
-    return linear_map(eq, point, point, joint_at(eq, point))
+    return pairs_first(responses(eq, point, point, joint_at(eq, point)).system(eq), 2)
 
 
 def joint_at(eq: Equivalent, point: Point) -> Joint:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from rfdiff.theory import batched_systems, resolvent
 from rfdiff.theory.equivalent import Equivalent
-from rfdiff.theory.resolvent import Joint, Point
+from rfdiff.theory.responses import Joint, Point, column_inputs, contract, pairs_first, responses
 
 
 def one_trace(eq: Equivalent, p: Point) -> tuple[jax.Array, jax.Array]:
@@ -57,32 +57,27 @@ class PairResponses(NamedTuple):
 
 def pair_responses(eq: Equivalent, p1: Point, p2: Point, joint: Joint) -> PairResponses:
     """Responses at pairs given by broadcasting p1 and p2."""
-    k = eq.linear.shape[1]
-    kinds = eq.kind_weights.shape[0]
-    A, dtype = resolvent.linear_map(eq, p1, p2, joint), joint.types.dtype
-    batch = joint.types.shape[:-2]
+    k, kinds = eq.linear.shape[1], eq.kind_weights.shape[0]
+    known = responses(eq, p1, p2, joint)
+    dtype, batch = known.unknowns.dtype, known.unknowns.ndim - 2
     # sources: class c of the training set excites its columns (ω_c θ' = 1), class c of the population its signal and noise weights
-    units = jnp.eye(k, dtype=dtype)
-    theta = jnp.concatenate([units, jnp.zeros((k, k))])
-    signal = jnp.concatenate([jnp.zeros((k, k)), units])
-    noise = jnp.concatenate([units * eq.deterministic, units])
-
-    def source(theta: jax.Array, signal: jax.Array, noise: jax.Array) -> tuple[jax.Array, jax.Array]:
-        xi = eq.kind_weights[:, None] * theta * p1.q * p2.q
-        a, b = (jnp.einsum("s,...sk->...k", gains, xi) for gains in (eq.signal_gains, eq.noise_gains))
-        return a + signal, b + noise
-
-    a_source, b_source = jax.vmap(source)(theta, signal, noise)
-    still = jnp.zeros((*batch, k, k), dtype)
-    right = jax.vmap(lambda a, b: resolvent.pack(*resolvent.response(eq, p1, p2, joint, a, b, still)[:2]))(a_source, b_source)
-    solution = batched_systems.solve(jnp.eye(A.shape[-1]) - A, jnp.moveaxis(right, 0, -1))
-
-    def respond(u: jax.Array, a_source: jax.Array, b_source: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        delta, H = resolvent.unpack(u, kinds, k)
-        a, b = resolvent.weights_response(eq, p1.q, p2.q, delta)
-        return delta, *resolvent.response(eq, p1, p2, joint, a + a_source, b + b_source, H)[2:]
-
-    return PairResponses(theta, *jax.vmap(respond)(jnp.moveaxis(solution, -1, 0), a_source, b_source))
+    units, none = jnp.eye(k, dtype=dtype), jnp.zeros((k, k))
+    theta, signal, noise = (jnp.concatenate(halves) for halves in ((units, none), (none, units), (units * eq.deterministic, units)))
+    direct = jnp.concatenate([signal, noise], 1).T.reshape(2 * k, 2 * k, *(1,) * batch)  # inputs a' and b' of each source
+    excited = (eq.kind_weights[:, None, None] * theta.T).reshape(kinds, k, 2 * k, *(1,) * batch) * known.excitation[:, :, None]
+    source = direct + column_inputs(eq, excited).sum(1).reshape(2 * k, 2 * k, *excited.shape[3:])
+    right = contract(known.unknowns[:, : 2 * k], source)
+    A = pairs_first(known.system(eq), 2)
+    solution = batched_systems.solve(jnp.eye(A.shape[-1]) - A, pairs_first(right, 2))
+    solution = jnp.moveaxis(solution, (-2, -1), (0, 1))  # (N, X, …)
+    delta, H = solution[: kinds * k].reshape(kinds, k, *solution.shape[1:]), solution[kinds * k :]
+    weights = (-eq.kind_weights[:, None] * eq.loss_weights).reshape(kinds, k, 1, *(1,) * batch)
+    followed = column_inputs(eq, weights * known.excitation[:, :, None] * delta).sum(1).reshape(source.shape)
+    inputs = jnp.concatenate([source + followed, H])
+    Y = contract(known.Y.reshape(k * k, *known.Y.shape[2:]), inputs)
+    Y = jnp.moveaxis(Y.reshape(k, k, *Y.shape[1:]), (0, 1), (-2, -1))
+    averages = jnp.moveaxis(contract(known.averages, inputs), 0, -1)
+    return PairResponses(theta, jnp.moveaxis(delta, (0, 1), (-2, -1)), Y, averages)
 
 
 def two_trace_of_pairs(eq: Equivalent, p1: Point, p2: Point, joint: Joint) -> tuple[jax.Array, jax.Array]:
@@ -116,13 +111,11 @@ def sandwich(eq: Equivalent, p1: Point, p2: Point, delta: jax.Array, theta: jax.
     """D' + O' of docs/theory/curves.md, eq-traces: the same column twice, and two different columns joined through W; `theta` is ω_c θ'."""
     kinds = eq.kind_weights[:, None] * eq.noise_gains[:, None] * p1.q * p2.q
     delta = eq.loss_weights * delta
-    same = jnp.einsum("...sk->...", kinds * (delta - p1.delta * theta * p2.delta))
-    left = -jnp.einsum("...sk->...k", kinds * (delta + p1.delta * theta))
-    right = -jnp.einsum("...sk->...k", kinds * (delta + theta * p2.delta))
+    same = (kinds * (delta - p1.delta * theta * p2.delta)).sum((-2, -1))
+    left = -(kinds * (delta + p1.delta * theta)).sum(-2)
+    right = -(kinds * (delta + theta * p2.delta)).sum(-2)
     Y1, Y2 = (resolvent.mean_of_Y(eq, p) for p in (p1, p2))
-    joined = (
-        jnp.einsum("...a,...ab,...b->...", left, Y2, p2.b)
-        + jnp.einsum("...a,...ab,...b->...", p1.b, Y, p2.b)
-        + jnp.einsum("...a,...ab,...b->...", p1.b, Y1, right)
-    )
+    # sums of products written out: they fuse to one pass, as a million small matrix products do not
+    after, before = (Y2 * p2.b[..., None, :]).sum(-1), (p1.b[..., :, None] * Y1).sum(-2)
+    joined = (left * after + before * right + p1.b * (Y * p2.b[..., None, :]).sum(-1)).sum(-1)
     return same + eq.noise_variance * joined

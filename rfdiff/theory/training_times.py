@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, PyTree
-from scipy.special import chdtri
+from scipy.special import chdtrc, chdtri
 
 from rfdiff.errors import InputError
 from rfdiff.host import double_on_host
@@ -30,6 +30,15 @@ def types_radius(problem: Problem, tolerance: float) -> tuple[float, float]:
     rank = gram_root(problem.mixture.centroid_gram).shape[1]
     tail = tolerance * TAIL_SHARE if rank else 0.0
     return (math.sqrt(float(chdtri(rank, tail))), tail) if rank else (0.0, 0.0)
+
+
+def covered_by_far(problem: Problem, radius: float, tolerance: float) -> bool:
+    """Whether a contour around the neurons to `FAR` standard deviations, whose extents are kept, will do for those to a larger radius.
+
+    So few are beyond that losses miss less than an eighth of the tolerance without them, and what they miss is measured.
+    """
+    rank = gram_root(problem.mixture.centroid_gram).shape[1]
+    return bool(radius >= FAR and TAIL_EFFECT * float(chdtrc(rank, FAR**2)) <= tolerance / 8)
 
 
 def limit_diverges(problem: Problem, *, rule: Rule = GradientFlow()) -> bool:

@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
@@ -145,6 +146,15 @@ def test_refusals_name_the_number(client: TestClient) -> None:
     assert "allowed: two of t, psi_p" in client.post("/api/map?first=t&second=nothing").json()["error"]
     assert "map: gradient flow without weight decay" in client.post("/api/map?first=t&second=psi_n&weight_decay=0.1").json()["error"]
     assert "d: 9999; allowed: 10 to 2000" in client.post("/api/train?axis=0,4&d=9999&num_seeds=2").json()["error"]
+
+
+def test_numbers_have_seven_digits() -> None:
+    draws = np.random.default_rng(0)
+    values = draws.normal(size=4000) * 10.0 ** draws.integers(-40, 20, 4000)
+    small = np.concatenate([values[abs(values) > 1e-10], [np.nan, np.inf, -np.inf, 0.0, 1.0, -123.45678]])
+    for array in (values, small):
+        assert answers.numbers(array) == [answers.number(value) for value in array.tolist()]
+    assert answers.numbers([1 / 3, np.nan]) == [0.3333333, None]
 
 
 def test_long_work_is_known_by_its_number(client: TestClient, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,7 @@
 """One compiled program for all problems of a shape: how far its curves are from those of the closed form, and what it refuses."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -77,6 +79,20 @@ def test_a_near_start_changes_nothing_and_a_bad_one_is_mended() -> None:
         again = live_curves.live_curves(problem, TAUS, near=near)
         np.testing.assert_allclose(again.test, found.test, rtol=1e-9, atol=1e-9)
         np.testing.assert_allclose(again.train, found.train, rtol=1e-9, atol=1e-9)
+
+
+def test_neurons_of_the_problem_before_are_taken_only_where_they_are_the_same() -> None:
+    first, other = line(2), line(3)
+    law, even = replace(first.mixture, weights=np.array([0.3, 0.7])), np.array([0.5, 0.5])
+    moved = replace(first, psi_p=3.3, psi_n=1.1, mixture=law, loss_weights=even)
+    for problem in (moved, other, replace(first, t=0.3)):
+        live_curves._LATEST.clear()
+        alone = live_curves.live_curves(problem, TAUS)
+        live_curves.live_curves(first, TAUS)
+        after = live_curves.live_curves(problem, TAUS)
+        for name in ("train", "test", "optimal"):
+            np.testing.assert_array_equal(getattr(after, name), getattr(alone, name))
+        assert np.max(abs(alone.test - live_curves.live_curves(first, TAUS).test)) > 1e-3
 
 
 def test_coarser_types_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from rfdiff.problem import Problem
 from rfdiff.theory import approaches, resolvent
 from rfdiff.theory.contour import ellipse
 from rfdiff.theory.equivalent import Equivalent, column_kinds, equivalent
+from rfdiff.theory.responses import Joint, Point
 from rfdiff.theory.support import outer_bounds
 from rfdiff.theory.traces import one_trace, two_trace_of_pairs
 from tests.tolerances import rejects
@@ -50,12 +51,12 @@ def draw(k: int, m: float, seed: int = 0) -> Equivalent:
     return Equivalent(*coefficients)
 
 
-def two_trace(eq: Equivalent, p1: resolvent.Point, p2: resolvent.Point) -> tuple[jax.Array, jax.Array]:
+def two_trace(eq: Equivalent, p1: Point, p2: Point) -> tuple[jax.Array, jax.Array]:
     """The two-point traces of all pairs of two lists of points."""
     first, second = jax.tree.map(lambda x: x[:, None], p1), jax.tree.map(lambda x: x[None], p2)
     products = p1.r[:, None] * p2.r
     averages = resolvent.feature_averages(eq, products.reshape(-1, products.shape[-1]))
-    return two_trace_of_pairs(eq, first, second, resolvent.Joint(averages.reshape(*products.shape[:2], *averages.shape[1:])))
+    return two_trace_of_pairs(eq, first, second, Joint(averages.reshape(*products.shape[:2], *averages.shape[1:])))
 
 
 @jax.jit

@@ -101,13 +101,13 @@ class Page {
       this.restIn(REST); // the first curves come before everything else
       return;
     }
-    this.exact.ask(model.query(), model.serial);
+    for (const question of [this.exact, this.spectrum]) question.ask(model.query(), model.serial); // each has a core of two
     this.leave.show();
   }
 
   // What is asked once the curves are exact, or refused: beside them it would make them wait.
   afterCurves() {
-    for (const question of [this.spectrum, this.snippets, this.speciation]) question.ask(this.model.query(), this.model.serial);
+    for (const question of [this.snippets, this.speciation]) question.ask(this.model.query(), this.model.serial);
   }
 
   previewed(answer, serial) {

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 from rfdiff.symmetric import pair_products, symmetric
 from rfdiff.theory.equivalent import Equivalent
 from rfdiff.theory.noncommuting.directions import Directions, Scalars, Side, products_at_one_point
-from rfdiff.theory.resolvent import Point
+from rfdiff.theory.responses import Point
 
 Array = np.ndarray
 Done = Callable[[int], None]
