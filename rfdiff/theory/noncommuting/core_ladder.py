@@ -1,11 +1,10 @@
 """Learning curves of covariances that do not commute: from few coupled directions, extrapolated to all (docs/theory/spectrum.md).
 
-Elements outside a core count to second order (`coupled_tail`), and what is left out moves a loss by an amount almost proportional to the
-square of their coupling x (`working_basis.WorkingBasis`), or to x where core directions are strongly coupled. Centred classes of one
-neuron type leave those elements out, which moves a loss in proportion to x. So losses from cores of more and more directions, each a
-fraction of the cost of the next, are extrapolated to x = 0. Their error is read from what one core more or less changes, with a share of
-the whole move as the least, and the ladder is climbed until it is small enough. Where x does not fall with the directions, all that the
-tolerance needs are taken at once.
+What a core leaves out moves a loss by an amount almost proportional to its coupling x (`working_basis.WorkingBasis`). Of many classes,
+elements outside a core count to second order (`coupled_tail`): what is left then goes with x², and with x where the core's directions are
+strongly coupled. So losses from cores of more and more directions, each a fraction of the cost of the next, are extrapolated to x = 0.
+Their error is read from what one core more or less changes, with a share of the whole move as the least, and the ladder is climbed until
+it is small enough. Where x does not fall with the directions, all that the tolerance needs are taken at once.
 """
 
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from rfdiff.theory.noncommuting.working_basis import WorkingBasis
 from rfdiff.theory.resolvent import RESIDUAL
 
 FEWEST, FEWEST_OF_MANY = 48, 8  # equations of the first core, and its directions at least: smaller ones cost no less
+MANY = 5  # classes: with two, a core of all that matters is done before one with the elements outside it
 MOST_EQUATIONS = 4096  # of a core beyond which losses are extrapolated, whatever that leaves
 ROUGH = 1e-5  # residual of a fixed point that tells what lies outside a contour
 SKIPPED = 2  # rungs of the nodes' ladder below what is enough for any law: contours of the first core are cheap, and say what they miss
@@ -83,7 +83,7 @@ def learning_losses(
     """
     basis, evaluation = dense.basis_for(problem), _Evaluation(work)
     sizes = core_sizes(basis, dense.CORE_SHARE * tolerance, equations_of_a_direction(near))
-    left_out, found, order = list[float](), list[CoreLosses](), 2 if len(near.linear) > 1 else 1
+    left_out, found, order = list[float](), list[CoreLosses](), order_left_out(near)
     best = CoupledLosses(np.full((2, question.taus.size, problem.mixture.num_classes), np.nan), np.inf, span)
     size = max(question.lay(span).size - SKIPPED, 0) if len(sizes) > 1 else None
     while sizes:
@@ -107,6 +107,12 @@ def learning_losses(
         if basis.left_out[sizes[-1:]].max(initial=0) <= dense.CORE_SHARE * tolerance and not np.any(hope <= tolerance):
             sizes = sizes[-1:]
     return best
+
+
+def order_left_out(near: Equivalent) -> int:
+    """Order in x of what a core leaves out: 2 where elements outside it count, from `MANY` classes on, each direction being so dear."""
+    kinds, k = near.linear.shape
+    return 2 if kinds > 1 and k >= MANY else 1
 
 
 def equations_of_a_direction(near: Equivalent) -> int:

@@ -139,12 +139,14 @@ def unlike(d: int) -> MixtureLaw:
 
 
 @pytest.mark.thorough
-def test_three_classes_say_what_their_cores_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("many", [core_ladder.MANY, 3])
+def test_three_classes_say_what_their_cores_reach(many: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the largest core is not large enough for the tolerance, losses are extrapolated all the same, with an error that holds."""
     question = problem(unlike(48))
     whole = theory.learning_curves(question, TAUS, tolerance=1e-3)
     monkeypatch.setattr(core_ladder, "FEWEST", 8)
     monkeypatch.setattr(core_ladder, "FEWEST_OF_MANY", 4)
+    monkeypatch.setattr(core_ladder, "MANY", many)
 
     def off(curves: LearningCurves) -> float:
         return max(float(np.max(abs(getattr(curves, name) - getattr(whole, name)))) for name in ("train_loss", "test_loss"))
