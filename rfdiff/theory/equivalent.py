@@ -19,6 +19,7 @@ samples has columns scaled by √(ω_c/π_c): the same formulas with ω_c for π
 """
 
 import math
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -38,6 +39,7 @@ from rfdiff.theory.neuron_types import TypeGrid, gram_root, is_odd, type_grid
 from rfdiff.theory.noncommuting.coupled_law import CoupledLaw
 from rfdiff.value_types import value_type
 
+MOST_KEPT = 8  # equivalents whose neurons are kept: three of one problem's curves and one of its spectrum, twice
 LEAST_WEIGHT = 1e-12  # of a class in the loss, where blocks of coupled directions divide by it: moves a loss by no more than about that
 LEAST_VARIANCE = 1e-11  # of the clean signal, relative to the noise: moves the coefficients by no more than that
 
@@ -202,10 +204,36 @@ def equivalent(
             "mixture: its class covariances do not commute; allowed here: a law with joint eigenvalues (minibatch SGD has no closed "
             "form for others)"
         )
-    root = gram_root(problem.mixture.centroid_gram)
-    grid = type_grid(root, level, radius, is_odd(problem.activation), least, scramble)
+    root, kinds = gram_root(problem.mixture.centroid_gram), column_kinds(problem.noise_draws)
+    grid, rules = type_grid(root, level, radius, is_odd(problem.activation), least, scramble), gauss_rules(problem)
     table = table_size(problem, root, float(np.max(np.linalg.norm(grid.nodes, axis=1), initial=0)))
-    return build(
-        problem.activation, problem.mixture, problem.training_weights, problem.t, problem.psi_p, problem.psi_n,
-        column_kinds(problem.noise_draws), root, grid, gauss_rules(problem), table if 2 * table < grid.weights.size else 0, coupled,
+    table = table if 2 * table < grid.weights.size else 0
+    law = problem.mixture
+    leaves, tree = jax.tree.flatten((law.eigenvalues, law.eigenvalue_weights, root, problem.t, grid, rules))
+    key = (problem.activation, table, tree, *((np.shape(x), np.asarray(x, np.float64).tobytes()) for x in leaves))
+    before = _LATEST.get(key) if coupled is None else None
+    if before is not None:
+        return with_ratios(before, problem, kinds)
+    weights, ratios = problem.training_weights, (problem.psi_p, problem.psi_n)
+    eq = build(problem.activation, law, weights, problem.t, *ratios, kinds, root, grid, rules, table, coupled)
+    if coupled is None:
+        while len(_LATEST) >= MOST_KEPT:
+            _LATEST.pop(next(iter(_LATEST), ()), None)  # the oldest
+        _LATEST[key] = eq
+    return eq
+
+
+def with_ratios(eq: Equivalent, problem: Problem, kinds: ColumnKinds) -> Equivalent:
+    """The equivalent of a problem from that of another one whose neurons make the same of its classes: with its own fractions, weights of
+    the classes, ψ_p, ψ_n and noise draws. Averages over neurons' inputs, the larger part of `build`, are kept.
+    """
+    numbers = (problem.mixture.weights, problem.training_weights, problem.psi_p, problem.psi_n, *kinds)
+    fractions, loss_weights, psi_p, psi_n, *of_kinds = (jnp.asarray(x, jnp.float64) for x in numbers)
+    kind_weights, signal_gains, noise_gains, draws, deterministic = of_kinds
+    return replace(
+        eq, fractions=fractions, loss_weights=loss_weights, psi_p=psi_p, psi_n=psi_n, kind_weights=kind_weights,
+        signal_gains=signal_gains, noise_gains=noise_gains, draws=draws, deterministic=deterministic,
     )  # fmt: skip
+
+
+_LATEST: dict[tuple[object, ...], Equivalent] = {}  # by the bytes of what their neurons depend on

@@ -7,9 +7,8 @@ number never compiles anything, and the error estimate says where the fixed size
 """
 
 import math
-from dataclasses import replace
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +24,7 @@ from rfdiff.rules import GradientFlow, Rule, require_filter
 from rfdiff.theory import implicit
 from rfdiff.theory.contour import ellipse
 from rfdiff.theory.contour_forms import CurveKernel, first_traces, kernel_from, losses_and_error, second_traces
-from rfdiff.theory.equivalent import ColumnKinds, Equivalent, build, column_kinds
+from rfdiff.theory.equivalent import ColumnKinds, Equivalent, build, column_kinds, with_ratios
 from rfdiff.theory.neuron_coefficients import GaussRule, GaussRules, panel_rule
 from rfdiff.theory.neuron_types import TypeGrid, gram_root, is_odd, lattice_grid
 from rfdiff.theory.ready_programs import ReadyProgram
@@ -144,26 +143,21 @@ def live_curves(
 
 def _equivalent(problem: Problem, shape: Shape, kinds: ColumnKinds) -> Equivalent:
     """The Gaussian equivalent; what neurons make of the classes as in the problem before, where spectra, centroids and t are the same."""
-    law, weights = problem.mixture, np.asarray(problem.training_weights, np.float64)
+    law = problem.mixture
     made_of = (law.eigenvalues, law.eigenvalue_weights, law.centroid_gram, problem.t, STEP)
     same = tuple(np.asarray(x, np.float64).tobytes() for x in made_of)
     before = _LATEST.get(shape)
     if before is None or before[0] != same:
         eq = _BUILD(
             shape.activation, MixtureLaw(law.weights, law.eigenvalues, law.eigenvalue_weights, law.centroid_gram),
-            weights, float(problem.t), float(problem.psi_p), float(problem.psi_n),
+            np.asarray(problem.training_weights, np.float64), float(problem.t), float(problem.psi_p), float(problem.psi_n),
             kinds, gram_root(law.centroid_gram), _types(shape.rank, shape.activation, STEP), _rules(shape.activation),
         )  # fmt: skip
         if len(_LATEST) >= MOST_SHAPES:
             _LATEST.clear()
         _LATEST[shape] = same, eq
         return eq
-    numbers: dict[str, Any] = {
-        "fractions": law.weights, "loss_weights": weights, "psi_p": problem.psi_p, "psi_n": problem.psi_n, "kind_weights": kinds.weights,
-        "signal_gains": kinds.signal_gains, "noise_gains": kinds.noise_gains, "draws": kinds.draws, "deterministic": kinds.deterministic,
-    }  # fmt: skip
-    arrays: dict[str, Any] = {name: np.asarray(value, np.float64) for name, value in numbers.items()}
-    return replace(before[1], **arrays)
+    return with_ratios(before[1], problem, kinds)
 
 
 _LATEST: dict[Shape, tuple[tuple[bytes, ...], Equivalent]] = {}  # of each shape the last spectra, centroids and t, and the equivalent

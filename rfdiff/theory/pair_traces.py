@@ -3,6 +3,7 @@
 `contour_forms.second_traces` does the same in one traceable piece, which is compiled again for every number of nodes.
 """
 
+from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from rfdiff.theory.ready_programs import ReadyProgram
 from rfdiff.theory.responses import Joint, Point
 from rfdiff.theory.traces import one_trace, two_trace_of_pairs
 
+AHEAD = 1  # pairs of tiles that are begun before one is waited for: another core may have them
 TILES = (16, 8, 4, 2)  # nodes on a side, the most that fit in `BLOCK_BYTES`
 
 
@@ -59,14 +61,22 @@ def traces(eq: Equivalent, z: np.ndarray, u: np.ndarray) -> Traces:
     z, u = (np.concatenate([x, np.repeat(x[-1:], padded - size, 0)]) for x in (z, u))
     linear = np.zeros((2, k, padded), complex)
     same, conjugate = np.zeros((2, 2, k, padded, padded), complex)
-    for row, col in pair_tiles(padded, side):
-        one, two = _tile(eq, z[row], u[row], z[col], u[col])
+    waiting: deque[tuple[slice, slice, tuple[jax.Array, jax.Array], jax.Array]] = deque()
+
+    def placed() -> None:
+        row, col, (one, two), other = waiting.popleft()
         linear[..., row] = one
-        same[..., row, col] = two
-        same[..., col, row] = np.swapaxes(two, -1, -2)
-        two = np.asarray(_tile(eq, z[row], u[row], z[col].conj(), u[col].conj())[1])
-        conjugate[..., row, col] = two
-        conjugate[..., col, row] = np.swapaxes(two, -1, -2).conj()
+        for whole, values, mirrored in ((same, np.asarray(two), np.asarray(two)), (conjugate, np.asarray(other), np.conj(other))):
+            whole[..., row, col] = values
+            whole[..., col, row] = np.swapaxes(mirrored, -1, -2)
+
+    for row, col in pair_tiles(padded, side):
+        conjugated = _tile(eq, z[row], u[row], z[col].conj(), u[col].conj())[1]
+        waiting.append((row, col, _tile(eq, z[row], u[row], z[col], u[col]), conjugated))
+        if len(waiting) > AHEAD:
+            placed()
+    while waiting:
+        placed()
     return Traces(linear[..., :size], same[..., :size, :size], conjugate[..., :size, :size])
 
 

@@ -3,6 +3,7 @@
 import functools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ from scipy import integrate, special
 from rfdiff.activation import ACTIVATIONS
 from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
-from rfdiff.theory.equivalent import column_kinds, equivalent
+from rfdiff.theory.equivalent import _LATEST, column_kinds, equivalent
 from rfdiff.theory.neuron_coefficients import PanelRule, coefficients, gauss_rules, smooth_rule, table_size, tabulated
 from rfdiff.theory.neuron_types import by_lattice, gram_root, is_odd, levels, refined_error, sobol_grid, type_grid
 from tests.tolerances import rejects
@@ -224,6 +225,27 @@ def test_types_of_a_problem_see_their_centroids(case_a: Problem) -> None:
         std = math.sqrt(math.exp(-0.2) * variance - math.expm1(-0.2))
         assert abs(averaged[c] - gaussian_average(SLOPE["tanh"], 0.0, std)) < 1e-7
         assert abs(averaged[1 - c] - gaussian_average(SLOPE["tanh"], 0.0, std)) > 1e-2
+
+
+def test_kept_neurons_are_those_of_the_problem(case_a: Problem) -> None:
+    """Ratios, fractions, weights and noise draws take the neurons that are kept; spectra, centroids, t and activation make their own."""
+    law, half = case_a.mixture, np.array([0.5, 0.5])
+    moved = replace(case_a, psi_p=1.3, psi_n=0.7, noise_draws=3, loss_weights=half, mixture=replace(law, weights=half))
+    others = [replace(case_a, t=0.3), replace(case_a, activation=ACTIVATIONS["erf"])]
+    others += [replace(case_a, mixture=replace(law, **{name: 1.1 * getattr(law, name)})) for name in ("eigenvalues", "centroid_gram")]
+    with jax.enable_x64(True):
+        for problem in (moved, *others):
+            _LATEST.clear()
+            alone = equivalent(problem, 1, 5.0)
+            _LATEST.clear()
+            kept = equivalent(case_a, 1, 5.0)
+            found = equivalent(problem, 1, 5.0)
+            assert len(_LATEST) == (1 if problem is moved else 2)
+            assert (found.linear is kept.linear) == (problem is moved)
+            assert str(jax.tree.structure(found)) == str(jax.tree.structure(alone))
+            for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(alone), strict=True):
+                assert one.dtype == other.dtype
+                np.testing.assert_array_equal(one, other)
 
 
 def test_a_lattice_is_as_fine_as_its_own_direction_needs() -> None:
