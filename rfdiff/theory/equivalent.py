@@ -34,7 +34,7 @@ from rfdiff.diffusion import noise_variance, signal_scale
 from rfdiff.errors import InputError
 from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
-from rfdiff.theory.neuron_coefficients import GaussRules, coefficients, gauss_rules, table_size, tabulated
+from rfdiff.theory.neuron_coefficients import Coefficients, GaussRules, coefficients, gauss_rules, table_size, tabulated
 from rfdiff.theory.neuron_types import TypeGrid, gram_root, is_odd, type_grid
 from rfdiff.theory.noncommuting.coupled_law import CoupledLaw
 from rfdiff.value_types import value_type
@@ -126,6 +126,7 @@ def build(
     rules: GaussRules,
     table: int = 0,
     coupled: CoupledLaw | None = None,
+    features: Coefficients | None = None,
 ) -> Equivalent:
     """The Gaussian equivalent of a problem on a given grid of neuron types (float64, inside `jax.enable_x64`).
 
@@ -140,6 +141,7 @@ def build(
         rules: result of `gauss_rules`.
         table: terms of the series from which the coefficients are read (`table_size`); 0 for none.
         coupled: what the directions are where covariances do not commute; the mixture then has each class's own spectrum.
+        features: the coefficients, where they are known.
     """
     delta, scale = noise_variance(t), signal_scale(t)
     eigenvalues = scale**2 * jnp.asarray(mixture.eigenvalues)
@@ -154,7 +156,9 @@ def build(
         loss_weights = jnp.maximum(jnp.asarray(loss_weights), LEAST_WEIGHT)
     # averages are smooth in the variance, its root is not: a class without variance is given a little, so that derivatives exist
     signal_std = jnp.sqrt(variance + jnp.where(variance < LEAST_VARIANCE * delta, LEAST_VARIANCE * delta, 0))
-    if table:
+    if features is not None:
+        pass
+    elif table:
         features = tabulated(activation, means, signal_std, jnp.sqrt(delta), rules, table)
     else:
         features = coefficients(activation, means, signal_std, jnp.sqrt(delta), rules)

@@ -1,8 +1,9 @@
-"""Maps of class-wise times over two numbers of a problem: thousands of closed forms under vmap, none of them fatal.
+"""Maps of class-wise times over two numbers of a problem: thousands of closed forms by a few programs, none of them fatal.
 
-All cells share one compiled program: the same numbers of contour nodes, neuron types and quadrature nodes, fine enough for the hardest
-cell. The contour of each cell encloses norm bounds of U, which are wider than the support but need no search. Cells whose error
-estimate is too large are done again with more nodes, those whose fixed point failed with care; what still fails is marked and left NaN.
+Cells share a few compiled programs, by numbers of contour nodes and of neuron types; the latter are as fine as each cell needs
+(`map_setting.type_levels`). The contour of a cell encloses norm bounds of U, which need no search, less what they exceed the support by
+in a few cells of the map. Cells whose error estimate is too large are done again with more nodes and the whole bounds, those whose fixed
+point failed with care; what still fails is marked and left NaN.
 """
 
 import hashlib
@@ -12,9 +13,7 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from rfdiff.class_times import TIME_NAMES, ClassTimes
@@ -24,30 +23,19 @@ from rfdiff.parameters import get_parameter, set_parameter
 from rfdiff.problem import Problem
 from rfdiff.progress import Progress, require_progress
 from rfdiff.rules import GradientFlow, Rule
-from rfdiff.theory.approaches import approach_along_rays
-from rfdiff.theory.contour import HALF_HEIGHT, ellipse
-from rfdiff.theory.contour_forms import solve_kernel
-from rfdiff.theory.equivalent import ColumnKinds, Equivalent, build, column_kinds
+from rfdiff.theory import map_program as program
+from rfdiff.theory.contour import HALF_HEIGHT
 from rfdiff.theory.input_checks import checked_fraction, checked_tolerance, require_concrete
-from rfdiff.theory.learning_times import class_times
 from rfdiff.theory.map_cells import one_by_one
-from rfdiff.theory.neuron_coefficients import GaussRules, gauss_rules
-from rfdiff.theory.neuron_types import TypeGrid, gram_root, is_odd, type_grid
-from rfdiff.theory.plans import optimal_and_rate
-from rfdiff.theory.resolvent import RESIDUAL, free_start
-from rfdiff.theory.support import outer_bounds
+from rfdiff.theory.map_program import Cells, Setting
+from rfdiff.theory.map_setting import CHUNK, FEW, LEVEL, filled_up, pick, shared_setting, type_levels
+from rfdiff.theory.training_times import problem_extents
 from rfdiff.theory_results import PhaseMap
 from rfdiff.value_types import as_real_array, vectorize_text
 
-NODES = (48, 64, 96, 144, 224, 384)
-FEW = 0.05  # share of the cells below which a number of nodes is not worth a program of its own
-HARD = 1e-9  # lower bound of the spectrum, relative to the upper, below which the contour passes left of 0 instead
+NODES = (48, 64, 80, 96, 144, 224, 384)
 ATTEMPTS = 3
-CHUNK = 64  # cells between two reports of progress
-CACHE_BYTES = 2**25  # cells are batched inside a chunk so that their pairs of nodes stay in the processor's cache
-LEVEL = 2  # of the lattice of neuron types
-RADIUS = 5.5  # standard deviations of h: at ranks up to 3, where lattices are used, one neuron in a million is beyond
-PROBES = (0.1, 1.0, 10.0, 100.0, 1000.0)
+SAMPLED, MANY, MARGIN = 4, 64, 1.25  # cells whose spectra are found, in maps that are worth it, and how much wider the others may be
 MOST_CELLS = 10**6
 
 ChunkStore = MutableMapping[str, Mapping[str, np.ndarray]]
@@ -135,33 +123,28 @@ def _check(axes: Mapping[str, ArrayLike]) -> tuple[tuple[str, str], list[np.ndar
     return (first, second), values
 
 
-class _Setting(NamedTuple):
-    """What all cells share: roots of their Gram matrices (C, K, rank), neuron types, quadrature rules, column kinds."""
-
-    roots: Float[np.ndarray, "C K rank"]
-    grid: TypeGrid
-    rules: GaussRules
-    kinds: ColumnKinds
-
-
 def _run(
     cells: list[Problem], q: float, tolerance: float, progress: Progress | None, store: ChunkStore
 ) -> tuple[ClassTimes, np.ndarray, np.ndarray]:
     """Times, errors and convergence of all cells; those that miss the tolerance are done again, with more nodes or with care."""
-    setting = _setting(cells)
-    stacked = jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf, np.float64) for leaf in leaves]), *cells)
-    low, high = (np.asarray(x) for x in _bounds(stacked, setting))
-    sizes = _sizes(np.maximum(low, HARD * high), high, tolerance)
+    setting, stacked = shared_setting(cells)
+    levels, of_types = type_levels(stacked, setting, tolerance)
+    reference = setting(LEVEL)
+    low, high = (np.asarray(x) for x in program.bounds(stacked, reference))
+    narrowed = np.full(len(cells), _narrowing(cells, high))
+    sizes = _sizes(np.maximum(low, program.HARD * high), high / narrowed, tolerance)
     empty = np.full((len(cells), cells[0].num_classes), np.nan)
     times, error = ClassTimes(empty, empty.copy(), empty.copy(), empty.copy(), q=q), np.full(len(cells), np.inf)
     todo, careful = np.arange(len(cells)), np.zeros(len(cells), bool)
     for attempt in range(ATTEMPTS):
         done = 0
-        for size, care in sorted(set(zip(sizes[todo].tolist(), careful[todo].tolist(), strict=True))):
-            group = todo[(sizes[todo] == size) & (careful[todo] == care)]
+        for size, care, level in sorted(set(zip(sizes[todo].tolist(), careful[todo].tolist(), levels[todo].tolist(), strict=True))):
+            group = todo[(sizes[todo] == size) & (careful[todo] == care) & (levels[todo] == level)]
             tell = None if progress is None or attempt else partial(_advance, progress, done, len(cells))
-            group_times, group_error = _in_chunks(stacked, setting, group, NODES[size], q, care, tell, store)
+            how = _How(NODES[size], q, care, level)
+            group_times, group_error = _in_chunks(stacked, setting(level), group, how, narrowed, tell, store)
             done += group.size
+            group_error = group_error + of_types[group]
             better = group_error < error[group]
             error[group[better]] = group_error[better]
             for name in TIME_NAMES:
@@ -172,8 +155,25 @@ def _run(
         missed = np.isfinite(error[todo])  # else the fixed point failed: the same nodes, with care
         sizes[todo] = np.minimum(sizes[todo] + missed, len(NODES) - 1)
         careful[todo] |= ~missed
+        narrowed[todo] = 1.0
     converged = error <= tolerance
     return jax.tree.map(lambda leaf: np.where(converged[:, None], leaf, np.nan), times), error, converged
+
+
+class _How(NamedTuple):
+    """How a group of cells is done: number of nodes, q, whether with care, and the level of the neuron types."""
+
+    size: int
+    q: float
+    careful: bool
+    level: int
+
+
+def _narrowing(cells: list[Problem], high: np.ndarray) -> float:
+    """By how much the norm bounds exceed the spectra, from a few cells of the map, with a margin."""
+    few = np.unique(np.linspace(0, len(cells) - 1, SAMPLED).round().astype(int)) if len(cells) >= MANY else np.zeros(0, int)
+    ratios = [high[i] / problem_extents(cells[i])[0][1] for i in few]
+    return float(max(1.0, min(ratios, default=1.0) / MARGIN))
 
 
 def _advance(progress: Progress, before: int, total: int, done: int) -> None:
@@ -185,7 +185,7 @@ def _sizes(low: np.ndarray, high: np.ndarray, tolerance: float) -> np.ndarray:
 
     Numbers of nodes that few cells need are rounded up to one that others need, since each compiles a program.
     """
-    wanted = 0.8 * np.log(3 * high / low) / 2 / HALF_HEIGHT * math.log(10 / tolerance)
+    wanted = 0.88 * np.log(3 * high / low) / 2 / HALF_HEIGHT * math.log(10 / tolerance)
     sizes = np.minimum(np.searchsorted(NODES, wanted), len(NODES) - 1)
     for size in range(len(NODES) - 1):
         above = sizes[sizes > size]
@@ -194,75 +194,26 @@ def _sizes(low: np.ndarray, high: np.ndarray, tolerance: float) -> np.ndarray:
     return sizes
 
 
-def _setting(cells: list[Problem]) -> _Setting:
-    """Neuron types and quadrature rules that are fine enough for every cell."""
-    roots = [gram_root(cell.mixture.centroid_gram) for cell in cells]
-    rank = max(root.shape[1] for root in roots)
-    padded = np.stack([np.pad(root, ((0, 0), (0, rank - root.shape[1]))) for root in roots])
-    longest = np.diag(np.max(np.linalg.norm(padded, axis=1), axis=0))  # along each axis, of any cell
-    grid = type_grid(longest, LEVEL, RADIUS, is_odd(cells[0].activation), 16)
-    steepest = max(range(len(cells)), key=lambda i: math.exp(-cells[i].t) * math.sqrt(np.max(cells[i].mixture.variances)))
-    noisiest = min(range(len(cells)), key=lambda i: cells[i].t)
-    candidates = [gauss_rules(cells[i]) for i in {steepest, noisiest}]
-    rules = GaussRules(*(max(options, key=lambda rule: rule.nodes.size) for options in zip(*candidates, strict=True)))
-    return _Setting(padded, grid, rules, column_kinds(cells[0].noise_draws))
-
-
-@jax.jit
-def _bounds(stacked: Problem, setting: _Setting) -> tuple[jax.Array, jax.Array]:
-    """Norm bounds (C,) of the spectra of all cells."""
-    return jax.lax.map(lambda cell: outer_bounds(_equivalent(cell[0], cell[1], setting)), (stacked, setting.roots), batch_size=CHUNK)
-
-
-def _equivalent(problem: Problem, root: jax.Array, setting: _Setting) -> Equivalent:
-    return build(
-        problem.activation, problem.mixture, problem.training_weights, problem.t, problem.psi_p, problem.psi_n,
-        setting.kinds, root, setting.grid, setting.rules,
-    )  # fmt: skip
-
-
-@partial(jax.jit, static_argnames=("size", "q", "careful"))
-def _cells(stacked: Problem, setting: _Setting, size: int, q: float, careful: bool) -> tuple[ClassTimes, jax.Array]:
-    """Times (C, K) and errors (C,) of a chunk of cells; careful: every node is approached from far out along its ray."""
-    k = setting.roots.shape[1]
-    pair_bytes = 16 * (10 * (2 * k + k * (k + 1) // 2) ** 2 + setting.grid.weights.size)
-    batch = max(1, min(CHUNK, 2 ** int(math.log2(max(1, CACHE_BYTES / (size**2 / 4 * pair_bytes))))))
-
-    def one(cell: tuple[Problem, jax.Array]) -> tuple[ClassTimes, jax.Array]:
-        eq = _equivalent(*cell, setting)
-        low, high = outer_bounds(eq)
-        hard = low < HARD * high  # p = n m: finite times only
-        shift = jnp.where(hard, HARD * high, 0)
-        contour = ellipse(jnp.where(hard, -shift / 2, low / 2), 1.5 * high, size, shift=shift)
-        optimal, kappa = optimal_and_rate(cell[0])
-        latest = jnp.where(hard, 1 / (kappa * jnp.where(hard, shift, 1)), jnp.inf)
-        start = approach_along_rays(eq, contour.nodes) if careful else free_start(eq, contour.nodes)
-        kernel = solve_kernel(eq, contour, start, optimal, kappa, latest)
-        error = jnp.where(kernel.residual < RESIDUAL, kernel.error(jnp.append(jnp.asarray(PROBES) / (kappa * high), latest)), jnp.inf)
-        return class_times(kernel, q=q), jnp.where(jnp.isfinite(error), error, jnp.inf)
-
-    return jax.lax.map(one, (stacked, setting.roots), batch_size=batch)
-
-
 def _in_chunks(
-    stacked: Problem,
-    setting: _Setting,
+    cells: Cells,
+    setting: Setting,
     which: np.ndarray,
-    size: int,
-    q: float,
-    careful: bool,
+    how: _How,
+    narrowed: np.ndarray,
     tell: Callable[[int], None] | None,
     store: ChunkStore,
 ) -> tuple[ClassTimes, np.ndarray]:
-    """`_cells` of some cells in chunks of one shape, the last one filled up with copies; chunks of the store are not done again."""
+    """Times and errors of some cells in chunks of one shape, the last one filled up with copies; those of the store are not done again."""
     parts = []
     for start in range(0, len(which), CHUNK):
         some = which[start : start + CHUNK]
-        name = f"chunk-{hashlib.sha256(repr((size, careful, some.tolist())).encode()).hexdigest()[:16]}"
+        key = (how.size, how.careful, how.level, some.tolist(), narrowed[some].tolist())
+        name = f"chunk-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}"
         if name not in store:
-            filled = np.resize(some, CHUNK)
-            chunk = setting._replace(roots=setting.roots[filled])
-            times, error = _cells(jax.tree.map(lambda leaf, i=filled: leaf[i], stacked), chunk, size=size, q=q, careful=careful)
+            filled = filled_up(some, CHUNK)
+            chosen = pick(cells, filled), setting, narrowed[filled], some.size
+            curves, error = program.forms(*chosen, size=how.size, careful=how.careful)
+            times = program.times(curves, some.size, q=how.q)
             arrays = {**{time: getattr(times, time) for time in TIME_NAMES}, "error": error}
             store[name] = {"cells": some, **{key: np.asarray(value)[: some.size] for key, value in arrays.items()}}
         parts.append(store[name])
@@ -270,4 +221,4 @@ def _in_chunks(
             tell(min(start + CHUNK, len(which)))
     joined = {key: np.concatenate([part[key] for part in parts]) for key in (*TIME_NAMES, "error")}
     error = joined.pop("error")
-    return ClassTimes(*(joined[name] for name in TIME_NAMES), q=q), error
+    return ClassTimes(*(joined[name] for name in TIME_NAMES), q=how.q), error

@@ -149,6 +149,45 @@ def coefficients(
     return Coefficients(jnp.where((alpha * gamma) ** 2 > 1e-28 * square, alpha, 0), kept, carried)
 
 
+class Series(NamedTuple):
+    """Chebyshev series of the coefficients of K classes: terms (N,3,K) of α, v² and s², and the scale and width (K,) of each class."""
+
+    terms: jax.Array
+    scale: jax.Array
+    gamma: jax.Array
+
+
+def series(
+    activation: Activation,
+    centre: jax.Array,
+    half: jax.Array,
+    signal_std: jax.Array,
+    noise_std: jax.Array,
+    rules: GaussRules,
+    size: int,
+) -> Series:
+    """Series of `size` terms over means from centre - half to centre + half (K,)."""
+    angles = np.pi * (np.arange(size) + 0.5) / size
+    values = jnp.stack(coefficients(activation, centre + half * np.cos(angles)[:, None], signal_std, noise_std, rules))
+    terms = jnp.einsum("nj,xjk->nxk", np.cos(np.outer(np.arange(size), angles)) * 2 / size, values)
+    gamma = jnp.sqrt(signal_std**2 + noise_std**2)
+    return Series(terms, jnp.max((values[0] * gamma) ** 2 + values[1] + values[2], 0), gamma)
+
+
+def read_series(series: Series, x: jax.Array) -> Coefficients:
+    """Coefficients at x (J,K) in [-1, 1], the place of a mean in the range of its class."""
+    terms, scale, gamma = series
+
+    def clenshaw(state: tuple[jax.Array, jax.Array], term: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
+        return (term[:, None] + 2 * x * state[0] - state[1], state[0]), None
+
+    zero = jnp.zeros((3, *x.shape))
+    (first, second), _ = jax.lax.scan(clenshaw, (zero, zero), terms[:0:-1])
+    alpha, kept, carried = terms[0][:, None] / 2 + x * first - second
+    kept, carried = (jnp.where(share > 1e-14 * scale, share, 0) for share in (kept, carried))
+    return Coefficients(jnp.where(abs(alpha) * gamma > 1e-14 * jnp.sqrt(scale), alpha, 0), kept, carried)
+
+
 def tabulated(
     activation: Activation, means: jax.Array, signal_std: jax.Array, noise_std: jax.Array, rules: GaussRules, size: int
 ) -> Coefficients:
@@ -157,21 +196,7 @@ def tabulated(
     """
     low, high = jnp.min(means, 0), jnp.max(means, 0)
     centre, half = (low + high) / 2, jnp.where(high > low, (high - low) / 2, 1.0)
-    angles = np.pi * (np.arange(size) + 0.5) / size
-    values = jnp.stack(coefficients(activation, centre + half * np.cos(angles)[:, None], signal_std, noise_std, rules))
-    series = jnp.einsum("nj,xjk->nxk", np.cos(np.outer(np.arange(size), angles)) * 2 / size, values)
-    x = (means - centre) / half
-
-    def clenshaw(state: tuple[jax.Array, jax.Array], term: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
-        return (term[:, None] + 2 * x * state[0] - state[1], state[0]), None
-
-    zero = jnp.zeros((3, *means.shape))
-    (first, second), _ = jax.lax.scan(clenshaw, (zero, zero), series[:0:-1])
-    alpha, kept, carried = series[0][:, None] / 2 + x * first - second
-    gamma = jnp.sqrt(signal_std**2 + noise_std**2)
-    scale = jnp.max((values[0] * gamma) ** 2 + values[1] + values[2], 0)
-    kept, carried = (jnp.where(share > 1e-14 * scale, share, 0) for share in (kept, carried))
-    return Coefficients(jnp.where(abs(alpha) * gamma > 1e-14 * jnp.sqrt(scale), alpha, 0), kept, carried)
+    return read_series(series(activation, centre, half, signal_std, noise_std, rules, size), (means - centre) / half)
 
 
 def table_size(problem: Problem, root: np.ndarray, radius: float) -> int:
@@ -183,7 +208,12 @@ def table_size(problem: Problem, root: np.ndarray, radius: float) -> int:
     law, delta = problem.mixture, float(noise_variance_of(problem.t))
     width = np.sqrt((1 - delta) * np.asarray(law.variances) + delta / 2)
     reach = math.sqrt(1 - delta) * radius * np.linalg.norm(root, axis=1)
-    return 64 * math.ceil((8.5 * float(np.max(reach / width)) + 16) / 64)
+    return terms_of_series(float(np.max(reach / width)))
+
+
+def terms_of_series(half: float) -> int:
+    """Terms of a series over a range of half-length R, in widths w of the narrowest average: `table_size`."""
+    return 64 * math.ceil((8.5 * half + 16) / 64)
 
 
 def gauss_rules(problem: Problem) -> GaussRules:

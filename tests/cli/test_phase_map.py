@@ -17,7 +17,7 @@ from rfdiff.files.dataset_file import load_dataset, save_dataset
 from rfdiff.parameters import set_parameter
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow, MinibatchSGD, Rule
-from rfdiff.theory import maps
+from rfdiff.theory import map_program, maps
 from tests import synthetic
 from tests.cli.command_line import refused, run
 
@@ -121,7 +121,7 @@ def test_standing_results_are_not_overwritten(mapped: types.SimpleNamespace, cap
 def stopping_after(patch: pytest.MonkeyPatch, count: int) -> list[int]:
     """Let some chunks be computed, then stop like a user; the list grows by one for each."""
     done: list[int] = []
-    real: Any = maps._cells
+    real: Any = map_program.forms
 
     def cells(*arguments: Any, **options: Any) -> Any:
         if len(done) == count:
@@ -129,7 +129,7 @@ def stopping_after(patch: pytest.MonkeyPatch, count: int) -> list[int]:
         done.append(len(done))
         return real(*arguments, **options)
 
-    patch.setattr(maps, "_cells", cells)
+    patch.setattr(map_program, "forms", cells)
     return done
 
 
@@ -170,14 +170,14 @@ def test_an_interrupted_map_goes_on_and_equals_an_uninterrupted_one(
 def test_cells_that_are_done_again_are_counted_once(mapped: types.SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error of the first chunk is made to look large: its cells are done again (here with the same nodes, to compile nothing)."""
     sizes: list[int] = []
-    real: Any = maps._cells
+    real: Any = map_program.forms
 
     def cells(*arguments: Any, size: int, **options: Any) -> Any:
         sizes.append(size)
         found, error = real(*arguments, size=sizes[0], **options)
         return found, error + (len(sizes) == 1)
 
-    monkeypatch.setattr(maps, "_cells", cells)
+    monkeypatch.setattr(map_program, "forms", cells)
     kept: dict[str, Any] = {}
     problem = Problem.from_toml(mapped.problem)
     found = theory.phase_map(problem, AXES, store=kept)

@@ -7,11 +7,12 @@ import pytest
 
 from rfdiff import theory
 from rfdiff.class_times import ClassTimes, times
+from rfdiff.host import double_on_host
 from rfdiff.mixture import MixtureLaw
 from rfdiff.parameters import set_parameter
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientDescent, GradientFlow
-from rfdiff.theory import maps
+from rfdiff.theory import map_program, map_setting, maps
 
 AXES = {"variance_ratio": [0.5, 1.0, 2.0], "weight_0": [0.3, 0.5, 0.7]}  # one program: no cell needs a second attempt
 NAMES = ("tau_gen", "tau_stop", "tau_mem", "tau_opt")
@@ -48,7 +49,7 @@ def test_cells_are_the_problems_own_and_nothing_compiles_twice() -> None:
     assert not np.allclose(found.times.tau_gen[0, 0], found.times.tau_gen[2, 2], rtol=0.1)
     # equal classes at equal weight: one curve
     np.testing.assert_allclose(found.times.tau_mem[1, 1, 0], found.times.tau_mem[1, 1, 1], rtol=1e-9)
-    programs: Any = maps._cells
+    programs: Any = map_program.forms
     compiled = programs._cache_size()
     theory.phase_map(centred(), {"variance_ratio": [0.5, 1.1, 2.0], "weight_0": [0.3, 0.6, 0.7]})
     assert programs._cache_size() == compiled
@@ -60,8 +61,8 @@ def test_a_failed_cell_is_marked_and_harms_no_other(monkeypatch: pytest.MonkeyPa
     whole = theory.phase_map(centred(), AXES)
     true = maps._in_chunks
 
-    def spoiled(stacked: Any, setting: Any, which: np.ndarray, *rest: Any) -> Any:
-        found, error = true(stacked, setting, which, *rest)
+    def spoiled(cells: Any, setting: Any, which: np.ndarray, *rest: Any) -> Any:
+        found, error = true(cells, setting, which, *rest)
         return found, np.where(which == 4, np.inf, error)
 
     monkeypatch.setattr(maps, "_in_chunks", spoiled)
@@ -78,7 +79,8 @@ def test_cells_are_done_again_with_what_they_lack(monkeypatch: pytest.MonkeyPatc
     """More nodes where the contour was too coarse, the same with care where the fixed point failed; the rest is left alone."""
     calls: list[tuple[list[int], int, bool]] = []
 
-    def pretended(stacked: Any, setting: Any, which: np.ndarray, size: int, q: float, careful: bool, *_: Any) -> Any:
+    def pretended(cells: Any, setting: Any, which: np.ndarray, how: Any, *_: Any) -> Any:
+        size, q, careful = how.size, how.q, how.careful
         calls.append((which.tolist(), size, careful))
         coarse, lost = (which == 1) & (size == calls[0][1]), (which == 2) & (not careful)
         made_up = dict.fromkeys(NAMES, np.full((which.size, 2), float(size)))
@@ -109,6 +111,20 @@ def test_the_edge_p_equals_nm() -> None:
     assert np.all(np.isfinite(found.times.tau_stop[0, 0]))
     np.testing.assert_allclose(found.times.tau_stop[0, 0], on_a_grid(cell(problem, found, 0, 0)).tau_stop, rtol=2e-3)
     assert_cell(found, problem, 2, 1)
+
+
+@pytest.mark.thorough
+def test_the_neuron_types_of_each_cell_are_fine_enough() -> None:
+    """Little noise makes steep types: a map takes finer ones there, and marks a cell whose error it cannot bring below the tolerance."""
+    law = MixtureLaw.isotropic([0.95, 0.05], [0.04, 0.4], [[0.5, 0.1], [0.1, 1.0]])
+    problem = Problem(law, "tanh", t=0.005, psi_p=4.0, psi_n=3.0)
+    cells = [problem, set_parameter(problem, "t", 0.3)]
+    with double_on_host():
+        setting, stacked = map_setting.shared_setting(cells)
+        levels, error = map_setting.type_levels(stacked, setting, 1e-4)
+        assert levels[0] > levels[1] and np.all(error < 1e-4)
+        coarse, fine = (np.asarray(map_program.ridge(stacked, setting(n), *map_program.bounds(stacked, setting(2)), 2)[0]) for n in (1, 3))
+    assert np.max(abs(coarse[0] - fine[0])) > 1e-3
 
 
 @pytest.mark.slow
