@@ -8,7 +8,7 @@ Ten classes, d = 3072: colour images of 32 × 32 pixels with power spectra 1/k^{
 of its own. Once, with compilation; a law of 10 matrices is made first ("law"). Tolerance 5e-3.
 
 Curves of all classes at 60 training times. Each case runs in a process of its own, so that its peak memory is its own.
-Run: python benchmarks/covariances.py [--smoke]. With --smoke d = 40 and 48, three classes, and nothing is written.
+Run: python benchmarks/covariances.py [--smoke]. With --smoke d = 40 and 48, two and five classes, and nothing is written.
 """
 
 import argparse
@@ -104,7 +104,7 @@ def once(law: Callable[[], MixtureLaw], draws: float, tolerance: float, calls: i
 def case(name: str, small: bool) -> dict[str, Any]:
     """One case in this process."""
     if name == "ten_classes":
-        return once(lambda: images(*((4, 3) if small else (32, 10))), math.inf, OF_TEN, calls=1)
+        return once(lambda: images(*((4, 5) if small else (32, 10))), math.inf, OF_TEN, calls=1)
     return once(lambda: image_like(40 if small else 784), float(name.rpartition("_")[2]), TOLERANCE, calls=2)
 
 

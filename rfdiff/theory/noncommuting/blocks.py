@@ -73,6 +73,10 @@ class ManyTypes:
         k, r = self.num_classes, self.matrices.core.shape[1]
         return 16 * (((k - 1) * r) ** 2 + k * r + k * k * self.matrices.tail.shape[1])
 
+    def work_bytes(self) -> int:
+        """Memory of LAPACK's copies."""
+        return 6 * self.node_bytes()
+
     def features(self, linear: np.ndarray) -> np.ndarray:
         """α_a α_b for a ≤ b."""
         return pair_products(linear)
@@ -245,6 +249,10 @@ class OneType:
     def node_bytes(self) -> int:
         """Memory of X and its tail."""
         return 16 * (self.matrices.core.shape[1] ** 2 + self.matrices.tail.shape[1])
+
+    def work_bytes(self) -> int:
+        """Memory of LAPACK's copies."""
+        return 6 * self.node_bytes()
 
     def features(self, linear: np.ndarray) -> np.ndarray:
         """1: the entry of Ψ is αᵀ Ψ α."""

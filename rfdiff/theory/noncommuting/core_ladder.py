@@ -26,7 +26,7 @@ from rfdiff.theory.noncommuting.working_basis import WorkingBasis
 from rfdiff.theory.resolvent import RESIDUAL
 
 FEWEST, FEWEST_OF_MANY = 48, 8  # equations of the first core, and its directions at least: smaller ones cost no less
-MANY = 5  # classes: with two, a core of all that matters is done before one with the elements outside it
+MANY = 5  # classes, more than `FEW_CLASSES`: two took 38 s where plain cores took 17, ten could not do with plain ones
 MOST_EQUATIONS = 4096  # of a core beyond which losses are extrapolated, whatever that leaves
 ROUGH = 1e-5  # residual of a fixed point that tells what lies outside a contour
 SKIPPED = 2  # rungs of the nodes' ladder below what is enough for any law: contours of the first core are cheap, and say what they miss
@@ -34,7 +34,8 @@ GROWTH = 1.6, 2.0  # of the number of directions from one core to the next, at l
 FALL = 0.6  # of the coupling left out from one core to the next, at most
 WORTH = 0.7  # of the directions that need no extrapolation: a core of more costs almost as much as they do
 SAFETY = 3.0  # times what two polynomials differ by: the largest true error found was 1.4 times that
-LEAST, LEAST_OF_TWO = 0.12, 1.0  # of the move to none left out, that the error of three and of two terms is at least; 0.11 was found
+LEAST = 0.125  # share of the extrapolated move that the error of three terms is at least: the largest true one found was 0.11
+LEAST_OF_TWO = 4 / 3  # and of two terms: with `SAFETY` it covers a rest of order x or x² at any ratio of the couplings
 STEEPEST = 2.0  # power of the coupling by which the error may be expected to fall
 
 
@@ -88,8 +89,8 @@ def learning_losses(
     size = max(question.lay(span).size - SKIPPED, 0) if len(sizes) > 1 else None
     while sizes:
         core = sizes.pop(0)
-        outside = basis.outside(core) if order == 2 and core < basis.turned.shape[1] else None
-        ready = dense.with_core(near, start, basis.matrices(core), outside)
+        counted = order == 2 and 0 < core < basis.turned.shape[1]
+        ready = dense.with_core(near, start, *(basis.with_outside(core) if counted else (basis.matrices(core),)))
         if size is not None and found and not dense.fits(ready, SIZES[size] // 2):
             break
         glimpse = None if found else partial(evaluation.outside, ready)
@@ -152,7 +153,7 @@ def extrapolated(left_out: Sequence[float], losses: Sequence[np.ndarray], order:
     """Losses where nothing is left out, their error, and the weights of the last two or three cores that they come from.
 
     Either 1 and x^order through the last two cores, or 1, x and x² through three, whichever has the smaller error. That of two terms is
-    read from the two cores before them, with all of its move as the least: it takes what is left out as being of one order only. That of
+    read from the pair one core earlier, with more than its move as the least: it takes what is left out as being of one order only. That of
     three terms is read from a cubic through four cores, or where there are only three from the line through two.
 
     Args:
@@ -180,6 +181,8 @@ def _largest(values: np.ndarray) -> float:
 def weights_at_none(left_out: Sequence[float], order: int) -> np.ndarray:
     """Weights of the values at x that a polynomial of the terms 1, x^order, x^(order + 1), … goes through, at x = 0."""
     x, powers = np.asarray(left_out), np.array([0, *range(order, order + len(left_out) - 1)])
+    if not np.all(np.diff(x) < 0):  # no more was coupled: nothing is known of what is left
+        return np.full(x.size, np.nan)
     return np.asarray(np.linalg.solve((x / x.max()) ** powers[:, None], powers == 0))
 
 

@@ -7,7 +7,7 @@ Y = HP at O = 0,
 
 the second term between core and tail or within the tail, the third within both. O_c = a_c S_c enters by sums of S_a,ij S_b,ij over the
 tail directions of a group, in which D, and so P and Y, hardly differ (`tail_coupling`). Products of the second term of two points take P
-of a core direction from its own block: what is left out is of third order.
+of a core direction from its own block: what is left out is of third order in O, and of second where core directions are coupled.
 """
 
 from collections.abc import Sequence
@@ -35,6 +35,10 @@ class CoupledTail(ManyTypes):
         """Memory of the blocks."""
         k, r = self.num_classes, self.matrices.core.shape[1]
         return 16 * k * k * (r * r + self.matrices.tail.shape[1] + self.coupling.squares.shape[-1])
+
+    def work_bytes(self) -> int:
+        """Memory of the blocks in work, and of the coupling."""
+        return 12 * self.node_bytes() + sum(part.nbytes for part in self.coupling)
 
     def node(self, a: np.ndarray, b: np.ndarray, h: np.ndarray) -> Node:
         """G of the core (K, K, r, r) and of the tail (K², d - r), and P_ac √a_c at the sites (K of c, S, K of a)."""
@@ -96,8 +100,7 @@ def _by_class(blocks: np.ndarray, H: np.ndarray) -> np.ndarray:
 def _block_product(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Σ_c x_ac y_cb of blocks (K, K, r, r) each."""
     k, r = one.shape[1:3]
-    flat = (np.swapaxes(x, 1, 2).reshape(k * r, k * r) for x in (one, other))
-    first, second = flat
+    first, second = (np.swapaxes(x, 1, 2).reshape(k * r, k * r) for x in (one, other))
     return np.swapaxes((first @ second).reshape(k, r, k, r), 1, 2)
 
 

@@ -118,7 +118,7 @@ def with_core(near: Equivalent, start: Equivalent, matrices: Matrices, outside: 
         near: Gaussian equivalent of its surrogate.
         start: as in `Dense`.
         matrices: core and tail of its covariances.
-        outside: the elements outside the core, to second order; None to leave them out, as centred classes of one neuron type do.
+        outside: the elements outside the core, to second order; None to leave them out.
     """
     delta, linear, weights = float(near.noise_variance), np.asarray(near.linear), np.asarray(near.loss_weights)
     # the blocks of several neuron types divide by the weight of each class
@@ -233,4 +233,4 @@ def memory_bytes(dense: Dense, count: int) -> int:
     base = dense.system.shape[1] ** 2 + 1
     rows = 5 * 16 * base * count * ROWS_ELEMENTS
     of_types = 2 * dense.system.feature_pairs.nbytes
-    return count * directions.node_bytes() + rows + 6 * directions.node_bytes() + of_types + 2 * PAIR_BYTES
+    return count * directions.node_bytes() + rows + directions.work_bytes() + of_types + 2 * PAIR_BYTES

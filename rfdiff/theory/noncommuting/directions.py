@@ -58,10 +58,11 @@ class Side(NamedTuple):
 
 
 class Directions(Protocol):
-    """What the closed system needs to know of the directions; `blocks.ManyTypes` and `blocks.OneType` provide it.
+    """What the closed system needs of the directions; `blocks.ManyTypes`, `blocks.OneType` and `coupled_tail.CoupledTail` provide it.
 
     Base matrices E_i are kept as the arrays of a node; `left` and `right` are rows of E_i and of E_iᵀ, flattened, over the core, and
-    `edge` the entries over the tail, so that (1/d) tr[E_i(z1) E_j(z2)] is the product of left and right, plus that of the edges.
+    `edge` the entries over the tail, so that (1/d) tr[E_i(z1) E_j(z2)] is the product of left and right, plus that of the edges,
+    plus what `across` says of elements outside core and tail.
     """
 
     @property
@@ -74,6 +75,9 @@ class Directions(Protocol):
 
     def node_bytes(self) -> int:
         """Memory of a node."""
+
+    def work_bytes(self) -> int:
+        """Memory of the work on one node, and of what all nodes share."""
 
     def features(self, linear: np.ndarray) -> np.ndarray:
         """(J, N) products of linear coefficients that multiply the entries of Ψ in 1/r."""
@@ -172,7 +176,7 @@ def products(directions: Directions, nodes: list[tuple[np.ndarray, ...]], done: 
         same = directions.across(node, later)
         if not isinstance(same, np.ndarray):
             break
-        conjugate = np.asarray(directions.across(node, [tuple(x.conj() for x in other) for other in later]))
+        conjugate = np.conj(directions.across(tuple(x.conj() for x in node), later))
         filled[first, first:count] += same
         filled[first, count + first :] += conjugate
         filled[first + 1 :, first] += np.swapaxes(same[1:], -1, -2)

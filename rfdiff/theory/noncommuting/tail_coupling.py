@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-RATIO = 1.5  # of the last to the first direction of a group: a tenth of it would move a loss by less than the third order does
+RATIO = 1.5  # of the last to the first direction of a group: finer groups move a loss by less than the third order does
 
 
 class TailCoupling(NamedTuple):

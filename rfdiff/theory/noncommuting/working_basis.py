@@ -1,8 +1,8 @@
 """The basis in which covariances that do not commute are handled: a core of coupled directions, and a tail of diagonal ones.
 
 In the eigenbasis of Σ_c π_c Σ_c the last directions couple weakly to the others where the spectra decay (images). Beyond a core of r
-directions the off-diagonal elements are left out, and each of these directions is a tail entry with K eigenvalues of its own; what this
-costs is of second order in them (`neglected`).
+directions each one is a tail entry with K eigenvalues of its own. The elements outside core and tail are left out, which costs an amount of
+second order in them (`neglected`), or count to second order (`tail_coupling`).
 """
 
 from collections.abc import Callable
@@ -74,9 +74,11 @@ class WorkingBasis(NamedTuple):
         neglected = float(self.left_out[r]) if r < diagonal.shape[1] else 0.0
         return Matrices(best_core(self.signal * self.turned[:, :r, :r]), diagonal[:, r:], neglected)
 
-    def outside(self, r: int) -> TailCoupling:
-        """What the elements outside the core of the first r < d directions do to second order."""
-        return tail_coupling(self.turned, self.signal, core_basis(self.turned[:, :r, :r]))
+    def with_outside(self, r: int) -> tuple[Matrices, TailCoupling]:
+        """The same for 0 < r < d, and what the elements outside core and tail do to second order, in one basis of the core."""
+        core = self.signal * self.turned[:, :r, :r]
+        basis = core_basis(core)
+        return self.matrices(r)._replace(core=diagonal_first(core, basis)), tail_coupling(self.turned, self.signal, basis)
 
 
 def basis_of(
@@ -138,8 +140,12 @@ def _inside(matrices: np.ndarray, signal: float, noise_variance: float) -> np.nd
 
 def best_core(core: Float[np.ndarray, "K r r"]) -> Float[np.ndarray, "K r r"]:
     """A core in the eigenbasis of its class 0."""
-    of_first_class = core_basis(core)
-    core = of_first_class.T @ core @ of_first_class
+    return diagonal_first(core, core_basis(core))
+
+
+def diagonal_first(core: Float[np.ndarray, "K r r"], basis: Float[np.ndarray, "r r"]) -> Float[np.ndarray, "K r r"]:
+    """A core in an eigenbasis of its class 0, whose rounding off the diagonal is removed."""
+    core = basis.T @ core @ basis
     core[0] = np.diag(np.diagonal(core[0]))
     return core
 

@@ -57,6 +57,15 @@ def test_errors_cover_what_the_extrapolation_misses(num_cores: int, order: int) 
     assert (len(weights) == 3 or order == 2) and 0 < np.max(abs(found - loss(0.0))) < error
     assert error < (0.4, 2.0)[order - 1] * np.max(abs(loss(left_out[-1]) - loss(0.0))), "three terms begin with x"
     assert core_ladder.extrapolated(left_out, [loss(x) * np.nan for x in left_out], order)[1] == np.inf
+    assert core_ladder.extrapolated([0.1] * num_cores, [loss(0.1)] * num_cores, order)[1] == np.inf, "cores that couple nothing more"
+
+
+@pytest.mark.parametrize("ratio", [0.5, 0.8, 0.95])
+def test_two_terms_cover_a_rest_of_another_order(ratio: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(core_ladder, "LEAST", np.inf)  # three terms would be exact
+    left_out = list(0.5 * ratio ** np.arange(3))
+    found, error, weights = core_ladder.extrapolated(left_out, [np.full((2, 1, 1), 1 + 0.01 * x) for x in left_out], 2)
+    assert len(weights) == 2 and 0.3 * error < abs(found - 1).max() < error
 
 
 def test_two_terms_where_the_coupling_falls_slowly() -> None:
@@ -68,6 +77,11 @@ def test_two_terms_where_the_coupling_falls_slowly() -> None:
         found, error, weights = core_ladder.extrapolated(left_out[:n], losses[:n], 2)
         rest = np.array([1.5e-3, 2.5e-3]) * left_out[n - 1] ** 2
         assert len(weights) == 2 and np.max(abs(losses[n - 1] - rest - found)) < error < 1.5e-3
+        linear = [0.2 - 2e-3 * (left_out[0] - x) for x in left_out[:n]]  # a rest of order x, taken as one of x²
+        assert (
+            abs(core_ladder.extrapolated(left_out[:n], [np.full((2, 1, 1), y) for y in linear], 2)[0] - (0.2 - 2e-3 * left_out[0])).max()
+            < 1e-9
+        )
         with_three = np.tensordot(core_ladder.weights_at_none(left_out[n - 3 : n], 1), np.stack(losses[n - 3 : n]), 1)
         assert np.max(abs(with_three - found)) > 2e-3
 
@@ -136,6 +150,17 @@ def unlike(d: int) -> MixtureLaw:
     turns = [expm(0.4 * (x - x.T)) for x in rng.standard_normal((3, d, d)) / np.sqrt(d)]
     covariances = np.stack([turn * (scale * variances) @ turn.T for turn, scale in zip(turns, (1.0, 0.7, 1.2), strict=True)])
     return MixtureLaw.from_covariances([0.5, 0.3, 0.2], covariances, 0.4 * rng.standard_normal((3, d)))
+
+
+def test_nearly_commuting_classes_need_no_core() -> None:
+    """Five classes that differ in their eigenvectors by 1e-6: no direction is coupled."""
+    rng = np.random.default_rng(1)
+    variances, turn = np.geomspace(2, 0.1, 8), rng.standard_normal((8, 8))
+    bases = [expm(1e-6 * c * (turn - turn.T)) for c in range(5)]
+    law = MixtureLaw.from_covariances(np.full(5, 0.2), np.stack([b * variances @ b.T for b in bases]), np.eye(5, 8))
+    assert not law.commuting
+    near = dense.basis_for(problem(law))
+    assert core_ladder.core_sizes(near, 1e-4, 4) == [0]
 
 
 @pytest.mark.thorough

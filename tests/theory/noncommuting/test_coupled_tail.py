@@ -9,7 +9,7 @@ from rfdiff.theory.noncommuting.blocks import ManyTypes
 from rfdiff.theory.noncommuting.coupled_tail import CoupledTail
 from rfdiff.theory.noncommuting.directions import products, products_at_one_point
 from rfdiff.theory.noncommuting.tail_coupling import TailCoupling, tail_coupling
-from rfdiff.theory.noncommuting.working_basis import Matrices
+from rfdiff.theory.noncommuting.working_basis import Matrices, basis_of
 
 D, CORE, DELTA, SIGNAL = 12, 4, 0.3, 0.7
 
@@ -91,3 +91,21 @@ def test_a_core_of_its_own() -> None:
     without = errors(3, 0.04, 0.5, ManyTypes)
     assert half.traces < whole.traces / 6.5
     assert whole.products < 0.05 * without.products
+
+
+def test_core_and_coupling_are_in_one_basis() -> None:
+    """Also where class 0 has no eigenvectors of its own, so that any basis of the core is one."""
+    matrices = covariances(3, 0.04, 0.0)
+    matrices[0] = np.eye(D)
+    basis = basis_of(matrices, np.full(3, 1 / 3), SIGNAL, DELTA)
+    a, b, H = points(3)[0]
+    whole = np.einsum("ijj->i", brute(matrices, a, b, H).reshape(9, D, D)) / D
+    made, coupling = basis.with_outside(CORE)
+    found = []
+    for directions in (CoupledTail(made, DELTA, coupling), ManyTypes(made, DELTA)):
+        node = directions.node(a, b, directions.entries(H[None])[0])
+        found.append(float(np.max(abs(directions.traces(node) - whole))))
+    assert found[0] < 0.05 * found[1]
+    turned = coupling._replace(onto=coupling.onto[..., ::-1, ::-1])  # core directions of another basis
+    node = CoupledTail(made, DELTA, turned).node(a, b, directions.entries(H[None])[0])
+    assert np.max(abs(CoupledTail(made, DELTA, turned).traces(node) - whole)) > 1.5 * found[0]
