@@ -134,7 +134,7 @@ def joint_eigenvalues(covariances: np.ndarray) -> tuple[np.ndarray, np.ndarray] 
 
 
 def _commutator_seen(covariances: np.ndarray, generic: np.ndarray, sizes: np.ndarray) -> bool:
-    """Whether one vector v tells that the matrices do not commute: without an eigenbasis, which takes minutes at d = 3072.
+    """Whether one vector v tells that the matrices do not commute: without an eigenbasis, which is dear at d = 3072.
 
     Where the off-diagonal part in the eigenbasis of M is at most ε‖Σ_c‖ for all classes, |(Σ_c M - M Σ_c) v| ≤ 2 ε ‖Σ_c‖ ‖M‖ |v|.
     """

@@ -26,7 +26,7 @@ from rfdiff.theory.noncommuting.working_basis import WorkingBasis
 from rfdiff.theory.resolvent import RESIDUAL
 
 FEWEST, FEWEST_OF_MANY = 48, 8  # equations of the first core, and its directions at least: smaller ones cost no less
-MANY = 5  # classes, more than `FEW_CLASSES`: two took 38 s where plain cores took 17, ten could not do with plain ones
+MANY = 5  # classes: two of d = 784 took 38 s and 17 with plain cores, ten of d = 3072 took 101 s and 388; between them, not measured
 MOST_EQUATIONS = 4096  # of a core beyond which losses are extrapolated, whatever that leaves
 ROUGH = 1e-5  # residual of a fixed point that tells what lies outside a contour
 SKIPPED = 2  # rungs of the nodes' ladder below what is enough for any law: contours of the first core are cheap, and say what they miss
