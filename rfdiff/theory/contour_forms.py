@@ -182,7 +182,7 @@ def _of_few(eq: Equivalent, point: Point) -> jax.Array:
     rows, cols = np.tile(rows, 2), np.tile(cols, 2)
     first = jax.tree.map(lambda leaf: leaf[rows], point)
     second = jax.tree.map(lambda leaf: _conjugate_where(jnp.asarray(conjugated), leaf[cols]), point)
-    types = pairs_of_few.averages_of_pairs(eq, point.r)
+    types = pairs_of_few.averages_of_pairs(eq, point.r, point.r)
     both = jnp.where(conjugated, types[1][:, :, rows, cols], types[0][:, :, rows, cols])
     return pairs_of_few.two_trace_of_pairs(eq, first, second, both)
 

@@ -1,13 +1,11 @@
 """Per-class learning curves at all training times, by contour integrals of the two-point function (docs/theory/curves.md, eq-contour)."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -17,23 +15,12 @@ from rfdiff.mixture import optimal_loss
 from rfdiff.problem import Problem, noise_variance_of
 from rfdiff.progress import Progress, require_progress
 from rfdiff.rules import GradientFlow, MinibatchSGD, Ridge, Rule, require_rule
-from rfdiff.theory import minibatch, pair_traces, solutions
-from rfdiff.theory.contour import Contour, Laid, Span
-from rfdiff.theory.contour_forms import CurveKernel, kernel_from, losses_and_error
-from rfdiff.theory.contour_ladder import OnContour, Question, probe_penalties, refine_contour, spread_penalties
+from rfdiff.theory import contour_losses, minibatch, solutions
+from rfdiff.theory.contour import Laid, Span
+from rfdiff.theory.contour_ladder import OnContour, Question, refine_contour
 from rfdiff.theory.equivalent import Equivalent, equivalent
 from rfdiff.theory.input_checks import checked_tolerance, require_concrete
-from rfdiff.theory.neuron_types import (
-    SCRAMBLES,
-    SOBOL_LEVELS,
-    SOBOL_RATE,
-    SOBOL_REACH,
-    STUDENT,
-    LevelErrors,
-    by_lattice,
-    levels,
-    refined_error,
-)
+from rfdiff.theory.neuron_types import SCRAMBLES, SOBOL_LEVELS, SOBOL_RATE, SOBOL_REACH, STUDENT, by_lattice
 from rfdiff.theory.noncommuting import core_ladder, dense
 from rfdiff.theory.noncommuting.type_choice import Chosen, chosen_types
 from rfdiff.theory.training_times import (
@@ -48,11 +35,11 @@ from rfdiff.theory.training_times import (
     time_grid,
     types_radius,
 )
+from rfdiff.theory.type_levels import level_of_types, size_of
 
-FASTER = 1.4  # power of the change by one level that the next one makes
+CONTOUR_SHARE = 0.25  # of the tolerance, at most
+OF_CONTOUR = 0.1  # what it mostly leaves
 OF_TYPES = 0.75  # of the tolerance, for Sobol points where covariances do not commute: contour and cores reach theirs easily
-SURELY = 2.0  # times the tolerance: an expected error above which a level is left out
-FILLED = (32, 48, 64, 128, 256, 768)  # nodes on the upper half of a contour to which smaller ones are filled up
 ROUNDING = 1e-9  # of a loss: no estimate is below, since solutions of the fixed point are not
 
 Noise = Callable[..., minibatch.Excess]  # of an equivalent, a contour and the solutions on it
@@ -66,37 +53,6 @@ class _Answer(NamedTuple):
     types_error: float
     span: Span
     eq: Equivalent
-
-
-@jax.jit
-def _ridge(kernel: CurveKernel, penalties: jax.Array) -> jax.Array:
-    """Losses (2, R, K) of ridge regression by the contour."""
-    return kernel.evaluate(1 / (kernel.nodes + penalties[:, None]))[0]
-
-
-_kernel_from = jax.jit(kernel_from)
-
-
-def _evaluate(eq: Equivalent, question: Question, laid: Laid) -> OnContour:
-    """Losses from one contour, and how far those of ridge regression by the same contour are from their values without one."""
-    penalties = probe_penalties(eq, laid)
-    nodes = np.asarray(laid.contour.nodes)
-    solved = solutions.anywhere(eq, np.concatenate([nodes, -penalties]))
-    linear, *second = pair_traces.traces(eq, nodes, solved.u[: nodes.size])
-    kernel = _kernel_from(eq, *_filled(laid.contour, linear, second, solved.residual), 0.0, question.kappa, np.inf)
-    losses, error = losses_and_error(kernel, question.clock, question.rule)
-    gap = np.max(abs(_ridge(kernel, penalties) - pair_traces.ridge_losses(eq, penalties, solved.u[nodes.size :])))
-    return OnContour(losses=np.asarray(losses), error=float(error), missing=float(gap), residual=float(kernel.residual))
-
-
-def _filled(
-    contour: Contour, linear: np.ndarray, second: Sequence[np.ndarray], residual: np.ndarray
-) -> tuple[Contour, np.ndarray, np.ndarray, list[np.ndarray]]:
-    """A contour and its traces, filled up with copies of the last node of weight 0 to one of `FILLED`, so that most share a program."""
-    nodes, weights = np.asarray(contour.nodes), np.asarray(contour.weights)
-    more = next(size for size in (*FILLED, nodes.size) if size >= nodes.size) - nodes.size
-    wide = Contour(jnp.asarray(np.pad(nodes, (0, more), mode="edge")), jnp.asarray(np.pad(weights, (0, more))))
-    return wide, np.pad(linear, ((0, 0), (0, 0), (0, more))), residual.max(), [np.pad(x, ((0, 0),) * 2 + ((0, more),) * 2) for x in second]
 
 
 def learning_curves(
@@ -158,7 +114,8 @@ def learning_curves(
         span = spectrum_span(made(coarse_level(near)), rule, kappa, same)
         times = Times.within_reach(taus, span, rule, kappa, limit_diverges(problem, rule=rule), tolerance)
         # where every node costs a matrix, a contour is widened in steps
-        question = Question(rule, kappa, times.asked, times.clock(rule, clock, kappa), tolerance / 4, np.inf if near is problem else 2.0)
+        widening, clock = (np.inf if near is problem else 2.0), times.clock(rule, clock, kappa)
+        question = Question(rule, kappa, times.asked, clock, CONTOUR_SHARE * tolerance, widening)
         beyond = TAIL_EFFECT * tail
         if by_lattice(near, radius):
             answer = _over_levels(near, made, question, span, radius, tolerance, beyond)
@@ -174,16 +131,6 @@ def learning_curves(
     return _package(problem, taus, *times.read(answer.losses, answer.contour_error + answer.types_error, tolerance))
 
 
-def size_of(losses: np.ndarray) -> float:
-    """The largest loss, if above 1: what errors of losses scale with."""
-    return float(np.max(abs(losses), initial=1.0, where=np.isfinite(losses)))
-
-
-def largest_change(losses: np.ndarray, before: np.ndarray) -> float:
-    """The largest difference of two sets of losses."""
-    return float(np.max(abs(losses - before)))
-
-
 def _over_levels(
     problem: Problem,
     made: Callable[[int], Equivalent],
@@ -193,37 +140,21 @@ def _over_levels(
     tolerance: float,
     beyond: float,
 ) -> _Answer:
-    """Losses refined over levels of neuron types, whose equivalents `made` gives, until the tolerance is met; `beyond` is the error of a
+    """Losses at the level of neuron types that meets the tolerance, of those whose equivalents `made` gives; `beyond` is the error of a
     loss of 1 from neurons outside the radius.
+
+    How far levels are apart is read on a coarse contour, so that all but the last cost little; again on one that was widened, and where
+    the contour left less of the tolerance than expected.
     """
-    size: int | None = None
-    errors, everything = LevelErrors(problem, radius, largest_change), levels(problem, 1, radius)
-    first = _first_level(made, everything, question, span, tolerance)
-    for level in range(first, everything[-1] + 1):
-        eq = made(level)
-        refined = refine_contour(eq, question, span, partial(_evaluate, eq), size)
-        values, span, size = refined.values, refined.span, refined.size
-        tail, types = beyond * size_of(values.losses), float(errors.of(values.losses))
-        if values.total_error + types <= max(tolerance - tail, tail):  # finer types would not change what the tail adds
-            break
-    return _Answer(values.losses, values.total_error, types + tail, span, eq)
-
-
-def _first_level(made: Callable[[int], Equivalent], everything: range, question: Question, span: Span, tolerance: float) -> int:
-    """Level of neuron types to begin with: the first, or a later one if losses of ridge regression say that the second will not do.
-
-    They need no contour, so two levels of them cost little, and a level whose error is too large need not be computed on a contour.
-    Weights of the classes other than their fractions can make the averages over neurons so much harder.
-    """
-    first, penalties, losses = everything[0], spread_penalties(question, span), list[np.ndarray]()
-    if len(everything) < 3 or not penalties.size:
-        return first
-    for eq in map(made, everything[:2]):
-        losses.append(np.asarray(pair_traces.ridge_losses(eq, penalties, solutions.anywhere(eq, -penalties).u)))
-    change = largest_change(*losses)
-    while refined_error(True, change) > SURELY * tolerance and first + 2 in everything:
-        first, change = first + 1, change**FASTER
-    return first
+    size, left = None, OF_CONTOUR * tolerance
+    while True:
+        level, types = level_of_types(problem, made, question, span, radius, tolerance - left, beyond)
+        refined = refine_contour(made(level), question, span, partial(contour_losses.evaluate, made(level)), size)
+        values, same = refined.values, refined.span == span
+        span, size = refined.span, refined.size
+        if types == 0 or (same and (values.total_error <= left or values.total_error + types <= tolerance)):
+            return _Answer(values.losses, values.total_error, types + beyond * size_of(values.losses), span, made(level))
+        left = min(values.total_error, tolerance / 2) if same else left
 
 
 def _over_scrambles(problem: Problem, question: Question, span: Span, radius: float, tolerance: float, beyond: float) -> _Answer:
@@ -239,7 +170,7 @@ def _over_scrambles(problem: Problem, question: Question, span: Span, radius: fl
         runs: list[OnContour] = []
         for scramble in range(SCRAMBLES):
             eq = equivalent(problem, level, radius, LEAST, scramble)
-            refined = refine_contour(eq, question, span, partial(_evaluate, eq), size)
+            refined = refine_contour(eq, question, span, partial(contour_losses.evaluate, eq), size)
             span, size = refined.span, refined.size
             runs.append(refined.values)
         losses, error = np.stack([run.losses for run in runs]), max(run.total_error for run in runs)
@@ -274,7 +205,7 @@ def with_noise(problem: Problem, taus: np.ndarray, calm: Rule, noise: Noise, tol
     question = Question(calm, kappa, minibatch.ALL_TIMES, clock, tolerance / 2, thinner=minibatch.THINNER)
 
     def evaluate(question: Question, laid: Laid) -> OnContour:
-        still, solved = _evaluate(eq, question, laid), solutions.anywhere(eq, np.asarray(laid.contour.nodes))
+        still, solved = contour_losses.evaluate(eq, question, laid), solutions.anywhere(eq, np.asarray(laid.contour.nodes))
         added = noise(eq, contour=laid.contour, u=solved.u)
         return replace(still, losses=still.losses + added.losses, error=still.error + added.error)
 

@@ -21,7 +21,7 @@ samples has columns scaled by √(ω_c/π_c): the same formulas with ω_c for π
 import math
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -228,7 +228,8 @@ def with_ratios(eq: Equivalent, problem: Problem, kinds: ColumnKinds) -> Equival
     the classes, ψ_p, ψ_n and noise draws. Averages over neurons' inputs, the larger part of `build`, are kept.
     """
     numbers = (problem.mixture.weights, problem.training_weights, problem.psi_p, problem.psi_n, *kinds)
-    fractions, loss_weights, psi_p, psi_n, *of_kinds = (jnp.asarray(x, jnp.float64) for x in numbers)
+    arrays: list[Any] = [np.asarray(x, np.float64) for x in numbers]  # ten small arrays of JAX would cost a millisecond
+    fractions, loss_weights, psi_p, psi_n, *of_kinds = arrays
     kind_weights, signal_gains, noise_gains, draws, deterministic = of_kinds
     return replace(
         eq, fractions=fractions, loss_weights=loss_weights, psi_p=psi_p, psi_n=psi_n, kind_weights=kind_weights,

@@ -25,16 +25,15 @@ def fits(eq: Equivalent, points: int) -> bool:
     return eq.coupled is None and eq.linear.shape[1] <= MOST_CLASSES and pair_bytes <= MOST_BYTES
 
 
-def averages_of_pairs(eq: Equivalent, r: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """E_h[r_i r_j features featuresᵀ] and E_h[r_i r̄_j features featuresᵀ] (F,F,Z,Z), from r (Z,J) of the neuron types at Z points."""
-    features, size = resolvent.type_features(eq), r.shape[0]
-    both = jnp.concatenate([jnp.real(r), jnp.imag(r)])  # (2Z, J)
+def averages_of_pairs(eq: Equivalent, r: jax.Array, other: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """E_h[r_i r'_j features featuresᵀ] and E_h[r_i r̄'_j features featuresᵀ] (F,F,Z,Y), from r (Z,J) and r' (Y,J) of the neuron types."""
+    features = resolvent.type_features(eq)
+    left, right = (jnp.concatenate([jnp.real(x), jnp.imag(x)]) for x in (r, other))  # (2Z, J), (2Y, J)
     weighted = (eq.type_weights[:, None] * pair_products(features)).T
-    found = (weighted[:, None] * both).reshape(-1, both.shape[1]) @ both.T
-    found = found.reshape(-1, 2, size, 2, size)
-    real, mixed, other, imag = found[:, 0, :, 0], found[:, 0, :, 1], found[:, 1, :, 0], found[:, 1, :, 1]
+    found = ((weighted[:, None] * left).reshape(-1, left.shape[1]) @ right.T).reshape(-1, 2, len(r), 2, len(other))
+    real, mixed, turned, imag = found[:, 0, :, 0], found[:, 0, :, 1], found[:, 1, :, 0], found[:, 1, :, 1]
     index = symmetric(np.arange(found.shape[0]), features.shape[1])
-    return jax.lax.complex(real - imag, mixed + other)[index], jax.lax.complex(real + imag, other - mixed)[index]
+    return jax.lax.complex(real - imag, mixed + turned)[index], jax.lax.complex(real + imag, turned - mixed)[index]
 
 
 def two_trace_of_pairs(eq: Equivalent, p1: Point, p2: Point, types: jax.Array) -> jax.Array:

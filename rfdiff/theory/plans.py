@@ -30,7 +30,6 @@ from rfdiff.theory import real_axis, resolvent, solutions, training_times
 from rfdiff.theory.contour import SIZES, Contour, Laid
 from rfdiff.theory.contour_forms import CurveKernel, losses_and_error, solve_kernel
 from rfdiff.theory.contour_ladder import OnContour, Question, probe_penalties, refine_contour
-from rfdiff.theory.dynamics import largest_change, size_of
 from rfdiff.theory.equivalent import Equivalent, equivalent
 from rfdiff.theory.implicit import expand, unknowns
 from rfdiff.theory.input_checks import POINTS_INSTEAD, checked_tolerance, require_concrete
@@ -39,6 +38,7 @@ from rfdiff.theory.noncommuting import dense
 from rfdiff.theory.noncommuting.coupled_law import apart, coupled_law
 from rfdiff.theory.plan_averages import PlanAverages, averages_error, averages_for, equivalent_on, require_made_for
 from rfdiff.theory.traces import ridge_losses
+from rfdiff.theory.type_levels import largest_change, size_of
 from rfdiff.value_types import is_concrete, value_type
 
 POINTS_COUPLING = 1e-6  # of covariances that do not commute, that may be left out where that is affordable

@@ -12,7 +12,7 @@ from rfdiff.curves import LearningCurves
 from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow
-from rfdiff.theory import dynamics, limit_diverges
+from rfdiff.theory import contour_losses, limit_diverges
 from rfdiff.theory.contour import Span
 from rfdiff.theory.contour_ladder import Question
 from rfdiff.theory.equivalent import equivalent
@@ -73,7 +73,7 @@ def reference(problem: Problem, curves: LearningCurves, level: int, tolerance: f
             span = Span(*bounds(eq))
             times = Times.within_reach(taus, span, rule, kappa, limit_diverges(problem), 1e-6)
             question = Question(rule, kappa, times.asked, times.clock(rule, clock, kappa), tolerance)
-            values = dynamics._evaluate(eq, question, question.lay(span))
+            values = contour_losses.evaluate(eq, question, question.lay(span))
             assert values.residual < 1e-8
             return Reference(*times.read(values.losses, values.error + values.missing, 1e-6))
 

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import math
 from typing import Any
-from unittest import mock
 
 import jax
 import numpy as np
@@ -15,7 +14,6 @@ from rfdiff.curves import LearningCurves
 from rfdiff.mixture import MixtureLaw
 from rfdiff.parameters import set_parameter
 from rfdiff.problem import Problem
-from rfdiff.theory import contour_ladder, dynamics
 from tests.theory.curve_cases import TAUS, one_class, two_classes, with_
 from tests.tolerances import loglog_slope, rejects
 
@@ -46,24 +44,6 @@ def test_the_reference() -> None:
     exchanged = Problem(MixtureLaw.isotropic([0.4, 0.6], [1.5, 0.4]), "tanh", 0.1, 4.0, 3.0, loss_weights=[0.7, 0.3])
     rejects(lambda: holds(exchanged))
     rejects(lambda: holds(with_(CENTRED_A, loss_weights=None)))
-
-
-@pytest.mark.thorough
-def test_weights_that_need_finer_averages_take_no_contour_more(case_a: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With weights 0.4 and 0.6 the second level of neuron types leaves 1.6e-6: the first one is left out, and the third is accurate."""
-    weighted = with_(case_a, loss_weights=[0.4, 0.6])
-
-    def contours(problem: Problem) -> tuple[int, LearningCurves]:
-        with mock.patch.object(contour_ladder, "lay", wraps=contour_ladder.lay) as laid:
-            curves = theory.learning_curves(problem, TAUS, tolerance=1e-6)
-        return laid.call_count, curves
-
-    (plain, _), (count, curves) = contours(case_a), contours(weighted)
-    assert count == plain == 2
-    exact = theory.learning_curves(weighted, TAUS, tolerance=1e-9)
-    assert np.max(abs(both(curves) - both(exact))) <= curves.error_estimate <= 1e-6
-    monkeypatch.setattr(dynamics, "SURELY", math.inf)
-    assert contours(weighted)[0] == 3
 
 
 @pytest.mark.thorough

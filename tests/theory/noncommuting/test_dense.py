@@ -13,7 +13,7 @@ from rfdiff import simulation
 from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow
-from rfdiff.theory import dynamics, learning_curves, resolvent, stieltjes, time_grid
+from rfdiff.theory import contour_losses, learning_curves, resolvent, stieltjes, time_grid
 from rfdiff.theory.contour import Laid, ellipse
 from rfdiff.theory.contour_ladder import Question
 from rfdiff.theory.equivalent import equivalent
@@ -62,7 +62,7 @@ def integrals(question: Problem, tolerance: float = 0.0) -> np.ndarray:
         asked = Question(GradientFlow(), 0.3, TAUS, GradientFlow().schedule(TAUS, 0.3)[1], 1e-6)
         laid = Laid(CONTOUR, 0, 0.0)
         if question.mixture.commuting:
-            values = dynamics._evaluate(near, asked, laid)
+            values = contour_losses.evaluate(near, asked, laid)
         else:
             values = core_ladder.evaluate(dense.prepare(question, near, tolerance), dense.Work(None), asked, laid)[0]
     assert values.residual < 1e-10
