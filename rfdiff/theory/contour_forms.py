@@ -13,6 +13,7 @@ square root. With f = 1 the integrals are the known traces of V (`overlaps`), cl
 """
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -110,24 +111,35 @@ class CurveKernel:
 
     def evaluate(self, f: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Losses (2, T, K) for filter values f (T, Z), and what changes with half the nodes."""
-        F, (shape, size) = self.weights * f, (self.linear.shape[:2], self.linear.shape[2])
-        x, y, signs = jnp.real(F), jnp.imag(F), jnp.where(jnp.arange(size) % 2 == 0, 1.0, -1.0)  # as in `integrate`
-        both = jnp.concatenate([x, y], 1)
-        # real products for all classes at once, A F + B F̄ among them: XLA's CPU backend has a fast routine for these, none for complex ones
-        total, difference = self.same + self.conjugate, self.same - self.conjugate
-        forms = jnp.stack([_side_by_side(jnp.real(total), -jnp.imag(difference)), _side_by_side(jnp.imag(total), jnp.real(difference))], 2)
-        inner = (both @ forms.reshape(-1, 2 * size).T).reshape(-1, *shape, 2, size)
-        u, v, X, Y = inner[..., 0, :], inner[..., 1, :], x[:, None, None], y[:, None, None]
-        real, imaginary = jnp.real(self.linear), jnp.imag(self.linear)
-        lines = jnp.stack([_side_by_side(real, -imaginary), _side_by_side(signs * imaginary, signs * real)])
-        first = (4 * both @ lines.reshape(-1, 2 * size).T).reshape(-1, 2, *shape)
-        losses = 1 + first[:, 0] + 2 * (X * u - Y * v).sum(-1)
-        change = first[:, 1] + 4 * (signs * (X * v + Y * u)).sum(-1)  # both integrals of the second change, by as much
-        return jnp.moveaxis(losses, 0, 1), jnp.moveaxis(change, 0, 1)
+        return evaluate_forms(jnp, self.weights, self.linear, self.same, self.conjugate, f)
 
 
-def _side_by_side(left: jax.Array, right: jax.Array) -> jax.Array:
-    return jnp.concatenate([left, right], -1)
+def evaluate_forms(xp: Any, weights: Any, linear: Any, same: Any, conjugate: Any, f: Any) -> tuple[Any, Any]:
+    """Losses (2, T, K) for filter values f (T, Z), and what changes with half the nodes, from the parts of a `CurveKernel`.
+
+    Args:
+        xp: numpy, which compiles nothing, or jax.numpy, which can be traced.
+        weights, linear, same, conjugate: as in `CurveKernel`.
+        f: (T, Z).
+    """
+    F, (shape, size) = weights * f, (linear.shape[:2], linear.shape[2])
+    x, y, signs = xp.real(F), xp.imag(F), xp.where(xp.arange(size) % 2 == 0, 1.0, -1.0)  # as in `integrate`
+    both = xp.concatenate([x, y], 1)
+    # real products for all classes at once, A F + B F̄ among them: XLA's CPU backend has a fast routine for these, none for complex ones
+    total, difference = same + conjugate, same - conjugate
+
+    def beside(left: Any, right: Any) -> Any:
+        return xp.concatenate([left, right], -1)
+
+    forms = xp.stack([beside(xp.real(total), -xp.imag(difference)), beside(xp.imag(total), xp.real(difference))], 2)
+    inner = (both @ forms.reshape(-1, 2 * size).T).reshape(-1, *shape, 2, size)
+    u, v, X, Y = inner[..., 0, :], inner[..., 1, :], x[:, None, None], y[:, None, None]
+    real, imaginary = xp.real(linear), xp.imag(linear)
+    lines = xp.stack([beside(real, -imaginary), beside(signs * imaginary, signs * real)])
+    first = (4 * both @ lines.reshape(-1, 2 * size).T).reshape(-1, 2, *shape)
+    losses = 1 + first[:, 0] + 2 * (X * u - Y * v).sum(-1)
+    change = first[:, 1] + 4 * (signs * (X * v + Y * u)).sum(-1)  # both integrals of the second change, by as much
+    return xp.moveaxis(losses, 0, 1), xp.moveaxis(change, 0, 1)
 
 
 def trapezoid_error(half_change: jax.Array) -> jax.Array:

@@ -28,7 +28,8 @@ COUPLED_REFINEMENT = 2  # the same where every point costs a matrix
 MOST_LEFT_OUT = 0.01  # of a loss, by the couplings that a spectrum leaves out
 EQUATIONS = 64  # of coupled directions: thousands of points are solved
 COUPLING = 1e-2  # of covariances that do not commute, relative, that may be left out where that is affordable
-REFINEMENT = 8  # times more scan points when the first spectrum lacks mass or shows single neuron types
+REFINEMENT = 8  # times more scan points when the first spectrum lacks mass
+RAGGED_SCAN = 2  # the same when it only shows single neuron types: it has the bulks, and its edges are read once more
 
 
 def density(eq: Equivalent, intervals: np.ndarray, num: int, scanned: np.ndarray, scan: Solved) -> tuple[np.ndarray, np.ndarray, Solved]:
@@ -154,8 +155,9 @@ def spectrum(problem: Problem, *, num_points: int = 1000) -> Spectrum:
         for level in levels(problem, 2, SPECTRUM_RADIUS)[: REFINED_LEVELS if coupled is None else 1]:
             if best.missing_mass < 1e-3 and not ragged:
                 break
-            # either a bulk narrower than the scan was missed, or the neuron types are too coarse: finer in both
-            finer, ragged = _assemble(_equivalent(problem, level, coupled), num_points, finer_scan)
+            # either a bulk narrower than the scan was missed, or the neuron types are too coarse: finer in both, where mass is missing
+            points = finer_scan if best.missing_mass >= 1e-3 else min(finer_scan, RAGGED_SCAN * POINTS)
+            finer, ragged = _assemble(_equivalent(problem, level, coupled), num_points, points)
             best = finer if best.missing_mass < 1e-3 else min(best, finer, key=lambda result: result.missing_mass)
     return best
 

@@ -32,9 +32,7 @@ def shared_setting(cells: list[Problem]) -> tuple[Callable[[int], Setting], Cell
     candidates = [gauss_rules(cells[i]) for i in {steepest, noisiest}]
     rules = GaussRules(*(max(options, key=lambda rule: rule.nodes.size) for options in zip(*candidates, strict=True)))
     kinds, odd = column_kinds(cells[0].noise_draws), is_odd(cells[0].activation)
-    arms = np.unique(padded.reshape(-1, rank).round(3), axis=0) if rank else None
-    wanted = range(LEVELS[0], LEVELS[-1] + 2) if rank else [LEVEL]
-    grids = {level: type_grid(longest, level, RADIUS, odd, 16, arms=arms) for level in wanted}
+    grids = {level: type_grid(longest, level, RADIUS, odd, 16) for level in (range(LEVELS[0], LEVELS[-1] + 2) if rank else [LEVEL])}
     tables, rows = None, np.zeros(padded.shape[:2], int)
     if rank:
         tables, rows = _tables(cells, padded, max(float(np.max(np.linalg.norm(grid.nodes, axis=1))) for grid in grids.values()), rules)

@@ -1,6 +1,5 @@
 """Neuron types: quadrature nodes for h ~ N(0, Q), what a neuron sees of the class centroids (docs/theory/equivalent.md)."""
 
-import itertools
 import math
 from collections.abc import Callable
 from functools import lru_cache
@@ -19,9 +18,6 @@ FAR = 6.0  # standard deviations of h beyond which neurons, 2 in 10^9 of them wh
 MAX_LEVEL = 7
 MAX_TYPES = 40_000
 LATTICE_RANK = 3
-TURNS = 500  # rotations of a lattice in space that are tried
-MOST_ARMS = 64  # that are looked at
-MOST_DECAY = 10.0  # of Fourier coefficients, over that along an arm of length 1: beyond it they count for nothing
 SOBOL_LEVELS = 4
 FEW = -2  # level of Sobol points below the others, a quarter of the points of the first: for rough questions
 SCRAMBLES = 4  # independent ones, whose spread is the error
@@ -37,64 +33,23 @@ class TypeGrid(NamedTuple):
     weights: Float[np.ndarray, " J"] | Float[jax.Array, " J"]
 
 
-def lattice_grid(steps: np.ndarray, radius: float, odd: bool = False, turn: np.ndarray | None = None) -> TypeGrid:
+def lattice_grid(steps: np.ndarray, radius: float, odd: bool = False) -> TypeGrid:
     """Trapezoid rule for N(0, I_rank): the lattice of the given steps (rank,) inside a ball, weights normalised.
 
     Spectrally accurate for functions analytic in a strip, where Gauss-Hermite rules of the same size are limited by the nearest pole.
     For an odd activation h and -h are the same neuron type, and half the lattice is enough.
-
-    Args:
-        steps: (rank,) along each axis.
-        radius: of the ball.
-        odd: whether the activation is.
-        turn: (rank, rank) rotation of the lattice before it is stretched by the steps (`lattice_turn`).
     """
     rank = len(steps)
-    turn = np.eye(rank) if turn is None else turn
-    halves = np.ceil(radius * np.linalg.norm(turn / steps[:, None], axis=0)).astype(int)
-    axes = [np.arange(-half, half) + 0.5 for half in halves]
-    places = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, rank) if rank else np.zeros((1, 0))
-    nodes = places @ turn.T * steps
+    halves = np.ceil(radius / steps).astype(int)
+    axes = [step * (np.arange(-half, half) + 0.5) for step, half in zip(steps, halves, strict=True)]
+    nodes = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, rank) if rank else np.zeros((1, 0))
     squared = (nodes**2).sum(1)
     keep = squared <= radius**2
     if odd and rank:
-        keep &= places[:, 0] > 0
+        keep &= nodes[:, 0] > 0
     nodes, squared = nodes[keep], squared[keep]
     weights = np.exp(-squared / 2)
     return TypeGrid(nodes, weights / weights.sum())
-
-
-def lattice_turn(arms: np.ndarray) -> Float[np.ndarray, "rank rank"]:
-    """Rotation of a lattice of unit steps that suits functions of the projections on some arms (K, rank).
-
-    A lattice misses the Fourier coefficients at its dual vectors k ≠ 0. A function of a·h that is analytic for |Im a·h| < y has those of
-    about e^{-y |k|²/|a·k|}: the smaller, the farther k lies from the arms. So of some rotations that one is taken whose largest such
-    coefficient is smallest. Where two arms are orthogonal the lattice ends up at 45 degrees to them, which is worth about one level.
-    """
-    rank = arms.shape[1]
-    if rank == 1:
-        return np.eye(1)
-    dual = np.array([k for k in itertools.product((-1, 0, 1), repeat=rank) if k > (0,) * rank], float)
-    lengths = np.linalg.norm(dual, axis=1)
-    turns = _turns(rank)
-    along = abs(np.einsum("nij,dj,ci->ndc", turns, dual, arms)).max(-1)
-    decay = lengths**2 / np.maximum(along, lengths / MOST_DECAY)
-    return turns[np.argmax(decay.min(1))]
-
-
-@lru_cache(maxsize=2)
-def _turns(rank: int) -> Float[np.ndarray, "N rank rank"]:
-    """Rotations of the plane by every degree, or some of space; first none."""
-    if rank == 2:
-        angles = np.radians(np.arange(90))
-        return np.moveaxis(np.array([[np.cos(angles), -np.sin(angles)], [np.sin(angles), np.cos(angles)]]), -1, 0)
-    a, b, c, d = (x := np.random.default_rng(0).standard_normal((TURNS, 4))).T / np.linalg.norm(x, axis=1)
-    rows = [
-        [1 - 2 * (c * c + d * d), 2 * (b * c - a * d), 2 * (b * d + a * c)],
-        [2 * (b * c + a * d), 1 - 2 * (b * b + d * d), 2 * (c * d - a * b)],
-        [2 * (b * d - a * c), 2 * (c * d + a * b), 1 - 2 * (b * b + c * c)],
-    ]
-    return np.concatenate([np.eye(3)[None], np.moveaxis(np.array(rows), -1, 0)])
 
 
 def sobol_grid(rank: int, log2_size: int, seed: int = 0) -> TypeGrid:
@@ -184,24 +139,19 @@ def lattice_steps(root: np.ndarray, level: int) -> np.ndarray:
     return 1.05 * 2 ** (-level / 2) / np.maximum(1.0, np.linalg.norm(root, axis=0))
 
 
-def type_grid(
-    root: np.ndarray, level: int, radius: float, odd: bool, least: int = 64, scramble: int = 0, arms: np.ndarray | None = None
-) -> TypeGrid:
+def type_grid(root: np.ndarray, level: int, radius: float, odd: bool, least: int = 64, scramble: int = 0) -> TypeGrid:
     """Neuron types at a level of refinement: a lattice where that has few enough points (`by_lattice`), else scrambled Sobol points.
 
     A level divides the lattice steps by √2, which about squares a small error every second level, or doubles the number of points. The
     size is filled up with types of weight 0 to `least` or a number of a ladder above it, so that levels and neighbouring problems share
-    compiled code. Different scrambles of Sobol points are independent; a lattice has but one. Where it serves other roots too, `arms`
-    (N, rank) are the rows of all of them, for which it is turned.
+    compiled code. Different scrambles of Sobol points are independent; a lattice has but one.
     """
     rank = root.shape[1]
     if rank == 0:
         return lattice_grid(np.zeros(0), 1.0)
     if not _by_lattice(root, radius, odd):
         return sobol_grid(rank, 9 + level, scramble)
-    steps = lattice_steps(root, level)
-    arms = root if arms is None else arms[:: max(1, len(arms) // MOST_ARMS)]
-    grid = lattice_grid(steps, radius, odd, lattice_turn(arms * steps / np.max(steps)))
+    grid = lattice_grid(lattice_steps(root, level), radius, odd)
     fill = max(least, _rung(grid.weights.size)) - grid.weights.size
     return TypeGrid(np.pad(grid.nodes, ((0, fill), (0, 0))), np.pad(grid.weights, (0, fill)))
 

@@ -47,7 +47,7 @@ def level_of_types(
     laid = question.lay(span, max(question.lay(span).size - COARSER, 0))
     for level in everything:
         values = in_halves(made(level), question, laid)
-        types, tail = float(errors.of(values)), beyond * size_of(values[0])
+        types, tail = float(errors.of(np.stack(values))), beyond * size_of(values.losses)
         if types <= max(wanted - tail, tail):  # finer types would not change what the tail adds
             break
     return level, types

@@ -16,17 +16,7 @@ from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
 from rfdiff.theory.equivalent import _LATEST, column_kinds, equivalent
 from rfdiff.theory.neuron_coefficients import PanelRule, coefficients, gauss_rules, smooth_rule, table_size, tabulated
-from rfdiff.theory.neuron_types import (
-    by_lattice,
-    gram_root,
-    is_odd,
-    lattice_grid,
-    lattice_turn,
-    levels,
-    refined_error,
-    sobol_grid,
-    type_grid,
-)
+from rfdiff.theory.neuron_types import by_lattice, gram_root, is_odd, levels, refined_error, sobol_grid, type_grid
 from tests.tolerances import rejects
 
 VARIANCES = (1.0, 25.0)
@@ -192,26 +182,6 @@ def test_neuron_types_average_like_their_gaussian(rank: int, odd: bool) -> None:
     assert abs(float(grid.weights @ np.cos(h @ direction)) - want) < 1e-6
     if not odd:
         assert np.max(abs(grid.weights @ h)) < 1e-12
-
-
-@pytest.mark.parametrize("arms", [[[0.7, 0.1], [0.2, 1.0]], [[1.0, 0.3], [1.0, -0.2]], [[0.9, 0.2, 0.1], [0.0, 0.8, 0.3], [0.2, 0.1, 1.0]]])
-def test_a_lattice_turned_away_from_the_arms_averages_better(arms: list[list[float]]) -> None:
-    """Averages of products of functions that have poles, as resolvents do, against a lattice so fine that it has no error."""
-    root = np.array(arms)
-    rank = root.shape[1]
-
-    def average(step: float, turn: np.ndarray) -> float:
-        grid = lattice_grid(np.full(rank, step), 6.0, False, turn)
-        return float(grid.weights @ np.prod(1 / (1 + (grid.nodes @ root.T) ** 2), 1))
-
-    turn, exact = lattice_turn(root), average(0.25, np.eye(rank))
-    np.testing.assert_allclose(turn @ turn.T, np.eye(rank), atol=1e-14)
-
-    def better(turn: np.ndarray) -> None:
-        assert abs(average(0.9, turn) - exact) < 0.5 * abs(average(0.9, np.eye(rank)) - exact)
-
-    better(turn)
-    rejects(lambda: better(np.eye(rank)))
 
 
 def test_quasi_random_types_above_rank_three() -> None:
