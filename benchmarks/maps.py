@@ -1,4 +1,5 @@
-"""Are maps of times, many classes with centroids, and derivatives of times affordable? (targets: a map in 60 s, ten classes to 1e-4 in 6 s)
+"""Are maps of times, many classes with centroids, and derivatives of times affordable? (targets: maps in 12 and 60 s of processor, ten
+classes to 1e-4 in 6 s)
 
 Map: τ_gen, τ_stop, τ_mem and τ_opt of two classes over 64 × 64 variance ratios and class fractions, centred and with centroids (case A);
 cold in a process that has compiled nothing, then warm at other numbers, which must not compile anything; seconds of the clock and of the

@@ -124,9 +124,9 @@ def learning_curves(
     Returns:
         `LearningCurves`; `error_estimate` is the error reached. Where the fixed point fails, entries are NaN and the estimate inf.
         Entries at τ = ∞ are NaN where the limit diverges (`limit_diverges`: p = n m without decay), and where it is not reached within
-        10^12 relaxation times of the fastest mode. With a Gram matrix of rank above 3 neurons are averaged over weighted Sobol points, which
-        stops at about 1e-7 (short centroids) to 5e-4: the estimate is then 4.6 standard errors over independent point sets, and may
-        stay above the tolerance.
+        10^12 relaxation times of the fastest mode. With a Gram matrix of rank above 3 neurons are averaged over weighted Sobol
+        points, which stops at about 1e-7 (short centroids) to 5e-4: the estimate is then 4.6 standard errors over independent point
+        sets, and may stay above the tolerance.
 
     Raises:
         InputError: malformed taus, tolerance or progress; a step size at which the rule diverges; matrices that do not fit in memory.

@@ -80,7 +80,7 @@ def test_points_are_added_until_the_error_of_their_mean_will_do(
         monkeypatch.setattr(type_choice, name, replacement)
     chosen = type_choice.chosen_types(NEAR, QUESTION, SPAN, 5.0, tolerance, 0.0)
     assert list(dict.fromkeys(level for level, _ in asked)) == levels
-    assert np.array_equal(chosen.eq, [(levels[-1], scramble) for scramble in range(4)])
+    assert asked[-4:] == [(levels[-1], scramble) for scramble in range(4)]
     if np.isfinite(scatter):
         samples = scatter * 2.0 ** -(levels[-1] + 2) * np.arange(4)
         np.testing.assert_allclose(chosen.error, stats.t.ppf(0.99, 3) * stats.sem(samples), rtol=0.02)
