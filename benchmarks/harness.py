@@ -29,6 +29,11 @@ def measure(function: Callable[[], Any], repeats: int = 5, limit: float = float(
     first, times = _seconds(function), [_seconds(function)]
     while len(times) < repeats and first + sum(times) < limit:
         times.append(_seconds(function))
+    return summary(first, times)
+
+
+def summary(first: float, times: list[float]) -> dict[str, Any]:
+    """First, best, median and worst of seconds, and their number."""
     return {"first_s": first, "best_s": min(times), "median_s": float(np.median(times)), "worst_s": max(times), "repeats": len(times)}
 
 
@@ -39,10 +44,7 @@ def measure_together(functions: dict[str, Callable[[], Any]], repeats: int = 5) 
     for _ in range(repeats):
         for name, function in functions.items():
             times[name].append(_seconds(function))
-    return {
-        name: {"first_s": first[name], "best_s": min(t), "median_s": float(np.median(t)), "worst_s": max(t), "repeats": repeats}
-        for name, t in times.items()
-    }
+    return {name: summary(first[name], t) for name, t in times.items()}
 
 
 def environment() -> dict[str, Any]:

@@ -16,8 +16,10 @@ from rfdiff.symmetric import multiplicity
 from rfdiff.theory import coupled, implicit, resolvent
 from rfdiff.theory.contour_forms import BLOCK_BYTES
 from rfdiff.theory.equivalent import Equivalent
+from rfdiff.theory.few_entries import SharedAverages, averages_of_pairs, few_entries
 from rfdiff.theory.ready_programs import ReadyProgram
 from rfdiff.theory.responses import Joint, Point
+from rfdiff.theory.support import FEW_CLASSES
 from rfdiff.theory.traces import one_trace, two_trace_of_pairs
 
 AHEAD = 1  # pairs of tiles that are begun before one is waited for: another core may have them
@@ -34,15 +36,21 @@ class Traces(NamedTuple):
 
 @ReadyProgram
 @jax.jit
-def _tile(eq: Equivalent, z: jax.Array, u: jax.Array, other_z: jax.Array, other_u: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """t1 (2, K, N) at N points, and t2 (2, K, N, N) at their pairs with N others, from the packed solutions u (N, U)."""
+def _tile(
+    eq: Equivalent, z: jax.Array, u: jax.Array, other_z: jax.Array, other_u: jax.Array, shared: SharedAverages | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """t1 (2, K, N) at N points, and t2 (2, K, N, N) at their pairs with N others, from the packed solutions u (N, U).
+
+    Averages of the pairs are those of the neuron types, or come from what all pairs share.
+    """
     size = z.shape[0]
     rows, cols = implicit.expand(eq, z, u), implicit.expand(eq, other_z, other_u)
     first, second = paired(rows.single, cols.single, size)
     directions = None
     if rows.blocks is not None and cols.blocks is not None:
         directions = coupled.products_of_all(eq, rows.blocks, cols.blocks).reshape(size**2, *(eq.linear.shape[1],) * 4)
-    joint = Joint(resolvent.feature_averages(eq, first.r * second.r), directions)
+    averages = resolvent.feature_averages(eq, first.r * second.r) if shared is None else averages_of_pairs(eq, shared)
+    joint = Joint(averages, directions)
     pairs = jnp.stack(two_trace_of_pairs(eq, first, second, joint))
     return jnp.swapaxes(jnp.stack(one_trace(eq, rows)), 1, 2), pairs.reshape(*pairs.shape[:2], size, size)
 
@@ -59,6 +67,14 @@ def traces(eq: Equivalent, z: np.ndarray, u: np.ndarray) -> Traces:
     side = tile_side(eq)
     padded = side * -(-size // side)
     z, u = (np.concatenate([x, np.repeat(x[-1:], padded - size, 0)]) for x in (z, u))
+    few = few_entries(eq, z, u) if k > FEW_CLASSES else None
+
+    def shared(row: slice, col: slice, conjugated: bool) -> SharedAverages | None:
+        if few is None:
+            return None
+        cols = few.shares[col]
+        return SharedAverages(few.shares[row], cols.conj() if conjugated else cols, few.table)
+
     linear = np.zeros((2, k, padded), complex)
     same, conjugate = np.zeros((2, 2, k, padded, padded), complex)
     waiting: deque[tuple[slice, slice, tuple[jax.Array, jax.Array], jax.Array]] = deque()
@@ -71,8 +87,8 @@ def traces(eq: Equivalent, z: np.ndarray, u: np.ndarray) -> Traces:
             whole[..., col, row] = np.swapaxes(mirrored, -1, -2)
 
     for row, col in pair_tiles(padded, side):
-        conjugated = _tile(eq, z[row], u[row], z[col].conj(), u[col].conj())[1]
-        waiting.append((row, col, _tile(eq, z[row], u[row], z[col], u[col]), conjugated))
+        conjugated = _tile(eq, z[row], u[row], z[col].conj(), u[col].conj(), shared(row, col, True))[1]
+        waiting.append((row, col, _tile(eq, z[row], u[row], z[col], u[col], shared(row, col, False)), conjugated))
         if len(waiting) > AHEAD:
             placed()
     while waiting:
@@ -83,11 +99,13 @@ def traces(eq: Equivalent, z: np.ndarray, u: np.ndarray) -> Traces:
 def ridge_losses(eq: Equivalent, penalties: np.ndarray, u: np.ndarray) -> np.ndarray:
     """Train and test losses (2, R, K) of ridge regression, from the packed solutions u (R, U) at z = -ρ: no contour is needed."""
     side, size = tile_side(eq), len(penalties)
+    few = few_entries(eq, -penalties + 0j, u) if eq.linear.shape[1] > FEW_CLASSES else None
     losses = []
     for start in range(0, size, side):
         here = np.minimum(np.arange(start, start + side), size - 1)
         z = -penalties[here] + 0j
-        one, two = (np.asarray(x) for x in _tile(eq, z, u[here], z, u[here]))
+        shared = None if few is None else SharedAverages(few.shares[here], few.shares[here], few.table)
+        one, two = (np.asarray(x) for x in _tile(eq, z, u[here], z, u[here], shared))
         losses.append(np.real(1 - 2 * one + np.diagonal(two, axis1=-2, axis2=-1)))
     return np.swapaxes(np.concatenate(losses, -1)[..., :size], 1, 2)
 
