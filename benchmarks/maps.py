@@ -1,4 +1,5 @@
-"""Are maps of times, many classes with centroids, and derivatives of times affordable? (targets: a map in 60 s, ten classes in 10 s)
+"""Are maps of times, many classes with centroids, and derivatives of times affordable? (targets: maps in 12 and 60 s of processor, ten
+classes to 1e-4 in 6 s)
 
 Map: τ_gen, τ_stop, τ_mem and τ_opt of two classes over 64 × 64 variance ratios and class fractions, centred and with centroids (case A);
 cold in a process that has compiled nothing, then warm at other numbers, which must not compile anything; seconds of the clock and of the
@@ -18,7 +19,7 @@ import numpy as np
 from rfdiff import MixtureLaw, Problem, theory
 from rfdiff.theory import map_program
 
-TARGETS = {"map_warm_processor_s": 12.0, "map_centroids_warm_processor_s": 60.0, "many_classes_warm_s": 10.0}
+TARGETS = {"map_warm_processor_s": 12.0, "map_centroids_warm_processor_s": 60.0, "many_classes_warm_s": 6.0}
 TAUS = np.geomspace(0.1, 1e5, 60)
 
 
@@ -96,4 +97,4 @@ if __name__ == "__main__":
     if parser.parse_args().smoke:
         print(json.dumps(run(cells=3, k=4, tolerance=3e-2, repeats=1), indent=2))
     else:
-        harness.write("maps", run(cells=64, k=10, tolerance=1e-3, repeats=3))
+        harness.write("maps", run(cells=64, k=10, tolerance=1e-4, repeats=3))

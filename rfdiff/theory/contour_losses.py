@@ -18,6 +18,7 @@ from rfdiff.theory.contour_forms import evaluate_forms, trapezoid_error
 from rfdiff.theory.contour_ladder import OnContour, Question, probe_penalties
 from rfdiff.theory.equivalent import Equivalent
 from rfdiff.theory.pair_traces import Traces
+from rfdiff.theory.refined_solutions import from_few
 from rfdiff.theory.resolvent import RESIDUAL
 
 FILLED = (32, 64, 128, 256, 768)  # nodes on the upper half of a contour to which smaller ones are filled up for the filter
@@ -35,11 +36,14 @@ def _filter(rule: Rule, nodes: jax.Array, clock: PyTree, kappa: jax.Array) -> ja
     return rule.filter(nodes, clock, kappa)
 
 
-def evaluate(eq: Equivalent, question: Question, laid: Laid) -> OnContour:
-    """Losses from one contour, and how far those of ridge regression by the same contour are from their values without one."""
+def evaluate(eq: Equivalent, question: Question, laid: Laid, few: Equivalent | None = None) -> OnContour:
+    """Losses from one contour, and how far those of ridge regression by the same contour are from their values without one; solutions
+    begin with those of a few neuron types, if these are given.
+    """
     penalties = probe_penalties(eq, laid)
     nodes = np.asarray(laid.contour.nodes)
-    solved = solutions.anywhere(eq, np.concatenate([nodes, -penalties]))
+    points = np.concatenate([nodes, -penalties])
+    solved = solutions.anywhere(eq, points) if few is None else from_few(eq, few, points)
     traces = pair_traces.traces(eq, nodes, solved.u[: nodes.size])
     found = _losses(traces, laid, _filter_values(question, nodes))
     ridge = _losses(traces, laid, 1 / (nodes + penalties[:, None])).losses

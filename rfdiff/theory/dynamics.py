@@ -1,6 +1,5 @@
 """Per-class learning curves at all training times, by contour integrals of the two-point function (docs/theory/curves.md, eq-contour)."""
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
@@ -20,9 +19,8 @@ from rfdiff.theory.contour import Laid, Span
 from rfdiff.theory.contour_ladder import OnContour, Question, refine_contour
 from rfdiff.theory.equivalent import Equivalent, equivalent
 from rfdiff.theory.input_checks import checked_tolerance, require_concrete
-from rfdiff.theory.neuron_types import SCRAMBLES, SOBOL_LEVELS, SOBOL_RATE, SOBOL_REACH, STUDENT, by_lattice
+from rfdiff.theory.neuron_types import SOBOL_LEVELS, by_lattice
 from rfdiff.theory.noncommuting import core_ladder, dense
-from rfdiff.theory.noncommuting.type_choice import Chosen, chosen_types
 from rfdiff.theory.training_times import (
     LEAST,
     TAIL_EFFECT,
@@ -35,11 +33,12 @@ from rfdiff.theory.training_times import (
     time_grid,
     types_radius,
 )
+from rfdiff.theory.type_choice import Chosen, chosen_types
 from rfdiff.theory.type_levels import level_of_types, size_of
 
-CONTOUR_SHARE = 0.25  # of the tolerance, at most
-OF_CONTOUR = 0.1  # what it mostly leaves
-OF_TYPES = 0.75  # of the tolerance, for Sobol points where covariances do not commute: contour and cores reach theirs easily
+CONTOUR_SHARE = 0.25  # of the tolerance, or of the error of Sobol points, that a contour may add
+OF_CONTOUR = 0.1  # of the tolerance: what it mostly adds
+OF_TYPES = 0.75  # of the tolerance, for Sobol points: contour and cores reach theirs easily
 ROUNDING = 1e-9  # of a loss: no estimate is below, since solutions of the fixed point are not
 
 Noise = Callable[..., minibatch.Excess]  # of an equivalent, a contour and the solutions on it
@@ -86,9 +85,9 @@ def learning_curves(
     Returns:
         `LearningCurves`; `error_estimate` is the error reached. Where the fixed point fails, entries are NaN and the estimate inf.
         Entries at τ = ∞ are NaN where the limit diverges (`limit_diverges`: p = n m without decay), and where it is not reached within
-        10^12 relaxation times of the fastest mode. With a Gram matrix of rank above 3 neuron types are averaged by quasi-Monte-Carlo, which
-        stops at about 1e-4 to 1e-3: the estimate is then 3.2 standard errors over independent point sets, and may stay above the
-        tolerance.
+        10^12 relaxation times of the fastest mode. With a Gram matrix of rank above 3 neurons are averaged over weighted Sobol
+        points, which stops at about 1e-7 (short centroids) to 5e-4: the estimate is then 4.6 standard errors over independent point
+        sets, and may stay above the tolerance.
 
     Raises:
         InputError: malformed taus, tolerance or progress; a step size at which the rule diverges; matrices that do not fit in memory.
@@ -119,13 +118,15 @@ def learning_curves(
         beyond = TAIL_EFFECT * tail
         if by_lattice(near, radius):
             answer = _over_levels(near, made, question, span, radius, tolerance, beyond)
-            types, span = Chosen(answer.eq, answer.eq, answer.types_error), answer.span
-        elif near is problem:
-            answer = _over_scrambles(near, question, span, radius, tolerance, beyond)
+            types, span = Chosen(answer.eq, answer.eq, answer.eq, answer.types_error), answer.span
         else:
-            types = chosen_types(near, question, span, radius, OF_TYPES * tolerance, beyond)
+            types = chosen_types(
+                near, question, span, radius, OF_TYPES * tolerance, beyond, SOBOL_LEVELS - (1 if near is not problem else 2)
+            )
         if near is not problem:
             answer = _with_matrices(problem, question, types, span, tolerance, dense.Work(progress))
+        elif not by_lattice(near, radius):
+            answer = _over_points(types, question, span)
     if progress is not None:
         progress(1, 1)
     return _package(problem, taus, *times.read(answer.losses, answer.contour_error + answer.types_error, tolerance))
@@ -157,27 +158,11 @@ def _over_levels(
         left = min(values.total_error, tolerance / 2) if same else left
 
 
-def _over_scrambles(problem: Problem, question: Question, span: Span, radius: float, tolerance: float, beyond: float) -> _Answer:
-    """`_over_levels` for neuron types by quasi-Monte-Carlo: the mean over independent scrambles, and 3.2 standard errors of it.
-
-    A first round measures the error, the second takes the number of points that the tolerance asks for, up to the largest. The contour
-    need not be better than such an average can be.
-    """
-    question = replace(question, tolerance=max(question.tolerance, 1e-5))
-    last = SOBOL_LEVELS - 2
-    level, size = 0 if tolerance > SOBOL_REACH else last, None
-    while True:
-        runs: list[OnContour] = []
-        for scramble in range(SCRAMBLES):
-            eq = equivalent(problem, level, radius, LEAST, scramble)
-            refined = refine_contour(eq, question, span, partial(contour_losses.evaluate, eq), size)
-            span, size = refined.span, refined.size
-            runs.append(refined.values)
-        losses, error = np.stack([run.losses for run in runs]), max(run.total_error for run in runs)
-        types = STUDENT * float(np.max(np.std(losses, 0, ddof=1))) / math.sqrt(SCRAMBLES) + beyond * size_of(losses)
-        if types + error <= tolerance or level == last or not np.isfinite(types):
-            return _Answer(np.mean(losses, 0), error, types, span, eq)
-        level = min(last, level + max(1, math.ceil(math.log2(types / tolerance) / SOBOL_RATE)))
+def _over_points(types: Chosen, question: Question, span: Span) -> _Answer:
+    """Losses on a contour for neuron types by Sobol points; it need not be much better than these."""
+    question = replace(question, tolerance=max(question.tolerance, CONTOUR_SHARE * types.error))
+    refined = refine_contour(types.eq, question, span, partial(contour_losses.evaluate, types.eq, few=types.few))
+    return _Answer(refined.values.losses, refined.values.total_error, types.error, refined.span, types.eq)
 
 
 def _with_matrices(problem: Problem, question: Question, types: Chosen, span: Span, tolerance: float, work: dense.Work) -> _Answer:

@@ -20,7 +20,7 @@ samples has columns scaled by √(ω_c/π_c): the same formulas with ω_c for π
 
 import math
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -34,13 +34,15 @@ from rfdiff.diffusion import noise_variance, signal_scale
 from rfdiff.errors import InputError
 from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
+from rfdiff.theory.matched_types import REACH, Known, TypeTables, features_of, known_averages, matched, type_tables
 from rfdiff.theory.neuron_coefficients import Coefficients, GaussRules, coefficients, gauss_rules, table_size, tabulated
-from rfdiff.theory.neuron_types import TypeGrid, gram_root, is_odd, type_grid
+from rfdiff.theory.neuron_types import TypeGrid, by_lattice, gram_root, is_odd, type_grid
 from rfdiff.theory.noncommuting.coupled_law import CoupledLaw
 from rfdiff.value_types import value_type
 
 MOST_KEPT = 8  # equivalents whose neurons are kept: three of one problem's curves and one of its spectrum, twice
 LEAST_WEIGHT = 1e-12  # of a class in the loss, where blocks of coupled directions divide by it: moves a loss by no more than about that
+LONGEST_TABLE = 1024  # terms of the series in one class's h: centroids of 13 times what a class smooths over take as many
 LEAST_VARIANCE = 1e-11  # of the clean signal, relative to the noise: moves the coefficients by no more than that
 
 
@@ -216,11 +218,31 @@ def equivalent(
         return with_ratios(before, problem, kinds)
     weights, ratios = problem.training_weights, (problem.psi_p, problem.psi_n)
     eq = build(problem.activation, law, weights, problem.t, *ratios, kinds, root, grid, rules, table, coupled)
+    if root.shape[1] and not by_lattice(problem, radius) and (tables := tables_of(problem)) is not None:
+        known, features = tables[1], features_of(Coefficients(eq.linear, eq.kept, eq.carried))
+        eq = replace(eq, type_weights=jnp.asarray(matched(features[:, known.known], known.values[known.known])))
     if coupled is None:
         while len(_LATEST) >= MOST_KEPT:
             _LATEST.pop(next(iter(_LATEST), ()), None)  # the oldest
         _LATEST[key] = eq
     return eq
+
+
+@lru_cache(maxsize=4)
+def tables_of(problem: Problem) -> tuple[TypeTables, Known] | None:
+    """What neurons anywhere make of a problem's classes, and the averages over them that are known (inside `jax.enable_x64`).
+
+    None for centroids so long that it would take more than `LONGEST_TABLE` terms.
+    """
+    root = gram_root(problem.mixture.centroid_gram)
+    size = table_size(problem, root, REACH)
+    if size > LONGEST_TABLE:
+        return None
+    law, delta, scale = problem.mixture, float(noise_variance(problem.t)), float(signal_scale(problem.t))
+    variance = scale**2 * (np.asarray(law.eigenvalue_weights) @ np.asarray(law.eigenvalues))
+    signal_std = np.sqrt(variance + np.where(variance < LEAST_VARIANCE * delta, LEAST_VARIANCE * delta, 0))
+    tables = type_tables(problem.activation, root, scale, signal_std, math.sqrt(delta), gauss_rules(problem), size)
+    return tables, known_averages(tables)
 
 
 def with_ratios(eq: Equivalent, problem: Problem, kinds: ColumnKinds) -> Equivalent:

@@ -18,12 +18,12 @@ FAR = 6.0  # standard deviations of h beyond which neurons, 2 in 10^9 of them wh
 MAX_LEVEL = 7
 MAX_TYPES = 40_000
 LATTICE_RANK = 3
+FIRST_LOG2 = 9  # log2 of the number of Sobol points at level 0
 SOBOL_LEVELS = 4
 FEW = -2  # level of Sobol points below the others, a quarter of the points of the first: for rough questions
 SCRAMBLES = 4  # independent ones, whose spread is the error
-SOBOL_RATE = 0.75  # measured: their error falls as this power of the number of points
-SOBOL_REACH = 1e-3  # tolerance below which the largest number of points is taken at once
-STUDENT = 3.2  # standard errors of 4 scrambles that hold 95 %
+SOBOL_RATE = 0.75  # their error falls at least as this power of the number of points; measured: 0.75 to 1.1
+STUDENT = 4.6  # standard errors of 4 scrambles that hold 98 %
 
 
 class TypeGrid(NamedTuple):
@@ -150,7 +150,7 @@ def type_grid(root: np.ndarray, level: int, radius: float, odd: bool, least: int
     if rank == 0:
         return lattice_grid(np.zeros(0), 1.0)
     if not _by_lattice(root, radius, odd):
-        return sobol_grid(rank, 9 + level, scramble)
+        return sobol_grid(rank, FIRST_LOG2 + level, scramble)
     grid = lattice_grid(lattice_steps(root, level), radius, odd)
     fill = max(least, _rung(grid.weights.size)) - grid.weights.size
     return TypeGrid(np.pad(grid.nodes, ((0, fill), (0, 0))), np.pad(grid.weights, (0, fill)))

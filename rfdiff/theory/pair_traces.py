@@ -16,12 +16,14 @@ from rfdiff.symmetric import multiplicity
 from rfdiff.theory import coupled, implicit, pairs_of_few, resolvent
 from rfdiff.theory.contour_forms import BLOCK_BYTES
 from rfdiff.theory.equivalent import Equivalent
+from rfdiff.theory.few_entries import SharedAverages, averages_of_pairs, few_entries
 from rfdiff.theory.ready_programs import ReadyProgram
 from rfdiff.theory.responses import Joint, Point
+from rfdiff.theory.support import FEW_CLASSES
 from rfdiff.theory.traces import one_trace, two_trace_of_pairs
 
 AHEAD = 1  # pairs of tiles that are begun before one is waited for: another core may have them
-FEW_CLASSES, FEW_TYPES = 2, 1024  # up to which a tile has the pairs as its last axis: measured, with three classes nothing is gained
+PAIRS_LAST = (2, 1024)  # classes and neuron types up to which a tile has the pairs as its last axis; with three classes nothing is gained
 TILES = (16, 8, 4, 2)  # nodes on a side, the most that fit in `BLOCK_BYTES`
 
 
@@ -35,15 +37,21 @@ class Traces(NamedTuple):
 
 @ReadyProgram
 @jax.jit
-def _tile(eq: Equivalent, z: jax.Array, u: jax.Array, other_z: jax.Array, other_u: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """t1 (2, K, N) at N points, and t2 (2, K, N, N) at their pairs with N others, from the packed solutions u (N, U)."""
+def _tile(
+    eq: Equivalent, z: jax.Array, u: jax.Array, other_z: jax.Array, other_u: jax.Array, shared: SharedAverages | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """t1 (2, K, N) at N points, and t2 (2, K, N, N) at their pairs with N others, from the packed solutions u (N, U).
+
+    Averages of the pairs are those of the neuron types, or come from what all pairs share.
+    """
     size = z.shape[0]
     rows, cols = implicit.expand(eq, z, u), implicit.expand(eq, other_z, other_u)
     first, second = paired(rows.single, cols.single, size)
     directions = None
     if rows.blocks is not None and cols.blocks is not None:
         directions = coupled.products_of_all(eq, rows.blocks, cols.blocks).reshape(size**2, *(eq.linear.shape[1],) * 4)
-    joint = Joint(resolvent.feature_averages(eq, first.r * second.r), directions)
+    averages = resolvent.feature_averages(eq, first.r * second.r) if shared is None else averages_of_pairs(eq, shared)
+    joint = Joint(averages, directions)
     pairs = jnp.stack(two_trace_of_pairs(eq, first, second, joint))
     return jnp.swapaxes(jnp.stack(one_trace(eq, rows)), 1, 2), pairs.reshape(*pairs.shape[:2], size, size)
 
@@ -63,16 +71,24 @@ def _tile_of_few(
     return jnp.swapaxes(jnp.stack(one_trace(eq, rows)), 1, 2), pairs[:, :, 0], pairs[:, :, 1]
 
 
-def _with_conjugates(eq: Equivalent, z: np.ndarray, u: np.ndarray, other_z: np.ndarray, other_u: np.ndarray) -> tuple[jax.Array, ...]:
+def _with_conjugates(
+    eq: Equivalent,
+    z: np.ndarray,
+    u: np.ndarray,
+    other_z: np.ndarray,
+    other_u: np.ndarray,
+    shares: tuple[SharedAverages | None, SharedAverages | None],
+) -> tuple[jax.Array, ...]:
     """t1 (2, K, N) at N points, and t2 (2, K, N, N) at their pairs with N others, and with the conjugates of these."""
-    if _few(eq):
+    if _pairs_last(eq):
         return _tile_of_few(eq, z, u, other_z, other_u)
-    turned = _tile(eq, z, u, other_z.conj(), other_u.conj())[1]
-    return *_tile(eq, z, u, other_z, other_u), turned
+    turned = _tile(eq, z, u, other_z.conj(), other_u.conj(), shares[1])[1]
+    return *_tile(eq, z, u, other_z, other_u, shares[0]), turned
 
 
-def _few(eq: Equivalent) -> bool:
-    return eq.coupled is None and eq.linear.shape[1] <= FEW_CLASSES and eq.type_weights.size <= FEW_TYPES
+def _pairs_last(eq: Equivalent) -> bool:
+    classes, types = PAIRS_LAST
+    return eq.coupled is None and eq.linear.shape[1] <= classes and eq.type_weights.size <= types
 
 
 def paired(rows: Point, cols: Point, size: int) -> tuple[Point, Point]:
@@ -87,6 +103,14 @@ def traces(eq: Equivalent, z: np.ndarray, u: np.ndarray) -> Traces:
     side = tile_side(eq)
     padded = side * -(-size // side)
     z, u = (np.concatenate([x, np.repeat(x[-1:], padded - size, 0)]) for x in (z, u))
+    few = few_entries(eq, z, u) if k > FEW_CLASSES else None
+
+    def shared(row: slice, col: slice, conjugated: bool) -> SharedAverages | None:
+        if few is None:
+            return None
+        cols = few.shares[col]
+        return SharedAverages(few.shares[row], cols.conj() if conjugated else cols, few.table)
+
     linear = np.zeros((2, k, padded), complex)
     same, conjugate = np.zeros((2, 2, k, padded, padded), complex)
     waiting: deque[tuple[slice, slice, tuple[jax.Array, ...]]] = deque()
@@ -99,7 +123,8 @@ def traces(eq: Equivalent, z: np.ndarray, u: np.ndarray) -> Traces:
             whole[..., col, row] = np.swapaxes(mirrored, -1, -2)
 
     for row, col in pair_tiles(padded, side):
-        waiting.append((row, col, _with_conjugates(eq, z[row], u[row], z[col], u[col])))
+        shares = shared(row, col, False), shared(row, col, True)
+        waiting.append((row, col, _with_conjugates(eq, z[row], u[row], z[col], u[col], shares)))
         if len(waiting) > AHEAD:
             placed()
     while waiting:
@@ -110,11 +135,14 @@ def traces(eq: Equivalent, z: np.ndarray, u: np.ndarray) -> Traces:
 def ridge_losses(eq: Equivalent, penalties: np.ndarray, u: np.ndarray) -> np.ndarray:
     """Train and test losses (2, R, K) of ridge regression, from the packed solutions u (R, U) at z = -ρ: no contour is needed."""
     side, size = tile_side(eq), len(penalties)
+    few = few_entries(eq, -penalties + 0j, u) if eq.linear.shape[1] > FEW_CLASSES else None
     losses = []
     for start in range(0, size, side):
         here = np.minimum(np.arange(start, start + side), size - 1)
         z = -penalties[here] + 0j
-        one, two = (np.asarray(x) for x in (_tile_of_few if _few(eq) else _tile)(eq, z, u[here], z, u[here])[:2])
+        shared = None if few is None else SharedAverages(few.shares[here], few.shares[here], few.table)
+        values = _tile_of_few(eq, z, u[here], z, u[here]) if _pairs_last(eq) else _tile(eq, z, u[here], z, u[here], shared)
+        one, two = (np.asarray(x) for x in values[:2])
         losses.append(np.real(1 - 2 * one + np.diagonal(two, axis1=-2, axis2=-1)))
     return np.swapaxes(np.concatenate(losses, -1)[..., :size], 1, 2)
 

@@ -65,15 +65,25 @@ def expand(eq: Equivalent, features: jax.Array, z: jax.Array, delta: jax.Array, 
     M = a[:, None, :] * eq.eigenvalues + b[:, None, :] * eq.noise_variance
     B = batched_systems.inverse(jnp.eye(k) + M[..., :, None] * H[:, None])
     G, Y = B * M[..., None, :], _product(H[:, None], B)
-    Psi = jnp.einsum("l,zlab->zab", eq.group_weights, G)
     T = blocks = None
     if eq.coupled is not None:
         blocks = coupled.blocks(eq, a, b, H)
         T = coupled.trace(eq, blocks)
-        Psi = Psi + T
-    coefficients = jnp.concatenate([a, b, upper(Psi) * multiplicity(k)], 1)
-    r = 1 / (_average(coefficients, features.T) - z[:, None])
+    r = 1 / (_average(_of_features(eq, a, b, G, T), features.T) - z[:, None])
     return Point(delta, H, q, a, b, M, B, G, Y, r, T, blocks)
+
+
+def _of_features(eq: Equivalent, a: jax.Array, b: jax.Array, G: jax.Array, T: jax.Array | None) -> jax.Array:
+    """(Z, F) by which r = 1/(coefficients · features - z), for neurons of any type."""
+    Psi = jnp.einsum("l,zlab->zab", eq.group_weights, G)
+    if T is not None:
+        Psi = Psi + T
+    return jnp.concatenate([a, b, upper(Psi) * multiplicity(a.shape[-1])], 1)
+
+
+def of_features(eq: Equivalent, point: Point) -> jax.Array:
+    """(Z, F) by which r = 1/(coefficients · features - z) at a point's z, for neurons of any type."""
+    return _of_features(eq, point.a, point.b, point.G, point.T)
 
 
 def mean_of_Y(eq: Equivalent, point: Point) -> jax.Array:
@@ -162,7 +172,7 @@ def solve(eq: Equivalent, z: jax.Array, initial: jax.Array | None = None, tolera
         A = jacobian(eq, features, point)
         newton = u + batched_systems.solve(jnp.eye(A.shape[-1]) - A, (mapped - u)[..., None])[..., 0]
         physical = jnp.all(side(point.r) > 0, 1) & jnp.all(side(point.delta) >= 0, (1, 2)) | on_axis
-        return mapped, newton, _relative(mapped - u, u, kinds * k), physical
+        return mapped, newton, relative(mapped - u, u, kinds * k), physical
 
     def step(state: _State) -> _State:
         image, newton, residual, physical = evaluate(state.trial)
@@ -193,7 +203,7 @@ def free_start(eq: Equivalent, z: jax.Array) -> jax.Array:
     return pack(_columns(eq, diagonal, averages, None if eq.coupled is None else coupled.free(eq, H)), H)
 
 
-def _relative(difference: jax.Array, value: jax.Array, split: int) -> jax.Array:
+def relative(difference: jax.Array, value: jax.Array, split: int) -> jax.Array:
     """Largest change relative to the size of its block (δ or H)."""
     blocks = [
         jnp.max(abs(d), -1) / (jnp.max(abs(v), -1) + 1e-300)

@@ -1,18 +1,12 @@
 """Many classes with centroids: neuron types by quasi-Monte-Carlo, against lattices, one class, and finer point sets."""
 
-from typing import Any
-
 import numpy as np
 import pytest
-from scipy import stats
 
 from rfdiff import theory
 from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
-from rfdiff.rules import GradientFlow
 from rfdiff.theory import dynamics, neuron_types
-from rfdiff.theory.contour import Span
-from rfdiff.theory.contour_ladder import OnContour, Question, Refined
 from tests.tolerances import rejects
 
 TAUS = np.array([1.0, 30.0, 1000.0])
@@ -90,30 +84,3 @@ def test_the_error_estimate_is_honest(monkeypatch: pytest.MonkeyPatch) -> None:
         assert found.error_estimate > reference.error_estimate
     assert covered >= 3
     assert np.median(ratios) < 10
-
-
-@pytest.mark.parametrize(("scatter", "tolerance"), [(1e-4, 1e-2), (1e-2, 5e-3), (1.0, 1e-3)])
-def test_the_error_is_that_of_independent_scrambles(scatter: float, tolerance: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Made-up values that scatter: their mean, the 95 % bound of its error by Student's t, and more points until it is small enough."""
-    asked: list[tuple[int, int]] = []
-
-    def made_up(problem: Problem, level: int, radius: float, least: int, scramble: int) -> tuple[int, int]:
-        asked.append((level, scramble))
-        return level, scramble
-
-    def refine(eq: tuple[int, int], question: Question, span: Span, evaluate: Any, size: int | None) -> Refined[OnContour]:
-        loss = np.full((1, 2), scatter * 2.0 ** -eq[0] * eq[1])
-        return Refined(OnContour(losses=np.stack([0 * loss, loss]), error=1e-6, missing=0.0, residual=0.0), span, 0)
-
-    monkeypatch.setattr(dynamics, "equivalent", made_up)
-    monkeypatch.setattr(dynamics, "refine_contour", refine)
-    question = Question(GradientFlow(), 1.0, np.ones(1), np.ones(1), tolerance)
-    answer = dynamics._over_scrambles(problem(plane(4)), question, Span(0.1, 1.0), 4.0, tolerance, 0.0)
-    error, types = answer.contour_error, answer.types_error
-    level, last = asked[-1][0], neuron_types.SOBOL_LEVELS - 2
-    samples = scatter * 2.0**-level * np.arange(4)
-    np.testing.assert_allclose(answer.losses[1], samples.mean())
-    np.testing.assert_allclose(types, stats.t.ppf(0.975, 3) * stats.sem(samples), rtol=0.01)
-    assert error == 1e-6 and (types + error <= tolerance or level == last)
-    assert level == (0 if scatter < 1e-3 else last)
-    assert [scramble for _, scramble in asked[-4:]] == [0, 1, 2, 3]
