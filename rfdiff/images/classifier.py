@@ -18,6 +18,7 @@ from jaxtyping import Array, Int, PyTree
 
 from rfdiff.errors import InputError
 from rfdiff.files.atomic import read_arrays, write_arrays
+from rfdiff.images.convolution import Conv
 from rfdiff.images.devices import Devices
 from rfdiff.images.fashion_mnist import CLASS_NAMES, FashionMNIST
 from rfdiff.images.protocol import ImageSet
@@ -37,7 +38,7 @@ class Network(nn.Module):
         """Features (n, 32) and logits (n, 10) of images (n, s, s)."""
         h = x[..., None]
         for channels in (32, 64):
-            h = nn.max_pool(nn.relu(nn.Conv(channels, (3, 3))(h)), (2, 2), (2, 2), padding="SAME")
+            h = nn.max_pool(nn.relu(Conv(channels)(h)), (2, 2), (2, 2), padding="SAME")
         h = nn.relu(nn.Dense(128)(h.reshape(len(h), -1)))
         features = nn.relu(nn.Dense(FEATURES)(h))
         return features, nn.Dense(len(CLASS_NAMES))(features)

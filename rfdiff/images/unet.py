@@ -14,6 +14,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PyTree
 
 from rfdiff.images.architecture import Architecture
+from rfdiff.images.convolution import Conv
 
 LAST = "noise"  # name of the layer that starts at zero
 HEAD = 64  # channels of an attention head
@@ -38,14 +39,14 @@ class UNet(nn.Module):
         size, dtype = self.architecture, self.dtype
         levels = range(size.depth)
         embedding = _Embedding(4 * size.width, dtype)(log_snr)
-        h = _conv(size.width, dtype)(x[..., None].astype(dtype))
+        h = Conv(size.width, dtype=dtype)(x[..., None].astype(dtype))
         skips = [h]
         for level in levels:
             for _ in range(size.blocks):
                 h = self._block(h, embedding, level)
                 skips.append(h)
             if level < size.depth - 1:
-                h = nn.Conv(size.channels(level + 1), (3, 3), strides=2, dtype=dtype)(h)
+                h = Conv(size.channels(level + 1), stride=2, dtype=dtype)(h)
                 skips.append(h)
         h = self._block(h, embedding, size.depth - 1)
         h = _Residual(size.channels(size.depth - 1), dtype)(h, embedding)
@@ -55,9 +56,9 @@ class UNet(nn.Module):
             if level:
                 finer = skips[-1].shape[1]
                 h = jnp.repeat(jnp.repeat(h, 2, axis=1), 2, axis=2)[:, :finer, :finer]  # an odd side was rounded up
-                h = _conv(size.channels(level - 1), dtype)(h)
+                h = Conv(size.channels(level - 1), dtype=dtype)(h)
         h = nn.silu(GroupNorm(dtype)(h))
-        out = nn.Conv(1, (3, 3), dtype=jnp.float32, name=LAST)(h.astype(jnp.float32))
+        out = Conv(1, name=LAST)(h.astype(jnp.float32))
         return out[..., 0]
 
     def _block(self, h: jax.Array, embedding: jax.Array, level: int) -> jax.Array:
@@ -87,10 +88,10 @@ class _Residual(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, embedding: jax.Array) -> jax.Array:
-        h = _conv(self.channels, self.dtype)(nn.silu(GroupNorm(self.dtype)(x)))
+        h = Conv(self.channels, dtype=self.dtype)(nn.silu(GroupNorm(self.dtype)(x)))
         scale, shift = jnp.split(nn.Dense(2 * self.channels, dtype=self.dtype)(embedding)[:, None, None, :], 2, axis=-1)
         h = GroupNorm(self.dtype)(h) * (1 + scale) + shift
-        h = _conv(self.channels, self.dtype)(nn.silu(h))
+        h = Conv(self.channels, dtype=self.dtype)(nn.silu(h))
         if x.shape[-1] != self.channels:
             x = nn.Dense(self.channels, dtype=self.dtype)(x)
         return (x + h) / math.sqrt(2)
@@ -136,10 +137,6 @@ class GroupNorm(nn.Module):
         variance = jnp.maximum(averaged((wide * wide).mean((1, 2))) - mean * mean, 0)
         factor = jax.lax.rsqrt(variance + EPSILON) * scale
         return (wide * factor[:, None, None] + (bias - mean * factor)[:, None, None]).astype(self.dtype)
-
-
-def _conv(channels: int, dtype: DTypeLike) -> nn.Conv:
-    return nn.Conv(channels, (3, 3), dtype=dtype)
 
 
 def initial_parameters(network: nn.Module, seed: int, *example: jax.ShapeDtypeStruct | jax.Array) -> PyTree:

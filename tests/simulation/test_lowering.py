@@ -15,8 +15,8 @@ from tests.lowered_programs import PLATFORMS, read
 
 ROOT = Path(__file__).resolve().parents[2]
 ALLOWED = {"cuda": {"cusolver_syevd_ffi"}, "tpu": {"Eigh"}}  # eigh is all that comes from a library of the device
-MODULES = {
-    "backward.process", "backward.samplers", "generation.measures", "generation.trained_scores", "images.losses", "images.training",
+MODULES = {  # images.devices: the loop over the steps of training
+    "backward.process", "backward.samplers", "generation.measures", "generation.trained_scores", "images.losses", "images.devices",
     "simulation.descent.loop", "simulation.descent.minibatch", "simulation.descent.setup", "simulation.exact_ensemble", "simulation.krylov",
     "simulation.krylov_curves", "simulation.krylov_ensemble", "simulation.mesh",
 }  # fmt: skip
