@@ -19,7 +19,7 @@ from rfdiff.images.settings import Settings
 from rfdiff.images.unet import UNet, noise_estimate, noised
 
 SETS = ("train", "held_out")
-BLOCK = 256  # images of one call
+BLOCK = 256  # most images of one call, but for the remainder over several devices
 
 
 class LossMeter:
@@ -37,7 +37,8 @@ class LossMeter:
         self._sizes = [len(group) for group in groups]
         self._log_snrs = settings.measured_log_snrs()
         x0, place = np.concatenate(groups), np.concatenate([np.arange(size) for size in self._sizes])
-        block = min(BLOCK, -(-len(x0) // devices.count) * devices.count)
+        each = -(-len(x0) // -(-len(x0) // BLOCK))  # blocks of one size, no more of them than needed
+        block = -(-each // devices.count) * devices.count
         extra = -len(x0) % block  # the last block is filled up with images that are not counted
         x0, place = np.pad(x0, ((0, extra), (0, 0), (0, 0))), np.pad(place, (0, extra)).astype(np.uint32)
         parts = [slice(i, i + block) for i in range(0, len(x0), block)]

@@ -12,10 +12,10 @@ from rfdiff.curves import LearningCurves
 from rfdiff.mixture import MixtureLaw
 from rfdiff.problem import Problem
 from rfdiff.rules import GradientFlow
-from rfdiff.theory import contour_losses, limit_diverges
+from rfdiff.theory import contour_losses, limit_diverges, solutions, type_choice
 from rfdiff.theory.contour import Span
 from rfdiff.theory.contour_ladder import Question
-from rfdiff.theory.equivalent import equivalent
+from rfdiff.theory.equivalent import Equivalent, equivalent
 from rfdiff.theory.neuron_types import by_lattice, gram_root
 from rfdiff.theory.support import bounds
 from rfdiff.theory.training_times import LEAST, Times, types_radius
@@ -62,14 +62,15 @@ class Reference(NamedTuple):
 
 
 def reference(problem: Problem, curves: LearningCurves, level: int, tolerance: float) -> Reference:
-    """Losses on a contour down to the bound of the spectrum, with nodes for a tolerance, neuron types at a level of refinement."""
+    """Losses on a contour down to the bound of the spectrum, with nodes for a tolerance, neuron types at a level of refinement: of other
+    scrambles, where they are Sobol points.
+    """
     rule, kappa = GradientFlow(), float(problem.kappa)
     taus, clock = rule.schedule(curves.taus, kappa)
     with jax.enable_x64(True):
         radius = types_radius(problem, 1e-9)[0]
 
-        def on(level: int, scramble: int = 0) -> Reference:
-            eq = equivalent(problem, level, radius, LEAST, scramble)
+        def on(eq: Equivalent) -> Reference:
             span = Span(*bounds(eq))
             times = Times.within_reach(taus, span, rule, kappa, limit_diverges(problem), 1e-6)
             question = Question(rule, kappa, times.asked, times.clock(rule, clock, kappa), tolerance)
@@ -78,6 +79,8 @@ def reference(problem: Problem, curves: LearningCurves, level: int, tolerance: f
             return Reference(*times.read(values.losses, values.error + values.missing, 1e-6))
 
         if not gram_root(problem.mixture.centroid_gram).shape[1] or by_lattice(problem, radius):
-            return on(level)
-        scrambles = [on(level, 100 + i) for i in range(4)]
+            return on(equivalent(problem, level, radius, LEAST))
+        few, penalties = equivalent(problem, 0, radius), np.geomspace(1e-3, 10, 10)
+        controls = type_choice._controls(few, solutions.anywhere(few, -penalties), penalties)
+        scrambles = [on(type_choice._set(problem, level, radius, 100 + i, controls)) for i in range(4)]
         return Reference(np.mean([one.losses for one in scrambles], 0), max(one.error for one in scrambles))
