@@ -31,7 +31,7 @@ CENTRED = 'activation = "tanh"\nt = 0.1\npsi_p = 4.0\npsi_n = 3.0\n[mixture]\nwe
 LISTEN = "window.latencies = []; document.addEventListener('painted', (event) => window.latencies.push(event.detail));"
 PERIOD = 0.016  # seconds between two moves of the mouse
 PATIENCE = 120  # seconds for compilation
-WARMING = 45.0  # seconds that a page is left alone, in which the server makes the programs that the next slider may need
+WARMING = 240.0  # seconds that a page may be left alone, until the server has made the programs that the next slider may need
 READY, SETTLED = "document.body.dataset.ready === 'true'", "document.body.dataset.settled === 'yes'"
 SPECTRUM = (
     "!document.getElementById('spectrum').classList.contains('stale') && document.getElementById('bulks').textContent !== window.bulks"
@@ -80,7 +80,7 @@ def opened(page: Page, url: str, started: float, pid: int) -> dict[str, float]:
     start = {"start_s": time.perf_counter() - started, "start_processor_s": processor_seconds(pid)}
     until(page, SETTLED)
     with contextlib.suppress(TimeoutError):
-        until(page, f"{ALIVE}.then((answer) => answer.warm)", 0.5, WARMING)
+        start["nearby_programs_s"] = until(page, f"{ALIVE}.then((answer) => answer.warm)", 0.5, WARMING)
     return start
 
 

@@ -3,7 +3,8 @@
 Case A: two classes with centroids, tanh, averaged noise. Curves: train and test losses and score errors of both classes at 200 training
 times to a tolerance of 1e-6. Spectrum: 1,000 points with the support found, and the same of case A without centroids. Cold: a fresh
 process from the start of the import to the curves, compilation included. Kept: the same where another process has left its programs in a
-folder, as the commands do. Second call: other numbers of the same shapes; it must not compile anything.
+folder, as the commands do. Second call: other numbers that take as many neuron types; it must not compile
+anything.
 Run: python benchmarks/theory.py [--smoke]. With --smoke few repeats are made and nothing is written.
 """
 
@@ -73,8 +74,8 @@ def run(repeats: int, cold_repeats: int) -> dict[str, Any]:
     spectrum = harness.measure(lambda: theory.spectrum(case_a()), repeats)
     spectrum_centred = harness.measure(lambda: theory.spectrum(centred()), repeats)
     before = compiled()
-    theory.learning_curves(case_a(0.01), TAUS)
-    theory.spectrum(case_a(0.01))
+    theory.learning_curves(case_a(-0.01), TAUS)
+    theory.spectrum(case_a(-0.01))
     with tempfile.TemporaryDirectory() as folder:
         processes = {"curves_cold": cold(cold_repeats), "curves_kept": cold(cold_repeats, folder)}
     return {
