@@ -3,8 +3,9 @@
 A server as `rfdiff explore` starts it, and headless Chromium on the same machine. The mouse drags the slider of ψ_n to and fro, a step each
 16 ms. Every input event counts: its latency is the time until a picture of its state, or of a later one, is painted (the first task after
 the frame). An update is such a picture. Case A has centroids; the centred one is case A without. Rest: from the last input until exact
-curves are shown, and until the spectrum is. Start: from the command to the first curves, which is when sliders move them: cold, with an
-empty cache of programs, and warm, with what that first server has left there. Programs: how many were compiled or read during the drag.
+curves are shown, and until the spectrum is, after the drag and after clicks at some places of the slider (median and worst). Start: from
+the command to the first curves, which is when sliders move them: cold, with an empty cache of programs, and warm, with what that first
+server has left there; and until the programs of nearby states are made too. Programs: how many were compiled or read during the drag.
 Run: python benchmarks/explorer.py [--smoke]. With --smoke the drag is short and nothing is written.
 """
 
@@ -30,6 +31,7 @@ TARGETS = {"updates_per_s": 20.0, "latency_p95_ms": 100.0, "start_warm_s": 3.0, 
 CENTRED = 'activation = "tanh"\nt = 0.1\npsi_p = 4.0\npsi_n = 3.0\n[mixture]\nweights = [0.7, 0.3]\nvariances = [1.5, 0.4]\n'
 LISTEN = "window.latencies = []; document.addEventListener('painted', (event) => window.latencies.push(event.detail));"
 PERIOD = 0.016  # seconds between two moves of the mouse
+PLACES = (0.3, 0.62, 0.38, 0.7, 0.46, 0.54, 0.8, 0.42, 0.58)  # of a slider, from one end to the other, at which it is let go
 PATIENCE = 120  # seconds for compilation
 WARMING = 240.0  # seconds that a page may be left alone, until the server has made the programs that the next slider may need
 READY, SETTLED = "document.body.dataset.ready === 'true'", "document.body.dataset.settled === 'yes'"
@@ -67,6 +69,23 @@ def drag(page: Page, slider: str, seconds: float) -> tuple[int, int]:
     return moves, pictures
 
 
+def settled(page: Page, slider: str, place: float) -> tuple[float, float]:
+    """Click on a slider; seconds until exact curves are shown, and the spectrum."""
+    box = page.locator(slider).bounding_box()
+    assert box is not None
+    page.evaluate("window.bulks = document.getElementById('bulks').textContent; window.serial = document.body.dataset.serial")
+    page.mouse.move(box["x"] + place * box["width"], box["y"] + box["height"] / 2)
+    page.mouse.down()
+    start = time.perf_counter()
+    page.mouse.up()
+    until(page, f"{SETTLED} && document.body.dataset.serial !== window.serial")
+    curves = time.perf_counter() - start
+    until(page, SPECTRUM)
+    spectrum = time.perf_counter() - start
+    time.sleep(1.5)  # at rest again
+    return curves, spectrum
+
+
 def processor_seconds(pid: int) -> float:
     """Seconds of processor that a process has used: unlike the wall, it hardly knows what else runs."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
@@ -96,6 +115,7 @@ def dragged(page: Page, seconds: float, pid: int) -> dict[str, Any]:
     used_until_rest = processor_seconds(pid) - used
     rest_spectrum = rest + until(page, SPECTRUM)
     latencies = np.concatenate(page.evaluate("window.latencies"))
+    rests = np.array([settled(page, "#psi_n", place) for place in PLACES])
     return {
         "updates_per_s": pictures / seconds,
         "moves_per_s": moves / seconds,
@@ -104,8 +124,12 @@ def dragged(page: Page, seconds: float, pid: int) -> dict[str, Any]:
         "latency_median_ms": float(np.median(latencies)),
         "latency_p95_ms": float(np.percentile(latencies, 95)),
         "latency_worst_ms": float(latencies.max()),
-        "rest_ms": 1e3 * rest,
-        "rest_spectrum_ms": 1e3 * rest_spectrum,
+        "rest_after_drag_ms": 1e3 * rest,
+        "rest_after_drag_spectrum_ms": 1e3 * rest_spectrum,
+        "rest_ms": 1e3 * float(np.median(rests[:, 0])),
+        "rest_worst_ms": 1e3 * float(rests[:, 0].max()),
+        "rest_spectrum_ms": 1e3 * float(np.median(rests[:, 1])),
+        "rest_spectrum_worst_ms": 1e3 * float(rests[:, 1].max()),
         "programs_while_dragging": page.evaluate(ALIVE)["programs"] - programs,
         "inputs": int(latencies.size),
     }

@@ -4,8 +4,8 @@ The size in print: d = 100, p = 6400, n = 400, noise averaged exactly, of one Ga
 with centroids. Krylov spaces and the exact flow train the same networks at several p; the growth of the cost is the slope of log seconds
 against log p. Plain gradient descent with fresh noise
 every step is timed for 50 steps and multiplied up to 5,000,000: in PyTorch, where an interpreter that has it is named, and with optax.
-Run: python benchmarks/krylov.py [--torch PYTHON] [--largest] [--smoke]. With --largest only two classes at p = 12,800, each solver once,
-compilation included, written as krylov_largest. With --smoke the sizes are tiny and nothing is written.
+Run: python benchmarks/krylov.py [--torch PYTHON] [--largest] [--smoke]. With --largest only two classes at p = 12,800, Krylov spaces three
+times and the exact flow once with its compilation, written as krylov_largest. With --smoke the sizes are tiny and nothing is written.
 """
 
 import argparse
@@ -167,7 +167,7 @@ def run(sizes: list[int], n: int, d: int, repeats: int, interpreter: str | None)
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--torch", metavar="PYTHON", help="interpreter that has PyTorch")
-    parser.add_argument("--largest", action="store_true", help="only p = 12,800, once, written under its name")
+    parser.add_argument("--largest", action="store_true", help="only p = 12,800, written under its name")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, nothing written")
     options = parser.parse_args()
     if options.smoke and options.largest:

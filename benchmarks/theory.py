@@ -20,7 +20,7 @@ import harness
 import numpy as np
 
 from rfdiff import MixtureLaw, Problem, theory
-from rfdiff.theory import contour_forms, equivalent, pair_traces, solutions
+from rfdiff.theory import contour_losses, equivalent, pair_traces, solutions
 
 TARGETS = {"curves_warm_s": 0.08, "spectrum_warm_s": 0.08, "spectrum_centred_warm_s": 0.08, "curves_cold_s": 5.0, "curves_kept_s": 3.0}
 TAUS = np.geomspace(0.1, 1e5, 200)
@@ -48,7 +48,7 @@ def centred() -> Problem:
 
 def compiled() -> int:
     """Programs compiled so far by the jitted parts of the theory."""
-    jitted = (contour_forms.losses_and_change, pair_traces._tile_of_few, solutions._along, equivalent.build)
+    jitted = (contour_losses._filter, pair_traces._tile, pair_traces._tile_of_few, solutions._along, equivalent.build)
     return sum(function._cache_size() for function in jitted)
 
 

@@ -1,7 +1,7 @@
 """Losses on one contour, and how far they can be trusted (docs/theory/curves.md, eq-contour).
 
 Traces come from compiled programs that fit any contour, and the forms that they make are evaluated by numpy: so a contour with another
-number of nodes compiles nothing but the filter.
+number of nodes compiles at most the filter, for one of a few sizes.
 """
 
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from jaxtyping import Complex, Float, PyTree
 
 from rfdiff.rules import Rule
 from rfdiff.theory import pair_traces, solutions
-from rfdiff.theory.contour import Laid
+from rfdiff.theory.contour import Laid, Span
 from rfdiff.theory.contour_forms import evaluate_forms, trapezoid_error
 from rfdiff.theory.contour_ladder import OnContour, Question, probe_penalties
 from rfdiff.theory.equivalent import Equivalent
@@ -21,6 +21,7 @@ from rfdiff.theory.pair_traces import Traces
 from rfdiff.theory.refined_solutions import from_few
 from rfdiff.theory.resolvent import RESIDUAL
 
+COARSER = 2  # sizes of a contour below that of the tolerance
 FILLED = (32, 64, 128, 256, 768)  # nodes on the upper half of a contour to which smaller ones are filled up for the filter
 
 
@@ -50,6 +51,11 @@ def evaluate(eq: Equivalent, question: Question, laid: Laid, few: Equivalent | N
     gap = np.max(abs(ridge - pair_traces.ridge_losses(eq, penalties, solved.u[nodes.size :])))
     error, residual = float(trapezoid_error(jnp.asarray(found.change))), float(np.max(solved.residual))
     return OnContour(losses=found.losses, error=error, missing=float(gap), residual=residual)
+
+
+def coarser(question: Question, span: Span) -> Laid:
+    """A contour of about half the nodes that the tolerance asks for, on which near equivalents are told apart."""
+    return question.lay(span, max(question.lay(span).size - COARSER, 0))
 
 
 def in_halves(eq: Equivalent, question: Question, laid: Laid) -> Halves:

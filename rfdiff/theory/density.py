@@ -152,13 +152,18 @@ def spectrum(problem: Problem, *, num_points: int = 1000) -> Spectrum:
     with double_on_host():
         finer_scan = (REFINEMENT if coupled is None else COUPLED_REFINEMENT) * POINTS
         best, ragged = _assemble(_equivalent(problem, 2, coupled), num_points, POINTS)
-        for level in levels(problem, 2, SPECTRUM_RADIUS)[: REFINED_LEVELS if coupled is None else 1]:
-            if best.missing_mass < 1e-3 and not ragged:
+        finer_levels = levels(problem, 2, SPECTRUM_RADIUS)[: REFINED_LEVELS if coupled is None else 1]
+        for level in finer_levels:
+            lacks_mass = best.missing_mass >= 1e-3
+            if not (lacks_mass or ragged):
                 break
+            if not lacks_mass and level == finer_levels[0] and len(finer_levels) > 1:
+                continue  # what shows single types has the bulks: more of them are needed, not more points
             # either a bulk narrower than the scan was missed, or the neuron types are too coarse: finer in both, where mass is missing
-            points = finer_scan if best.missing_mass >= 1e-3 else min(finer_scan, RAGGED_SCAN * POINTS)
+            points = finer_scan if lacks_mass else min(finer_scan, RAGGED_SCAN * POINTS)
             finer, ragged = _assemble(_equivalent(problem, level, coupled), num_points, points)
-            best = finer if best.missing_mass < 1e-3 else min(best, finer, key=lambda result: result.missing_mass)
+            complete = not lacks_mass and finer.missing_mass < 1e-3
+            best = finer if complete else min(best, finer, key=lambda result: result.missing_mass)
     return best
 
 

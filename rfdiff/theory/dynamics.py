@@ -153,14 +153,17 @@ def _over_levels(
         refined = refine_contour(made(level), question, span, partial(contour_losses.evaluate, made(level)), size)
         values, same = refined.values, refined.span == span
         span, size = refined.span, refined.size
-        if types == 0 or (same and (values.total_error <= left or values.total_error + types <= tolerance)):
-            return _Answer(values.losses, values.total_error, types + beyond * size_of(values.losses), span, made(level))
-        left = min(values.total_error, tolerance / 2) if same else left
+        error = values.total_error
+        reached = error <= left or error + types <= tolerance or left >= tolerance / 2
+        if types == 0 or not np.isfinite(error) or (same and reached):
+            return _Answer(values.losses, error, types + beyond * size_of(values.losses), span, made(level))
+        left = min(error, tolerance / 2) if same else left
 
 
 def _over_points(types: Chosen, question: Question, span: Span) -> _Answer:
     """Losses on a contour for neuron types by Sobol points; it need not be much better than these."""
-    question = replace(question, tolerance=max(question.tolerance, CONTOUR_SHARE * types.error))
+    if np.isfinite(types.error):
+        question = replace(question, tolerance=max(question.tolerance, CONTOUR_SHARE * types.error))
     refined = refine_contour(types.eq, question, span, partial(contour_losses.evaluate, types.eq, few=types.few))
     return _Answer(refined.values.losses, refined.values.total_error, types.error, refined.span, types.eq)
 

@@ -2,7 +2,8 @@
 
 Losses of ridge regression need no contour, and say at one penalty after the other what losses along training say at one time after the
 other. Those of a few independent sets of points have a mean, with a standard error. The sets pooled are the neuron types, and the error of
-the mean is theirs.
+the mean is theirs. Modes under momentum may oscillate, as no ridge regression does: there the losses themselves are compared too, on a
+coarse contour.
 
 The points of a set are weighted so that averages come out right (`matched_types.matched`): those of the features, which are known, and
 those of the features times resolvent entries at `CONTROLS` of the penalties, which stand for all that losses are made of, and which
@@ -20,9 +21,11 @@ import numpy as np
 from jaxtyping import Float
 
 from rfdiff.problem import Problem
+from rfdiff.rules import HeavyBall
 from rfdiff.theory import implicit, resolvent, solutions
 from rfdiff.theory.contour import PROBES, Span
 from rfdiff.theory.contour_ladder import Question, spread_penalties
+from rfdiff.theory.contour_losses import coarser, in_halves
 from rfdiff.theory.equivalent import Equivalent, equivalent, tables_of
 from rfdiff.theory.matched_types import features_at, matched, regressed_means
 from rfdiff.theory.neuron_types import FEW, FIRST_LOG2, SCRAMBLES, SOBOL_LEVELS, SOBOL_RATE, STUDENT, sobol_grid
@@ -32,7 +35,7 @@ from rfdiff.theory.traces import ridge_losses
 
 LOOSE, TIGHT = 1e-3, 2e-4  # tolerances from which the first sets are small ones, and below which they are large
 ENOUGH = 2  # level of large sets
-CONTROLS = (0, 2)  # of the penalties: the smallest, where losses feel the neuron types most, and one six times as large
+CONTROLS = (0, 2)  # of the penalties: the smallest, where losses feel the neuron types most, and the third
 MANY = 16  # points that averages are taken from, for each type
 REGRESSION = 2**36  # operations of a regression on known averages beyond which it takes fewer points
 PAIR_BYTES = 2**29  # of the products of features of all types
@@ -83,12 +86,16 @@ def chosen_types(
     level, few = min(level, last), equivalent(near, 0, radius)
     start = solutions.anywhere(few, -penalties)
     controls = _controls(few, start, penalties)
+    oscillates = isinstance(question.rule, HeavyBall) and float(question.rule.momentum) > 0
+    laid = coarser(question, span)
     while True:
         sets = [_set(near, level, radius, scramble, controls) for scramble in range(SCRAMBLES)]
         found = [_ridge_regression(eq, few, penalties, start.u) for eq in sets]
         losses = np.stack([one for one, _ in found])
         error = error_of_mean(losses) + beyond * max(1.0, float(np.max(abs(losses))))
-        if not all(np.all(residual <= RESIDUAL) for _, residual in found):
+        if oscillates:  # a filter that is no sum of those of ridge regression
+            error = max(error, error_of_mean(np.stack([in_halves(eq, question, laid).losses for eq in sets])))
+        if not np.isfinite(error) or not all(np.all(residual <= RESIDUAL) for _, residual in found):
             error = np.inf  # losses of a fixed point that is not solved say nothing
         if error <= tolerance or level == last or not np.isfinite(error):
             return Chosen(_pooled(sets), sets[0], few, error)

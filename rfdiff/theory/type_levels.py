@@ -7,11 +7,9 @@ import numpy as np
 from rfdiff.problem import Problem
 from rfdiff.theory.contour import Span
 from rfdiff.theory.contour_ladder import Question
-from rfdiff.theory.contour_losses import in_halves
+from rfdiff.theory.contour_losses import coarser, in_halves
 from rfdiff.theory.equivalent import Equivalent
 from rfdiff.theory.neuron_types import LevelErrors, levels
-
-COARSER = 2  # sizes of a contour below that of the tolerance: half the nodes
 
 
 def size_of(losses: np.ndarray) -> float:
@@ -44,7 +42,7 @@ def level_of_types(
     errors, everything = LevelErrors(problem, radius, change_by_a_level), levels(problem, 1, radius)
     if len(everything) == 1:
         return everything[0], float(errors.of(np.zeros(0)))
-    laid = question.lay(span, max(question.lay(span).size - COARSER, 0))
+    laid = coarser(question, span)
     for level in everything:
         values = in_halves(made(level), question, laid)
         types, tail = float(errors.of(np.stack(values))), beyond * size_of(values.losses)

@@ -48,7 +48,12 @@ def test_points_in_pieces_are_the_points_together(solved: tuple[Equivalent, np.n
 
 
 @pytest.mark.thorough
-def test_pairs_in_tiles_are_all_pairs(solved: tuple[Equivalent, np.ndarray]) -> None:
+@pytest.mark.parametrize("pairs_last", [pair_traces.PAIRS_LAST, (0, 0)])
+def test_pairs_in_tiles_are_all_pairs(
+    solved: tuple[Equivalent, np.ndarray], monkeypatch: pytest.MonkeyPatch, pairs_last: tuple[int, int]
+) -> None:
+    """By either program for tiles: they share no formula for the pairs."""
+    monkeypatch.setattr(pair_traces, "PAIRS_LAST", pairs_last)
     eq, u = solved
     with jax.enable_x64(True):
         tiled = pair_traces.traces(eq, NODES, u[: NODES.size])

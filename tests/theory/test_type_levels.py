@@ -7,7 +7,8 @@ import pytest
 
 from rfdiff import theory
 from rfdiff.problem import Problem
-from rfdiff.theory import contour_losses, type_levels
+from rfdiff.theory import contour_losses, dynamics, type_levels
+from rfdiff.theory.contour_ladder import OnContour
 from rfdiff.theory.pair_traces import Traces
 from tests.theory.curve_cases import TAUS, with_
 from tests.tolerances import rejects
@@ -42,5 +43,27 @@ def test_all_nodes_are_for_the_last_level(case_a: Problem, monkeypatch: pytest.M
         assert change <= curves.error_estimate + exact.error_estimate and curves.error_estimate <= 1e-6
 
     once()
-    monkeypatch.setattr(type_levels, "COARSER", 0)
+    monkeypatch.setattr(contour_losses, "COARSER", 0)
     rejects(once)
+
+
+@pytest.mark.parametrize(("error", "residual"), [(1e-3, 0.0), (0.0, 1.0), (7e-7, 0.0)])
+def test_a_contour_that_does_not_get_there_is_given_up(
+    case_a: Problem, monkeypatch: pytest.MonkeyPatch, error: float, residual: float
+) -> None:
+    """What its nodes leave is told, as inf where the fixed point is not solved, after levels are chosen twice at most."""
+    chosen, taus = list[float](), np.array([1.0, 10.0])
+
+    def level(*arguments: Any) -> tuple[int, float]:
+        chosen.append(arguments[5])
+        return 1, 9e-7
+
+    def evaluate(eq: Any, question: Any, laid: Any) -> OnContour:
+        return OnContour(losses=np.full((2, question.taus.size, 2), 0.5), error=error, missing=0.0, residual=residual)
+
+    monkeypatch.setattr(dynamics, "level_of_types", level)
+    monkeypatch.setattr(contour_losses, "evaluate", evaluate)
+    curves = theory.learning_curves(case_a, taus, tolerance=1e-6)
+    assert len(chosen) <= 2
+    assert curves.error_estimate >= error + 9e-7 if not residual else curves.error_estimate == np.inf
+    assert np.all(np.isnan(curves.test_loss)) == bool(residual)
