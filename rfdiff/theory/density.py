@@ -161,9 +161,9 @@ def spectrum(problem: Problem, *, num_points: int = 1000) -> Spectrum:
                 continue  # what shows single types has the bulks: more of them are needed, not more points
             # either a bulk narrower than the scan was missed, or the neuron types are too coarse: finer in both, where mass is missing
             points = finer_scan if lacks_mass else min(finer_scan, RAGGED_SCAN * POINTS)
-            finer, ragged = _assemble(_equivalent(problem, level, coupled), num_points, points)
-            complete = not lacks_mass and finer.missing_mass < 1e-3
-            best = finer if complete else min(best, finer, key=lambda result: result.missing_mass)
+            finer, shows_types = _assemble(_equivalent(problem, level, coupled), num_points, points)
+            if finer.missing_mass < max(best.missing_mass, 1e-3):
+                best, ragged = finer, shows_types
     return best
 
 
